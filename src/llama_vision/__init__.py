@@ -1,0 +1,37 @@
+"""Llama 3.2 Vision for LangChain (`llama_vision.langchain`) and LlamaIndex (`llama_vision.llamaindex`).
+
+This module holds the core that both share. It loads no framework, no torch and no PIL.
+"""
+
+from llama_vision.core.errors import LlamaVisionError
+from llama_vision.core.messages import Image, Message, Text, ToolCall, ToolResult
+from llama_vision.core.models import ModelInfo, Price
+from llama_vision.core.reply import Reply
+from llama_vision.core.request import ChatRequest, ResponseFormat, Sampling, Tool, ToolChoice
+from llama_vision.core.usage import Usage
+from llama_vision.images import image_from_any
+from llama_vision.providers import PROVIDERS, Provider, find_provider
+from llama_vision.version import __version__
+
+__all__ = [
+    "PROVIDERS",
+    "ChatRequest",
+    "Image",
+    "LlamaVisionError",
+    "Message",
+    "ModelInfo",
+    "Price",
+    "Provider",
+    "Reply",
+    "ResponseFormat",
+    "Sampling",
+    "Text",
+    "Tool",
+    "ToolCall",
+    "ToolChoice",
+    "ToolResult",
+    "Usage",
+    "__version__",
+    "find_provider",
+    "image_from_any",
+]

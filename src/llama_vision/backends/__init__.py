@@ -1,0 +1,82 @@
+"""What answers: hosted endpoints over HTTP, and the model on this machine."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from llama_vision.core.backend import Backend
+from llama_vision.core.errors import ConfigurationError
+from llama_vision.providers.record import Provider
+
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = ["DEFAULT_MAX_RETRIES", "DEFAULT_TIMEOUT_S", "open_backend"]
+
+DEFAULT_TIMEOUT_S = 120.0
+"""Seconds without a byte before a call is given up: an answer to a large picture may take long to begin."""
+
+DEFAULT_MAX_RETRIES = 2
+
+
+def open_backend(
+    provider: Provider,
+    *,
+    api_key: str | None = None,
+    account_id: str | None = None,
+    base_url: str | None = None,
+    timeout: "float | httpx.Timeout | None" = DEFAULT_TIMEOUT_S,
+    max_retries: int = DEFAULT_MAX_RETRIES,
+    headers: Mapping[str, str] | None = None,
+    http_client: "httpx.Client | None" = None,
+    http_async_client: "httpx.AsyncClient | None" = None,
+) -> Backend:
+    """Get what answers for a provider. It makes no connection and loads no model yet.
+
+    Args:
+        provider: The record.
+        api_key: The key; None looks into the environment when the first call is made.
+        account_id: The account at a provider whose addresses contain one.
+        base_url: In place of the record's.
+        timeout: Seconds without progress before a call is given up; None waits for ever.
+        max_retries: How often a call that failed for a passing reason is made again.
+        headers: Sent with every call.
+        http_client: Used for synchronous calls in place of the shared one.
+        http_async_client: Used for asynchronous calls in place of the shared ones.
+
+    Returns:
+        The backend.
+
+    Raises:
+        ConfigurationError: The provider needs an address and there is none, or the address is not one.
+
+    """
+    if account_id is not None:
+        raise ConfigurationError(f"{provider.title} has no account_id; leave it out.").at(provider.name)
+    if provider.dialect is None:
+        from llama_vision.backends.local import LocalBackend  # noqa: PLC0415 - loads torch, for who asks for it
+
+        return LocalBackend(provider)
+    address = base_url or provider.base_url
+    if address is None:
+        raise ConfigurationError(
+            f"{provider.title} needs base_url=..., everything before /chat/completions, "
+            "such as http://localhost:8000/v1."
+        ).at(provider.name)
+    if not address.lower().startswith(("http://", "https://")):
+        raise ConfigurationError(f"base_url has to begin with http:// or https://, and is {address!r}.").at(
+            provider.name
+        )
+
+    from llama_vision.backends.http import HttpBackend  # noqa: PLC0415 - loads httpx, which `local` does without
+
+    return HttpBackend(
+        provider,
+        dialect=provider.dialect,
+        base_url=address.rstrip("/"),
+        api_key=api_key,
+        timeout=timeout,
+        max_retries=max_retries,
+        headers=headers or {},
+        client=http_client,
+        async_client=http_async_client,
+    )

@@ -1,0 +1,173 @@
+"""Llama 3.2's prompt format, rendered by us.
+
+After Meta's model card and prompt format pages (https://www.llama.com/docs/model-cards-and-prompt-formats/) and what
+the template published with the 11B produces. Control tokens are kept apart from words all the way to the tokenizer, so
+`<|eot_id|>` in a user's text is ten harmless characters and not the end of the turn.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, assert_never
+
+from llama_vision.core.errors import UnsupportedInputError
+from llama_vision.core.messages import Image, Message, Text, ToolCall, ToolResult
+from llama_vision.core.request import ChatRequest, Tool
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A control token, which stands for itself and can't be written in words."""
+
+    token: str
+
+
+Piece: TypeAlias = Control | str | Image
+"""A piece of a prompt; an `Image` stands where its `<|image|>` goes."""
+
+_BEGIN = Control("<|begin_of_text|>")
+_END_OF_TURN = Control("<|eot_id|>")
+IMAGE_TOKEN = Control("<|image|>")
+
+# The format wants a date. A fixed one keeps the same question the same prompt tomorrow.
+_DATES = "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n"
+_TOOL_GUIDANCE = (
+    "Given the following functions, please respond with a JSON for a function call "
+    "with its proper arguments that best answers the given prompt.\n\n"
+    'Respond in the format {"name": function name, "parameters": dictionary of argument name and its value}.'
+    "Do not use variables.\n\n"
+)
+
+
+def render(request: ChatRequest) -> list[Piece]:
+    """Write a request as Llama 3.2 expects it, up to where the model's answer begins.
+
+    Args:
+        request: The conversation and its tools.
+
+    Returns:
+        The pieces in order.
+
+    Raises:
+        UnsupportedInputError: A part stands where its role can't have one.
+
+    """
+    system, turns = _split_system(request.messages)
+    pieces: list[Piece] = [_BEGIN]
+    preamble = ""
+    if request.images():
+        # The model was trained without a system turn beside a picture, and its template refuses one.
+        preamble = system + "\n\n" if system else ""
+    else:
+        environment = "Environment: ipython\n" if request.tools else ""
+        pieces += _turn("system", environment + _DATES + system)
+    if request.tools:
+        preamble += _TOOL_GUIDANCE + "".join(_tool(tool) + "\n\n" for tool in request.tools)
+    for message in turns:
+        if message.role == "user" and preamble:
+            pieces += _user_turn(message, preamble)
+            preamble = ""
+        else:
+            pieces += _message(message)
+    if preamble:
+        raise UnsupportedInputError("The local model needs a user message to answer.")
+    return [*pieces, *_header("assistant")]
+
+
+def _split_system(messages: Sequence[Message]) -> tuple[str, list[Message]]:
+    """Take the leading system messages off. Later ones stay in their places as turns."""
+    count = next((place for place, message in enumerate(messages) if message.role != "system"), len(messages))
+    texts = [_system_text(message).strip() for message in messages[:count]]
+    return "\n\n".join(filter(None, texts)), list(messages[count:])
+
+
+def _system_text(message: Message) -> str:
+    if other := next((part for part in message.parts if not isinstance(part, Text)), None):
+        raise UnsupportedInputError(f"A system message can't hold a {type(other).__name__}.")
+    return message.text
+
+
+def _header(role: str) -> list[Piece]:
+    return [Control("<|start_header_id|>"), role, Control("<|end_header_id|>"), "\n\n"]
+
+
+def _turn(role: str, *content: Piece) -> list[Piece]:
+    return _joined([*_header(role), *content, _END_OF_TURN])
+
+
+def _joined(pieces: Sequence[Piece]) -> list[Piece]:
+    """Make neighbouring words one piece, because they are turned into tokens together."""
+    joined: list[Piece] = []
+    for piece in pieces:
+        if isinstance(piece, str) and joined and isinstance(joined[-1], str):
+            joined[-1] += piece
+        elif piece != "":
+            joined.append(piece)
+    return joined
+
+
+def _message(message: Message) -> Iterator[Piece]:
+    match message.role:
+        case "user":
+            yield from _user_turn(message, "")
+        case "system":
+            yield from _turn("system", _system_text(message))
+        case "assistant":
+            yield from _assistant_turns(message)
+        case "tool":
+            yield from _tool_turns(message)
+        case _:
+            assert_never(message.role)
+
+
+def _user_turn(message: Message, preamble: str) -> list[Piece]:
+    """Render what the user says. Pictures come first: words before a picture can't see it."""
+    pictures: list[Piece] = []
+    words: list[str] = []
+    for part in message.parts:
+        match part:
+            case Image():
+                pictures.append(part)
+            case Text():
+                words.append(part.text)
+            case ToolCall() | ToolResult():
+                raise UnsupportedInputError(f"A user message can't hold a {type(part).__name__}.")
+            case _:
+                assert_never(part)
+    speaker = f"{message.name}: " if message.name else ""
+    return _turn("user", *pictures, preamble + speaker + "\n".join(words))
+
+
+def _assistant_turns(message: Message) -> Iterator[Piece]:
+    """Render what the model said. It knows one call a turn, so several become several turns."""
+    calls: list[ToolCall] = []
+    for part in message.parts:
+        match part:
+            case Text():
+                pass
+            case ToolCall():
+                calls.append(part)
+            case Image() | ToolResult():
+                raise UnsupportedInputError(f"An assistant message can't hold a {type(part).__name__}.")
+            case _:
+                assert_never(part)
+    if message.text or not calls:
+        yield from _turn("assistant", message.text)
+    for call in calls:
+        arguments = call.arguments if call.arguments.strip() else "{}"
+        yield from _turn("assistant", f'{{"name": {json.dumps(call.name)}, "parameters": {arguments}}}')
+
+
+def _tool_turns(message: Message) -> Iterator[Piece]:
+    for part in message.parts:
+        if not isinstance(part, ToolResult):
+            raise UnsupportedInputError(f"A tool message can't hold a {type(part).__name__}.")
+        pictures = [inner for inner in part.parts if isinstance(inner, Image)]
+        text = "\n".join(inner.text for inner in part.parts if isinstance(inner, Text))
+        # As JSON text, the way the template published with the 11B writes every string a tool returns.
+        yield from _turn("ipython", *pictures, json.dumps(text, ensure_ascii=False))
+
+
+def _tool(tool: Tool) -> str:
+    function = {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}
+    return json.dumps({"type": "function", "function": function}, indent=4, ensure_ascii=False)

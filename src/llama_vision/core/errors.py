@@ -1,0 +1,164 @@
+"""All errors.
+
+LlamaVisionError                 .retryable .partial; the text names provider and model, never a key
+  ConfigurationError             before any I/O
+    MissingKeyError              names every variable looked at, and where to get a key
+    UnknownProviderError         lists the known names
+    MissingDependencyError       names the extra to install
+  UnsupportedInputError          this provider can't express it: which part, and what would work
+  ImageError                     unreadable, too large, refused address: which image, and why
+  ConnectionFailedError  *       no HTTP status
+  RequestTimeoutError    *       no answer in time, or a stream that stopped coming
+  StatusError                    .status_code .body .request_id .retry_after
+    InvalidRequestError          400, 405, 413, 422
+      ContextTooLongError        the prompt and the reply don't fit the model's context
+    AuthenticationError          401
+    InsufficientCreditsError     402, and 403 where it means that
+    PermissionDeniedError        403
+    ModelNotFoundError           404
+    RateLimitError       *       429
+    ServerError          *       408, 409, 5xx
+  StreamError                    trouble after a 200; .partial holds what had arrived
+    MalformedReplyError          a payload that can't be read, quoted and shortened
+    TruncatedStreamError         ended before the model finished
+  LocalModelError                loading or generating on this machine
+
+`*` = retryable
+"""
+
+from typing import ClassVar, Self
+
+from llama_vision.core.reply import Reply
+
+
+class LlamaVisionError(Exception):
+    """Every error of this package.
+
+    Attributes:
+        retryable: Whether the same request may succeed a little later.
+        provider: The provider's name, once it is known.
+        model: The provider's id of the model, once it is known.
+        partial: What had arrived of a streamed reply, where it went wrong later than that.
+
+    """
+
+    retryable: ClassVar[bool] = False
+    provider: str | None = None
+    model: str | None = None
+    partial: Reply | None = None
+
+    def at(self, provider: str, model: str | None = None) -> Self:
+        """Say where it happened, unless that is known already."""
+        self.provider = self.provider or provider
+        self.model = self.model or model
+        return self
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        where = f"{self.provider}, {self.model}" if self.model else self.provider
+        return f"{text} [{where}]" if where else text
+
+
+class ConfigurationError(LlamaVisionError):
+    """Something is set up wrongly; nothing was sent."""
+
+
+class MissingKeyError(ConfigurationError):
+    """No API key was given and none is in the environment."""
+
+
+class UnknownProviderError(ConfigurationError):
+    """There is no provider of this name."""
+
+
+class MissingDependencyError(ConfigurationError):
+    """A package is needed that is not installed."""
+
+
+class UnsupportedInputError(LlamaVisionError):
+    """The provider has no way to express a part of the request; nothing was sent."""
+
+
+class ImageError(LlamaVisionError):
+    """A picture can't be used; nothing was sent."""
+
+
+class ConnectionFailedError(LlamaVisionError):
+    """There was no answer with a status: no connection, or it broke."""
+
+    retryable = True
+
+
+class RequestTimeoutError(LlamaVisionError):
+    """The provider took too long. It may have done the work, and may bill it."""
+
+    retryable = True
+
+
+class StatusError(LlamaVisionError):
+    """The provider answered with an error status.
+
+    Attributes:
+        status_code: The HTTP status.
+        body: The beginning of the answer's body.
+        request_id: The id to quote to the provider's support.
+        retry_after: Seconds after which the provider says to try again.
+
+    """
+
+    status_code: int = 0
+    body: str = ""
+    request_id: str | None = None
+    retry_after: float | None = None
+
+
+class InvalidRequestError(StatusError):
+    """The provider does not accept the request (400, 405, 413, 422)."""
+
+
+class ContextTooLongError(InvalidRequestError):
+    """The prompt, or the prompt with the reply, is longer than the model's context."""
+
+
+class AuthenticationError(StatusError):
+    """The key is wrong (401)."""
+
+
+class InsufficientCreditsError(StatusError):
+    """The account has no money left (402, and 403 where it means that)."""
+
+
+class PermissionDeniedError(StatusError):
+    """The account may not do this (403)."""
+
+
+class ModelNotFoundError(StatusError):
+    """There is no such model or endpoint (404)."""
+
+
+class RateLimitError(StatusError):
+    """Too many requests (429)."""
+
+    retryable = True
+
+
+class ServerError(StatusError):
+    """The provider failed (408, 409, 5xx)."""
+
+    retryable = True
+
+
+class StreamError(LlamaVisionError):
+    """The reply went wrong after a 200. It is never asked for again by itself: words may have been delivered."""
+
+
+class MalformedReplyError(StreamError):
+    """A payload can't be read."""
+
+
+class TruncatedStreamError(StreamError):
+    """The stream ended before the model finished."""
+
+
+class LocalModelError(LlamaVisionError):
+    """A model on this machine could not be loaded, or failed while generating."""

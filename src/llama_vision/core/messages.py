@@ -1,0 +1,110 @@
+"""What is said in a conversation: messages and their parts."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias, cast
+
+Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Words."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A picture: either its encoded bytes, or an address from which the provider takes it.
+
+    Attributes:
+        data: The encoded file (PNG, JPEG, ...), or None where there is a `url`.
+        media_type: What `data` is, from its own first bytes, such as `image/png`.
+        url: An http(s) address, or None where there is `data`.
+        detail: How closely to look (`low`, `high`, `auto`), for providers that know it.
+
+    """
+
+    data: bytes | None = field(default=None, repr=False)
+    media_type: str | None = None
+    url: str | None = None
+    detail: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.data is None) == (self.url is None):
+            raise ValueError("An Image has either data or a url, and not both.")
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """The model asks for a tool.
+
+    Attributes:
+        id: What the tool's result refers to; None where the provider gave none.
+        name: The tool's name.
+        arguments: JSON text, just as the model wrote it.
+
+    """
+
+    id: str | None
+    name: str
+    arguments: str
+
+    def parsed(self) -> dict[str, Any]:
+        """Read the arguments.
+
+        Returns:
+            The arguments by name; empty where the model wrote none.
+
+        Raises:
+            ValueError: The text is not a JSON object, for instance because the reply was cut off.
+
+        """
+        if not self.arguments.strip():
+            return {}
+        value: object = json.loads(self.arguments)
+        if not isinstance(value, dict):
+            raise ValueError(  # noqa: TRY004 - json's own error for bad text is a ValueError too
+                f"The arguments of {self.name} are not a JSON object: {self.arguments[:200]}"
+            )
+        return cast("dict[str, Any]", value)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What a tool answered.
+
+    Attributes:
+        call_id: The id of the `ToolCall` that this answers.
+        parts: Words and pictures.
+
+    """
+
+    call_id: str
+    parts: tuple[Text | Image, ...]
+
+
+Part: TypeAlias = Text | Image | ToolCall | ToolResult
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation.
+
+    Attributes:
+        role: Who speaks.
+        parts: What is said, in order. Images belong to `user` and inside a `ToolResult`; tool calls to
+            `assistant`; tool results to `tool`.
+        name: The speaker's name, where several share a role.
+
+    """
+
+    role: Role
+    parts: tuple[Part, ...]
+    name: str | None = None
+
+    @property
+    def text(self) -> str:
+        """All words of the turn, without anything between them."""
+        return "".join(part.text for part in self.parts if isinstance(part, Text))

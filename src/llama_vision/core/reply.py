@@ -1,0 +1,112 @@
+"""What a series of events adds up to."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from llama_vision.core.events import Event, Finished, Started, TextDelta, ToolCallDelta, UsageReport
+from llama_vision.core.messages import ToolCall
+from llama_vision.core.usage import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A model's answer.
+
+    Attributes:
+        text: The words.
+        tool_calls: The tools it asks for, in order.
+        usage: What it consumed.
+        finish_reason: Why it ended; None where it was cut off.
+        model: Who answered, in the provider's words.
+        id: The provider's id of the reply.
+        request_id: The id to quote to the provider's support.
+
+    """
+
+    text: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    usage: Usage = field(default_factory=Usage)
+    finish_reason: str | None = None
+    model: str | None = None
+    id: str | None = None
+    request_id: str | None = None
+
+    @classmethod
+    def from_events(cls, events: Iterable[Event]) -> "Reply":
+        """Add up events.
+
+        Args:
+            events: From `Started` on; they may end early.
+
+        Returns:
+            The reply as far as the events go.
+
+        """
+        builder = ReplyBuilder()
+        for event in events:
+            builder.add(event)
+        return builder.reply()
+
+
+class ReplyBuilder:
+    """Adds up events one by one; `reply()` can be asked at any time."""
+
+    __slots__ = ("_calls", "_pieces", "finish_reason", "started", "usage")
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._calls: dict[int, ToolCall] = {}
+        self.usage = Usage()
+        self.finish_reason: str | None = None
+        self.started: Started | None = None
+
+    def add(self, event: Event) -> None:
+        """Take in the next event."""
+        match event:
+            case TextDelta():
+                self._pieces.append(event.text)
+            case ToolCallDelta():
+                self._add_call(event)
+            case UsageReport():
+                self.usage = event.usage
+            case Started():
+                self.started = event
+            case Finished():
+                self.finish_reason = event.reason
+            case _:
+                assert_never(event)
+
+    def _add_call(self, delta: ToolCallDelta) -> None:
+        call = self._calls.get(delta.index)
+        if call is None:
+            self._calls[delta.index] = ToolCall(delta.id, delta.name or "", delta.arguments)
+        else:
+            self._calls[delta.index] = ToolCall(
+                call.id or delta.id, call.name or delta.name or "", call.arguments + delta.arguments
+            )
+
+    @property
+    def text(self) -> str:
+        """The words so far."""
+        if len(self._pieces) > 1:  # joined as we go, so that growing snapshots stay cheap
+            self._pieces = ["".join(self._pieces)]
+        return self._pieces[0] if self._pieces else ""
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The tool calls so far; the last may be unfinished."""
+        return tuple(self._calls[index] for index in sorted(self._calls))
+
+    def reply(self) -> Reply:
+        """Give the reply as it stands."""
+        started = self.started
+        return Reply(
+            text=self.text,
+            tool_calls=self.tool_calls,
+            usage=self.usage,
+            finish_reason=self.finish_reason,
+            model=started.model if started else None,
+            id=started.id if started else None,
+            request_id=started.request_id if started else None,
+        )

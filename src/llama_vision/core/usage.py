@@ -1,0 +1,52 @@
+"""What a reply consumed."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts and cost. None means that nobody said, which is not zero.
+
+    Attributes:
+        input_tokens: Tokens of the prompt, pictures included where the provider counts them.
+        output_tokens: Tokens of the reply.
+        cached_input_tokens: How many of `input_tokens` came from the provider's cache.
+        cost_usd: Price of the call in US dollars.
+        cost_is_estimate: True where the cost was worked out from the list price and not told by the provider.
+
+    """
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_input_tokens: int | None = None
+    cost_usd: float | None = None
+    cost_is_estimate: bool = False
+
+    def merged(self, later: "Usage") -> "Usage":
+        """Take a later report of the same reply into account.
+
+        Providers repeat the counts as they grow, and one sends zeros at the end (Cloudflare /ai/v1), so the larger
+        figure of each field is the true one: neither the last nor the sum.
+
+        Args:
+            later: The next report.
+
+        Returns:
+            Both reports as one. A told cost beats an estimated one.
+
+        """
+        told = [usage for usage in (self, later) if usage.cost_usd is not None]
+        cost = max(told, key=lambda usage: (not usage.cost_is_estimate, usage.cost_usd), default=later)
+        return Usage(
+            input_tokens=_larger(self.input_tokens, later.input_tokens),
+            output_tokens=_larger(self.output_tokens, later.output_tokens),
+            cached_input_tokens=_larger(self.cached_input_tokens, later.cached_input_tokens),
+            cost_usd=cost.cost_usd,
+            cost_is_estimate=cost.cost_is_estimate,
+        )
+
+
+def _larger(first: int | None, second: int | None) -> int | None:
+    if first is None or second is None:
+        return second if first is None else first
+    return max(first, second)

@@ -1,0 +1,155 @@
+"""What providers say when they refuse: finding the message in any of their shapes, and the error that it means.
+
+The status decides and the text refines, because providers' own pages disagree about the type names.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, cast
+
+from llama_vision.core.errors import (
+    AuthenticationError,
+    ContextTooLongError,
+    InsufficientCreditsError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    ServerError,
+    StatusError,
+)
+
+_BY_STATUS: dict[int, type[StatusError]] = {
+    401: AuthenticationError,
+    402: InsufficientCreditsError,
+    403: PermissionDeniedError,
+    404: ModelNotFoundError,
+    408: ServerError,
+    409: ServerError,
+    429: RateLimitError,
+}
+_FIRST_SERVER_ERROR = 500
+_FIRST_CLIENT_ERROR = 400
+_LAST_STATUS = 599
+_SHOWN = 500
+
+_TOO_LONG = re.compile(
+    r"maximum context length|context window|prompt is too long|too many tokens",
+    re.IGNORECASE,
+)
+_TOO_LONG_CODE = (
+    '"context_length_exceeded"'  # Groq's message doesn't say it; inside someone's words quotes are escaped
+)
+_NO_CREDITS = re.compile(r"out of credits|payment method|insufficient (credits|balance|funds)", re.IGNORECASE)
+_REQUEST_ID_HEADERS = ("x-request-id", "x-inference-id", "cf-ray")
+
+
+def status_error(status: int, body: bytes, headers: Mapping[str, str]) -> StatusError:
+    """Make the error that an answer stands for.
+
+    Args:
+        status: The HTTP status, or the code that a failure behind a 200 names.
+        body: The whole body; it need not be JSON.
+        headers: Of the answer; names in lower case.
+
+    Returns:
+        The error, to be raised. Its `retry_after` is left to whoever has a clock.
+
+    """
+    text = body.decode(errors="replace").strip()
+    message, request_id = _find_message(text)
+    error = _kind(status, message, text)(f"{status}: {message}")
+    error.status_code = status
+    error.body = text[:_SHOWN]
+    error.request_id = find_request_id(headers) or request_id
+    return error
+
+
+def find_request_id(headers: Mapping[str, str]) -> str | None:
+    """Find the id to quote to the provider's support in an answer's headers."""
+    return next((headers[name] for name in _REQUEST_ID_HEADERS if name in headers), None)
+
+
+def error_in_reply(payload: bytes) -> StatusError | None:
+    """Look for a failure in an answer that came with a 200.
+
+    Args:
+        payload: A body, or the payload of one event of a stream.
+
+    Returns:
+        The error, or None where the payload tells of none.
+
+    """
+    try:
+        content: object = json.loads(payload)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(content, dict):
+        return None
+    fields = cast("dict[str, Any]", content)
+    if not (fields.get("error") or fields.get("detail") or fields.get("success") is False):
+        return None
+    return status_error(_code(fields), payload, {})
+
+
+def _kind(status: int, message: str, body: str) -> type[StatusError]:
+    if status >= _FIRST_SERVER_ERROR:
+        return ServerError
+    if status == 403 and _NO_CREDITS.search(message):  # noqa: PLR2004 - AI/ML API says so with a 403
+        return InsufficientCreditsError
+    if status in _BY_STATUS:
+        return _BY_STATUS[status]
+    if status < _FIRST_CLIENT_ERROR:
+        return StatusError
+    too_long = _TOO_LONG.search(message) or _TOO_LONG_CODE in body
+    return ContextTooLongError if too_long else InvalidRequestError
+
+
+def _code(fields: Mapping[str, Any]) -> int:
+    """Find the status that a failure behind a 200 would have had; a server's failure where it names none."""
+    error: Any = fields.get("error")
+    code: Any = None
+    while isinstance(error, dict):  # nested where an event named `error` holds an object of that name too
+        inner = cast("dict[str, Any]", error)
+        code, error = inner.get("code"), inner.get("error")
+    is_status = isinstance(code, int) and _FIRST_CLIENT_ERROR <= code <= _LAST_STATUS
+    return code if is_status else _FIRST_SERVER_ERROR
+
+
+def _find_message(text: str) -> tuple[str, str | None]:
+    """Find the words in a body, and the request id some providers put beside them."""
+    try:
+        content: object = json.loads(text)
+        words = _words(content) if isinstance(content, dict) else ""
+    except (ValueError, RecursionError):  # not JSON, or nested without end
+        return _from_page(text), None
+    request_id: Any = cast("dict[str, Any]", content).get("requestId") if isinstance(content, dict) else None
+    return words or text[:_SHOWN], request_id if isinstance(request_id, str) else None
+
+
+def _words(value: Any) -> str:
+    """Dig for a message: the shapes are listed in tests/dialects/test_error_bodies.py."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return "; ".join(filter(None, (_words(item) for item in cast("list[Any]", value))))
+    if isinstance(value, dict):
+        fields = cast("dict[str, Any]", value)
+        for name in ("error", "errors", "detail", "message", "msg"):
+            if words := _words(fields.get(name)):
+                place = fields.get("loc")
+                where = ".".join(map(str, cast("list[Any]", place))) + ": " if isinstance(place, list) else ""
+                code: Any = fields.get("code")
+                # Cloudflare's codes say more than its words; an HTTP status stands before them already.
+                own_code = (
+                    f"{code}: " if isinstance(code, int) and code > _LAST_STATUS and name == "message" else ""
+                )
+                return where + own_code + words
+    return ""
+
+
+def _from_page(text: str) -> str:
+    """Shorten an HTML page or plain text."""
+    title = re.search(r"<title>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
+    return (title[1].strip() if title else text[:_SHOWN]) or "no explanation was given"

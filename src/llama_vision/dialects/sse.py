@@ -1,0 +1,81 @@
+"""Server-sent events: bytes in, whatever way they were cut, `data:` payloads out.
+
+Written after the event stream section of the HTML standard
+(https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream). It works on bytes, so that a
+character cut in two does no harm, and so that only LF, CR and CRLF end a line: U+2028 and U+0085 may stand inside JSON.
+"""
+
+_BOM = b"\xef\xbb\xbf"
+
+
+class SseDecoder:
+    """Decodes one event stream. It holds the state of one reply; make a new one for each."""
+
+    __slots__ = ("_at_start", "_data", "_event", "_rest", "_skip_lf")
+
+    def __init__(self) -> None:
+        self._rest: bytes = b""  # an unfinished line
+        self._data: list[bytes] = []  # the data lines of an unfinished event
+        self._event = b""
+        self._skip_lf = False  # the last byte was a CR, whose LF may still come
+        self._at_start = True
+
+    def feed(self, received: bytes) -> list[bytes]:
+        """Take in the next bytes.
+
+        Args:
+            received: Bytes as they came from the network.
+
+        Returns:
+            The payloads that are complete now. The payload of an event named `error` comes as
+            `{"error": payload}`, so that it can't be taken for a part of the answer.
+
+        """
+        if not received:
+            return []
+        if self._skip_lf:
+            received = received.removeprefix(b"\n")
+        text = self._rest + received if self._rest else received
+        if self._at_start:
+            if len(text) < len(_BOM) and _BOM.startswith(text):
+                self._rest = text
+                return []
+            text = text.removeprefix(_BOM)
+            self._at_start = False
+        lines = text.splitlines(keepends=True)
+        self._rest = lines.pop() if lines and not lines[-1].endswith((b"\n", b"\r")) else b""
+        self._skip_lf = text.endswith(b"\r")
+        payloads: list[bytes] = []
+        for line in lines:
+            self._take_line(line.rstrip(b"\r\n"), payloads)
+        return payloads
+
+    def close(self) -> list[bytes]:
+        """Say that no more bytes come.
+
+        Returns:
+            The payload of a last event that lacks its blank line. The standard drops it; providers have been seen
+            to end that way after a whole line, and a cut JSON text is noticed by whoever reads it.
+
+        """
+        payloads: list[bytes] = []
+        if self._rest:
+            self._take_line(self._rest, payloads)
+            self._rest = b""
+        self._take_line(b"", payloads)
+        return payloads
+
+    def _take_line(self, line: bytes, payloads: list[bytes]) -> None:
+        if line.startswith(b"data:"):
+            self._data.append(line[6:] if line.startswith(b" ", 5) else line[5:])
+        elif not line:
+            if self._data:
+                payload = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
+                payloads.append(b'{"error": ' + payload + b"}" if self._event == b"error" else payload)
+            self._data = []
+            self._event = b""
+        elif line.startswith(b"event:"):
+            self._event = line[6:].strip()
+        elif line == b"data":
+            self._data.append(b"")
+        # What remains is comments (keep-alives), ids and reconnection times, which a single reply has no use for.

@@ -1,0 +1,11 @@
+"""From anything to bytes a model can see."""
+
+from llama_vision.images.source import (
+    ImageSource,
+    image_from_any,
+    image_from_base64,
+    image_from_bytes,
+    image_from_url,
+)
+
+__all__ = ["ImageSource", "image_from_any", "image_from_base64", "image_from_bytes", "image_from_url"]

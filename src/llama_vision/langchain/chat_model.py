@@ -1,0 +1,281 @@
+"""`ChatLlamaVision`: Llama 3.2 Vision as a LangChain chat model, wherever it runs."""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Any, Self
+
+import httpx
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import LangSmithParams, LanguageModelInput
+from langchain_core.language_models.chat_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable
+from langchain_core.tools import BaseTool
+from langchain_core.utils.function_calling import convert_to_openai_tool
+from pydantic import ConfigDict, Field, InstanceOf, SecretStr, model_validator
+from typing_extensions import override
+
+from llama_vision.backends import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT_S, open_backend
+from llama_vision.core.backend import Backend
+from llama_vision.core.options import SAMPLING_OPTIONS
+from llama_vision.core.request import DEFAULT_MAX_TOKENS, ChatRequest
+from llama_vision.langchain.convert import ChunkWriter, to_message, to_request
+from llama_vision.langchain.translator import register
+from llama_vision.providers import Provider, find_provider
+from llama_vision.providers.defaults import default_model, default_provider
+from llama_vision.providers.keys import key_in_environment
+
+register()
+
+
+def _key_from_environment(fields: dict[str, Any]) -> SecretStr | None:
+    """Find the key of the provider that was chosen; a wrong provider is reported elsewhere."""
+    provider = fields.get("provider")
+    key = key_in_environment(find_provider(provider)) if provider is not None else None
+    return SecretStr(key) if key else None
+
+
+class ChatLlamaVision(BaseChatModel):
+    """A chat model for Llama 3.2 Vision: hosted, behind any OpenAI-compatible endpoint, or on this machine.
+
+    Without arguments it is the tiny model that comes with the package, which knows drawn shapes, colours and short
+    signs and needs no key:
+
+        >>> from llama_vision.langchain import ChatLlamaVision
+        >>> model = ChatLlamaVision()
+        >>> model.invoke("Say hi").text
+        'Hi'
+
+    A picture is a content block, as everywhere in LangChain:
+
+        model.invoke([HumanMessage([
+            {"type": "image", "base64": "...", "mime_type": "image/png"},
+            {"type": "text", "text": "What colour is the circle?"},
+        ])])
+
+    Args:
+        provider: `"local"`, `"deepinfra"`, `"openai-compatible"`, or a `Provider` record of your own. Default:
+            `$LLAMA_VISION_PROVIDER`, else `"local"`.
+        model: `llama-3.2-11b-vision` and `llama-3.2-90b-vision` become the provider's own ids; anything else is sent
+            as it is. Default: `$LLAMA_VISION_MODEL`, else `tiny` for local and the 11B elsewhere.
+        api_key: The provider's key. Default: the provider's own environment variables. Without one the first call
+            raises `MissingKeyError`. It is left out of pickles.
+        base_url: In place of the documented address: everything before `/chat/completions`.
+        account_id: The account, at providers whose addresses contain one.
+        max_tokens: The most tokens of a reply. It is always sent: some providers cut at 256 otherwise.
+        timeout: Seconds without a byte before a call is given up, or an `httpx.Timeout`; None waits for ever.
+        max_retries: How often a call that failed for a passing reason (no connection, 408, 409, 429, 5xx) is made
+            again, if nothing of the reply has arrived.
+        stream_usage: False leaves token counts out of streams, for servers that refuse to be asked for them.
+        extra_body: Fields of the provider's own, sent as they are.
+        http_client: Used for synchronous calls in place of the shared connection pool.
+        http_async_client: Used for asynchronous calls in place of the shared pools.
+
+    Raises:
+        UnknownProviderError: There is no provider of this name.
+
+    """
+
+    model_config = ConfigDict(
+        populate_by_name=True, extra="forbid", arbitrary_types_allowed=True, hide_input_in_errors=True
+    )
+
+    provider: str | InstanceOf[Provider] = Field(default_factory=default_provider)
+    model_name: str = Field(
+        default_factory=lambda fields: default_model(fields.get("provider", "local")), alias="model"
+    )
+    llama_vision_api_key: SecretStr | None = Field(default_factory=_key_from_environment, alias="api_key")
+    base_url: str | None = None
+    account_id: str | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    seed: int | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    repetition_penalty: float | None = None
+    max_tokens: int | None = DEFAULT_MAX_TOKENS
+    stop: list[str] | None = Field(default=None, alias="stop_sequences")
+    timeout: float | httpx.Timeout | None = DEFAULT_TIMEOUT_S
+    max_retries: int = DEFAULT_MAX_RETRIES
+    streaming: bool = False
+    stream_usage: bool | None = None
+    # Headers may hold keys of other companies, so they stay out of what is printed and saved.
+    default_headers: dict[str, str] | None = Field(default=None, repr=False, exclude=True)
+    extra_body: dict[str, Any] | None = None
+    http_client: httpx.Client | None = Field(default=None, repr=False, exclude=True)
+    http_async_client: httpx.AsyncClient | None = Field(default=None, repr=False, exclude=True)
+
+    @model_validator(mode="after")
+    def _check_provider(self) -> Self:
+        find_provider(self.provider)
+        return self
+
+    @property
+    def model(self) -> str:
+        """The model's name, as it was given."""
+        return self.model_name
+
+    @property
+    @override
+    def _llm_type(self) -> str:
+        return "llama-vision"
+
+    @property
+    @override
+    def _identifying_params(self) -> dict[str, Any]:
+        """What tells two models apart in caches and traces."""
+        return {
+            "provider": self._record.name,
+            "model": self.model_name,
+            "base_url": self.base_url or self._record.base_url,
+            **{
+                name: value for name in sorted(SAMPLING_OPTIONS) if (value := getattr(self, name)) is not None
+            },
+            "stop": self.stop,
+            "extra_body": self.extra_body,
+        }
+
+    @classmethod
+    @override
+    def is_lc_serializable(cls) -> bool:
+        return True
+
+    @property
+    @override
+    def lc_secrets(self) -> dict[str, str]:
+        names = self._record.key_env
+        return {"llama_vision_api_key": names[0]} if names else {}
+
+    @override
+    def __getstate__(self) -> dict[Any, Any]:
+        """Leave out keys and connections: the one does not belong in a pickle, the other can't be in one."""
+        state = super().__getstate__()
+        hidden = ("llama_vision_api_key", "default_headers", "http_client", "http_async_client")
+        return {**state, "__dict__": {**state["__dict__"], **dict.fromkeys(hidden)}}
+
+    @override
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        params = super()._get_ls_params(stop=stop or self.stop or None, **kwargs)
+        params["ls_provider"] = self._record.name
+        return params
+
+    @property
+    def _record(self) -> Provider:
+        return find_provider(self.provider)
+
+    def _backend(self) -> Backend:
+        """Open the backend for one call; it holds no connection, and so reflects the fields as they are now."""
+        key = self.llama_vision_api_key
+        return open_backend(
+            self._record,
+            api_key=key.get_secret_value() if key else None,
+            account_id=self.account_id,
+            base_url=self.base_url,
+            timeout=self.timeout,
+            max_retries=self.max_retries,
+            headers=self.default_headers,
+            http_client=self.http_client,
+            http_async_client=self.http_async_client,
+        )
+
+    def _request(
+        self, messages: list[BaseMessage], stop: list[str] | None, call: dict[str, Any]
+    ) -> ChatRequest:
+        options: dict[str, Any] = {name: getattr(self, name) for name in SAMPLING_OPTIONS}
+        options["model"] = self.model_name
+        options["stop"] = self.stop if stop is None else stop
+        options["stream_usage"] = self.stream_usage
+        options["extra_body"] = self.extra_body
+        return to_request(self._record, messages, {**options, **call})
+
+    @override
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        reply = self._backend().complete(self._request(messages, stop, kwargs))
+        return ChatResult(generations=[ChatGeneration(message=to_message(reply, self._record.name))])
+
+    @override
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        reply = await self._backend().acomplete(self._request(messages, stop, kwargs))
+        return ChatResult(generations=[ChatGeneration(message=to_message(reply, self._record.name))])
+
+    @override
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        writer = ChunkWriter(self._record.name)
+        with contextlib.closing(self._backend().stream(self._request(messages, stop, kwargs))) as events:
+            for event in events:
+                if (chunk := writer.to_chunk(event)) is not None:
+                    if run_manager:
+                        run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                    yield chunk
+
+    @override
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        writer = ChunkWriter(self._record.name)
+        async with contextlib.aclosing(
+            self._backend().astream(self._request(messages, stop, kwargs))
+        ) as events:
+            async for event in events:
+                if (chunk := writer.to_chunk(event)) is not None:
+                    if run_manager:
+                        await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                    yield chunk
+
+    @override
+    def bind_tools(
+        self,
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        *,
+        tool_choice: str | dict[str, Any] | bool | None = None,
+        strict: bool | None = None,
+        parallel_tool_calls: bool | None = None,
+        response_format: Any = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Offer tools to the model.
+
+        Args:
+            tools: Functions, `BaseTool`s, pydantic classes, TypedDicts, or JSON schemas.
+            tool_choice: `"auto"`, `"none"`, `"any"`, or a tool's name.
+            strict: Ask the provider to keep to the schemas.
+            parallel_tool_calls: Whether several tools may be called at once.
+            response_format: The form of the final answer, as `create_agent` asks for it.
+            **kwargs: Further arguments of each call.
+
+        Returns:
+            The model with the tools bound to it.
+
+        """
+        options = {
+            "tools": [convert_to_openai_tool(tool, strict=strict) for tool in tools] or None,
+            "tool_choice": tool_choice or None,
+            "parallel_tool_calls": parallel_tool_calls,
+            "response_format": response_format,
+        }
+        return self.bind(**{name: value for name, value in options.items() if value is not None}, **kwargs)

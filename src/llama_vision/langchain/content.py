@@ -1,0 +1,92 @@
+"""The content of a LangChain message: words, and pictures in every spelling there is."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from llama_vision.core.errors import UnsupportedInputError
+from llama_vision.core.messages import Image, Text
+from llama_vision.core.untyped import as_object
+from llama_vision.images import image_from_base64, image_from_url
+
+# Said elsewhere in the message (tool calls), or the model's private thoughts, which are not sent back.
+_NOT_CONTENT = frozenset(
+    {"tool_call", "tool_call_chunk", "invalid_tool_call", "tool_use", "reasoning", "thinking"}
+)
+
+
+def content_parts(content: str | list[str | dict[str, Any]]) -> tuple[Text | Image, ...]:
+    """Read the content of a message.
+
+    Args:
+        content: A string, or strings and blocks: v1, v0, OpenAI's and Anthropic's.
+
+    Returns:
+        Words and pictures, in order.
+
+    Raises:
+        UnsupportedInputError: A block is something else; the text names its type.
+        ImageError: A picture can't be read.
+
+    """
+    if isinstance(content, str):
+        return (Text(content),) if content else ()
+    parts: list[Text | Image] = []
+    for block in content:
+        if isinstance(block, str):
+            parts.append(Text(block))
+        elif block.get("type") not in _NOT_CONTENT:
+            parts.append(_part(block))
+    return tuple(parts)
+
+
+def _part(block: Mapping[str, Any]) -> Text | Image:
+    kind = block.get("type")
+    if kind in ("text", "text-plain"):
+        return Text(str(block.get("text") or ""))
+    if kind == "image_url":
+        return _openai_image(block.get("image_url"))
+    if kind == "image":
+        return (
+            _anthropic_image(block["source"]) if isinstance(block.get("source"), Mapping) else _image(block)
+        )
+    if kind == "non_standard" and isinstance(block.get("value"), Mapping):
+        return _part(block["value"])
+    raise UnsupportedInputError(
+        f"A block of type {kind!r} can't be shown to Llama 3.2 Vision. It takes text and images: "
+        "for a PDF or a video pass pictures of its pages or frames, for sound its words."
+    )
+
+
+def _openai_image(value: object) -> Image:
+    """Read `{"url": ..., "detail": ...}`, or the address alone."""
+    if isinstance(value, str):
+        return image_from_url(value)
+    spelled = as_object(value)
+    if isinstance(spelled.get("url"), str):
+        return image_from_url(spelled["url"], detail=spelled.get("detail"))
+    raise UnsupportedInputError('An "image_url" block needs {"image_url": {"url": "..."}}.')
+
+
+def _image(block: Mapping[str, Any]) -> Image:
+    """Read a block of LangChain's own, v1 (`base64`, `url`) or v0 (`source_type` and `data` or `url`)."""
+    data = block.get("base64") or block.get("data")
+    if isinstance(data, (str, bytes)):
+        return image_from_base64(data)
+    if isinstance(block.get("url"), str):
+        return image_from_url(block["url"])
+    if block.get("file_id") or block.get("source_type") == "id":
+        raise UnsupportedInputError(
+            "A file_id belongs to the company that keeps the file; no provider here has one. "
+            "Pass the picture as base64 or by its URL."
+        )
+    raise UnsupportedInputError('An "image" block needs "base64" or "url".')
+
+
+def _anthropic_image(source: Mapping[str, Any]) -> Image:
+    if source.get("type") == "base64" and isinstance(source.get("data"), (str, bytes)):
+        return image_from_base64(source["data"])
+    if source.get("type") == "url" and isinstance(source.get("url"), str):
+        return image_from_url(source["url"])
+    raise UnsupportedInputError(
+        'An image\'s "source" needs type "base64" with "data", or type "url" with "url".'
+    )

@@ -1,0 +1,261 @@
+"""LangChain's messages and ours, in both directions."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, assert_never, cast
+
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    ChatMessage,
+    HumanMessage,
+    InvalidToolCall,
+    SystemMessage,
+    ToolMessage,
+)
+from langchain_core.messages import ToolCall as LangChainToolCall
+from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
+from langchain_core.messages.tool import invalid_tool_call, tool_call, tool_call_chunk
+from langchain_core.outputs import ChatGenerationChunk
+from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
+
+from llama_vision.core.errors import ImageError, UnsupportedInputError
+from llama_vision.core.events import Event, Finished, Started, TextDelta, ToolCallDelta, UsageReport
+from llama_vision.core.messages import Message, Role, ToolCall, ToolResult
+from llama_vision.core.options import make_request
+from llama_vision.core.reply import Reply
+from llama_vision.core.request import ChatRequest
+from llama_vision.core.untyped import as_object
+from llama_vision.core.usage import Usage
+from llama_vision.langchain.content import content_parts
+from llama_vision.providers.record import Provider
+
+MODEL_PROVIDER = "llama_vision"
+"""What messages say in `response_metadata["model_provider"]`: the key of our content translator."""
+
+_ROLES: dict[str, Role] = {
+    "system": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "ai": "assistant",
+}
+
+
+# Orders to LangChain itself, which it passes on to the hooks.
+_NOT_FOR_US = frozenset({"stream", "strict", "ls_structured_output_format"})
+
+
+def to_request(
+    provider: Provider, messages: Sequence[BaseMessage], options: Mapping[str, Any]
+) -> ChatRequest:
+    """Translate a call; nothing given is changed.
+
+    Args:
+        provider: Whose names the models have.
+        messages: The conversation.
+        options: Fields of the chat model, overridden by the arguments of the call; `model` among them. Tools may
+            come in any form that LangChain knows, `response_format` also as a class or a schema.
+
+    Returns:
+        The request.
+
+    Raises:
+        UnsupportedInputError: An option or a part of a message can't be expressed; the text names it.
+        ImageError: A picture can't be read.
+
+    """
+    ours = {name: value for name, value in options.items() if name not in _NOT_FOR_US}
+    model: str = ours.pop("model")
+    ours["tools"] = [convert_to_openai_tool(tool) for tool in ours.get("tools") or ()]
+    ours["response_format"] = _response_format(ours.get("response_format"))
+    return make_request(provider.model_info(model).id, to_messages(messages), ours)
+
+
+def _response_format(spec: object) -> dict[str, Any] | None:
+    """Spell a class or a schema as OpenAI's `response_format`."""
+    if spec is None or as_object(spec).get("type") in ("text", "json_object", "json_schema"):
+        return cast("dict[str, Any] | None", spec)
+    schema = convert_to_json_schema(cast("dict[str, Any] | type", spec))
+    return {"type": "json_schema", "json_schema": {"name": schema.get("title", "answer"), "schema": schema}}
+
+
+def to_messages(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
+    """Translate a conversation; the messages given are not changed.
+
+    Args:
+        messages: LangChain's.
+
+    Returns:
+        Ours.
+
+    Raises:
+        UnsupportedInputError: A message holds what a Llama can't be shown; the text names the message.
+        ImageError: A picture can't be read; the text names the message.
+
+    """
+    translated: list[Message] = []
+    for position, message in enumerate(messages):
+        try:
+            translated.append(_to_message(message))
+        except (UnsupportedInputError, ImageError) as error:
+            raise type(error)(f"Message {position} ({message.type}): {error}") from error
+    return tuple(translated)
+
+
+def _to_message(message: BaseMessage) -> Message:
+    parts = content_parts(cast("str | list[str | dict[str, Any]]", message.content))
+    match message:
+        case ToolMessage():
+            return Message("tool", (ToolResult(message.tool_call_id, parts),), message.name)
+        case AIMessage():
+            return Message("assistant", (*parts, *_calls(message)), message.name)
+        case HumanMessage():
+            return Message("user", parts, message.name)
+        case SystemMessage():
+            return Message("system", parts, message.name)
+        case ChatMessage() if message.role in _ROLES:
+            return Message(_ROLES[message.role], parts, message.name)
+        case _:
+            raise UnsupportedInputError(
+                f"{type(message).__name__} has no place in a chat with this model. "
+                "Use a HumanMessage, AIMessage, SystemMessage or ToolMessage."
+            )
+
+
+def _calls(message: AIMessage) -> list[ToolCall]:
+    calls = [
+        ToolCall(call["id"], call["name"], json.dumps(call["args"], ensure_ascii=False))
+        for call in message.tool_calls
+    ]
+    calls += [
+        ToolCall(call["id"], call["name"] or "", call["args"] or "") for call in message.invalid_tool_calls
+    ]
+    return calls
+
+
+def to_message(reply: Reply, provider: str) -> AIMessage:
+    """Translate a whole reply.
+
+    Args:
+        reply: Ours.
+        provider: The name of the provider that gave it.
+
+    Returns:
+        LangChain's message, with usage and metadata.
+
+    """
+    calls, invalid = _split_calls(reply.tool_calls)
+    return AIMessage(
+        content=reply.text,
+        tool_calls=calls,
+        invalid_tool_calls=invalid,
+        usage_metadata=_usage_metadata(reply.usage),
+        response_metadata=_metadata(reply, provider),
+    )
+
+
+def _split_calls(calls: Sequence[ToolCall]) -> tuple[list[LangChainToolCall], list[InvalidToolCall]]:
+    valid: list[LangChainToolCall] = []
+    invalid: list[InvalidToolCall] = []
+    for call in calls:
+        try:
+            valid.append(tool_call(name=call.name, args=call.parsed(), id=call.id))
+        except ValueError as error:
+            invalid.append(
+                invalid_tool_call(name=call.name, args=call.arguments, id=call.id, error=str(error))
+            )
+    return valid, invalid
+
+
+class ChunkWriter:
+    """Translates the events of one reply as they come."""
+
+    def __init__(self, provider: str) -> None:
+        self._provider = provider
+        self._started = Started(model="")
+        self._usage = Usage()
+
+    def to_chunk(self, event: Event) -> ChatGenerationChunk | None:
+        """Translate the next event.
+
+        Usage and metadata ride on the last chunk alone: LangChain adds up numbers and strings of chunks it merges.
+
+        Args:
+            event: Ours.
+
+        Returns:
+            LangChain's chunk; None for an event that has none of its own.
+
+        """
+        match event:
+            case TextDelta():
+                message = AIMessageChunk(
+                    content=event.text, response_metadata={"model_provider": MODEL_PROVIDER}
+                )
+            case ToolCallDelta():
+                fragment = tool_call_chunk(
+                    name=event.name, args=event.arguments, id=event.id, index=event.index
+                )
+                message = AIMessageChunk(
+                    content="",
+                    tool_call_chunks=[fragment],
+                    response_metadata={"model_provider": MODEL_PROVIDER},
+                )
+            case Started():
+                self._started = event
+                return None
+            case UsageReport():
+                self._usage = event.usage
+                return None
+            case Finished():
+                message = self._last(event)
+            case _:
+                assert_never(event)
+        return ChatGenerationChunk(message=message)
+
+    def _last(self, event: Finished) -> AIMessageChunk:
+        started = self._started
+        end = Reply(
+            usage=self._usage,
+            finish_reason=event.reason,
+            model=started.model,
+            id=started.id,
+            request_id=started.request_id,
+        )
+        return AIMessageChunk(
+            content="",
+            chunk_position="last",
+            usage_metadata=_usage_metadata(self._usage),
+            response_metadata=_metadata(end, self._provider),
+        )
+
+
+def _metadata(reply: Reply, provider: str) -> dict[str, Any]:
+    metadata: dict[str, Any] = {
+        "model_provider": MODEL_PROVIDER,
+        "provider": provider,
+        "model_name": reply.model,
+        "finish_reason": reply.finish_reason,
+        "id": reply.id,
+        "request_id": reply.request_id,
+        "cost_usd": reply.usage.cost_usd,
+    }
+    if reply.usage.cost_usd is not None:
+        metadata["cost_is_estimate"] = reply.usage.cost_is_estimate
+    return {name: value for name, value in metadata.items() if value is not None}
+
+
+def _usage_metadata(usage: Usage) -> UsageMetadata | None:
+    """Give counts only where both are known: LangChain has no way to say that one is not."""
+    if usage.input_tokens is None or usage.output_tokens is None:
+        return None
+    metadata = UsageMetadata(
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        total_tokens=usage.input_tokens + usage.output_tokens,
+    )
+    if usage.cached_input_tokens is not None:
+        metadata["input_token_details"] = InputTokenDetails(cache_read=usage.cached_input_tokens)
+    return metadata

@@ -1,0 +1,64 @@
+"""Tells LangChain how our messages read as standard content blocks.
+
+Without it a chunk that holds both words and a piece of a tool call is read as a finished call without arguments. The
+indices are strings, because LangChain numbers text blocks from 0 itself, and a call numbered 0 would be merged into them.
+"""
+
+from typing import Any, cast
+
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages import content as types
+from langchain_core.messages.block_translators import register_translator
+
+from llama_vision.langchain.convert import MODEL_PROVIDER
+
+
+def translate(message: AIMessage) -> list[types.ContentBlock]:
+    """Read a whole message."""
+    blocks = _content(message, {})
+    blocks += [
+        {"type": "tool_call", "id": call.get("id"), "name": call["name"], "args": call["args"]}
+        for call in message.tool_calls
+    ]
+    blocks += [
+        {
+            "type": "invalid_tool_call",
+            "id": call.get("id"),
+            "name": call["name"],
+            "args": call["args"],
+            "error": call["error"],
+        }
+        for call in message.invalid_tool_calls
+        if not isinstance(message, AIMessageChunk)
+    ]
+    return cast("list[types.ContentBlock]", blocks)
+
+
+def translate_chunk(message: AIMessageChunk) -> list[types.ContentBlock]:
+    """Read a piece of a message, or all pieces added up."""
+    if message.chunk_position == "last" and (message.tool_calls or not message.tool_call_chunks):
+        return translate(message)
+    blocks = _content(message, {"index": "lc_txt_0"})
+    blocks += [
+        {
+            "type": "tool_call_chunk",
+            "id": call.get("id"),
+            "name": call.get("name"),
+            "args": call.get("args"),
+            "index": f"lc_tc_{call.get('index') or 0}",
+        }
+        for call in message.tool_call_chunks
+    ]
+    return cast("list[types.ContentBlock]", blocks)
+
+
+def _content(message: AIMessage, index: dict[str, Any]) -> list[dict[str, Any]]:
+    if isinstance(message.content, str):
+        return [{"type": "text", "text": message.content, **index}] if message.content else []
+    blocks = cast("list[str | dict[str, Any]]", message.content)
+    return [block for block in blocks if isinstance(block, dict) and block.get("type") != "tool_call"]
+
+
+def register() -> None:
+    """Make LangChain use this for our messages."""
+    register_translator(MODEL_PROVIDER, translate, translate_chunk)

@@ -1,0 +1,45 @@
+"""DeepInfra: https://deepinfra.com/meta-llama/Llama-3.2-11B-Vision-Instruct/api."""
+
+from llama_vision.core.models import ModelInfo
+from llama_vision.dialects.chat_completions import ChatCompletionsDialect
+from llama_vision.providers.record import ImageRules, Provider, Range
+
+_MAX_OUTPUT = 16_384  # a hard cap of the API
+
+DEEPINFRA = Provider(
+    name="deepinfra",
+    title="DeepInfra",
+    base_url="https://api.deepinfra.com/v1/openai",
+    key_env=("DEEPINFRA_TOKEN", "DEEPINFRA_API_KEY", "DEEPINFRA_API_TOKEN"),
+    key_page="https://deepinfra.com/dash/api_keys",
+    dialect=ChatCompletionsDialect(),
+    # The model page names no price that could be used for an estimate ($0.00); each reply tells its own cost.
+    models=(
+        ModelInfo(
+            "llama-3.2-11b-vision",
+            "meta-llama/Llama-3.2-11B-Vision-Instruct",
+            context_window=131_072,
+            max_output_tokens=_MAX_OUTPUT,
+        ),
+        ModelInfo(
+            "llama-3.2-90b-vision",
+            "meta-llama/Llama-3.2-90B-Vision-Instruct",
+            context_window=32_768,
+            max_output_tokens=_MAX_OUTPUT,
+        ),
+    ),
+    # https://deepinfra.com/docs: "jpg, png, webp", at most 20 MB.
+    image_rules=ImageRules(
+        media_types=frozenset({"image/jpeg", "image/png", "image/webp"}), max_bytes=20_000_000
+    ),
+    limits={
+        "temperature": Range(0, 2),
+        "top_p": Range(0, 1, low_excluded=True),
+        "min_p": Range(0, 1),
+        "top_k": Range(0, 999),
+        "frequency_penalty": Range(-2, 2),
+        "presence_penalty": Range(-2, 2),
+        "repetition_penalty": Range(0.01, 5),
+    },
+    docs="https://deepinfra.com/meta-llama/Llama-3.2-11B-Vision-Instruct/api",
+)

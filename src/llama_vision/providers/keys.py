@@ -1,0 +1,53 @@
+"""API keys: where they are looked for, and what is checked before one is sent."""
+
+import os
+
+from llama_vision.core.errors import ConfigurationError, MissingKeyError
+from llama_vision.providers.record import Provider
+
+
+def key_in_environment(provider: Provider) -> str | None:
+    """Look for the provider's key.
+
+    Args:
+        provider: Whose.
+
+    Returns:
+        The first variable of `key_env` that is set to something, without the white space around it.
+
+    """
+    for name in provider.key_env:
+        if key := os.environ.get(name, "").strip():
+            return key
+    return None
+
+
+def checked_key(provider: Provider, key: str | None) -> str | None:
+    """Get the key that a call is made with.
+
+    Args:
+        provider: Whose.
+        key: What the user gave; None or empty looks into the environment.
+
+    Returns:
+        The key; None where the provider needs none.
+
+    Raises:
+        MissingKeyError: There is none, and the provider needs one.
+        ConfigurationError: It can't be sent in a header. The text does not show it.
+
+    """
+    key = (key or "").strip() or key_in_environment(provider)
+    if key is None:
+        if not provider.key_required:
+            return None
+        where = f" You get one at {provider.key_page}." if provider.key_page else ""
+        raise MissingKeyError(
+            f"{provider.title} needs an API key. Pass api_key=..., or set one of: {', '.join(provider.key_env)}.{where}"
+        ).at(provider.name)
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise ConfigurationError(
+            f"The API key for {provider.title} holds a space, a line break or a letter that no key has. "
+            "It may have been copied with something around it."
+        ).at(provider.name)
+    return key

@@ -1,0 +1,30 @@
+"""The model on this machine, run with Transformers."""
+
+from llama_vision.core.models import ModelInfo
+from llama_vision.providers.record import ImageRules, Provider, Range
+
+LOCAL = Provider(
+    name="local",
+    title="The local model",
+    dialect=None,
+    key_required=False,
+    models=(
+        ModelInfo("tiny", "tiny", context_window=2048),
+        ModelInfo("llama-3.2-11b-vision", "meta-llama/Llama-3.2-11B-Vision-Instruct"),
+        ModelInfo("llama-3.2-90b-vision", "meta-llama/Llama-3.2-90B-Vision-Instruct"),
+    ),
+    image_rules=ImageRules(
+        media_types=frozenset(
+            {"image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff"}
+        ),
+        urls=False,
+    ),
+    limits={
+        "temperature": Range(0, 100),
+        "top_p": Range(0, 1, low_excluded=True),
+        "min_p": Range(0, 1),
+        "top_k": Range(1, 1_000_000),
+        "repetition_penalty": Range(0, 100, low_excluded=True),
+    },
+    docs="https://huggingface.co/docs/transformers/model_doc/mllama",
+)
