@@ -1,0 +1,59 @@
+"""Where the command line begins: arguments, commands, exit codes."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from llama_vision.cli.ask import add_arguments as add_ask
+from llama_vision.cli.providers import add_arguments as add_providers
+from llama_vision.core.errors import ConfigurationError, ImageError, LlamaVisionError, UnsupportedInputError
+from llama_vision.version import __version__
+
+_OK, _FAILED, _WRONG_USE, _INTERRUPTED = 0, 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: In place of the process's own.
+
+    Returns:
+        0; 1 where a call failed; 2 where the usage, the configuration or a picture is wrong; 130 on Ctrl-C.
+
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+        sys.stdout.flush()
+    except (ConfigurationError, UnsupportedInputError, ImageError) as error:
+        return _complain(error, _WRONG_USE)
+    except LlamaVisionError as error:
+        return _complain(error, _FAILED)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has left (`| head`). Python would complain once more while it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _FAILED
+    return _OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="llama-vision", description="Ask Llama 3.2 Vision about pictures, hosted or on this machine."
+    )
+    parser.add_argument("--version", action="version", version=f"llama-vision {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    add_ask(commands.add_parser("ask", help="ask a question about pictures"))
+    add_providers(
+        commands.add_parser("providers", help="list providers, their models, and which keys are set")
+    )
+    return parser
+
+
+def _complain(error: LlamaVisionError, code: int) -> int:
+    line = " ".join(str(error).split())
+    print(f"llama-vision: {line}", file=sys.stderr)
+    return code

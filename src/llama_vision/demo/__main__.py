@@ -1,0 +1,81 @@
+"""The demonstration: questions about pictures, answered offline through LangChain and through LlamaIndex."""
+
+import asyncio
+import base64
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from langchain_core.messages import HumanMessage
+from llama_index.core.base.llms.types import ChatMessage, ImageBlock, TextBlock
+
+from llama_vision.demo import PICTURES
+from llama_vision.langchain import ChatLlamaVision
+from llama_vision.llamaindex import LlamaVision, LlamaVisionMultiModal
+
+_QUESTIONS = {
+    "circle": {
+        "What color is the circle?": "blue",
+        "Describe the image.": "A blue circle on a white background.",
+    },
+    "shapes": {
+        "How many objects are there?": "4",
+        "How many circles are there?": "2",
+        "What shape is yellow?": "star",
+    },
+    "sign": {"What does the sign say?": "EXIT"},
+}
+"""What is asked of each picture, and the truth."""
+
+
+def main() -> int:
+    """Ask everything, and print questions and answers.
+
+    Returns:
+        0 where all answers are right, else 1.
+
+    """
+    began = time.monotonic()
+    print("provider: local, model: tiny (3.6 million parameters, a toy for demonstration and tests)\n")
+    right = [*_langchain(), *_llamaindex()]
+    print(f"\n{sum(right)} of {len(right)} right, {time.monotonic() - began:.1f} s. Ask something yourself:")
+    print(f"  .venv/bin/llama-vision ask {PICTURES['shapes']} 'Is there a red star?'")
+    return 0 if all(right) else 1
+
+
+def _langchain() -> Iterator[bool]:
+    print("LangChain: ChatLlamaVision().invoke(...)")
+    model = ChatLlamaVision(provider="local")
+    for name, questions in _QUESTIONS.items():
+        picture = base64.b64encode(PICTURES[name].read_bytes()).decode()
+        for question, truth in questions.items():
+            content: list[str | dict[Any, Any]] = [
+                {"type": "image", "base64": picture, "mime_type": "image/png"},
+                {"type": "text", "text": question},
+            ]
+            yield _show(name, question, truth, model.invoke([HumanMessage(content)]).text)
+
+
+def _llamaindex() -> Iterator[bool]:
+    print("\nLlamaIndex: LlamaVision().stream_chat(...), a piece at a time")
+    model = LlamaVision(provider="local")
+    for name, questions in _QUESTIONS.items():
+        for question, truth in questions.items():
+            blocks = [ImageBlock(path=PICTURES[name]), TextBlock(text=question)]
+            pieces = [response.delta or "" for response in model.stream_chat([ChatMessage(blocks=blocks)])]
+            yield _show(name, question, truth, "".join(pieces), "|".join(filter(None, pieces)))
+    print("\nLlamaIndex: await LlamaVisionMultiModal().acomplete(question, pictures)")
+    seeing = LlamaVisionMultiModal(provider="local")
+    answer = asyncio.run(seeing.acomplete("What shape is green?", [PICTURES["shapes"]]))
+    yield _show("shapes", "What shape is green?", "cross", answer.text)
+
+
+def _show(name: str, question: str, truth: str, answer: str, shown: str | None = None) -> bool:
+    mark = "" if answer == truth else f"   WRONG: {truth}"
+    print(f"  {name + '.png':<11} {question:<29} {shown or answer}{mark}")
+    return answer == truth
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""`LlamaVision`: Llama 3.2 Vision as a LlamaIndex LLM, wherever it runs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    ChatResponse,
+    ChatResponseAsyncGen,
+    ChatResponseGen,
+    CompletionResponse,
+    CompletionResponseAsyncGen,
+    CompletionResponseGen,
+)
+from typing_extensions import override
+
+from llama_vision.llamaindex.callbacks import reports_chat, reports_completion
+from llama_vision.llamaindex.images import ImageLike
+from llama_vision.llamaindex.model import LlamaVisionModel
+
+
+class LlamaVision(LlamaVisionModel):
+    """An LLM for Llama 3.2 Vision: hosted, behind any OpenAI-compatible endpoint, or on this machine.
+
+    Without arguments it is the tiny model that comes with the package, which knows drawn shapes, colours and short
+    signs and needs no key:
+
+        >>> from llama_vision.llamaindex import LlamaVision
+        >>> LlamaVision().complete("Say hi").text
+        'Hi'
+
+    A picture is an `ImageBlock` in a chat message, or one of `image_documents` of a completion:
+
+        llm.complete("What colour is the circle?", image_documents=[ImageDocument(image_path="circle.png")])
+
+    Args:
+        provider: `"local"`, `"deepinfra"`, `"openai-compatible"`, or a `Provider` record of your own. Default:
+            `$LLAMA_VISION_PROVIDER`, else `"local"`.
+        model: `llama-3.2-11b-vision` and `llama-3.2-90b-vision` become the provider's own ids; anything else is sent
+            as it is. Default: `$LLAMA_VISION_MODEL`, else `tiny` for local and the 11B elsewhere.
+        api_key: The provider's key. Default: the provider's own environment variables, when a call is made. It is
+            left out of dumps and pickles.
+        api_base: In place of the documented address: everything before `/chat/completions`.
+        account_id: The account, at providers whose addresses contain one.
+        temperature: 0 takes the likeliest token; None leaves it to the provider.
+        max_tokens: The most tokens of a reply. It is always sent: some providers cut at 256 otherwise.
+        additional_kwargs: Further options (`top_p`, `seed`, `stop`, ...) and fields of the provider's own.
+        max_retries: How often a call that failed for a passing reason (no connection, 408, 409, 429, 5xx) is made
+            again, if nothing of the reply has arrived.
+        timeout: Seconds without a byte before a call is given up; None waits for ever.
+        default_headers: Sent with every call; left out of dumps and pickles, because they may hold keys.
+        system_prompt: Put before conversations that have no system message of their own.
+
+    Raises:
+        UnknownProviderError: There is no provider of this name.
+
+    """
+
+    # The eight endpoints. Each reports one start and one end to the callbacks.
+
+    @reports_chat
+    @override
+    def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        """Answer a conversation.
+
+        Args:
+            messages: The conversation, with pictures as `ImageBlock`s.
+            **kwargs: Options that override the fields: `temperature`, `max_tokens`, `model`, `top_p`, `stop`, ...
+
+        Returns:
+            The answer; token counts and cost in `additional_kwargs`.
+
+        Raises:
+            LlamaVisionError: What went wrong; the kinds are listed in `llama_vision.core.errors`.
+
+        """
+        return self._chat(messages, kwargs)
+
+    @reports_chat
+    @override
+    def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
+        """Answer piece by piece: each response holds all so far, and what is new in `delta`. See `chat`."""
+        return self._stream_chat(messages, kwargs)
+
+    @reports_chat
+    @override
+    async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        """Answer without blocking the event loop. See `chat`."""
+        return await self._achat(messages, kwargs)
+
+    @reports_chat
+    @override
+    async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
+        """Answer piece by piece, without blocking the event loop. See `chat`."""
+        return self._astream_chat(messages, kwargs)
+
+    @reports_completion
+    @override
+    def complete(
+        self,
+        prompt: str,
+        formatted: bool = False,
+        image_documents: Sequence[ImageLike] | None = None,
+        **kwargs: Any,
+    ) -> CompletionResponse:
+        """Answer a prompt.
+
+        Args:
+            prompt: What to ask.
+            formatted: Whether the prompt has gone through `completion_to_prompt`.
+            image_documents: Pictures: `ImageDocument`, `ImageNode`, `ImageBlock`, a path, bytes, a URL, a PIL image.
+            **kwargs: Options that override the fields.
+
+        Returns:
+            The answer; token counts and cost in `additional_kwargs`.
+
+        Raises:
+            LlamaVisionError: What went wrong; the kinds are listed in `llama_vision.core.errors`.
+
+        """
+        return self._complete(prompt, formatted, image_documents, kwargs)
+
+    @reports_completion
+    @override
+    def stream_complete(
+        self,
+        prompt: str,
+        formatted: bool = False,
+        image_documents: Sequence[ImageLike] | None = None,
+        **kwargs: Any,
+    ) -> CompletionResponseGen:
+        """Answer a prompt piece by piece. See `complete`."""
+        return self._stream_complete(prompt, formatted, image_documents, kwargs)
+
+    @reports_completion
+    @override
+    async def acomplete(
+        self,
+        prompt: str,
+        formatted: bool = False,
+        image_documents: Sequence[ImageLike] | None = None,
+        **kwargs: Any,
+    ) -> CompletionResponse:
+        """Answer a prompt without blocking the event loop. See `complete`."""
+        return await self._acomplete(prompt, formatted, image_documents, kwargs)
+
+    @reports_completion
+    @override
+    async def astream_complete(
+        self,
+        prompt: str,
+        formatted: bool = False,
+        image_documents: Sequence[ImageLike] | None = None,
+        **kwargs: Any,
+    ) -> CompletionResponseAsyncGen:
+        """Answer a prompt piece by piece, without blocking the event loop. See `complete`."""
+        return self._astream_complete(prompt, formatted, image_documents, kwargs)

@@ -1,0 +1,247 @@
+"""What `LlamaVision` is made of: its fields, and the calls behind its endpoints."""
+
+import contextlib
+from collections.abc import AsyncGenerator, Generator, Sequence
+from typing import Any, Self, cast
+
+from llama_index.core.base.llms.generic_utils import (
+    astream_chat_response_to_completion_response,
+    chat_response_to_completion_response,
+    stream_chat_response_to_completion_response,
+)
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    ChatResponse,
+    CompletionResponse,
+    CompletionResponseAsyncGen,
+    CompletionResponseGen,
+    MessageRole,
+    TextBlock,
+)
+from llama_index.core.llms.function_calling import FunctionCallingLLM
+from llama_index.core.llms.llm import ToolSelection
+from llama_index.core.tools.types import BaseTool
+from pydantic import ConfigDict, Field, InstanceOf, SecretStr, field_serializer, model_validator
+from typing_extensions import override
+
+from llama_vision.backends import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT_S, open_backend
+from llama_vision.core.backend import Backend
+from llama_vision.core.errors import UnsupportedInputError
+from llama_vision.core.request import DEFAULT_MAX_TOKENS, ChatRequest
+from llama_vision.llamaindex.convert import SnapshotWriter, to_request, to_response
+from llama_vision.llamaindex.images import ImageLike, image_block
+from llama_vision.llamaindex.metadata import LlamaVisionMetadata
+from llama_vision.llamaindex.tools import chat_with_tools_options, only_first_call, tool_selections
+from llama_vision.providers import Provider, find_provider
+from llama_vision.providers.defaults import default_model, default_provider
+
+
+class LlamaVisionModel(FunctionCallingLLM):
+    """Everything but the endpoints; the fields are explained in `LlamaVision`."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    provider: str | InstanceOf[Provider] = Field(default_factory=default_provider)
+    model: str = Field(default_factory=lambda fields: default_model(fields.get("provider", "local")))
+    api_key: SecretStr | None = Field(default=None, exclude=True, repr=False)
+    api_base: str | None = None
+    account_id: str | None = None
+    temperature: float | None = None
+    max_tokens: int | None = DEFAULT_MAX_TOKENS
+    additional_kwargs: dict[str, Any] = Field(default_factory=dict)
+    max_retries: int = DEFAULT_MAX_RETRIES
+    timeout: float | None = DEFAULT_TIMEOUT_S
+    default_headers: dict[str, str] | None = Field(default=None, exclude=True, repr=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _forget_class_name(cls, values: Any) -> Any:
+        """Take what `to_dict` gives: it adds the name of the class."""
+        return {name: value for name, value in values.items() if name != "class_name"}
+
+    @model_validator(mode="after")
+    def _check_provider(self) -> Self:
+        find_provider(self.provider)
+        return self
+
+    @field_serializer("provider")
+    def _provider_name(self, provider: str | Provider) -> str:
+        return find_provider(provider).name
+
+    @override
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave keys out of pickles."""
+        hidden = ("api_key", "default_headers")
+        state = super().__getstate__()
+        return {**state, "__dict__": {**state["__dict__"], **dict.fromkeys(hidden)}}
+
+    @classmethod
+    @override
+    def class_name(cls) -> str:
+        return "llama_vision_llm"
+
+    @property
+    @override
+    def metadata(self) -> LlamaVisionMetadata:
+        info = self._record.model_info(self.model)
+        return LlamaVisionMetadata(
+            context_window=info.context_window,
+            num_output=self.max_tokens or DEFAULT_MAX_TOKENS,
+            is_chat_model=True,
+            is_function_calling_model=info.tools,
+            model_name=self.model,
+        )
+
+    @property
+    def _record(self) -> Provider:
+        return find_provider(self.provider)
+
+    def _backend(self) -> Backend:
+        """Open the backend for one call; it holds no connection, and so reflects the fields as they are now."""
+        return open_backend(
+            self._record,
+            api_key=self.api_key.get_secret_value() if self.api_key else None,
+            account_id=self.account_id,
+            base_url=self.api_base,
+            timeout=self.timeout,
+            max_retries=self.max_retries,
+            headers=self.default_headers,
+        )
+
+    def _request(self, messages: Sequence[ChatMessage], call: dict[str, Any]) -> ChatRequest:
+        if self.system_prompt and not any(message.role is MessageRole.SYSTEM for message in messages):
+            messages = self._extend_messages(list(messages))
+        options = {
+            "model": self.model,
+            "temperature": self.temperature,
+            "max_tokens": self.max_tokens,
+            **call,
+        }
+        return to_request(self._record, messages, options, self.additional_kwargs)
+
+    # The work, undecorated: a public method that called another would report every call twice.
+
+    def _chat(self, messages: Sequence[ChatMessage], options: dict[str, Any]) -> ChatResponse:
+        return to_response(self._backend().complete(self._request(messages, options)), self._record.name)
+
+    async def _achat(self, messages: Sequence[ChatMessage], options: dict[str, Any]) -> ChatResponse:
+        reply = await self._backend().acomplete(self._request(messages, options))
+        return to_response(reply, self._record.name)
+
+    def _stream_chat(
+        self, messages: Sequence[ChatMessage], options: dict[str, Any]
+    ) -> Generator[ChatResponse]:
+        """Check and translate at once, and make the call when the first piece is asked for."""
+        request = self._request(messages, options)
+
+        def responses() -> Generator[ChatResponse]:
+            writer = SnapshotWriter(self._record.name)
+            with contextlib.closing(self._backend().stream(request)) as events:
+                for event in events:
+                    if (response := writer.to_response(event)) is not None:
+                        yield response
+
+        return responses()
+
+    def _astream_chat(
+        self, messages: Sequence[ChatMessage], options: dict[str, Any]
+    ) -> AsyncGenerator[ChatResponse]:
+        """As `_stream_chat`."""
+        request = self._request(messages, options)
+
+        async def responses() -> AsyncGenerator[ChatResponse]:
+            writer = SnapshotWriter(self._record.name)
+            async with contextlib.aclosing(self._backend().astream(request)) as events:
+                async for event in events:
+                    if (response := writer.to_response(event)) is not None:
+                        yield response
+
+        return responses()
+
+    def _as_messages(
+        self, prompt: str, formatted: bool, image_documents: Sequence[ImageLike] | None
+    ) -> list[ChatMessage]:
+        """Make a user's turn of a prompt. Pictures come first: words before a picture can't see it."""
+        if not isinstance(cast("object", formatted), bool):  # a list of pictures would be dropped in silence
+            raise UnsupportedInputError("Pass pictures by name: complete(prompt, image_documents=[...]).")
+        if not formatted and self.completion_to_prompt is not None:
+            prompt = self.completion_to_prompt(prompt)
+        pictures = [image_block(source) for source in image_documents or ()]
+        return [ChatMessage(role=MessageRole.USER, blocks=[*pictures, TextBlock(text=prompt)])]
+
+    def _complete(
+        self, prompt: str, formatted: bool, images: Sequence[ImageLike] | None, options: dict[str, Any]
+    ) -> CompletionResponse:
+        messages = self._as_messages(prompt, formatted, images)
+        return chat_response_to_completion_response(self._chat(messages, options))
+
+    async def _acomplete(
+        self, prompt: str, formatted: bool, images: Sequence[ImageLike] | None, options: dict[str, Any]
+    ) -> CompletionResponse:
+        messages = self._as_messages(prompt, formatted, images)
+        return chat_response_to_completion_response(await self._achat(messages, options))
+
+    def _stream_complete(
+        self, prompt: str, formatted: bool, images: Sequence[ImageLike] | None, options: dict[str, Any]
+    ) -> CompletionResponseGen:
+        messages = self._as_messages(prompt, formatted, images)
+        return stream_chat_response_to_completion_response(self._stream_chat(messages, options))
+
+    def _astream_complete(
+        self, prompt: str, formatted: bool, images: Sequence[ImageLike] | None, options: dict[str, Any]
+    ) -> CompletionResponseAsyncGen:
+        messages = self._as_messages(prompt, formatted, images)
+        return astream_chat_response_to_completion_response(self._astream_chat(messages, options))
+
+    # Tools.
+
+    @override
+    def _prepare_chat_with_tools(
+        self,
+        tools: Sequence[BaseTool],
+        user_msg: str | ChatMessage | None = None,
+        chat_history: list[ChatMessage] | None = None,
+        verbose: bool = False,
+        allow_parallel_tool_calls: bool = False,
+        tool_required: bool = False,
+        tool_choice: str | dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        return chat_with_tools_options(
+            tools,
+            user_msg=user_msg,
+            chat_history=chat_history,
+            tool_choice=tool_choice or ("required" if tool_required else None),
+            allow_parallel_tool_calls=allow_parallel_tool_calls,
+            **kwargs,
+        )
+
+    @override
+    def _validate_chat_with_tools_response(
+        self,
+        response: ChatResponse,
+        tools: Sequence[BaseTool],
+        allow_parallel_tool_calls: bool = False,
+        **kwargs: Any,
+    ) -> ChatResponse:
+        return response if allow_parallel_tool_calls else only_first_call(response)
+
+    @override
+    def get_tool_calls_from_response(
+        self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
+    ) -> list[ToolSelection]:
+        """Read the tools that a response asks for.
+
+        Args:
+            response: From `chat_with_tools` or its streams, where the arguments may be unfinished.
+            error_on_no_tool_call: Whether none is an error.
+            **kwargs: Not used.
+
+        Returns:
+            The calls, with as much of their arguments as can be read.
+
+        Raises:
+            ValueError: There is none, and that is an error.
+
+        """
+        return tool_selections(response, error_on_no_tool_call=error_on_no_tool_call)
