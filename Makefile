@@ -39,4 +39,4 @@ bench: $(STAMP) ## what it costs, beside raw httpx and the smallest possible cla
 	$(BIN)/python benchmarks/overhead.py
 
 record: $(STAMP) ## record the cassettes anew with your own key: make record PROVIDER=deepinfra
-	LLAMA_VISION_RECORD=$(PROVIDER) $(BIN)/python -m pytest tests/test_cassettes.py --record-mode=rewrite -k $(PROVIDER)
+	$(BIN)/python -m pytest tests/test_cassettes.py --record-mode=rewrite -k "what_the_provider_said and $(PROVIDER)"

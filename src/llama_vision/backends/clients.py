@@ -39,9 +39,21 @@ async def async_client() -> httpx.AsyncClient:
     if (entry := _async_clients.get(loop)) is None:
         client = httpx.AsyncClient(verify=_ssl_context(), limits=_LIMITS)
         closer = _close_with_loop(loop, client)
-        _async_clients[loop] = entry = client, closer
+        entry = client, closer
+        with _lock:
+            _drop_closed_loops()
+            _async_clients[loop] = entry
         await anext(closer)
     return entry[0]
+
+
+def _drop_closed_loops() -> None:
+    """Let go of loops that were closed without being shut down, as LlamaIndex's `asyncio_run` does in its thread.
+
+    Their connections can't be closed any more, only collected; and a client holds its loop, so no weak key helps.
+    """
+    for loop in [loop for loop in _async_clients if loop.is_closed()]:
+        del _async_clients[loop]
 
 
 async def _close_with_loop(
@@ -51,7 +63,8 @@ async def _close_with_loop(
     try:
         yield
     finally:
-        _async_clients.pop(loop, None)
+        with _lock:
+            _async_clients.pop(loop, None)
         await client.aclose()
 
 

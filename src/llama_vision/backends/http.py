@@ -16,10 +16,10 @@ from llama_vision.core.errors import ConfigurationError, LlamaVisionError, Statu
 from llama_vision.core.events import Event
 from llama_vision.core.reply import Reply
 from llama_vision.core.request import ChatRequest
-from llama_vision.dialects.dialect import Decoder, Dialect
+from llama_vision.dialects.dialect import Dialect
 from llama_vision.dialects.error_bodies import status_error
 from llama_vision.providers.checks import check_request
-from llama_vision.providers.keys import checked_key, key_in_environment
+from llama_vision.providers.keys import checked_key
 from llama_vision.providers.record import Provider
 from llama_vision.version import __version__
 
@@ -53,7 +53,7 @@ class HttpBackend:
         # Waiting for a free connection is waiting for one's own calls, and no failure of the provider.
         self._timeout = timeout if isinstance(timeout, httpx.Timeout) else httpx.Timeout(timeout, pool=None)
         self._max_retries = max_retries
-        self._headers = dict(headers)
+        self._headers = _checked_headers(headers)
         self._client = client
         self._async_client = async_client
 
@@ -90,7 +90,7 @@ class HttpBackend:
 
     def stream(self, request: ChatRequest) -> Generator[Event]:
         """Answer piece by piece; see `Backend.stream`."""
-        with self._located(request), self._opened(request) as response:
+        with self._located(request), contextlib.closing(self._open(request)) as response:
             reader, chunks = self._reader(request, response), response.iter_bytes()
             with _partial(reader):
                 for received in chunks:
@@ -103,7 +103,8 @@ class HttpBackend:
     async def astream(self, request: ChatRequest) -> AsyncGenerator[Event]:
         """Answer piece by piece, without blocking the event loop; see `Backend.astream`."""
         with self._located(request):
-            async with self._aopened(request) as response:
+            # No async generator in here beside our own: a loop that shuts down closes all of them at once.
+            async with contextlib.aclosing(await self._aopen(request)) as response:
                 reader, chunks = self._reader(request, response), response.aiter_bytes()
                 with _partial(reader):
                     async for received in chunks:
@@ -115,9 +116,8 @@ class HttpBackend:
                         yield event
                 await adrain(chunks)
 
-    @contextlib.contextmanager
-    def _opened(self, request: ChatRequest) -> Generator[httpx.Response]:
-        """Send a streamed call until it is answered with a success, and close the answer in the end."""
+    def _open(self, request: ChatRequest) -> httpx.Response:
+        """Send a streamed call until it is answered with a success. Whoever asked for the answer closes it."""
         prepared = self._prepared(request, stream=True)
         retries = Retries(self._max_retries)
         while True:
@@ -129,15 +129,12 @@ class HttpBackend:
                         with contextlib.closing(response):
                             response.read()
                         raise self._status_error(response)
-                break
+                    return response
             except LlamaVisionError as error:
                 time.sleep(retries.delay_after(error))
-        with contextlib.closing(response):
-            yield response
 
-    @contextlib.asynccontextmanager
-    async def _aopened(self, request: ChatRequest) -> AsyncGenerator[httpx.Response]:
-        """As `_opened`."""
+    async def _aopen(self, request: ChatRequest) -> httpx.Response:
+        """As `_open`."""
         prepared = self._prepared(request, stream=True)
         retries = Retries(self._max_retries)
         while True:
@@ -149,11 +146,9 @@ class HttpBackend:
                         async with contextlib.aclosing(response):
                             await response.aread()
                         raise self._status_error(response)
-                break
+                    return response
             except LlamaVisionError as error:
                 await asyncio.sleep(retries.delay_after(error))
-        async with contextlib.aclosing(response):
-            yield response
 
     def _prepared(self, request: ChatRequest, *, stream: bool) -> Callable[[_Client], httpx.Request]:
         """Check and encode a request once, however often it will be sent."""
@@ -176,22 +171,22 @@ class HttpBackend:
     def _whole_reply(self, request: ChatRequest, response: httpx.Response) -> Reply:
         if not response.is_success:
             raise self._status_error(response)
-        reader = ReplyReader(self._decoder(request, response), streamed=False)
+        reader = self._reader(request, response, streamed=False)
         with _partial(reader):
-            reader.feed(response.content)
-            reader.close()
+            for _ in (*reader.feed(response.content), *reader.close()):
+                pass
         return reader.reply()
 
-    def _reader(self, request: ChatRequest, response: httpx.Response) -> ReplyReader:
-        return ReplyReader.for_response(self._decoder(request, response), response)
-
-    def _decoder(self, request: ChatRequest, response: httpx.Response) -> Decoder:
-        return self._dialect.decoder(request.model, response.headers)
+    def _reader(
+        self, request: ChatRequest, response: httpx.Response, *, streamed: bool = True
+    ) -> ReplyReader:
+        decoder = self._dialect.decoder(request.model, response.headers)
+        return ReplyReader(decoder, streamed=streamed, key=checked_key(self._provider, self._api_key))
 
     def _status_error(self, response: httpx.Response) -> StatusError:
         """Make the error of an answer, without the key should the provider have repeated it."""
         body = response.content
-        if key := self._api_key or key_in_environment(self._provider):
+        if key := checked_key(self._provider, self._api_key):
             body = body.replace(key.encode(), b"[key]")
         error = status_error(response.status_code, body, response.headers)
         error.retry_after = parse_retry_after(response.headers.get("retry-after"))
@@ -206,6 +201,16 @@ class HttpBackend:
             raise
 
 
+def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Refuse what httpx would refuse later, with an error that shows it: a header may hold a key."""
+    for name, value in headers.items():
+        if not ((name + value).isascii() and (name + value).isprintable()):
+            raise ConfigurationError(
+                f"The header {name!r} holds a line break or a letter that no header can have."
+            )
+    return dict(headers)
+
+
 @contextlib.contextmanager
 def _transport() -> Generator[None]:
     """Translate failures before there is an answer."""
@@ -213,7 +218,7 @@ def _transport() -> Generator[None]:
         yield
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
         raise ConfigurationError(f"The address can't be used: {error}") from error
-    except httpx.TransportError as error:
+    except httpx.RequestError as error:
         raise transport_error(error) from error
 
 

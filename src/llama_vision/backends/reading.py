@@ -1,6 +1,6 @@
 """Reading one reply, without I/O: what the synchronous and the asynchronous driver share."""
 
-from typing import Self
+from collections.abc import Iterator
 
 import httpx
 
@@ -20,66 +20,100 @@ from llama_vision.dialects.sse import SseDecoder
 class ReplyReader:
     """Turns the body of one answer into events.
 
+    A streamed call may be answered with plain JSON or a web page, by a cache, an error layer or a hotel's network, and
+    labels are often wrong: the first byte tells, because no line of an event stream begins like these.
+
     Attributes:
         done: Whether the reply is complete; whatever else arrives is not looked at.
 
     """
 
-    __slots__ = ("_decoder", "_events", "_sse", "_whole", "done")
+    __slots__ = ("_decoder", "_events", "_key", "_received", "_sse", "_whole", "done")
 
-    def __init__(self, decoder: Decoder, *, streamed: bool) -> None:
+    def __init__(self, decoder: Decoder, *, streamed: bool, key: str | None = None) -> None:
+        """Begin to read.
+
+        Args:
+            decoder: Of the dialect, new.
+            streamed: Whether a stream was asked for.
+            key: What no error may show, even if the provider repeats it.
+
+        """
         self._decoder = decoder
-        self._sse = SseDecoder() if streamed else None
-        self._whole: list[bytes] = []
+        self._key = key.encode() if key else None
+        self._whole = not streamed
+        self._sse: SseDecoder | None = None
+        self._received: list[bytes] = []  # all of it, or what came before a stream was known to be one
         self._events: list[Event] = []
         self.done = False
 
-    @classmethod
-    def for_response(cls, decoder: Decoder, response: httpx.Response) -> Self:
-        """Make one for an answer to a streamed call, which a cache or an error layer may give as plain JSON."""
-        content_type = response.headers.get("content-type", "")
-        return cls(decoder, streamed=not content_type.startswith("application/json"))
+    def feed(self, received: bytes) -> Iterator[Event]:
+        """Take in the next bytes and give the events they complete: to be read to its end."""
+        if not self.done:
+            yield from self._decode(self._payloads(received))
 
-    def feed(self, received: bytes) -> list[Event]:
-        """Take in the next bytes and give the events they complete."""
+    def close(self) -> Iterator[Event]:
+        """Say that no more bytes come, and give the last events: to be read to its end."""
         if self.done:
-            return []
-        if self._sse is None:
-            self._whole.append(received)
-            return []
-        return self._decode(self._sse.feed(received))
-
-    def close(self) -> list[Event]:
-        """Say that no more bytes come, and give the last events."""
-        if self.done:
-            return []
-        events = self._decode([b"".join(self._whole)] if self._sse is None else self._sse.close())
-        return events if self.done else events + self._end()
+            return
+        if self._whole:
+            yield from self._decode([b"".join(self._received)])
+        elif self._sse is not None:
+            yield from self._decode(self._sse.close())
+        if not self.done:
+            yield from self._end()
 
     def reply(self) -> Reply:
         """Add up what was read so far."""
         return Reply.from_events(self._events)
 
-    def _decode(self, payloads: list[bytes]) -> list[Event]:
-        events: list[Event] = []
+    def _payloads(self, received: bytes) -> list[bytes]:
+        if self._sse is not None:
+            return self._sse.feed(received)
+        self._received.append(received)
+        if self._whole:
+            return []
+        so_far = b"".join(self._received)
+        first = so_far.lstrip()[:1]
+        if not first:
+            return []
+        self._whole = first in (b"{", b"[", b"<")
+        if self._whole:
+            return []
+        self._sse = SseDecoder()
+        return self._sse.feed(so_far)
+
+    def _decode(self, payloads: list[bytes]) -> Iterator[Event]:
+        """Give events as they are found, so that a failure does not take along what came before it."""
         for payload in payloads:
-            events += self._decoder.feed(payload)
+            yield from self._remembered(self._decoded(payload))
             if self._decoder.done:
-                return self._remember(events) + self._end()
-        return self._remember(events)
+                yield from self._end()
+                return
+
+    def _decoded(self, payload: bytes) -> list[Event]:
+        try:
+            return self._decoder.feed(payload)
+        except LlamaVisionError:
+            if self._key is None or self._key not in payload:
+                raise
+        # The error quotes the key: it is raised anew by the same payload without it.
+        return self._decoder.feed(payload.replace(self._key, b"[key]"))
 
     def _end(self) -> list[Event]:
         events = self._decoder.close()
         self.done = True
-        return self._remember(events)
+        return self._remembered(events)
 
-    def _remember(self, events: list[Event]) -> list[Event]:
+    def _remembered(self, events: list[Event]) -> list[Event]:
         self._events += events
         return events
 
 
-def transport_error(error: httpx.TransportError) -> LlamaVisionError:
+def transport_error(error: httpx.RequestError) -> LlamaVisionError:
     """Translate a failure before there was an answer."""
+    if isinstance(error, httpx.DecodingError):
+        return broken_stream_error(error)
     # Not connected at all: nothing can have been billed, so this is not the time-out of a call.
     if isinstance(error, httpx.TimeoutException) and not isinstance(
         error, (httpx.ConnectTimeout, httpx.PoolTimeout)

@@ -201,7 +201,7 @@ def _arguments(value: Any) -> str:
 def _joined(content: list[Any]) -> str:
     """Read content that is a list of blocks."""
     return "".join(
-        block if isinstance(block, str) else as_object(block).get("text") or "" for block in content
+        block if isinstance(block, str) else str(as_object(block).get("text") or "") for block in content
     )
 
 

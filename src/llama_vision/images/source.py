@@ -22,7 +22,7 @@ ImageSource: TypeAlias = "Image | str | Path | bytes | bytearray | memoryview | 
 _DATA_URL = re.compile(r"data:([^,;]*)((?:;[^,;]*)*),", re.IGNORECASE)
 _PNG_MODES = {"1", "L", "LA", "I;16", "P", "RGB", "RGBA"}
 _ALPHA_MODES = {"La": "LA", "PA": "RGBA", "RGBa": "RGBA"}
-_SHOWN = 60
+_SHOWN = 200  # a path whole, and of base64 in place of a path only the beginning
 
 
 def image_from_any(  # noqa: PLR0911 - one return for each kind

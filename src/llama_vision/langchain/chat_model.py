@@ -146,8 +146,7 @@ class ChatLlamaVision(BaseChatModel):
     @property
     @override
     def lc_secrets(self) -> dict[str, str]:
-        names = self._record.key_env
-        return {"llama_vision_api_key": names[0]} if names else {}
+        return {"llama_vision_api_key": next(iter(self._record.key_env), "LLAMA_VISION_API_KEY")}
 
     @override
     def __getstate__(self) -> dict[Any, Any]:

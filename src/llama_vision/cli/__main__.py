@@ -1,0 +1,7 @@
+"""`python -m llama_vision.cli`, where the command is not on the path."""
+
+import sys
+
+from llama_vision.cli.main import main
+
+sys.exit(main())

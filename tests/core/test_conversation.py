@@ -1,0 +1,100 @@
+"""Messages and their parts."""
+
+import dataclasses
+
+import pytest
+
+from llama_vision.core.messages import Image, Message, Text, ToolCall, ToolResult
+from llama_vision.core.request import ChatRequest
+
+SECRET = b"\x89PNG private pixels"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ('{"city": "Paris", "days": 2}', {"city": "Paris", "days": 2}),
+        ('{"city": "Zürich 🏔"}', {"city": "Zürich 🏔"}),
+        ("{}", {}),
+        ("", {}),
+        (" \n", {}),
+    ],
+)
+def test_arguments_are_read_as_a_json_object(arguments, expected):
+    assert ToolCall("id", "weather", arguments).parsed() == expected
+
+
+@pytest.mark.parametrize("arguments", ['{"city": "Par', "{'city': 'Paris'}", "Paris"])
+def test_arguments_that_are_no_json_raise(arguments):
+    with pytest.raises(ValueError):
+        ToolCall("id", "weather", arguments).parsed()
+
+
+@pytest.mark.parametrize("arguments", ["[1]", '"text"', "1", "null", '"{\\"city\\": 1}"'])
+def test_arguments_that_are_no_object_raise_and_name_the_tool(arguments):
+    with pytest.raises(ValueError, match="The arguments of weather are not a JSON object"):
+        ToolCall("id", "weather", arguments).parsed()
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"data": b"x", "url": "https://example.com/a.png"}, {"media_type": "image/png"}]
+)
+def test_an_image_has_either_data_or_a_url(fields):
+    with pytest.raises(ValueError, match="either data or a url"):
+        Image(**fields)
+
+
+@pytest.mark.parametrize("fields", [{"data": b""}, {"data": b"x"}, {"url": "https://example.com/a.png"}])
+def test_an_image_with_one_of_them_is_fine(fields):
+    image = Image(**fields)
+    assert (image.data, image.url) == (fields.get("data"), fields.get("url"))
+
+
+@pytest.mark.parametrize(
+    "holder",
+    [
+        lambda image: image,
+        lambda image: ToolResult("call", (image,)),
+        lambda image: Message("user", (image,)),
+        lambda image: ChatRequest("m", (Message("user", (image,)),)),
+    ],
+    ids=["image", "result", "message", "request"],
+)
+def test_no_repr_shows_an_images_bytes(holder):
+    shown = repr(holder(Image(data=SECRET, media_type="image/png")))
+    assert "private" not in shown
+    assert "image/png" in shown
+
+
+@pytest.mark.parametrize(
+    "value",
+    [Text("a"), Image(data=b"a"), ToolCall("i", "n", ""), ToolResult("i", ()), Message("user", ())],
+    ids=lambda value: type(value).__name__,
+)
+def test_parts_can_not_be_changed(value):
+    field = dataclasses.fields(value)[0].name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(value, field, "other")
+
+
+def test_a_messages_text_is_all_its_words_and_nothing_else():
+    parts = (Text("What "), Image(data=b"x"), Text("is this?"), ToolCall("i", "n", "args"))
+    assert Message("user", parts).text == "What is this?"
+    assert Message("user", ()).text == ""
+
+
+def test_a_request_knows_its_images_in_order_those_in_tool_results_included():
+    images = [Image(data=bytes([number])) for number in range(4)]
+    messages = (
+        Message("user", (Text("look"), images[0])),
+        Message("assistant", (ToolCall("i", "zoom", "{}"),)),
+        Message("tool", (ToolResult("i", (Text("closer"), images[1], images[2])), ToolResult("j", ()))),
+        Message("user", (images[3],)),
+    )
+    assert ChatRequest("m", messages).images() == images
+
+
+def test_requests_do_not_share_their_defaults():
+    first, second = ChatRequest("m", ()), ChatRequest("m", ())
+    assert first == second
+    assert first.extra_body is not second.extra_body

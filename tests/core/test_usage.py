@@ -1,0 +1,79 @@
+"""Reports of consumption: how two become one."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llama_vision.core.models import Price
+from llama_vision.core.usage import Usage
+
+COUNT = st.none() | st.integers(min_value=0, max_value=10**9)
+COUNTS = st.builds(Usage, COUNT, COUNT, COUNT)
+USAGES = st.builds(
+    Usage,
+    COUNT,
+    COUNT,
+    COUNT,
+    cost_usd=st.floats(min_value=0, max_value=1e6),
+    cost_is_estimate=st.booleans(),
+) | COUNTS  # fmt: skip
+
+
+@settings(deadline=None)
+@given(COUNTS, COUNTS)
+def test_merging_counts_does_not_depend_on_the_order(first, second):
+    assert first.merged(second) == second.merged(first)
+
+
+@settings(deadline=None)
+@given(USAGES)
+def test_merging_a_report_with_itself_changes_nothing(usage):
+    assert usage.merged(usage) == usage
+
+
+@settings(deadline=None)
+@given(USAGES)
+def test_an_empty_report_changes_nothing(usage):
+    assert Usage().merged(usage) == usage
+    assert usage.merged(Usage()) == usage
+
+
+@settings(deadline=None)
+@given(USAGES, USAGES, USAGES)
+def test_three_reports_make_the_same_in_any_grouping(first, second, third):
+    assert first.merged(second).merged(third) == first.merged(second.merged(third))
+
+
+def test_the_larger_count_of_each_field_wins():
+    growing = Usage(input_tokens=45, output_tokens=2, cached_input_tokens=None)
+    zeros = Usage(input_tokens=0, output_tokens=7, cached_input_tokens=0)
+    assert growing.merged(zeros) == Usage(input_tokens=45, output_tokens=7, cached_input_tokens=0)
+
+
+def test_nobody_said_is_not_zero():
+    assert Usage().merged(Usage()) == Usage(None, None, None, None)
+    assert Usage().merged(Usage(input_tokens=0)).input_tokens == 0
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_told_cost_beats_a_larger_estimate(swapped):
+    told, estimated = Usage(cost_usd=0.001), Usage(cost_usd=0.5, cost_is_estimate=True)
+    merged = estimated.merged(told) if swapped else told.merged(estimated)
+    assert (merged.cost_usd, merged.cost_is_estimate) == (0.001, False)
+
+
+@pytest.mark.parametrize("estimate", [False, True])
+def test_the_larger_of_two_costs_of_a_kind_wins(estimate):
+    small = Usage(cost_usd=0.1, cost_is_estimate=estimate)
+    large = Usage(cost_usd=0.2, cost_is_estimate=estimate)
+    assert small.merged(large) == large.merged(small) == large
+
+
+def test_a_cost_is_worked_out_from_the_price_per_million():
+    price = Price(input_per_million=0.049, output_per_million=0.68)
+    assert price.estimate(Usage(input_tokens=2_000_000, output_tokens=500_000)) == pytest.approx(0.438)
+
+
+@pytest.mark.parametrize("usage", [Usage(), Usage(input_tokens=1), Usage(output_tokens=1)])
+def test_no_cost_is_made_up_where_a_count_is_missing(usage):
+    assert Price(1, 1).estimate(usage) is None

@@ -1,0 +1,264 @@
+"""Tool calls, whole and in fragments, however carelessly they are numbered."""
+
+import pytest
+
+from llama_vision.core.events import Finished, ToolCallDelta
+from llama_vision.core.messages import ToolCall
+from tests.dialects.replies import DONE, chunk, events_of, fragment, reply_to, streamed_calls, whole
+
+PARIS = ToolCall("call_a", "weather", '{"city":"Paris"}')
+ROME = ToolCall("call_b", "weather", '{"city":"Rome"}')
+
+
+def wire_call(arguments, call_id="call_a", name="weather", **fields):
+    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}, **fields}
+
+
+@pytest.mark.parametrize("message", [{"tool_calls": []}, {"tool_calls": None}, {}], ids=repr)
+@pytest.mark.parametrize("wrap", [whole, chunk])
+def test_an_empty_a_null_and_no_list_mean_no_calls(wrap, message):
+    reply = reply_to(wrap({"content": "Hi", **message}, finish_reason="stop"))
+    assert (reply.tool_calls, reply.finish_reason) == ((), "stop")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ('{"city":"Paris"}', '{"city":"Paris"}'),
+        ({"city": "Zürich", "days": 2}, '{"city": "Zürich", "days": 2}'),
+        ({}, "{}"),
+        ("", "{}"),
+        (None, "{}"),
+    ],
+    ids=repr,
+)
+def test_arguments_as_text_as_an_object_or_missing(arguments, text):
+    call = wire_call(arguments)
+    expected = (ToolCall("call_a", "weather", text),)
+    assert reply_to(whole({"tool_calls": [call]})).tool_calls == expected
+    assert streamed_calls([call | {"index": 0}]) == expected
+
+
+def test_white_space_for_arguments_means_none():
+    assert reply_to(whole({"tool_calls": [wire_call(" ")]})).tool_calls[0].parsed() == {}
+    assert (
+        streamed_calls([fragment(call_id="a", name="now", index=0)], [fragment(" ", index=0)])[0].parsed()
+        == {}
+    )
+
+
+@pytest.mark.parametrize("content", [None, "", "Let me see."])
+def test_words_may_stand_beside_calls(content):
+    reply = reply_to(
+        whole({"content": content, "tool_calls": [wire_call(PARIS.arguments)]}, finish_reason="tool_calls")
+    )
+    assert (reply.text, reply.tool_calls, reply.finish_reason) == (content or "", (PARIS,), "tool_calls")
+
+
+@pytest.mark.parametrize("payloads", [[whole({"tool_calls": [wire_call("{}")]}, finish_reason=None)],
+                                      [chunk({"tool_calls": [wire_call("{}")]}), DONE]])  # fmt: skip
+def test_calls_without_a_finish_reason_are_the_reason(payloads):
+    assert events_of(*payloads)[-1] == Finished("tool_calls")
+
+
+def test_the_providers_finish_reason_stands_beside_calls_too():
+    assert reply_to(whole({"tool_calls": [wire_call("{}")]}, finish_reason="stop")).finish_reason == "stop"
+
+
+def test_several_calls_in_a_whole_body_keep_their_order():
+    calls = [wire_call(PARIS.arguments, "call_a"), wire_call(ROME.arguments, "call_b")]
+    assert reply_to(whole({"tool_calls": calls})).tool_calls == (PARIS, ROME)
+
+
+@pytest.mark.parametrize("ids", [(None, None), ("", ""), ("same", "same"), ("same", None)])
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda calls: reply_to(whole({"tool_calls": calls})).tool_calls,
+        streamed_calls,
+        lambda calls: streamed_calls(*([call] for call in calls)),
+    ],
+    ids=["whole", "one chunk", "a chunk each"],
+)
+@pytest.mark.parametrize("indexed", [True, False])
+def test_every_call_has_an_id_of_its_own(read, ids, indexed):
+    calls = [wire_call(ROME.arguments, call_id, f"tool_{n}") for n, call_id in enumerate(ids)]
+    if indexed:
+        calls = [call | {"index": n} for n, call in enumerate(calls)]
+    elif ids == ("same", "same"):
+        calls[1]["id"] = None  # the same id without an index can only mean the same call
+    first, second = read(calls)
+    assert (first.name, second.name) == ("tool_0", "tool_1")
+    assert first.arguments == second.arguments == ROME.arguments
+    assert first.id
+    assert second.id
+    assert first.id != second.id
+    assert first.id == (ids[0] or first.id)
+
+
+def test_made_up_ids_differ_between_replies():
+    body = whole({"tool_calls": [wire_call("{}", None)]})
+    assert reply_to(body).tool_calls[0].id != reply_to(body).tool_calls[0].id
+
+
+@pytest.mark.parametrize("call_id", [7, 7.5])
+def test_a_number_as_an_id_is_taken_as_a_word(call_id):
+    assert reply_to(whole({"tool_calls": [wire_call("{}", call_id)]})).tool_calls[0].id == str(call_id)
+
+
+@pytest.mark.parametrize("call", [{"id": "call_a"}, {"id": "call_a", "function": None}])
+def test_a_call_without_a_function_has_no_name(call):
+    assert reply_to(whole({"tool_calls": [call]})).tool_calls == (ToolCall("call_a", "", "{}"),)
+
+
+FIRST = [fragment(call_id="call_a", name="weather", arguments="", index=0)]
+MORE = [[fragment('{"city":', index=0)], [fragment('"Paris"}', index=0)]]
+
+
+def test_fragments_are_put_together():
+    assert streamed_calls(FIRST, *MORE) == (PARIS,)
+
+
+def test_only_the_first_fragment_of_a_call_names_it():
+    deltas = [event for event in events_of(*(chunk({"tool_calls": calls}) for calls in [FIRST, *MORE]), DONE)
+              if isinstance(event, ToolCallDelta)]  # fmt: skip
+    assert deltas == [
+        ToolCallDelta(0, "call_a", "weather", ""),
+        ToolCallDelta(0, None, None, '{"city":'),
+        ToolCallDelta(0, None, None, '"Paris"}'),
+    ]
+
+
+@pytest.mark.parametrize(
+    "sentinel",
+    [
+        {"id": None, "type": None, "index": 0, "function": {"name": None, "arguments": ""}},
+        {"id": None, "type": None, "index": 1, "function": {"name": None, "arguments": ""}},
+        {"index": 0, "id": "call_a", "function": {"name": "weather", "arguments": ""}},
+        {"index": 0, "id": "call_a"},
+        {"index": 0, "function": None},
+        {"index": 0},
+        {},
+    ],
+    ids=repr,
+)
+def test_a_fragment_that_says_nothing_is_passed_over(sentinel):
+    assert streamed_calls(FIRST, [sentinel], *MORE, [sentinel]) == (PARIS,)
+
+
+def named(call, **fields):
+    return fragment("", call_id=call.id, name=call.name, **fields)
+
+
+STREAMS = {
+    "numbered": [
+        [named(PARIS, index=0)],
+        [fragment('{"city":', index=0)],
+        [fragment('"Paris"}', index=0)],
+        [named(ROME, index=1)],
+        [fragment(ROME.arguments, index=1)],
+    ],
+    "numbered, mixed": [
+        [named(PARIS, index=0), named(ROME, index=1)],
+        [fragment('{"city":', index=1), fragment('{"city":', index=0)],
+        [fragment('"Paris"}', index=0), fragment('"Rome"}', index=1)],
+    ],
+    "numbered from 1, backwards, with a gap": [
+        [named(PARIS, index=5)],
+        [named(ROME, index=1)],
+        [fragment(PARIS.arguments, index=5)],
+        [fragment(ROME.arguments, index=1)],
+    ],
+    "always 0, a new id begins a call": [
+        [named(PARIS, index=0)],
+        [fragment(PARIS.arguments, index=0)],
+        [named(ROME, index=0)],
+        [fragment(ROME.arguments, index=0)],
+    ],
+    "always 0, whole calls": [
+        [fragment(call.arguments, call_id=call.id, name=call.name, index=0)] for call in (PARIS, ROME)
+    ],
+    "always 0, ids on every fragment, mixed": [
+        [named(PARIS, index=0)],
+        [named(ROME, index=0)],
+        [fragment(PARIS.arguments, call_id=PARIS.id, index=0)],
+        [fragment(ROME.arguments, call_id=ROME.id, index=0)],
+    ],
+    "not numbered, ids first": [
+        [named(PARIS)],
+        [fragment('{"city":')],
+        [fragment('"Paris"}')],
+        [named(ROME)],
+        [fragment(ROME.arguments)],
+    ],
+    "not numbered, ids and names on every fragment": [
+        [fragment('{"city":', call_id=PARIS.id, name=PARIS.name)],
+        [fragment('"Paris"}', call_id=PARIS.id, name=PARIS.name)],
+        [fragment(ROME.arguments, call_id=ROME.id, name=ROME.name)],
+    ],
+    "not numbered, by place in the chunk": [
+        [named(PARIS), named(ROME)],
+        [fragment('{"city":'), fragment('{"city":')],
+        [fragment('"Paris"}'), fragment('"Rome"}')],
+    ],
+    "all at once": [[fragment(call.arguments, call_id=call.id, name=call.name) for call in (PARIS, ROME)]],
+    "numbered by a counter of its own, ids on every fragment": [
+        [named(PARIS, index=0)],
+        [fragment(PARIS.arguments, call_id=PARIS.id, index=1)],
+        [named(ROME, index=2)],
+        [fragment(ROME.arguments, call_id=ROME.id, index=3)],
+    ],
+}
+
+
+@pytest.mark.parametrize("deltas", STREAMS.values(), ids=STREAMS.keys())
+def test_two_calls_are_told_apart(deltas):
+    assert streamed_calls(*deltas) == (PARIS, ROME)
+
+
+def test_one_id_for_two_numbered_calls_mixed_neither():
+    first, second = streamed_calls(
+        [named(PARIS, index=0)],
+        [fragment(call_id=PARIS.id, name="clock", index=1)],
+        [fragment('{"city":"Paris"}', call_id=PARIS.id, index=0)],
+        [fragment('{"zone":"CET"}', call_id=PARIS.id, index=1)],
+    )
+    assert first == PARIS
+    assert (second.name, second.arguments) == ("clock", '{"zone":"CET"}')
+    assert second.id not in (None, "", PARIS.id)
+
+
+@pytest.mark.parametrize("fields", [{}, {"index": 0}])
+def test_calls_without_ids_are_told_apart_by_their_names(fields):
+    calls = streamed_calls(
+        [fragment("{}", name="first")],
+        [fragment('{"x":', name="second", **fields)],
+        [fragment("1}", **fields)],
+    )
+    assert [(call.name, call.arguments) for call in calls] == [("first", "{}"), ("second", '{"x":1}')]
+
+
+def test_more_fragments_than_calls_go_to_the_last_call():
+    assert streamed_calls([named(PARIS)], [fragment('{"city":'), fragment('"Paris"}')]) == (PARIS,)
+
+
+def test_arguments_without_a_beginning_make_a_call_without_a_name():
+    (call,) = streamed_calls([fragment('{"city":')], [fragment('"Paris"}')])
+    assert (call.name, call.arguments) == ("", PARIS.arguments)
+    assert call.id
+
+
+def test_calls_without_arguments_get_the_empty_object_at_the_end():
+    calls = streamed_calls(
+        [fragment(call_id="a", name="now", index=0), fragment(call_id="b", name="weather", index=1)],
+        [fragment("{}", index=1)],
+        [fragment(call_id="c", name="today", index=2)],
+    )
+    assert [call.arguments for call in calls] == ["{}", "{}", "{}"]
+
+
+def test_arguments_that_were_cut_off_stay_as_they_are():
+    (call,) = streamed_calls(FIRST, MORE[0], finish_reason="length")
+    assert call.arguments == '{"city":'
+    with pytest.raises(ValueError):
+        call.parsed()

@@ -1,0 +1,107 @@
+"""What a reply consumed, in all the ways providers tell it."""
+
+import json
+
+import pytest
+
+from llama_vision.core.events import UsageReport
+from llama_vision.core.usage import Usage
+from tests.dialects.replies import DONE, chunk, events_of, reply_to, whole
+
+
+def reports(*payloads):
+    return [event.usage for event in events_of(*payloads) if isinstance(event, UsageReport)]
+
+
+@pytest.mark.parametrize(
+    ("wire", "usage"),
+    [
+        ({"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}, Usage(5, 2)),
+        ({"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 99}, Usage(5, 2)),
+        ({"prompt_tokens": 5.0, "completion_tokens": 2.0}, Usage(5, 2)),
+        ({"prompt_tokens": 0, "completion_tokens": 0}, Usage(0, 0)),
+        ({"prompt_tokens": 5}, Usage(5)),
+        (
+            {"prompt_tokens": 5, "prompt_tokens_details": {"cached_tokens": 3, "image_tokens": 1}},
+            Usage(5, None, 3),
+        ),
+        ({"prompt_tokens": 5, "prompt_tokens_details": None}, Usage(5)),
+        ({"prompt_tokens": 5, "prompt_tokens_details": {}}, Usage(5)),
+        ({"estimated_cost": 0.0000268}, Usage(cost_usd=0.0000268)),
+        ({"cost": 0.002}, Usage(cost_usd=0.002)),
+        ({"cost": 0, "estimated_cost": 0.3}, Usage(cost_usd=0)),
+        ({"prompt_tokens": 5, "neurons": 1.5}, Usage(5)),
+    ],
+    ids=repr,
+)
+def test_a_report(wire, usage):
+    assert reply_to(whole({"content": "Hi"}, usage=wire)).usage == usage
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"usage": None}, {"usage": {}}, {"usage": {"prompt_tokens": None}}], ids=repr
+)
+def test_no_report_is_made_where_nobody_said(fields):
+    assert reports(whole({"content": "Hi"}, **fields)) == []
+    assert reply_to(whole({"content": "Hi"}, **fields)).usage == Usage()
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_a_number_that_is_none_counts_as_not_said(number):
+    body = json.dumps(
+        whole({"content": "Hi"}, usage={"prompt_tokens": 5, "completion_tokens": "X", "cost": "X"})
+    )
+    assert reply_to(body.replace('"X"', number).encode()).usage == Usage(5)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        {"usage": {"prompt_tokens": 5, "completion_tokens": 2}},
+        {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 2}},
+        {"choices": None, "usage": {"prompt_tokens": 5, "completion_tokens": 2}},
+        chunk(usage={"prompt_tokens": 5, "completion_tokens": 2}),
+    ],
+    ids=["without choices", "empty choices", "null choices", "with a choice"],
+)
+def test_a_stream_may_tell_it_after_the_end(last):
+    reply = reply_to(chunk({"content": "Hi"}), chunk(finish_reason="stop"), last, DONE)
+    assert (reply.text, reply.usage) == ("Hi", Usage(5, 2))
+
+
+def test_usage_may_come_first():
+    reply = reply_to({"usage": {"prompt_tokens": 5}}, chunk({"content": "Hi"}), DONE)
+    assert (reply.text, reply.usage) == ("Hi", Usage(5))
+
+
+def test_counts_on_every_chunk_grow_and_are_not_added_up():
+    chunks = [
+        chunk({"content": "x"}, usage={"prompt_tokens": 5, "completion_tokens": count}) for count in (1, 2, 3)
+    ]
+    assert reports(*chunks, DONE) == [Usage(5, 1), Usage(5, 2), Usage(5, 3)]
+
+
+def test_the_same_counts_again_are_no_news():
+    chunks = [chunk({"content": "x"}, usage={"prompt_tokens": 5})] * 3
+    assert reports(*chunks, DONE) == [Usage(5)]
+
+
+def test_zeros_on_a_second_finish_chunk_do_not_undo_the_first():
+    finish = {"finish_reason": "stop"}
+    reply = reply_to(
+        chunk({"content": "Hi"}),
+        chunk(**finish, usage={"prompt_tokens": 45, "completion_tokens": 2}),
+        chunk(**finish, usage={"prompt_tokens": 0, "completion_tokens": 0}),
+        DONE,
+    )
+    assert reply.usage == Usage(45, 2)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [{"meta": {"usage": {"credits_used": 2480, "usd_spent": 0.00124}}}, {"choices": []}, {}],
+    ids=repr,
+)
+def test_a_chunk_of_the_providers_own_is_passed_over(payload):
+    reply = reply_to(chunk({"content": "Hi"}), payload, chunk(finish_reason="stop"), payload, DONE)
+    assert (reply.text, reply.usage, reply.finish_reason) == ("Hi", Usage(), "stop")

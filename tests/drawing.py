@@ -1,0 +1,97 @@
+"""Draws pictures such as the tiny model knows: shapes of one colour on a plain ground, and signs."""
+
+import io
+import math
+import random
+
+from PIL import Image, ImageDraw, ImageFont
+
+COLORS = {
+    "red": (220, 30, 30),
+    "green": (30, 160, 50),
+    "blue": (40, 70, 220),
+    "yellow": (240, 215, 30),
+    "purple": (140, 40, 170),
+    "orange": (245, 140, 20),
+    "black": (20, 20, 20),
+    "pink": (250, 130, 190),
+}
+SHAPES = ("circle", "square", "triangle", "star", "cross")
+SIDE = 224
+
+
+def draw_shape(draw, shape, color, center, radius):
+    x, y = center
+    match shape:
+        case "circle":
+            draw.ellipse([x - radius, y - radius, x + radius, y + radius], fill=color)
+        case "square":
+            half = radius * 0.88
+            draw.rectangle([x - half, y - half, x + half, y + half], fill=color)
+        case "triangle":
+            corners = [
+                (x, y - radius),
+                (x + 0.95 * radius, y + 0.8 * radius),
+                (x - 0.95 * radius, y + 0.8 * radius),
+            ]
+            draw.polygon(corners, fill=color)
+        case "star":
+            turns = [(-math.pi / 2 + k * math.pi / 5, radius * (0.45 if k % 2 else 1.1)) for k in range(10)]
+            draw.polygon([(x + r * math.cos(a), y + r * math.sin(a)) for a, r in turns], fill=color)
+        case "cross":
+            arm = radius * 0.33
+            draw.rectangle([x - arm, y - radius, x + arm, y + radius], fill=color)
+            draw.rectangle([x - radius, y - arm, x + radius, y + arm], fill=color)
+
+
+def scene(*objects):
+    """Draw (colour, shape, column, row) on a grid of three by three; a single object stands large in the middle."""
+    picture = Image.new("RGB", (SIDE, SIDE), (255, 255, 255))
+    draw = ImageDraw.Draw(picture)
+    if len(objects) == 1:
+        color, shape = objects[0][:2]
+        draw_shape(draw, shape, COLORS[color], (SIDE / 2, SIDE / 2), SIDE * 0.25)
+        return picture
+    cell = SIDE / 3
+    for color, shape, column, row in objects:
+        draw_shape(draw, shape, COLORS[color], ((column + 0.5) * cell, (row + 0.5) * cell), SIDE * 0.13)
+    return picture
+
+
+def one_shape(seed):
+    """Draw one shape of a random kind, colour, size and place; returns the picture, its colour and its shape."""
+    chance = random.Random(seed)
+    color, shape = chance.choice(sorted(COLORS)), chance.choice(SHAPES)
+    picture = Image.new("RGB", (SIDE, SIDE), (255, 255, 255))
+    radius = chance.randint(36, 78)
+    center = chance.randint(radius + 4, SIDE - radius - 4), chance.randint(radius + 4, SIDE - radius - 4)
+    draw_shape(ImageDraw.Draw(picture), shape, COLORS[color], center, radius)
+    return picture, color, shape
+
+
+def sign(text, color="red"):
+    """Draw a sign with a word in capitals or a number."""
+    picture = Image.new("RGB", (SIDE, SIDE), (235, 235, 235))
+    draw = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(72)
+    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+    x, y = (SIDE - (right - left)) / 2, (SIDE - (bottom - top)) / 2
+    draw.rectangle([x - 16, y - 16, x + right - left + 16, y + bottom - top + 16], fill=COLORS[color])
+    draw.text((x - left, y - top), text, font=font, fill=(250, 250, 250))
+    return picture
+
+
+def png(picture):
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+SAMPLES = {
+    "circle": lambda: scene(("blue", "circle", 1, 1)),
+    "shapes": lambda: scene(
+        ("red", "circle", 0, 0), ("yellow", "star", 2, 0), ("red", "circle", 1, 1), ("green", "cross", 0, 2)
+    ),
+    "sign": lambda: sign("EXIT", "green"),
+}
+"""How the pictures of `llama_vision.demo` were drawn."""

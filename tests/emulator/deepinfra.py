@@ -1,0 +1,56 @@
+"""DeepInfra as it documents itself: https://deepinfra.com/meta-llama/Llama-3.2-11B-Vision-Instruct/api, deepinfra.com/docs.
+
+The error shapes are those of its OpenAPI file and of reports by its users.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from tests.emulator.answers import Answer, error_body, event_stream, json_answer
+from tests.emulator.chat_checks import WrongRequestError, check_body
+from tests.emulator.chat_completions import chunks
+from tests.emulator.chat_model import reply_to
+from tests.emulator.received import Received
+
+MODELS = ("meta-llama/Llama-3.2-11B-Vision-Instruct", "meta-llama/Llama-3.2-90B-Vision-Instruct")
+
+
+@dataclass(frozen=True)
+class DeepInfra:
+    """Chat completions in DeepInfra's manner: the role on every chunk, usage with its cost on the last."""
+
+    base_path: str = "/v1/openai"
+    call_path: str = "/chat/completions"
+
+    def refuse(self, received: Received, api_key: str | None) -> Answer | None:
+        """See `Dialect.refuse`."""
+        if api_key is not None and received.headers.get("authorization") != f"Bearer {api_key}":
+            return json_answer({"detail": {"error": "Not authenticated"}}, 401)
+        if not received.headers.get("content-type", "").startswith("application/json"):
+            return json_answer({"detail": "Unsupported Media Type"}, 415)
+        try:
+            check_body(received.body)
+        except ValueError as error:
+            return _unprocessable(str(error), "value_error.jsondecode")
+        except WrongRequestError as wrong:
+            if wrong.status == 422:
+                return _unprocessable(wrong.message, wrong.kind, *wrong.place)
+            return json_answer(error_body(wrong.message), wrong.status)
+        return None if received.body["model"] in MODELS else json_answer({"error": "Model not found"}, 404)
+
+    def reply(self, received: Received) -> dict[str, Any]:
+        """See `Dialect.reply`."""
+        return reply_to(received.body)
+
+    def encode(self, reply: dict[str, Any], received: Received) -> Answer:
+        """See `Dialect.encode`. Usage comes in streams too, unless it is declined."""
+        body = received.body
+        reply = {**reply, "model": reply.get("model") or body["model"]}
+        if not body.get("stream"):
+            return json_answer(reply)
+        include_usage = (body.get("stream_options") or {}).get("include_usage", True)
+        return event_stream(*chunks(reply, include_usage=include_usage), "[DONE]")
+
+
+def _unprocessable(message: str, kind: str, *place: str | int) -> Answer:
+    return json_answer({"detail": [{"loc": ["body", *place], "msg": message, "type": kind}]}, 422)

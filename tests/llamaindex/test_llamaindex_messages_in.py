@@ -1,0 +1,159 @@
+"""Everything a LlamaIndex message can hold arrives, or is refused by name."""
+
+import base64
+import copy
+import io
+
+import PIL.Image
+import pytest
+from llama_index.core.base.llms.types import (
+    AudioBlock,
+    ChatMessage,
+    DocumentBlock,
+    ImageBlock,
+    TextBlock,
+    ThinkingBlock,
+    ToolCallBlock,
+)
+from llama_index.core.schema import ImageDocument, ImageNode, MediaResource, Node, TextNode
+
+from llama_vision.core.errors import ImageError, UnsupportedInputError
+from llama_vision.core.messages import Image, Message, Text, ToolCall, ToolResult
+from llama_vision.demo import PICTURES
+from llama_vision.llamaindex.convert import to_messages
+from llama_vision.llamaindex.images import to_image
+
+PATH = PICTURES["circle"]
+PNG = PATH.read_bytes()
+BASE64 = base64.b64encode(PNG).decode()
+DATA_URL = f"data:image/png;base64,{BASE64}"
+HTTP_URL = "https://example.com/circle.png"
+
+EMBEDDED = {
+    "ImageBlock of bytes": lambda: ImageBlock(image=PNG),
+    "ImageBlock of base64": lambda: ImageBlock(image=BASE64.encode()),
+    "ImageBlock of a file": lambda: ImageBlock(image=io.BytesIO(PNG)),
+    "ImageBlock of a path": lambda: ImageBlock(path=PATH),
+    "ImageBlock of a data URL": lambda: ImageBlock(url=DATA_URL),
+    "ImageBlock, wrongly labelled": lambda: ImageBlock(url=DATA_URL.replace("png", "jpeg")),
+    "ImageNode of base64": lambda: ImageNode(image=BASE64),
+    "ImageNode of a path": lambda: ImageNode(image_path=str(PATH)),
+    "ImageNode of a data URL": lambda: ImageNode(image_url=DATA_URL),
+    "ImageDocument of base64": lambda: ImageDocument(image=BASE64),
+    "ImageDocument of a path": lambda: ImageDocument(image_path=str(PATH)),
+    "Node": lambda: Node(image_resource=MediaResource(path=PATH)),
+    "MediaResource": lambda: MediaResource(data=PNG),
+    "path": lambda: PATH,
+    "path as text": lambda: str(PATH),
+    "bytes": lambda: PNG,
+    "data URL": lambda: DATA_URL,
+}
+
+
+@pytest.mark.parametrize("make", EMBEDDED.values(), ids=EMBEDDED)
+def test_pictures_in_every_form(make):
+    assert to_image(make()) == Image(PNG, "image/png")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ImageBlock(url=HTTP_URL),
+        lambda: ImageNode(image_url=HTTP_URL),
+        lambda: MediaResource(url=HTTP_URL),
+        lambda: HTTP_URL,
+    ],
+    ids=["ImageBlock", "ImageNode", "MediaResource", "text"],
+)
+def test_pictures_by_url_are_passed_on(make):
+    assert to_image(make()) == Image(url=HTTP_URL)
+
+
+def test_a_pil_image():
+    picture = PIL.Image.open(PATH)
+    image = to_image(picture)
+    decoded = PIL.Image.open(io.BytesIO(image.data))
+    assert decoded.convert("RGB").tobytes() == picture.convert("RGB").tobytes()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [ImageBlock, ImageNode, ImageDocument, MediaResource, lambda: Node(text_resource=None)],
+    ids=["ImageBlock", "ImageNode", "ImageDocument", "MediaResource", "Node"],
+)
+def test_a_holder_without_a_picture_is_refused(make):
+    with pytest.raises(ImageError):
+        to_image(make())
+
+
+def test_a_text_node_is_no_picture():
+    with pytest.raises(ImageError, match="TextNode"):
+        to_image(TextNode(text="hi"))
+
+
+def test_a_conversation():
+    history = [
+        ChatMessage(role="system", content="Be kind."),
+        ChatMessage(role="developer", content="And brief."),
+        ChatMessage(
+            blocks=[TextBlock(text="What?"), ImageBlock(path=PATH, detail="low")],
+            additional_kwargs={"name": "bob"},
+        ),
+        ChatMessage(
+            role="assistant",
+            blocks=[
+                ThinkingBlock(content="hm"),
+                TextBlock(text="I look."),
+                ToolCallBlock(tool_call_id="c1", tool_name="look", tool_kwargs={"place": "Zürich"}),
+            ],
+            additional_kwargs={"tool_calls": [{"id": "c1", "function": {"name": "look", "arguments": "{}"}}]},
+        ),
+        ChatMessage(
+            role="tool",
+            blocks=[TextBlock(text="See:"), ImageBlock(path=PATH)],
+            additional_kwargs={"tool_call_id": "c1"},
+        ),
+        ChatMessage(role="model", content=""),
+    ]
+    before = copy.deepcopy(history)
+    assert to_messages(history) == (
+        Message("system", (Text("Be kind."),)),
+        Message("system", (Text("And brief."),)),
+        Message("user", (Text("What?"), Image(PNG, "image/png", detail="low")), name="bob"),
+        Message("assistant", (Text("I look."), ToolCall("c1", "look", '{"place": "Zürich"}'))),
+        Message("tool", (ToolResult("c1", (Text("See:"), Image(PNG, "image/png"))),)),
+        Message("assistant", ()),
+    )
+    assert history == before
+
+
+def test_calls_that_stand_only_in_additional_kwargs():
+    call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"a": 1}'}}
+    (message,) = to_messages(
+        [ChatMessage(role="assistant", content="", additional_kwargs={"tool_calls": [call]})]
+    )
+    assert message.parts == (ToolCall("c1", "look", '{"a": 1}'),)
+
+
+@pytest.mark.parametrize(
+    ("message", "culprit"),
+    [
+        (
+            ChatMessage(blocks=[DocumentBlock(data=b"%PDF-1.4", document_mimetype="application/pdf")]),
+            "DocumentBlock",
+        ),
+        (ChatMessage(blocks=[AudioBlock(audio=b"RIFF0000WAVE", format="wav")]), "AudioBlock"),
+        (ChatMessage(role="tool", content="42"), "tool_call_id"),
+        (ChatMessage(role="assistant", additional_kwargs={"tool_calls": ["look"]}), "tool_calls"),
+    ],
+    ids=["PDF", "sound", "tool result without id", "strange calls"],
+)
+def test_what_cannot_be_shown_is_refused_by_message_and_kind(message, culprit):
+    with pytest.raises(UnsupportedInputError, match=culprit) as caught:
+        to_messages([ChatMessage(content="Hi"), message])
+    assert "Message 1" in str(caught.value)
+
+
+def test_no_message_makes_us_read_a_file():
+    with pytest.raises(ImageError, match="http"):
+        to_messages([ChatMessage(blocks=[ImageBlock(url=f"file://{PATH}")])])

@@ -1,0 +1,266 @@
+"""The local model with its real weights: it sees, it streams, it stops, and its errors arrive."""
+
+import asyncio
+import random
+import threading
+import time
+
+import pytest
+
+from llama_vision import (
+    ChatRequest,
+    Message,
+    ResponseFormat,
+    Sampling,
+    Text,
+    Tool,
+    ToolChoice,
+    image_from_any,
+)
+from llama_vision.backends import open_backend
+from llama_vision.backends.local.worker import worker_for
+from llama_vision.core.errors import ImageError, LocalModelError, UnsupportedInputError
+from llama_vision.core.events import Finished, Started, TextDelta, UsageReport
+from llama_vision.core.messages import Image, ToolCall, ToolResult
+from llama_vision.providers import find_provider
+from tests.drawing import COLORS, SHAPES, one_shape, scene, sign
+
+LONG = "Repeat: " + " ".join(["Paris London Berlin Tokyo Madrid Rome Oslo Cairo"] * 8)
+
+BABBLE = Sampling(max_tokens=1500, temperature=50.0, top_k=1000, seed=8)
+"""More than a thousand tokens, which take seconds."""
+
+
+@pytest.fixture
+def backend():
+    return open_backend(find_provider("local"))
+
+
+def ask(words, *pictures, **options):
+    parts = (*(image_from_any(picture) for picture in pictures), Text(words))
+    return ChatRequest("tiny", (Message("user", parts),), **options)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_colour_and_shape_of_what_was_just_drawn(backend, seed):
+    picture, color, shape = one_shape(seed)
+    assert backend.complete(ask(f"What color is the {shape}?", picture)).text == color
+    assert backend.complete(ask(f"What shape is {color}?", picture)).text == shape
+
+
+def test_it_counts_and_reads(backend):
+    chance = random.Random(5)
+    right = asked = 0
+    for _ in range(25):
+        count = chance.randint(2, 5)
+        cells = chance.sample([(column, row) for column in range(3) for row in range(3)], count)
+        objects = [(chance.choice(sorted(COLORS)), chance.choice(SHAPES), *cell) for cell in cells]
+        right += backend.complete(ask("How many objects are there?", scene(*objects))).text == str(count)
+        word = chance.choice(["EXIT", "STOP", "TAXI", "42", "2026"])
+        right += backend.complete(ask("What does the sign say?", sign(word))).text == word
+        asked += 2
+    assert right / asked >= 0.9
+
+
+def test_the_events_of_a_stream(backend):
+    events = list(backend.stream(ask("Describe the image.", one_shape(1)[0])))
+    assert [type(event) for event in events[:2]] == [Started, TextDelta]
+    assert [type(event) for event in events[-2:]] == [UsageReport, Finished]
+    assert len([event for event in events if isinstance(event, TextDelta)]) > 3
+
+
+def test_the_first_piece_comes_before_the_last_is_made(backend):
+    backend.complete(ask("Hi"))
+    began = time.monotonic()
+    moments = [
+        time.monotonic() - began
+        for event in backend.stream(ask(LONG, sampling=Sampling(max_tokens=120)))
+        if isinstance(event, TextDelta)
+    ]
+    assert moments[0] < moments[-1] / 2
+
+
+def test_max_tokens_ends_with_length(backend):
+    reply = backend.complete(ask(LONG, sampling=Sampling(max_tokens=3)))
+    assert (reply.finish_reason, reply.usage.output_tokens) == ("length", 3)
+
+
+def test_a_stop_string_ends_the_text_before_it(backend):
+    reply = backend.complete(ask("Repeat: Paris London Berlin", stop=("London",)))
+    assert (reply.text, reply.finish_reason) == ("Paris ", "stop")
+
+
+def test_a_seed_makes_chance_repeatable_and_leaves_the_programs_own_alone(backend):
+    import torch
+
+    hot = ask("Describe the image.", one_shape(3)[0], sampling=Sampling(temperature=3.0, seed=11))
+    cold = ask("Describe the image.", one_shape(3)[0], sampling=Sampling(temperature=0))
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state()
+    first, second = backend.complete(hot).text, backend.complete(hot).text
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert first == second != backend.complete(cold).text
+
+
+def test_control_tokens_in_a_users_words_are_words(backend):
+    clean = backend.complete(ask("Repeat: Paris")).usage.input_tokens
+    dirty = backend.complete(ask("Repeat: Paris<|eot_id|><|image|>")).usage.input_tokens
+    assert dirty > clean + 4  # as control tokens they would be two
+
+
+def test_a_tool_round(backend):
+    tool = Tool(
+        "get_weather",
+        "Get the weather",
+        {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    )
+    question = Message("user", (Text("What is the weather for Paris?"),))
+    called = backend.complete(ChatRequest("tiny", (question,), tools=(tool,)))
+    assert called.text == '{"name": "get_weather", "parameters": {"city": "Paris"}}'
+    call = Message("assistant", (ToolCall("c1", "get_weather", '{"city": "Paris"}'),))
+    result = Message("tool", (ToolResult("c1", (Text('{"temperature": 21}'),)),))
+    assert "21" in backend.complete(ChatRequest("tiny", (question, call, result), tools=(tool,))).text
+
+
+def test_a_long_answer_takes_long_so_that_the_next_tests_prove_something(backend):
+    began = time.monotonic()
+    assert backend.complete(ask("Hi", sampling=BABBLE)).usage.output_tokens > 1000
+    assert time.monotonic() - began > 1.0
+
+
+def test_leaving_a_stream_stops_the_work(backend):
+    stream = backend.stream(ask("Hi", sampling=BABBLE))
+    assert isinstance(next(stream), Started)
+    next(stream)
+    stream.close()
+    began = time.monotonic()
+    assert backend.complete(ask("Say hi")).text == "Hi"
+    assert time.monotonic() - began < 1.0
+
+
+async def test_leaving_an_async_stream_stops_the_work(backend):
+    async for event in backend.astream(ask("Hi", sampling=BABBLE)):
+        if isinstance(event, TextDelta):
+            break
+    began = time.monotonic()
+    assert (await backend.acomplete(ask("Say hi"))).text == "Hi"
+    assert time.monotonic() - began < 1.0
+
+
+async def test_a_cancelled_call_stops_the_work(backend):
+    await backend.acomplete(ask("Hi"))
+    task = asyncio.create_task(backend.acomplete(ask("Hi", sampling=BABBLE)))
+    await asyncio.sleep(0.1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    began = time.monotonic()
+    assert (await backend.acomplete(ask("Say hi"))).text == "Hi"
+    assert time.monotonic() - began < 1.0
+
+
+async def test_the_event_loop_goes_on_meanwhile(backend):
+    await backend.acomplete(ask("Hi"))
+    ticks = 0
+
+    async def tick():
+        nonlocal ticks
+        while True:
+            ticks += 1
+            await asyncio.sleep(0.001)
+
+    ticking = asyncio.create_task(tick())
+    await backend.acomplete(ask(LONG, sampling=Sampling(max_tokens=100)))
+    ticking.cancel()
+    assert ticks > 10
+
+
+def test_many_threads_and_loops_share_one_model(backend):
+    drawn = [one_shape(seed) for seed in range(12)]
+    answers = [None] * len(drawn)
+
+    def work(number):
+        picture, _, shape = drawn[number]
+        request = ask(f"What color is the {shape}?", picture)
+        answers[number] = (
+            backend.complete(request) if number % 2 else asyncio.run(backend.acomplete(request))
+        ).text
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(drawn))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [color for _, color, _ in drawn]
+    assert worker_for("tiny") is worker_for("tiny")
+
+
+REFUSED = {
+    "a URL": (ask("What?", Image(url="https://example.com/a.png")), UnsupportedInputError, "Download it"),
+    "a cut picture": (
+        ask("What?", Image(b"\x89PNG\r\n\x1a\n" + b"\0" * 40, "image/png")),
+        ImageError,
+        r"Image 1 \(image/png\)",
+    ),
+    "a long prompt": (ask("so " * 3000), UnsupportedInputError, "2048"),
+    "a penalty": (
+        ask("Hi", sampling=Sampling(frequency_penalty=1.0)),
+        UnsupportedInputError,
+        "frequency_penalty",
+    ),
+    "a format": (
+        ask("Hi", response_format=ResponseFormat("json_object")),
+        UnsupportedInputError,
+        "response_format",
+    ),
+    "a forced tool": (
+        ask("Hi", tools=(Tool("f"),), tool_choice=ToolChoice("required")),
+        UnsupportedInputError,
+        "tool_choice",
+    ),
+    "a field of someone's own": (
+        ask("Hi", extra_body={"logprobs": True}),
+        UnsupportedInputError,
+        "extra_body",
+    ),
+    "no such weights": (
+        ChatRequest("/no/such/folder", (Message("user", (Text("Hi"),)),)),
+        LocalModelError,
+        "/no/such/folder can't be loaded",
+    ),
+    "weights of something else": (
+        ChatRequest(".", (Message("user", (Text("Hi"),)),)),
+        LocalModelError,
+        "can't be loaded",
+    ),
+}
+
+
+@pytest.mark.parametrize(("request_", "kind", "text"), REFUSED.values(), ids=REFUSED)
+def test_what_it_cannot_do_is_told_to_the_caller(backend, request_, kind, text):
+    with pytest.raises(kind, match=text):
+        backend.complete(request_)
+    with pytest.raises(kind, match=text):
+        list(backend.stream(request_))
+
+    async def stream():
+        return [event async for event in backend.astream(request_)]
+
+    with pytest.raises(kind, match=text) as caught:
+        asyncio.run(stream())
+    assert caught.value.provider == "local"
+
+
+def test_an_error_leaves_the_worker_at_work(backend):
+    with pytest.raises(ImageError):
+        backend.complete(REFUSED["a cut picture"][0])
+    assert backend.complete(ask("Say hi")).text == "Hi"
+
+
+def test_several_turns_and_a_system_message(backend):
+    picture = image_from_any(scene(("red", "circle", 1, 1)))
+    messages = (
+        Message("system", (Text("You are brief."),)),
+        Message("user", (picture, Text("What color is the circle?"))),
+    )
+    assert backend.complete(ChatRequest("tiny", messages)).text

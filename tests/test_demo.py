@@ -1,0 +1,35 @@
+"""The demonstration and its pictures."""
+
+import subprocess
+import sys
+
+import PIL.Image
+import pytest
+
+from llama_vision.demo import PICTURES
+from tests.drawing import SAMPLES
+
+
+def test_all_its_answers_are_right():
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "llama_vision.demo"],
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "13 of 13 right" in done.stdout
+    assert "LangChain" in done.stdout
+    assert "LlamaIndex" in done.stdout
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_the_shapes_of_its_pictures_are_those_we_draw(name):
+    shipped, drawn = PIL.Image.open(PICTURES[name]).convert("RGB"), SAMPLES[name]()
+    assert shipped.size == drawn.size
+    if name != "sign":  # letters differ between versions of Pillow
+        assert shipped.tobytes() == drawn.tobytes()
+
+
+def test_every_shipped_picture_is_one_of_ours():
+    assert PICTURES.keys() == SAMPLES.keys()
