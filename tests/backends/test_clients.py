@@ -1,7 +1,6 @@
 """Connections: shared, used again, one pool for each event loop, none left behind."""
 
 import asyncio
-import json
 import os
 import subprocess
 import sys
@@ -12,8 +11,8 @@ import httpx
 import pytest
 
 from llama_vision.backends.clients import async_client, sync_client
-from tests.emulator import Answer, Emulator, Wait, completion
-from tests.emulator.asking import aask, ask, backend_for, question
+from tests.emulator import Emulator, Wait, chunks, completion, event_stream
+from tests.emulator.asking import aask, ask, backend_for
 
 ROOT = Path(__file__).resolve().parents[2]
 PREPARED = """
@@ -180,11 +179,12 @@ def test_every_loop_has_its_own_client_which_is_closed_with_it():
 
 
 async def test_waiting_for_one_of_the_users_few_connections_is_no_time_out(emulator: Emulator):
-    emulator.always(Answer((Wait(0.05), json.dumps(completion("at last")).encode())))
+    slowly = [step for chunk in chunks(completion("at last")) for step in (Wait(0.25), chunk)]
+    emulator.always(event_stream(*slowly, "[DONE]"))
     async with httpx.AsyncClient(limits=httpx.Limits(max_connections=1)) as client:
-        backend = backend_for(emulator, http_async_client=client, timeout=0.5, max_retries=0)
-        replies = await asyncio.gather(*(backend.acomplete(question()) for _ in range(20)))
-    assert [reply.text for reply in replies] == ["at last"] * 20
+        backend = backend_for(emulator, http_async_client=client, timeout=0.6, max_retries=0)
+        replies = await asyncio.gather(*(aask(backend, "astream") for _ in range(2)))
+    assert [reply.text for reply in replies] == ["at last"] * 2
     assert emulator.connections == 1
 
 

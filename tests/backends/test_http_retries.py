@@ -249,11 +249,10 @@ def test_every_failure_to_get_an_answer_is_one_of_ours(error: httpx.RequestError
     assert type(transport_error(error)) is kind
 
 
-def test_no_more_retries_are_made_than_are_left():
+def test_each_wait_is_longer_until_no_retry_is_left():
     retries = Retries(left=2)
     error = ServerError("busy")
-    retries.delay_after(error)
-    retries.delay_after(error)
+    assert retries.delay_after(error) <= 0.5 <= retries.delay_after(error)
     with pytest.raises(ServerError, match="busy"):
         retries.delay_after(error)
 

@@ -239,12 +239,20 @@ def test_compression_that_cannot_be_undone_is_an_error_of_ours(emulator: Emulato
     assert len(emulator.requests) == 1
 
 
-def test_a_failure_closes_the_connection_even_while_the_error_is_kept(emulator: Emulator, way: str):
+def test_a_failure_closes_the_stream_even_while_the_error_is_kept(emulator: Emulator):
     emulator.script(event_stream(*BEGINNING, b"data: {broken\n\n", STALL))
     with pytest.raises(MalformedReplyError) as caught:
-        ask(backend_for(emulator), way)
+        list(backend_for(emulator).stream(question()))
     assert emulator.wait_for_disconnect()
     assert caught.value.__traceback__ is not None  # which holds all that the stream held
+
+
+async def test_a_failure_closes_the_asynchronous_stream_even_while_the_error_is_kept(emulator: Emulator):
+    emulator.script(event_stream(*BEGINNING, b"data: {broken\n\n", STALL))
+    with pytest.raises(MalformedReplyError) as caught:
+        await collected(backend_for(emulator).astream(question()))
+    assert await asyncio.to_thread(emulator.wait_for_disconnect)
+    assert caught.value.__traceback__ is not None
 
 
 def test_characters_may_be_cut_in_two_on_their_way(emulator: Emulator, way: str):

@@ -15,6 +15,7 @@ from llama_vision.core.errors import (
     StatusError,
     TruncatedStreamError,
 )
+from llama_vision.core.events import TextDelta
 from llama_vision.dialects.chat_completions import ChatCompletionsDialect
 from llama_vision.dialects.sse import SseDecoder
 from tests.dialects.replies import DONE, chunk, encoded, events_of, whole
@@ -101,6 +102,13 @@ def test_an_event_named_error_is_a_failure_with_its_own_code(data, kind):
     with pytest.raises(StatusError, match="slow down") as caught:
         events_of(HELLO, *payloads)
     assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize(
+    "fields", [{"detail": "cached"}, {"success": False}, {"usage": {}, "detail": "cached"}], ids=repr
+)
+def test_an_answer_is_no_failure_whatever_stands_beside_it(fields):
+    assert events_of(whole({"content": "Hi"}, **fields))[1] == TextDelta("Hi")
 
 
 @pytest.mark.parametrize("error", [None, "", {}, []])

@@ -26,6 +26,7 @@ STREAMS = {
     "an error event named without a space": (b"data: 1\nevent:error\n\n", [b'{"error": 1}']),
     "an event name without data": (b"event: error\n\ndata: a\n\n", [b"a"]),
     "a byte order mark": (b"\xef\xbb\xbfdata: a\n\ndata: \xef\xbb\xbfb\n\n", [b"a", b"\xef\xbb\xbfb"]),
+    "a byte order mark later on": (b"data: a\n\n\xef\xbb\xbfdata: b\n\ndata: c\n\n", [b"a", b"c"]),
     "letters of several bytes": ("data: é 🦙 日本\n\n".encode(), ["é 🦙 日本".encode()]),
     "other line separators inside": (
         "data: a\u2028b\u2029c\u0085d\x0b\x0c\x1ce\n\n".encode(),
