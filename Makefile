@@ -36,7 +36,9 @@ test: $(STAMP) ## all tests, offline
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered $(ARGS)
 
 bench: $(STAMP) ## what it costs, beside raw httpx and the smallest possible class
-	$(BIN)/python benchmarks/overhead.py
+	@$(BIN)/python benchmarks/overhead.py
+	@$(BIN)/python benchmarks/concurrency.py
 
 record: $(STAMP) ## record the cassettes anew with your own key: make record PROVIDER=deepinfra
-	$(BIN)/python -m pytest tests/test_cassettes.py --record-mode=rewrite -k "what_the_provider_said and $(PROVIDER)"
+	$(BIN)/python -m pytest tests/test_cassettes.py --record-mode=rewrite -k "chat_llama_vision_delivers and [$(PROVIDER)/"
+	$(BIN)/python -m pytest tests/test_cassettes.py tests/test_cassette_files.py -k "[$(PROVIDER)/"

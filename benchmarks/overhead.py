@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -204,18 +205,23 @@ def show(found):
         print(f"{label:<78}{found[name]:>8.2f}   goal {GOALS[name]:g}{verdict}")
 
 
+@contextmanager
+def serving():
+    """Run the server in a process of its own, and give its address."""
+    command = [sys.executable, str(Path(__file__).with_name("server.py"))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            yield f"http://127.0.0.1:{server.stdout.readline().strip()}"
+        finally:
+            server.terminate()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print figures for a program")
     options = parser.parse_args()
-    server = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("server.py"))], stdout=subprocess.PIPE, text=True
-    )
-    with server:
-        try:
-            found = results(measure(f"http://127.0.0.1:{server.stdout.readline().strip()}"))
-        finally:
-            server.terminate()
+    with serving() as url:
+        found = results(measure(url))
     if options.json:
         print(json.dumps(found))
     else:

@@ -1,7 +1,8 @@
-"""What all tests share: an emulated provider on a real socket."""
+"""What all tests share: emulated providers on real sockets."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 # Tests run beside each other: torch is several times slower when its threads wait for one another's cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -10,12 +11,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 
-from tests.cassette_files import WithProvenance
-from tests.emulator import Emulator
+from tests.cassette_files import use_our_files
+from tests.emulator import DIALECTS, Emulator
 
 
 def pytest_recording_configure(config, vcr):
-    vcr.register_persister(WithProvenance)
+    use_our_files(vcr)
 
 
 @pytest.fixture(scope="session")
@@ -31,18 +32,51 @@ def other_emulator_server() -> Iterator[Emulator]:
         yield emulator
 
 
+@pytest.fixture(scope="session")
+def emulator_servers() -> Iterator[Callable[[str], Emulator]]:
+    """One server for each provider that a test asks for, from then on; tests take `emulator_of`."""
+    with ExitStack() as running:
+        servers: dict[str, Emulator] = {}
+
+        def server_of(provider: str) -> Emulator:
+            if provider not in servers:
+                servers[provider] = running.enter_context(Emulator(DIALECTS[provider]))
+            return servers[provider]
+
+        yield server_of
+
+
+@pytest.fixture
+def emulator_of(
+    emulator_servers: Callable[[str], Emulator], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str], Emulator]]:
+    """Emulators by the names of our providers, each fresh once in a test, and with its script played in the end."""
+    with ExitStack() as in_use:
+        taken: dict[str, Emulator] = {}
+
+        def fresh(provider: str) -> Emulator:
+            if provider not in taken:
+                taken[provider] = in_use.enter_context(_fresh(emulator_servers(provider), monkeypatch))
+            return taken[provider]
+
+        yield fresh
+
+
 @pytest.fixture
 def emulator(emulator_server: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
     """DeepInfra on this machine; a test fails that leaves a part of its script unplayed."""
-    yield from _fresh(emulator_server, monkeypatch)
+    with _fresh(emulator_server, monkeypatch) as server:
+        yield server
 
 
 @pytest.fixture
 def other_emulator(other_emulator_server: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
     """A second host."""
-    yield from _fresh(other_emulator_server, monkeypatch)
+    with _fresh(other_emulator_server, monkeypatch) as server:
+        yield server
 
 
+@contextmanager
 def _fresh(server: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     server.reset()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -10,12 +11,12 @@ import pytest
 from llama_vision.demo import PICTURES
 from llama_vision.providers import PROVIDERS
 from tests.drawing import one_shape, png
-from tests.emulator import completion, refusal
+from tests.emulator import ACCOUNT_ID, completion, refusal
 
 CLEAN = {
     name: value
     for name, value in os.environ.items()
-    if not name.startswith("LLAMA_VISION_") and not name.startswith("DEEPINFRA_")
+    if not name.startswith(("LLAMA_VISION_", "DEEPINFRA_", "CLOUDFLARE_", "CF_"))
 }
 
 
@@ -120,7 +121,7 @@ def test_a_picture_from_the_input(emulator):
     [
         (["ask", "nope.png", "What?"], 2, "nope.png"),
         (["ask", __file__, "What?"], 2, "not a picture"),
-        (["ask", "--provider", "nope", "Hi"], 2, "local, deepinfra, openai-compatible"),
+        (["ask", "--provider", "nope", "Hi"], 2, "local, deepinfra, aimlapi, aigateway, "),
         (["ask", "--provider", "deepinfra", "Hi"], 2, "DEEPINFRA_TOKEN"),
         (["ask", "--provider", "openai-compatible", "Hi"], 2, "base_url"),
         (["ask", "--max-tokens", "0", "Hi"], 2, "max_tokens=0"),
@@ -158,16 +159,85 @@ def test_a_reader_that_leaves_is_no_error_to_shout_about():
 
 
 def test_providers_are_listed_with_their_keys():
-    shown = run("providers", env={"DEEPINFRA_API_KEY": "sk-secret"}).stdout.decode()
+    found = {"DEEPINFRA_API_KEY": "sk-secret", "CF_ACCOUNT_ID": "account-secret"}
+    shown = run("providers", env=found).stdout.decode()
     for provider in PROVIDERS.values():
         assert provider.name in shown
         assert all(model.id in shown for model in provider.models)
-        assert all(name in shown for name in provider.key_env)
+        assert all(name in shown for name in (*provider.key_env, *provider.account_env))
+        assert all(model.retired in shown for model in provider.models)
     assert "found in DEEPINFRA_API_KEY" in shown
     assert "none found in LLAMA_VISION_API_KEY" in shown
-    assert "sk-secret" not in shown
+    assert "account: found in CF_ACCOUNT_ID (looked at CLOUDFLARE_ACCOUNT_ID, CF_ACCOUNT_ID)" in shown
+    assert "secret" not in shown
+
+
+def test_the_table_has_a_row_for_each_provider_and_says_what_is_retired():
+    shown = run("providers", "--markdown").stdout.decode()
+    rows = dict(re.findall(r"^\| \[`(.+?)`\]\(\S+\) \| (.*) \|$", shown, re.MULTILINE))
+    assert list(rows) == list(PROVIDERS)
+    assert rows["local"].startswith("tiny, 11B, 90B | tiny: 2,048 |")
+    assert "| 11B: reply 16,384<br>90B: 32,768, reply 16,384 |" in rows["deepinfra"]
+    assert rows["aigateway"].startswith("11B | 128,000, reply 4,096 | 0.049 / 0.68 |")
+    assert "account: `CLOUDFLARE_ACCOUNT_ID` or `CF_ACCOUNT_ID`" in rows["cloudflare"]
+    assert rows["cloudflare-openai"].endswith("| none")
+    assert rows["groq"].startswith("11B†, 90B† | 8,192 |")
+    assert rows["fireworks"].endswith("30 at most, bmp gif jpeg png tiff, up to 7.5 MB together, or by URL")
+    assert rows["nvidia"].endswith("one, jpeg png, up to 135 kB, or by URL")
+    assert rows["hyperbolic"].endswith("one, jpeg png, sides up to 2048 px")
+    assert rows["ollama"] == "11B, 90B |  |  | none | one, jpeg png webp"
+    notes = shown.strip().splitlines()[-1]
+    assert notes.startswith("† It may no longer answer. `aimlapi`: ")
+    for name, provider in PROVIDERS.items():
+        assert any(model.retired for model in provider.models) is (f"`{name}`: " in notes)
 
 
 def test_version_and_help():
     assert run("--version").stdout.decode().startswith("llama-vision 0.")
     assert b"--base-url" in run("ask", "--help").stdout
+
+
+def accept(emulator, *words, answer=b""):
+    environment = {"CLOUDFLARE_API_TOKEN": emulator.api_key, "CLOUDFLARE_ACCOUNT_ID": ACCOUNT_ID}
+    command = ("accept-license", "cloudflare", "--base-url", emulator.base_url, *words)
+    return run(*command, env=environment, stdin=answer)
+
+
+@pytest.mark.parametrize(("words", "answer"), [(["--yes"], b""), ([], b"y\n"), ([], b"Yes\n")])
+def test_the_licence_is_accepted_once_and_the_model_answers(emulator_of, words, answer):
+    emulator = emulator_of("cloudflare")
+    emulator.dialect.licence_accepted = False
+    done = accept(emulator, *words, answer=answer)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"LICENSE" in done.stdout
+    assert b"Accepted" in done.stdout
+    assert emulator.dialect.licence_accepted
+    assert emulator.requests[0].body == {"prompt": "agree"}
+
+
+@pytest.mark.parametrize("answer", [b"", b"n\n", b"\n"])
+def test_without_a_yes_nothing_is_sent(emulator_of, answer):
+    emulator = emulator_of("cloudflare")
+    emulator.dialect.licence_accepted = False
+    done = accept(emulator, answer=answer)
+    assert done.returncode == 2
+    assert b"nothing was sent" in done.stderr
+    assert b"Traceback" not in done.stderr
+    assert emulator.requests == []
+
+
+def test_a_licence_nobody_asks_for_is_not_accepted():
+    done = run("accept-license", "deepinfra", "--yes")
+    assert done.returncode == 2
+    assert b"asks for no licence" in done.stderr
+
+
+def test_a_licence_that_is_missing_is_told_with_the_way_to_accept_it(emulator_of):
+    emulator = emulator_of("cloudflare")
+    emulator.dialect.licence_accepted = False
+    done = run(
+        *("ask", "--provider", "cloudflare", "--base-url", emulator.base_url, "Hello!"),
+        env={"CLOUDFLARE_API_TOKEN": emulator.api_key, "CLOUDFLARE_ACCOUNT_ID": ACCOUNT_ID},
+    )
+    assert done.returncode == 1
+    assert b"llama-vision accept-license cloudflare" in done.stderr

@@ -2,50 +2,21 @@
 
 import asyncio
 import os
-import subprocess
-import sys
-import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 
-from llama_vision.backends.clients import async_client, sync_client
+from llama_vision.backends.clients import AsyncLease, sync_client
+from tests.backends.alone import run_alone
 from tests.emulator import Emulator, Wait, chunks, completion, event_stream
 from tests.emulator.asking import aask, ask, backend_for
 
-ROOT = Path(__file__).resolve().parents[2]
-PREPARED = """
-import asyncio, gc, logging, os, threading
-from llama_vision import find_provider
-from llama_vision.backends import open_backend
-from tests.emulator.asking import aask, ask, question
-
-logging.getLogger("asyncio").setLevel(logging.ERROR)  # its debug mode complains of slow machines
-backend = open_backend(
-    find_provider("deepinfra"), base_url=os.environ["EMULATOR"], api_key=os.environ["EMULATOR_KEY"], max_retries=0
-)
-"""
+ADDRESS = "http://127.0.0.1:9/v1"  # nothing is sent there
 
 # The child drops its copies of the parent's sockets without closing them, which is not worth a word.
 FORKED = ("-W", "error", "-W", "ignore::ResourceWarning", "-X", "dev")
-
-
-def run_alone(emulator: Emulator, script: str, *options: str) -> None:
-    """Run a script in a Python of its own, where every warning is an error and has to be the last word."""
-    environment = {**os.environ, "EMULATOR": emulator.base_url, "EMULATOR_KEY": emulator.api_key or ""}
-    options = options or ("-W", "error", "-X", "dev")
-    finished = subprocess.run(
-        [sys.executable, *options, "-c", PREPARED + textwrap.dedent(script)],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert finished.stderr == ""
-    assert finished.returncode == 0
 
 
 @pytest.mark.parametrize("way", ["acomplete", "astream"])
@@ -163,17 +134,35 @@ def test_a_refusal_does_not_cost_the_connection(emulator: Emulator):
     assert emulator.connections == 1
 
 
-def test_there_is_one_client_for_all_threads():
-    assert sync_client() is sync_client()
+async def leased() -> httpx.AsyncClient:
+    async with AsyncLease(ADDRESS) as client:
+        await asyncio.sleep(0)
+        return client
+
+
+def test_there_is_one_client_of_an_address_for_all_threads():
+    def lease() -> httpx.Client:
+        with sync_client(ADDRESS) as client:
+            return client
+
+    with ThreadPoolExecutor(5) as pool:
+        assert len({pool.submit(lease).result() for _ in range(10)}) == 1
 
 
 async def test_there_is_one_client_in_a_loop_even_for_calls_that_begin_together():
-    clients = await asyncio.gather(*(async_client() for _ in range(10)))
+    clients = await asyncio.gather(*(leased() for _ in range(10)))
     assert len(set(clients)) == 1
 
 
+async def test_every_address_has_a_client_of_its_own():
+    with sync_client(ADDRESS) as one, sync_client(f"{ADDRESS}/v2") as other:
+        assert one is not other
+    async with AsyncLease(ADDRESS) as one, AsyncLease(f"{ADDRESS}/v2") as other:
+        assert one is not other
+
+
 def test_every_loop_has_its_own_client_which_is_closed_with_it():
-    clients = [asyncio.run(async_client()) for _ in range(2)]
+    clients = [asyncio.run(leased()) for _ in range(2)]
     assert clients[0] is not clients[1]
     assert all(client.is_closed for client in clients)
 

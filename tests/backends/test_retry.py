@@ -50,9 +50,15 @@ def test_everything_else_is_raised_at_once(kind):
     assert retries.left == 5
 
 
-def test_delays_double_up_to_a_longest_one():
-    retries = Retries(8)
-    for longest in (0.5, 1, 2, 4, 8, 8, 8, 8):
+@pytest.mark.parametrize(("made", "longest"), [(0, 0.5), (1, 1), (2, 2), (3, 4), (4, 8), (5, 8), (20, 8)])
+def test_delays_double_up_to_a_longest_one(made, longest):
+    delays = [Retries(1, made).delay_after(ServerError("it broke")) for _ in range(200)]
+    assert longest / 2 <= min(delays) <= max(delays) <= longest
+
+
+def test_the_next_delay_is_longer():
+    retries = Retries(4)
+    for longest in (0.5, 1, 2, 4):
         assert longest / 2 <= retries.delay_after(ServerError("it broke")) <= longest
 
 

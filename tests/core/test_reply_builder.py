@@ -67,6 +67,12 @@ def test_text_is_all_pieces_in_order_whenever_it_is_looked_at(pieces):
     assert builder.reply().text == expected
 
 
+@pytest.mark.parametrize("length", [255, 256, 257, 258, 1000])
+def test_a_long_text_loses_nothing(length):
+    pieces = [f"{number} " for number in range(length)]
+    assert Reply.from_events(map(TextDelta, pieces)).text == "".join(pieces)
+
+
 def test_calls_are_told_apart_and_ordered_by_index():
     reply = Reply.from_events(
         [

@@ -71,7 +71,9 @@ def test_the_larger_of_two_costs_of_a_kind_wins(estimate):
 
 def test_a_cost_is_worked_out_from_the_price_per_million():
     price = Price(input_per_million=0.049, output_per_million=0.68)
-    assert price.estimate(Usage(input_tokens=2_000_000, output_tokens=500_000)) == pytest.approx(0.438)
+    assert price.estimate(Usage(input_tokens=2_000_000, output_tokens=500_000)) == pytest.approx(
+        0.438, rel=1e-9
+    )
 
 
 @pytest.mark.parametrize("usage", [Usage(), Usage(input_tokens=1), Usage(output_tokens=1)])

@@ -1,9 +1,10 @@
-"""What the tests of the chat completions decoder say payloads with."""
+"""What the tests of the decoders say payloads with."""
 
 import json
 
 from llama_vision.core.reply import Reply
 from llama_vision.dialects.chat_completions import ChatCompletionsDialect
+from llama_vision.dialects.workers_ai import WorkersAiDialect
 
 DONE = b"[DONE]"
 
@@ -46,3 +47,19 @@ def fragment(arguments=None, *, call_id=None, name=None, **fields):
     function = {key: value for key, value in (("name", name), ("arguments", arguments)) if value is not None}
     call = {"id": call_id, "function": function or None, **fields}
     return {key: value for key, value in call.items() if value is not None}
+
+
+def native_events_of(*payloads, max_tokens=None, headers=None):
+    """Decode payloads of Cloudflare's native dialect to the end."""
+    decoder = WorkersAiDialect().decoder("asked", headers or {}, max_tokens=max_tokens)
+    events = [event for payload in payloads for event in decoder.feed(encoded(payload))]
+    return events + decoder.close()
+
+
+def native_reply_to(*payloads, **asked):
+    return Reply.from_events(native_events_of(*payloads, **asked))
+
+
+def enveloped(result, **fields):
+    """Make the body of a native reply."""
+    return {"result": result, "success": True, "errors": [], "messages": [], **fields}

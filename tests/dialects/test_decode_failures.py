@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from llama_vision.core.errors import (
     ContextTooLongError,
+    InvalidRequestError,
     LlamaVisionError,
     MalformedReplyError,
     RateLimitError,
@@ -60,6 +61,10 @@ def test_one_sign_of_the_end_is_enough(payloads):
         ({"error": {"message": "a word", "code": "invalid_prompt"}}, ServerError, "500: a word"),
         ({"error": {"message": "out of range", "code": 5016}}, ServerError, "500: 5016: out of range"),
         ({"error": {"message": "a flag", "code": True}}, ServerError, "500: a flag"),
+        ({"error": {"message": "last status", "code": 599}}, ServerError, "599: last status"),
+        ({"error": {"message": "no status", "code": 600}}, ServerError, "500: 600: no status"),
+        ({"error": {"message": "first status", "code": 400}}, InvalidRequestError, "400: first status"),
+        ({"error": {"message": "no failure's", "code": 399}}, ServerError, "500: no failure's"),
         ({"error": "just words"}, ServerError, "500: just words"),
         ({"detail": "just words"}, ServerError, "500: just words"),
         (
@@ -69,9 +74,14 @@ def test_one_sign_of_the_end_is_enough(payloads):
         ),
         (
             {"success": False, "result": {}, "errors": [{"code": 5006, "message": "bad input"}], "messages": []},
-            ServerError,
-            "500: 5006: bad input",
+            InvalidRequestError,
+            "400: 5006: bad input",
         ),
+        ({"message": "slow down", "statusCode": "429", "path": "/v1"}, RateLimitError, "429: slow down"),
+        ({"message": "no status", "statusCode": "9" * 5000}, ServerError, "500: no status"),
+        ({"message": "no status", "statusCode": "4 9"}, ServerError, "500: no status"),
+        ({"object": "error", "message": "bad input", "code": 400}, InvalidRequestError, "400: bad input"),
+        ({"success": False, "errors": [{"code": 9999, "message": "new"}]}, ServerError, "500: 9999: new"),
         (
             {"success": False, "errors": []},
             ServerError,

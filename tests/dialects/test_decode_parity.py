@@ -30,7 +30,8 @@ ANSWERS = {
     "a refusal": ({"content": None, "refusal": "I won't."}, "content_filter", USAGE),
     "no reason": ({"content": "Hi"}, None, None),
     "a call and no reason": ({"tool_calls": CALLS[2:]}, None, None),
-    "nothing": ({"content": None}, "stop", USAGE),
+    "no words": ({"content": ""}, "stop", USAGE),
+    "nothing before the limit": ({"content": None}, "length", USAGE),
     "an unknown reason": ({"content": "Hi", "tool_calls": []}, "model_length", None),
 }
 

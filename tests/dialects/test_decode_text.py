@@ -2,6 +2,7 @@
 
 import pytest
 
+from llama_vision.core.errors import MalformedReplyError
 from llama_vision.core.events import Finished, Started, TextDelta, UsageReport
 from llama_vision.core.reply import Reply
 from llama_vision.core.usage import Usage
@@ -35,7 +36,6 @@ def test_a_stream_gives_its_words_as_they_come():
         ("Hi", "Hi"),
         (" Hi", " Hi"),
         ("", ""),
-        (None, ""),
         (42, "42"),
         ([{"type": "text", "text": "Hi"}, {"type": "text", "text": " there"}], "Hi there"),
         ([{"type": "text", "text": None}, {"type": "image"}, "Hi", None], "Hi"),
@@ -53,8 +53,23 @@ def test_content_in_any_form(payloads, content, text):
     assert reply_to(*payloads({"content": content})).text == text
 
 
-def test_missing_content_is_an_empty_text():
-    assert reply_to(whole({})) == Reply(finish_reason="stop", model="llama", id="chatcmpl-1")
+def test_a_stream_without_words_is_an_empty_text():
+    assert reply_to(chunk({"content": None}), chunk(finish_reason="stop"), DONE).text == ""
+
+
+@pytest.mark.parametrize("message", [{}, {"content": None}, {"content": None, "tool_calls": []}], ids=repr)
+@pytest.mark.parametrize("reason", ["stop", None])
+def test_a_whole_body_that_says_nothing_at_all_is_no_reply(message, reason):
+    # Cloudflare's /ai/v1 answers so to a picture it did not look at.
+    with pytest.raises(MalformedReplyError, match="neither text nor tool calls"):
+        reply_to(whole(message, finish_reason=reason))
+
+
+@pytest.mark.parametrize("reason", ["length", "content_filter"])
+def test_a_reason_to_say_nothing_makes_it_a_reply(reason):
+    assert reply_to(whole({}, finish_reason=reason)) == Reply(
+        finish_reason=reason, model="llama", id="chatcmpl-1"
+    )
 
 
 @pytest.mark.parametrize("message", [{"refusal": "I won't."}, {"content": None, "refusal": "I won't."}])
@@ -73,6 +88,7 @@ def test_without_a_model_and_an_id_the_asked_one_stands():
         ({}, None),
         ({"x-request-id": "req-1", "cf-ray": "ray-1"}, "req-1"),
         ({"x-inference-id": "inf-1"}, "inf-1"),
+        ({"cf-aig-log-id": "log-1", "cf-ray": "ray-1"}, "log-1"),
         ({"cf-ray": "ray-1"}, "ray-1"),
     ],
 )

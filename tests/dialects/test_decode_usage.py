@@ -30,7 +30,9 @@ def reports(*payloads):
         ({"estimated_cost": 0.0000268}, Usage(cost_usd=0.0000268)),
         ({"cost": 0.002}, Usage(cost_usd=0.002)),
         ({"cost": 0, "estimated_cost": 0.3}, Usage(cost_usd=0)),
-        ({"prompt_tokens": 5, "neurons": 1.5}, Usage(5)),
+        ({"prompt_tokens": 5, "neurons": 1000}, Usage(5, cost_usd=0.011, cost_is_estimate=True)),
+        ({"prompt_tokens": 5, "neurons": 0}, Usage(5, cost_usd=0, cost_is_estimate=True)),
+        ({"cost": 0.002, "neurons": 1000}, Usage(cost_usd=0.002)),
     ],
     ids=repr,
 )
@@ -99,9 +101,65 @@ def test_zeros_on_a_second_finish_chunk_do_not_undo_the_first():
 
 @pytest.mark.parametrize(
     "payload",
-    [{"meta": {"usage": {"credits_used": 2480, "usd_spent": 0.00124}}}, {"choices": []}, {}],
+    [{"meta": {}}, {"meta": {"usage": {"credits_used": 2480}}}, {"choices": []}, {}],
     ids=repr,
 )
 def test_a_chunk_of_the_providers_own_is_passed_over(payload):
     reply = reply_to(chunk({"content": "Hi"}), payload, chunk(finish_reason="stop"), payload, DONE)
     assert (reply.text, reply.usage, reply.finish_reason) == ("Hi", Usage(), "stop")
+
+
+META = {"meta": {"usage": {"credits_used": 2480, "usd_spent": 0.00124}}}
+
+
+@pytest.mark.parametrize(
+    "payloads",
+    [
+        [chunk({"content": "Hi"}), chunk(finish_reason="stop"), META, DONE],
+        [META, chunk({"content": "Hi"}), DONE],
+        [whole({"content": "Hi"}, **META)],
+    ],
+    ids=["last", "first", "whole"],
+)
+def test_the_cost_may_come_in_a_report_of_its_own(payloads):
+    # AI/ML API, https://docs.aimlapi.com/capabilities/request-tracing-and-cost
+    assert reply_to(*payloads).usage == Usage(cost_usd=0.00124)
+
+
+def test_a_cost_that_comes_after_the_counts_joins_them():
+    counted = chunk(finish_reason="stop", usage={"prompt_tokens": 5, "completion_tokens": 2})
+    assert reports(chunk({"content": "Hi"}), counted, META, DONE) == [
+        Usage(5, 2),
+        Usage(5, 2, cost_usd=0.00124),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("headers", "cost"),
+    [
+        ({"x-cost-cents": "0.0268"}, 0.000268),
+        ({"x-aimlapi-usd-spent": "0.00124"}, 0.00124),
+        ({"x-cost-cents": "0"}, 0),
+        ({"x-cost-cents": "free"}, None),
+        ({"x-cost-cents": ""}, None),
+        ({"x-cost-cents": "nan"}, None),
+        ({"x-cost-cents": "free", "x-aimlapi-usd-spent": "0.00124"}, 0.00124),
+        ({"x-cost": "1"}, None),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("payloads", [[whole({"content": "Hi"})], [chunk({"content": "Hi"}), DONE]])
+def test_the_cost_may_stand_in_the_headers(payloads, headers, cost):
+    usage = reply_to(*payloads, headers=headers).usage
+    assert usage.cost_usd == pytest.approx(cost)
+    assert not usage.cost_is_estimate
+
+
+def test_a_cost_that_is_told_beats_one_worked_out_from_neurons():
+    body = whole({"content": "Hi"}, usage={"neurons": 10_000})
+    assert reply_to(body, headers={"x-cost-cents": "0.1"}).usage == Usage(cost_usd=0.001)
+
+
+def test_groq_tells_the_counts_of_a_stream_in_a_place_of_its_own():
+    last = chunk(finish_reason="stop", x_groq={"id": "req_1", "usage": {"prompt_tokens": 5}})
+    assert reports(chunk({"content": "Hi"}, x_groq={"id": "req_1"}), last, DONE) == [Usage(5)]

@@ -22,9 +22,15 @@ def test_a_plain_request_says_no_more_than_needed():
     assert body() == {"model": "m", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1024}
 
 
-@pytest.mark.parametrize("path", ["/chat/completions", "/v2/chat"])
-def test_a_call_goes_to_the_dialects_path_without_further_headers(path):
-    call = ChatCompletionsDialect(path=path).encode(ChatRequest("m", HELLO), stream=False)
+@pytest.mark.parametrize(
+    ("dialect", "path"),
+    [
+        (ChatCompletionsDialect(), "/chat/completions"),
+        (ChatCompletionsDialect(path="/v2/chat"), "/v2/chat"),
+    ],
+)
+def test_a_call_goes_to_the_dialects_path_without_further_headers(dialect, path):
+    call = dialect.encode(ChatRequest("m", HELLO), stream=False)
     assert (call.path, dict(call.headers)) == (path, {})
 
 
@@ -128,6 +134,10 @@ def test_a_response_format_is_sent_in_its_form(wanted, sent):
 def test_a_stream_asks_for_usage_where_it_is_wanted_and_known(known, wanted, sent):
     dialect = ChatCompletionsDialect(stream_options=known)
     assert body(stream=True, dialect=dialect, stream_usage=wanted) == body() | {"stream": True} | sent
+
+
+def test_usage_is_asked_for_unless_something_speaks_against_it():
+    assert body(stream=True)["stream_options"] == {"include_usage": True}
 
 
 def test_letters_are_sent_as_they_are_and_without_white_space():

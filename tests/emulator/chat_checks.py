@@ -1,29 +1,37 @@
-"""What a strict chat completions endpoint refuses, after DeepInfra's `OpenAIChatCompletionsIn` and its guides."""
+"""What a strict chat completions endpoint refuses; each provider has rules of its own."""
 
-import base64
-import binascii
-import io
 import json
-import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-import PIL.Image
+from tests.emulator.image_checks import WrongImageError, read_data_url
 
-_MOST_IMAGE_BYTES = 20_000_000
-_FORMATS = {"image/jpeg": "JPEG", "image/jpg": "JPEG", "image/png": "PNG", "image/webp": "WEBP"}
-_ROLES = ("system", "user", "assistant", "tool")
-_RANGES: dict[str, tuple[float, float]] = {
-    "temperature": (0, 2),
-    "top_p": (1e-9, 1),
-    "min_p": (0, 1),
-    "top_k": (0, 999),
-    "max_tokens": (0, 1_000_000),
-    "n": (1, 4),
-    "frequency_penalty": (-2, 2),
-    "presence_penalty": (-2, 2),
-    "repetition_penalty": (0.01, 5),
-    "seed": (-(2**63), 2**64 - 1),
-}
+
+@dataclass(frozen=True)
+class Rules:
+    """What one endpoint documents.
+
+    Attributes:
+        ranges: The least and the most, both included, of parameters that are numbers.
+        image_types: Pillow's names of the media types that are taken.
+        roles: Of messages.
+        needs_model: Whether the model has to be named.
+        tools: Whether tools can be offered, called and answered.
+        parameters: All there are; None where unknown ones are passed over.
+        most_image_bytes: Of one file.
+        most_stops: How many texts can end a reply.
+
+    """
+
+    ranges: Mapping[str, tuple[float, float]]
+    image_types: Mapping[str, str]
+    roles: tuple[str, ...] = ("system", "user", "assistant", "tool")
+    needs_model: bool = True
+    tools: bool = True
+    parameters: frozenset[str] | None = None
+    most_image_bytes: int = 20_000_000
+    most_stops: int = 16
 
 
 class WrongRequestError(Exception):
@@ -37,7 +45,7 @@ class WrongRequestError(Exception):
         self.kind = kind
 
 
-def check_body(body: Any) -> None:
+def check_body(body: Any, rules: Rules) -> None:
     """Find the first thing that is wrong.
 
     Raises:
@@ -46,30 +54,45 @@ def check_body(body: Any) -> None:
     """
     if not isinstance(body, dict):
         raise WrongRequestError(422, "value is not a valid dict", kind="type_error.dict")
-    for name in ("model", "messages"):
+    for name in ("model", "messages") if rules.needs_model else ("messages",):
         if name not in body:
             raise WrongRequestError(422, "field required", name, kind="value_error.missing")
     if not isinstance(body["messages"], list) or not body["messages"]:
         raise WrongRequestError(422, "ensure this value has at least 1 items", "messages")
-    for name, (low, high) in _RANGES.items():
-        value = body.get(name)
-        if value is not None and not (isinstance(value, int | float) and low <= value <= high):
-            raise WrongRequestError(422, f"ensure this value is from {low:g} to {high:g}", name)
+    for name in body:
+        if rules.parameters is not None and name not in rules.parameters:
+            raise WrongRequestError(422, "Unrecognized key in object", name)
+    _check_numbers(body, rules)
     called: set[str] = set()
     for position, message in enumerate(body["messages"]):
-        _check_message(message, position, called)
+        _check_message(message, rules, position, called)
     _check_tools(body)
     _check_response_format(body.get("response_format"))
 
 
-def _check_message(message: Any, position: int, called: set[str]) -> None:
+def _check_numbers(body: dict[str, Any], rules: Rules) -> None:
+    for name, (low, high) in rules.ranges.items():
+        value = body.get(name)
+        if value is not None and not (isinstance(value, int | float) and low <= value <= high):
+            raise WrongRequestError(422, f"ensure this value is from {low:g} to {high:g}", name)
+    stops = body.get("stop") or ()
+    if not isinstance(stops, str) and len(stops) > rules.most_stops:
+        raise WrongRequestError(422, f"ensure this value has at most {rules.most_stops} items", "stop")
+    options = body.get("stream_options")
+    if options is not None and "include_usage" not in options:
+        raise WrongRequestError(422, "field required", "stream_options", "include_usage")
+
+
+def _check_message(message: Any, rules: Rules, position: int, called: set[str]) -> None:
     place = ("messages", position)
     role = message.get("role") if isinstance(message, dict) else None
-    if role not in _ROLES:
-        raise WrongRequestError(422, f"role has to be one of {', '.join(_ROLES)}", *place, "role")
+    if role not in rules.roles:
+        raise WrongRequestError(422, f"role has to be one of {', '.join(rules.roles)}", *place, "role")
     content = message.get("content")
     calls = message.get("tool_calls")
-    _check_content(content, role, *place, "content")
+    _check_content(content, role, rules, *place, "content")
+    if calls is not None and not rules.tools:
+        raise WrongRequestError(422, "Unrecognized key in object", *place, "tool_calls")
     if calls is not None and (role != "assistant" or not calls):
         raise WrongRequestError(
             422, "tool_calls belong to an assistant, and are not empty", *place, "tool_calls"
@@ -86,10 +109,10 @@ def _check_message(message: Any, position: int, called: set[str]) -> None:
             raise WrongRequestError(400, f"messages[{position}] answers a tool call that nobody made")
 
 
-def _check_content(content: Any, role: str, *place: str | int) -> None:
+def _check_content(content: Any, role: str, rules: Rules, *place: str | int) -> None:
     if isinstance(content, list):
         for block in content:
-            _check_block(block, role, *place)
+            _check_block(block, role, rules, *place)
     elif content is not None and not isinstance(content, str):
         raise WrongRequestError(422, "str type expected", *place, kind="type_error.str")
 
@@ -108,7 +131,7 @@ def _check_call(call: Any, *place: str | int) -> None:
         ) from None
 
 
-def _check_block(block: Any, role: str, *place: str | int) -> None:
+def _check_block(block: Any, role: str, rules: Rules, *place: str | int) -> None:
     kind = block.get("type") if isinstance(block, dict) else None
     if kind == "text" and isinstance(block.get("text"), str):
         return
@@ -119,29 +142,14 @@ def _check_block(block: Any, role: str, *place: str | int) -> None:
         )
     if role != "user":
         raise WrongRequestError(400, "Images are only allowed in user messages")
-    _check_image_url(image["url"])
-
-
-def _check_image_url(url: str) -> None:
-    if url.startswith(("http://", "https://")):
+    if image["url"].startswith(("http://", "https://")):
         return  # the real one would fetch it
-    head, _, data = url.partition(",")
-    media_type = head.removeprefix("data:").removesuffix(";base64")
-    if not head.startswith("data:") or not head.endswith(";base64"):
-        raise WrongRequestError(400, "An image is an http(s) address or a base64 data URL")
-    if media_type not in _FORMATS:
-        raise WrongRequestError(400, f"Unsupported image type {media_type}: use jpg, png or webp")
     try:
-        content = base64.b64decode(data, validate=True)
-        with warnings.catch_warnings(), PIL.Image.open(io.BytesIO(content)) as image:
-            image.load()
-            actual = image.format
-    except (binascii.Error, OSError, ValueError, SyntaxError) as error:
-        raise WrongRequestError(400, f"Invalid image data: {type(error).__name__}") from None
-    if actual != _FORMATS[media_type]:
-        raise WrongRequestError(400, f"The image is {actual} and not {media_type}")
-    if len(content) > _MOST_IMAGE_BYTES:
-        raise WrongRequestError(400, "The image has more than 20 MB")
+        content = read_data_url(image["url"], rules.image_types)
+    except WrongImageError as wrong:
+        raise WrongRequestError(400, str(wrong)) from None
+    if len(content) > rules.most_image_bytes:
+        raise WrongRequestError(400, f"The image has more than {rules.most_image_bytes} bytes")
 
 
 def _check_tools(body: dict[str, Any]) -> None:

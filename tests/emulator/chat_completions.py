@@ -68,17 +68,18 @@ def chunks(whole: dict[str, Any], *, include_usage: bool = True) -> Iterator[dic
     head = {name: value for name, value in whole.items() if name not in ("object", "choices", "usage")}
     head["object"] = "chat.completion.chunk"
     choice = whole["choices"][0]
-    for delta in _deltas(choice["message"]):
+    for delta in deltas(choice["message"]):
         piece = {"index": 0, "delta": {"role": "assistant", **delta}, "finish_reason": None}
         yield {**head, "choices": [piece]}
     last = {**head, "choices": [{"index": 0, "delta": {}, "finish_reason": choice["finish_reason"]}]}
     yield {**last, "usage": whole["usage"]} if include_usage and whole.get("usage") else last
 
 
-def _deltas(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def deltas(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Cut a message into what its chunks add."""
     for piece in pieces(message.get("content") or ""):
         yield {"content": piece}
-    for index, call in enumerate(message.get("tool_calls", ())):
+    for index, call in enumerate(message.get("tool_calls") or ()):
         function = call["function"]
         yield {
             "tool_calls": [{**call, "index": index, "function": {"name": function["name"], "arguments": ""}}]
@@ -87,6 +88,12 @@ def _deltas(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
         for start in range(0, len(arguments), _ARGUMENTS_PIECE):
             fragment = {"arguments": arguments[start : start + _ARGUMENTS_PIECE]}
             yield {"tool_calls": [{"index": index, "function": fragment}]}
+
+
+def without_cost(usage: dict[str, Any]) -> tuple[dict[str, Any], float | None]:
+    """Take DeepInfra's cost in US dollars out of the counts; other providers tell it elsewhere."""
+    rest = {name: value for name, value in usage.items() if name != "estimated_cost"}
+    return rest, usage.get("estimated_cost")
 
 
 def pieces(text: str) -> list[str]:

@@ -49,7 +49,10 @@ def _text(body: dict[str, Any], words: str) -> str:
     if last["role"] == "tool":
         return f"The tool said: {last['content']}"
     images = sum(block["type"] == "image_url" for block in _blocks(last))
-    return f"I see {images} image(s)." if images else GREETING
+    if images:
+        return f"I see {images} image(s)."
+    count = re.search(r"\bcount to (\d+)", words, re.IGNORECASE)
+    return " ".join(str(number + 1) for number in range(int(count[1]))) if count else GREETING
 
 
 def _tool_to_call(body: dict[str, Any], words: str) -> dict[str, Any] | None:
@@ -80,7 +83,7 @@ def _cut(text: str, body: dict[str, Any]) -> tuple[str, str]:
     for stop in [stops] if isinstance(stops, str) else stops:
         text = text.partition(stop)[0]
     tokens = pieces(text)
-    most = body.get("max_tokens") or len(tokens)
+    most = body.get("max_tokens") or body.get("max_completion_tokens") or len(tokens)
     return "".join(tokens[:most]), "stop" if len(tokens) <= most else "length"
 
 

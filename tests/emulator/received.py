@@ -42,7 +42,7 @@ class Received:
         """All addresses and data URLs of pictures, in order."""
         return [
             block["image_url"]["url"]
-            for message in self.body["messages"]
+            for message in self.body.get("messages", ())
             if isinstance(message.get("content"), list)
             for block in message["content"]
             if block.get("type") == "image_url"
@@ -50,5 +50,9 @@ class Received:
 
     @property
     def images(self) -> list[bytes]:
-        """The files of all pictures that were sent as data URLs."""
-        return [base64.b64decode(url.partition(",")[2]) for url in self.image_urls if url.startswith("data:")]
+        """The files of all pictures that were sent with the request, in order."""
+        beside = self.body.get("image")  # Cloudflare's: the bytes as numbers, or a data URL
+        if isinstance(beside, list):
+            return [bytes(beside)]
+        urls = [beside] if beside else self.image_urls
+        return [base64.b64decode(url.partition(",")[2]) for url in urls if url.startswith("data:")]

@@ -6,18 +6,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol, Self, TypeAlias
+from dataclasses import replace
+from typing import Any, Self, TypeAlias
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
 from tests.emulator import playback
 from tests.emulator.answers import Answer
 from tests.emulator.deepinfra import DeepInfra
+from tests.emulator.dialect import Dialect
 from tests.emulator.playback import Playback
 from tests.emulator.received import Received
 
@@ -27,48 +29,36 @@ Plan: TypeAlias = Answer | dict[str, Any] | Callable[[Received], Answer | dict[s
 API_KEY = "emulator-key-2f9c81d4"
 
 
-class Dialect(Protocol):
-    """A provider's documented ways; each provider has a file."""
-
-    base_path: str
-    call_path: str
-
-    def refuse(self, received: Received, api_key: str | None) -> Answer | None:
-        """Check a request as strictly as the documentation allows; None where nothing is wrong."""
-
-    def reply(self, received: Received) -> dict[str, Any]:
-        """Say something of its own to a request."""
-
-    def encode(self, reply: dict[str, Any], received: Received) -> Answer:
-        """Put a reply on the wire, whole or streamed, as the request asks."""
-
-
 class Emulator:
     """A provider on this machine.
 
     Attributes:
         base_url: What the provider's `base_url` is replaced with.
+        dialect: How the provider speaks; another one after each reset.
         api_key: The only key that is let in; None lets everyone in.
         requests: What arrived since the last reset, refused or not.
         disconnects: How many answers were left by the client before their end.
 
     """
 
-    def __init__(self, dialect: Dialect | None = None, port: int = 0) -> None:
-        self._dialect = dialect or DeepInfra()
+    def __init__(self, dialect: Callable[[], Dialect] = DeepInfra, port: int = 0) -> None:
+        self._new_dialect = dialect
         # asyncio sends small pieces at once only where the protocol is named; otherwise each answer takes 40 ms.
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._socket.bind(("127.0.0.1", port))
         self.port: int = self._socket.getsockname()[1]
-        self.base_url = f"http://127.0.0.1:{self.port}{self._dialect.base_path}"
         self._loop: asyncio.AbstractEventLoop | None = None
         self._running: set[asyncio.Task[Any]] = set()
         self._change = threading.Condition()
         self._forget()
-        path = self._dialect.base_path + self._dialect.call_path
+        base_path = self.dialect.base_path
+        self.base_url = f"http://127.0.0.1:{self.port}{base_path}"
         app = Starlette(
-            routes=[Route(path, self._answer, methods=["POST"])], exception_handlers={HTTPException: _detail}
+            routes=[
+                Route(base_path + path, self._answer, methods=["POST"]) for path in self.dialect.call_paths
+            ],
+            exception_handlers={HTTPException: self._lost},
         )
         self._server = uvicorn.Server(
             uvicorn.Config(
@@ -104,6 +94,13 @@ class Emulator:
         """Say what all requests get that no script is left for."""
         self._always = plan
 
+    def refusal(
+        self, status: int, message: str = "", *, code: int | None = None, retry_after: float | str = ""
+    ) -> Answer:
+        """Make an error as this provider writes errors; a code is Cloudflare's."""
+        answer = self.dialect.error(status, message, code)
+        return _with_headers(answer, {"retry-after": str(retry_after)} if retry_after != "" else {})
+
     def reset(self) -> None:
         """Forget requests and scripts, and drop the connections of answers that are still on their way."""
         if self._loop is not None and self._thread.is_alive():
@@ -133,11 +130,12 @@ class Emulator:
             return self._change.wait_for(lambda: len(self.requests) >= count, timeout)
 
     def _forget(self) -> None:
+        self.dialect: Any = self._new_dialect()  # Any, so that a test can set what only one provider has
         self.api_key: str | None = API_KEY
         self.requests: list[Received] = []
         self.disconnects = 0
         self._script: deque[Plan] = deque()
-        self._always: Plan = self._dialect.reply
+        self._always: Plan = self.dialect.reply
 
     def _serve(self) -> None:
         with asyncio.Runner() as runner:
@@ -167,20 +165,27 @@ class Emulator:
         )
 
     def _next_answer(self, received: Received) -> Answer:
-        if wrong := self._dialect.refuse(received, self.api_key):
-            return wrong
+        answer = self.dialect.refuse(received, self.api_key) or self._planned(received)
+        return _with_headers(answer, self.dialect.headers(received))
+
+    def _planned(self, received: Received) -> Answer:
         plan = self._script.popleft() if self._script else self._always
         if callable(plan):
             plan = plan(received)
-        return plan if isinstance(plan, Answer) else self._dialect.encode(plan, received)
+        return plan if isinstance(plan, Answer) else self.dialect.encode(plan, received)
 
     def _note_disconnect(self) -> None:
         with self._change:
             self.disconnects += 1
             self._change.notify_all()
 
+    def _lost(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        answer: Answer = self.dialect.lost(error.status_code, request.url.path)
+        (body,) = answer.steps
+        return Response(body, error.status_code, {**answer.headers, **(error.headers or {})})
 
-def _detail(request: Request, error: Exception) -> JSONResponse:
-    """Say it as FastAPI does, which DeepInfra runs on."""
-    assert isinstance(error, HTTPException)
-    return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
+
+def _with_headers(answer: Answer, headers: dict[str, str]) -> Answer:
+    """Add headers to those that an answer has already."""
+    return replace(answer, headers={**headers, **answer.headers})

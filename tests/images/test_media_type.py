@@ -22,6 +22,7 @@ def test_a_real_file_is_known(media_type):
         (b"GIF89a", "image/gif"),
         (b"MM\x00*\x00", "image/tiff"),
         (b"\x00\x00\x00\x18ftypheic", "image/heic"),
+        (b"\x00\x00\x00\x18ftypheix", "image/heic"),
         (b"\x00\x00\x00\x18ftypmif1", "image/heic"),
         (b"\x00\x00\x00\x18ftypavis", "image/avif"),
     ],

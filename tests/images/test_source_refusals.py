@@ -91,6 +91,11 @@ def test_an_empty_data_url(url):
     assert "it is empty" in refusal(image_from_url, url)
 
 
+@pytest.mark.parametrize("head", ["data:,", "data:;base64,"])
+def test_a_data_url_that_no_bytes_can_hold(head):
+    assert refusal(image_from_url, head + "\ud83e")
+
+
 def test_a_label_does_not_make_a_picture():
     assert "it begins with b'hello'" in refusal(image_from_url, "data:image/png,hello")
 
@@ -111,6 +116,13 @@ def test_a_closed_file():
     file = io.BytesIO(b"\x89PNG\r\n\x1a\n")
     file.close()
     assert "The open file can't be read: I/O operation on closed file" in refusal(image_from_any, file)
+
+
+class Figure:
+    """Something with `save` that is no PIL image."""
+
+    def save(self, path):
+        raise AssertionError(path)
 
 
 class Reader:
@@ -141,7 +153,7 @@ def test_a_reader_that_gives_no_picture(content, culprit):
     assert culprit in refusal(image_from_any, Reader(content))
 
 
-@pytest.mark.parametrize("value", [None, 7, 1.5, [b"x"], {"url": "https://example.com"}, object()])
+@pytest.mark.parametrize("value", [None, 7, 1.5, [b"x"], {"url": "https://example.com"}, object(), Figure()])
 def test_another_type_is_named(value):
     text = refusal(image_from_any, value)
     assert text.startswith(f"A {type(value).__name__} is not a picture. Give a path, bytes")

@@ -207,11 +207,23 @@ def test_tools_are_called_and_the_history_is_not_touched(emulator):
     assert history == before
     body = emulator.requests[0].body
     assert body["tool_choice"] == "required"
-    assert body["parallel_tool_calls"] is False
+    assert "parallel_tool_calls" not in body  # which DeepInfra does not document
     assert [entry["function"]["name"] for entry in body["tools"]] == ["get_weather", "get_time"]
     (selection,) = model.get_tool_calls_from_response(response)
     assert selection.tool_name == "get_weather"
     assert response.message.additional_kwargs["tool_calls"][0]["id"] == selection.tool_id
+
+
+@pytest.mark.parametrize(("allowed", "sent"), [(False, False), (True, None)])
+def test_one_call_at_a_time_is_asked_for_where_that_can_be_said(emulator, allowed, sent):
+    model = LlamaVision(
+        provider="openai-compatible",
+        model=DEEPINFRA.models[0].id,
+        api_base=emulator.base_url,
+        api_key=emulator.api_key,
+    )
+    model.chat_with_tools(TOOLS, "The weather in Paris?", allow_parallel_tool_calls=allowed)
+    assert emulator.requests[0].body.get("parallel_tool_calls") is sent
 
 
 def test_parallel_calls_all_arrive_or_only_the_first_is_kept(emulator):

@@ -22,6 +22,7 @@ from llama_vision.backends.local.worker import worker_for
 from llama_vision.core.errors import ImageError, LocalModelError, UnsupportedInputError
 from llama_vision.core.events import Finished, Started, TextDelta, UsageReport
 from llama_vision.core.messages import Image, ToolCall, ToolResult
+from llama_vision.demo import PICTURES
 from llama_vision.providers import find_provider
 from tests.drawing import COLORS, SHAPES, one_shape, scene, sign
 
@@ -198,7 +199,7 @@ def test_many_threads_and_loops_share_one_model(backend):
 REFUSED = {
     "a URL": (ask("What?", Image(url="https://example.com/a.png")), UnsupportedInputError, "Download it"),
     "a cut picture": (
-        ask("What?", Image(b"\x89PNG\r\n\x1a\n" + b"\0" * 40, "image/png")),
+        ask("What?", Image(PICTURES["circle"].read_bytes()[:200], "image/png")),
         ImageError,
         r"Image 1 \(image/png\)",
     ),

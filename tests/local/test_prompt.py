@@ -5,10 +5,12 @@ import re
 
 import pytest
 
-from llama_vision.backends.local.prompt import Control, render
+from llama_vision.backends.local.prompt import IMAGE_TOKEN, Control, render
 from llama_vision.core.errors import UnsupportedInputError
 from llama_vision.core.messages import Image, Message, Text, ToolCall, ToolResult
 from llama_vision.core.request import ChatRequest, Tool
+from llama_vision.providers.local import LOCAL
+from llama_vision.providers.shaping import shaped
 
 PNG = Image(data=b"\x89PNG", media_type="image/png")
 WEATHER = Tool("weather", "Tells it.", {"type": "object", "properties": {"city": {"type": "string"}}})
@@ -65,11 +67,12 @@ def result(*parts, call_id="a"):
 def written(piece):
     if isinstance(piece, Control):
         return piece.token
-    return "<|image|>" if isinstance(piece, Image) else piece
+    return IMAGE_TOKEN.token if isinstance(piece, Image) else piece
 
 
 def prompt(*messages, **fields):
-    return "".join(map(written, render(ChatRequest("m", messages, **fields))))
+    """Write a prompt as the local backend does: put into the model's order, then rendered."""
+    return "".join(map(written, render(shaped(LOCAL, ChatRequest("m", messages, **fields)))))
 
 
 CONVERSATIONS = {
@@ -100,8 +103,12 @@ CONVERSATIONS = {
     "image": ([user("What is this?", PNG)], [turn("user", "<|image|>What is this?")]),
     "image alone": ([user(PNG)], [turn("user", "<|image|>")]),
     "images": (
-        [user(PNG, "a", PNG, "b")],
+        [user("a", PNG, "b", PNG)],
         [turn("user", "<|image|><|image|>a\nb")],
+    ),
+    "images with words after each": (
+        [user(PNG, "a", PNG, "b", "c")],
+        [turn("user", "<|image|>a<|image|>b\nc")],
     ),
     "image and name": ([user(PNG, "Hi", name="Ana")], [turn("user", "<|image|>Ana: Hi")]),
     "image and system": (
@@ -171,9 +178,10 @@ TOOL_CONVERSATIONS = {
     ),
     "image and system": (
         [system("Be brief."), user("Hi", PNG)],
-        [turn("user", "<|image|>Be brief.\n\n" + GUIDANCE + "Hi")],
+        [turn("user", "<|image|>" + GUIDANCE + "Be brief.\n\nHi")],
     ),
     "image": ([user("Hi", PNG)], [turn("user", "<|image|>" + GUIDANCE + "Hi")]),
+    "image alone": ([user(PNG)], [turn("user", "<|image|>" + GUIDANCE)]),
 }
 
 
@@ -264,3 +272,11 @@ def test_a_part_in_the_wrong_role_is_refused(before, message, culprit):
 def test_what_belongs_into_a_user_turn_is_not_dropped_where_there_is_none(messages, tools):
     with pytest.raises(UnsupportedInputError, match="needs a user message"):
         prompt(*messages, tools=tuple(tools))
+
+
+def test_a_system_turn_beside_a_picture_is_rendered_where_nobody_folded_it():
+    pieces = render(ChatRequest("m", (system("Be brief."), user(PNG))))
+    assert (
+        "".join(map(written, pieces))
+        == BEGIN + turn("system", "Be brief.") + turn("user", "<|image|>") + ANSWER
+    )

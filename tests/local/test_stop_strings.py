@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama_vision.backends.local.stop_strings import StopStrings
+from llama_vision.backends.stop_strings import StopStrings
 
 
 def stopped(strings, *pieces):

@@ -1,19 +1,21 @@
 """The records of the providers, and how one is found."""
 
-from dataclasses import fields
+from dataclasses import replace
 
 import pytest
 
 from llama_vision.core.errors import ConfigurationError, UnknownProviderError
+from llama_vision.core.messages import Message, Text
 from llama_vision.core.models import ModelInfo
-from llama_vision.core.request import Sampling
-from llama_vision.providers import PROVIDERS, Provider, Range, find_provider
+from llama_vision.core.options import OPTIONS
+from llama_vision.core.request import ChatRequest
+from llama_vision.providers import ANY, PROVIDERS, Provider, Range, find_provider
 
 every_record = pytest.mark.parametrize("record", PROVIDERS.values(), ids=PROVIDERS.keys())
 MINE = Provider("mine", "My own", None, models=(ModelInfo("ours", "theirs/ours"),))
 
 
-@pytest.mark.parametrize("name", ["local", "deepinfra", "openai-compatible"])
+@pytest.mark.parametrize("name", list(PROVIDERS))
 def test_a_provider_is_found_by_its_name(name):
     assert find_provider(name).name == name
 
@@ -36,8 +38,10 @@ def test_a_model_is_found_by_our_name_and_by_theirs(name):
     assert MINE.model_info(name) is MINE.models[0]
 
 
-def test_an_unknown_model_is_passed_on():
-    assert MINE.model_info("theirs/next") == ModelInfo("theirs/next", "theirs/next")
+def test_an_unknown_model_is_passed_on_as_a_llama_that_takes_tools():
+    assert MINE.model_info("theirs/next") == ModelInfo(
+        "theirs/next", "theirs/next", context_window=131_072, max_output_tokens=None, tools=True, price=None
+    )
 
 
 @every_record
@@ -51,8 +55,9 @@ def test_a_record_is_complete(record):
 
 
 @every_record
-def test_an_address_is_https_without_a_slash_at_the_end(record):
-    assert record.base_url is None or (record.base_url.startswith("https://") and record.base_url[-1] != "/")
+def test_an_address_is_on_this_machine_or_https_and_without_a_slash_at_the_end(record):
+    assert record.base_url is None or record.base_url.startswith(("https://", "http://localhost:"))
+    assert record.base_url is None or not record.base_url.endswith("/")
 
 
 @every_record
@@ -62,9 +67,36 @@ def test_models_are_told_apart_by_their_names(record):
 
 
 @every_record
-def test_limits_are_those_of_sampling_and_allow_something(record):
-    assert set(record.limits) <= {field.name for field in fields(Sampling)}
-    assert all(limits.low < limits.high for limits in record.limits.values())
+def test_parameters_have_the_names_of_our_options_and_allow_something(record):
+    parameters = record.parameters or {}
+    assert set(parameters) <= OPTIONS
+    assert all(limits.low < limits.high for limits in parameters.values())
+
+
+@every_record
+def test_the_length_of_a_reply_can_always_be_limited(record):
+    assert record.takes("max_tokens")
+
+
+@every_record
+def test_a_provider_either_takes_stop_texts_or_has_them_watched_for_here(record):
+    assert record.takes("stop") is not record.stops_here
+
+
+@every_record
+def test_an_account_is_asked_for_where_addresses_contain_one(record):
+    paths = [record.licence.path] if record.licence else []
+    if record.dialect is not None:
+        request = ChatRequest("model", (Message("user", (Text("Hi"),)),))
+        paths.append(record.dialect.encode(request, stream=False).path)
+    assert any("{account}" in path for path in paths) is bool(record.account_env)
+    assert all(variable.isupper() for variable in record.account_env)
+
+
+def test_what_is_not_listed_is_not_taken_unless_there_is_no_list():
+    listed = replace(MINE, parameters={"seed": ANY})
+    assert [listed.takes(name) for name in ("seed", "top_k")] == [True, False]
+    assert MINE.takes("seed")
 
 
 @every_record
@@ -76,6 +108,8 @@ def test_every_provider_takes_png_and_jpeg(record):
     ("limits", "inside", "outside", "shown"),
     [
         (Range(0, 2), [0, 1, 2], [-0.001, 2.001], "from 0 to 2"),
+        (Range(1, 9_999_999_999), [1], [0, 10_000_000_000], "from 1 to 9999999999"),
+        (ANY, [-1e300, 0, float("inf")], [float("nan")], "from -inf to inf"),
         (Range(0, 1, low_excluded=True), [0.001, 1], [0, -1, 1.001], "above 0 to 1"),
         (Range(0.01, 5), [0.01, 5], [0, 5.1, float("nan"), float("inf")], "from 0.01 to 5"),
     ],

@@ -6,7 +6,7 @@ from llama_vision.core.errors import ConfigurationError, UnsupportedInputError
 from llama_vision.core.messages import Image, Message, Text, ToolResult
 from llama_vision.core.models import ModelInfo
 from llama_vision.core.request import ChatRequest, Sampling, Tool, ToolChoice
-from llama_vision.providers import PROVIDERS, ImageRules, Provider, Range
+from llama_vision.providers import ANY, PROVIDERS, ImageRules, Provider, Range
 from llama_vision.providers.checks import check_request
 
 HOST = Provider(
@@ -14,13 +14,25 @@ HOST = Provider(
     "My Host",
     None,
     models=(
-        ModelInfo("small", "host/small", max_output_tokens=100, tools=False),
+        ModelInfo(
+            "small",
+            "host/small",
+            max_output_tokens=100,
+            tools=False,
+        ),
         ModelInfo("big", "host/big"),
     ),
     image_rules=ImageRules(
         media_types=frozenset({"image/png", "image/jpeg"}), urls=False, max_bytes=2_000_000
     ),
-    limits={"temperature": Range(0, 2), "top_p": Range(0, 1, low_excluded=True)},
+    parameters={
+        "max_tokens": ANY,
+        "tools": ANY,
+        "tool_choice": ANY,
+        "seed": ANY,
+        "temperature": Range(0, 2),
+        "top_p": Range(0, 1, low_excluded=True),
+    },
 )
 HELLO = (Message("user", (Text("Hello"),)),)
 PNG = Image(data=b"x", media_type="image/png")
@@ -48,6 +60,13 @@ def test_a_plain_request_passes():
 
 def test_a_request_without_messages_is_refused():
     assert "no messages to send" in refusal(ConfigurationError, messages=())
+
+
+@pytest.mark.parametrize("model", ["", " "])
+def test_a_request_without_a_model_is_refused(model):
+    # AIGateway would choose one, and bill it.
+    with pytest.raises(ConfigurationError, match="no model to ask"):
+        check(model=model)
 
 
 @pytest.mark.parametrize(

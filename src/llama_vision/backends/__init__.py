@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from llama_vision.core.backend import Backend
 from llama_vision.core.errors import ConfigurationError
+from llama_vision.providers.keys import checked_account
 from llama_vision.providers.record import Provider
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def open_backend(
     *,
     api_key: str | None = None,
     account_id: str | None = None,
+    accept_licence: bool = False,
     base_url: str | None = None,
     timeout: "float | httpx.Timeout | None" = DEFAULT_TIMEOUT_S,
     max_retries: int = DEFAULT_MAX_RETRIES,
@@ -36,6 +38,7 @@ def open_backend(
         provider: The record.
         api_key: The key; None looks into the environment when the first call is made.
         account_id: The account at a provider whose addresses contain one.
+        accept_licence: Whether to accept the model's licence on behalf of the account, where it was not yet.
         base_url: In place of the record's.
         timeout: Seconds without progress before a call is given up; None waits for ever.
         max_retries: How often a call that failed for a passing reason is made again.
@@ -51,7 +54,7 @@ def open_backend(
 
     """
     if account_id is not None:
-        raise ConfigurationError(f"{provider.title} has no account_id; leave it out.").at(provider.name)
+        checked_account(provider, account_id)
     if provider.dialect is None:
         from llama_vision.backends.local import LocalBackend  # noqa: PLC0415 - loads torch, for who asks for it
 
@@ -74,6 +77,8 @@ def open_backend(
         dialect=provider.dialect,
         base_url=address.rstrip("/"),
         api_key=api_key,
+        account_id=account_id,
+        accept_licence=accept_licence,
         timeout=timeout,
         max_retries=max_retries,
         headers=headers or {},

@@ -1,50 +1,128 @@
-"""Connection pools, shared by everything in the process: one for threads, and one for each event loop.
+"""Connection pools, shared by everything in the process: for each address one, and one more for each event loop.
 
 Making an SSL context takes 16 ms, and an async connection belongs to the loop it was made in: a pool that outlives its
-loop fails, or sends a request twice. So each loop has its own pool, which closes with the loop.
+loop fails, or sends a request twice. So each loop has pools of its own, which close with the loop. Time-outs differ from
+call to call and need no pools of their own: httpx takes them with each request.
 """
 
 import asyncio
 import atexit
+import contextlib
+import importlib.util
 import os
 import ssl
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Generator
+from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 import httpx
 
+from llama_vision.core.errors import MissingDependencyError
+
 # Many calls may wait for a slow model at once: httpx's own limit of 100 would make the others fail with a timeout.
 _LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=30)
 
+_Client = TypeVar("_Client", httpx.Client, httpx.AsyncClient)
+
+
+@dataclass(slots=True)
+class _Pool(Generic[_Client]):
+    """A client and who uses it. One that was let go of is closed by its last user."""
+
+    client: _Client
+    users: int = 0
+    let_go: bool = False
+
+
+@dataclass(slots=True)
+class _LoopPools:
+    """The pools of one event loop, and what closes them with it."""
+
+    closer: AsyncGenerator[None]
+    pools: dict[str, _Pool[httpx.AsyncClient]] = field(default_factory=dict[str, _Pool[httpx.AsyncClient]])
+
+
 _lock = threading.Lock()
-_sync_client: httpx.Client | None = None
-_async_clients: "WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[httpx.AsyncClient, AsyncGenerator[None]]]"
-_async_clients = WeakKeyDictionary()
+_sync_pools: dict[str, _Pool[httpx.Client]] = {}
+_loops: "WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopPools]" = WeakKeyDictionary()
 
 
-def sync_client() -> httpx.Client:
-    """Get the client for synchronous calls; it may be used by many threads at once."""
-    global _sync_client  # noqa: PLW0603 - one pool for the process is the point
+@contextlib.contextmanager
+def sync_client(base_url: str) -> Generator[httpx.Client]:
+    """Use the client for synchronous calls to an address; many threads may at once."""
     with _lock:
-        if _sync_client is None:
-            _sync_client = httpx.Client(verify=_ssl_context(), limits=_LIMITS)
-        return _sync_client
+        if (pool := _sync_pools.get(base_url)) is None:
+            pool = _sync_pools[base_url] = _Pool(httpx.Client(verify=_ssl_context(), limits=_LIMITS))
+        pool.users += 1
+    try:
+        yield pool.client
+    finally:
+        with _lock:
+            pool.users -= 1
+            last = pool.let_go and not pool.users
+        if last:
+            pool.client.close()
 
 
-async def async_client() -> httpx.AsyncClient:
-    """Get the client of the running event loop. It is closed when the loop shuts down."""
+def close_sync(base_url: str) -> None:
+    """Close the connections to an address, those in use as soon as they are not. Later calls make new ones."""
+    with _lock:
+        if (pool := _sync_pools.pop(base_url, None)) is None:
+            return
+        pool.let_go = True
+        idle = not pool.users
+    if idle:
+        pool.client.close()
+
+
+class AsyncLease:
+    """Uses the running event loop's client for an address: `async with AsyncLease(url) as client`.
+
+    A class and no generator: a loop that shuts down closes all async generators at once, in no order.
+    """
+
+    __slots__ = ("_base_url", "_pool")
+
+    def __init__(self, base_url: str) -> None:
+        self._base_url = base_url
+
+    async def __aenter__(self) -> httpx.AsyncClient:
+        pools = await _pools_of_loop()
+        if (pool := pools.get(self._base_url)) is None:
+            pool = pools[self._base_url] = _Pool(_make_async_client())
+        pool.users += 1
+        self._pool = pool
+        return pool.client
+
+    async def __aexit__(self, *_: object) -> None:
+        self._pool.users -= 1
+        if self._pool.let_go and not self._pool.users:
+            await self._pool.client.aclose()
+
+
+async def close_async(base_url: str) -> None:
+    """As `close_sync`, for the running event loop."""
+    loop = _loops.get(asyncio.get_running_loop())
+    if loop is None or (pool := loop.pools.pop(base_url, None)) is None:
+        return
+    pool.let_go = True
+    if not pool.users:
+        await pool.client.aclose()
+
+
+async def _pools_of_loop() -> dict[str, _Pool[httpx.AsyncClient]]:
     loop = asyncio.get_running_loop()
-    if (entry := _async_clients.get(loop)) is None:
-        client = httpx.AsyncClient(verify=_ssl_context(), limits=_LIMITS)
-        closer = _close_with_loop(loop, client)
-        entry = client, closer
+    if (entry := _loops.get(loop)) is None:
+        closer = _close_with_loop(loop)
+        entry = _LoopPools(closer)
         with _lock:
             _drop_closed_loops()
-            _async_clients[loop] = entry
+            _loops[loop] = entry
         await anext(closer)
-    return entry[0]
+    return entry.pools
 
 
 def _drop_closed_loops() -> None:
@@ -52,20 +130,40 @@ def _drop_closed_loops() -> None:
 
     Their connections can't be closed any more, only collected; and a client holds its loop, so no weak key helps.
     """
-    for loop in [loop for loop in _async_clients if loop.is_closed()]:
-        del _async_clients[loop]
+    for loop in [loop for loop in _loops if loop.is_closed()]:
+        del _loops[loop]
 
 
-async def _close_with_loop(
-    loop: asyncio.AbstractEventLoop, client: httpx.AsyncClient
-) -> AsyncGenerator[None]:
-    """Wait until the loop shuts its async generators down, as `asyncio.run` does at its end, and close the client."""
+async def _close_with_loop(loop: asyncio.AbstractEventLoop) -> AsyncGenerator[None]:
+    """Wait until the loop shuts its async generators down, as `asyncio.run` does at its end, and close its clients."""
     try:
         yield
     finally:
         with _lock:
-            _async_clients.pop(loop, None)
-        await client.aclose()
+            entry = _loops.pop(loop, None)
+        for pool in entry.pools.values() if entry else ():
+            await pool.client.aclose()
+
+
+_aiohttp_wanted = False
+
+
+def use_aiohttp(*, wanted: bool = True) -> None:
+    """Make new asynchronous clients use aiohttp under httpx's interface; see `llama_vision.use_aiohttp`."""
+    global _aiohttp_wanted  # noqa: PLW0603 - a switch for the process is the point
+    if wanted and importlib.util.find_spec("httpx_aiohttp") is None:
+        raise MissingDependencyError(
+            "aiohttp's transport is not installed: pip install 'llama-vision[aiohttp]'"
+        )
+    _aiohttp_wanted = wanted
+
+
+def _make_async_client() -> httpx.AsyncClient:
+    if not _aiohttp_wanted:
+        return httpx.AsyncClient(verify=_ssl_context(), limits=_LIMITS)
+    from httpx_aiohttp import AiohttpTransport  # noqa: PLC0415 - an extra that most do without
+
+    return httpx.AsyncClient(transport=AiohttpTransport(verify=_ssl_context(), limits=_LIMITS))
 
 
 @lru_cache(maxsize=1)
@@ -74,19 +172,17 @@ def _ssl_context() -> ssl.SSLContext:
 
 
 @atexit.register
-def _close_sync_client() -> None:
-    global _sync_client  # noqa: PLW0603 - see sync_client
-    if _sync_client is not None:
-        _sync_client.close()
-        _sync_client = None
+def _close_all() -> None:
+    for base_url in list(_sync_pools):
+        close_sync(base_url)
 
 
 def _forget() -> None:
     """Leave the parent's sockets to the parent."""
-    global _sync_client, _lock  # noqa: PLW0603 - see sync_client
-    _sync_client = None
+    global _lock  # noqa: PLW0603 - another thread may have held it
     _lock = threading.Lock()
-    _async_clients.clear()
+    _sync_pools.clear()
+    _loops.clear()
 
 
 if hasattr(os, "register_at_fork"):

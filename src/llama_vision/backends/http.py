@@ -3,27 +3,20 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
-from typing import TypeAlias
+from collections.abc import AsyncGenerator, Generator, Mapping
 
 import httpx
 
-from llama_vision.backends.clients import async_client, sync_client
+from llama_vision.backends.call import Call, Settings
+from llama_vision.backends.clients import AsyncLease, close_async, close_sync, sync_client
 from llama_vision.backends.draining import adrain, drain
 from llama_vision.backends.reading import ReplyReader, broken_stream_error, transport_error
-from llama_vision.backends.retry import Retries, parse_retry_after
-from llama_vision.core.errors import ConfigurationError, LlamaVisionError, StatusError
+from llama_vision.core.errors import ConfigurationError, LlamaVisionError
 from llama_vision.core.events import Event
 from llama_vision.core.reply import Reply
 from llama_vision.core.request import ChatRequest
 from llama_vision.dialects.dialect import Dialect
-from llama_vision.dialects.error_bodies import status_error
-from llama_vision.providers.checks import check_request
-from llama_vision.providers.keys import checked_key
 from llama_vision.providers.record import Provider
-from llama_vision.version import __version__
-
-_Client: TypeAlias = httpx.Client | httpx.AsyncClient
 
 
 class HttpBackend:
@@ -40,72 +33,82 @@ class HttpBackend:
         dialect: Dialect,
         base_url: str,
         api_key: str | None,
+        account_id: str | None,
+        accept_licence: bool,
         timeout: float | httpx.Timeout | None,
         max_retries: int,
         headers: Mapping[str, str],
         client: httpx.Client | None = None,
         async_client: httpx.AsyncClient | None = None,
     ) -> None:
-        self._provider = provider
-        self._dialect = dialect
-        self._base_url = base_url
-        self._api_key = api_key
-        # Waiting for a free connection is waiting for one's own calls, and no failure of the provider.
-        self._timeout = timeout if isinstance(timeout, httpx.Timeout) else httpx.Timeout(timeout, pool=None)
-        self._max_retries = max_retries
-        self._headers = _checked_headers(headers)
+        self._settings = Settings(
+            provider=provider,
+            dialect=dialect,
+            base_url=base_url,
+            api_key=api_key,
+            account_id=account_id,
+            accept_licence=accept_licence,
+            # Waiting for a free connection is waiting for one's own calls, and no failure of the provider.
+            timeout=timeout if isinstance(timeout, httpx.Timeout) else httpx.Timeout(timeout, pool=None),
+            max_retries=max_retries,
+            headers=_checked_headers(headers),
+        )
         self._client = client
         self._async_client = async_client
 
     def __repr__(self) -> str:
-        return f"HttpBackend({self._provider.name!r}, {self._base_url!r})"
+        return f"HttpBackend({self._settings.provider.name!r}, {self._settings.base_url!r})"
 
     def complete(self, request: ChatRequest) -> Reply:
         """Answer as a whole; see `Backend.complete`."""
-        with self._located(request):
-            prepared = self._prepared(request, stream=False)
-            retries = Retries(self._max_retries)
+        with self._located(request), self._lease() as client:
+            call = Call(self._settings, request, stream=False)
             while True:
                 try:
                     with _transport():
-                        client = self._client or sync_client()
-                        response = client.send(prepared(client))
-                    return self._whole_reply(request, response)
+                        response = client.send(call.build(client))
+                    return _whole_reply(call, response)
                 except LlamaVisionError as error:
-                    time.sleep(retries.delay_after(error))
+                    self._recover(call, error, client)
 
     async def acomplete(self, request: ChatRequest) -> Reply:
         """Answer as a whole, without blocking the event loop; see `Backend.acomplete`."""
         with self._located(request):
-            prepared = self._prepared(request, stream=False)
-            retries = Retries(self._max_retries)
-            while True:
-                try:
-                    with _transport():
-                        client = self._async_client or await async_client()
-                        response = await client.send(prepared(client))
-                    return self._whole_reply(request, response)
-                except LlamaVisionError as error:
-                    await asyncio.sleep(retries.delay_after(error))
+            call = Call(self._settings, request, stream=False)
+            async with self._alease() as client:
+                while True:
+                    try:
+                        with _transport():
+                            response = await client.send(call.build(client))
+                        return _whole_reply(call, response)
+                    except LlamaVisionError as error:
+                        await self._arecover(call, error, client)
 
     def stream(self, request: ChatRequest) -> Generator[Event]:
         """Answer piece by piece; see `Backend.stream`."""
-        with self._located(request), contextlib.closing(self._open(request)) as response:
-            reader, chunks = self._reader(request, response), response.iter_bytes()
-            with _partial(reader):
-                for received in chunks:
-                    yield from reader.feed(received)
-                    if reader.done:
-                        break
-                yield from reader.close()
-            drain(chunks, response)
+        with self._located(request), self._lease() as client:
+            call = Call(self._settings, request, stream=True)
+            with contextlib.closing(self._open(call, client)) as response:
+                reader, chunks = call.reader(response), response.iter_bytes()
+                with _partial(reader):
+                    for received in chunks:
+                        yield from reader.feed(received)
+                        if reader.done:
+                            break
+                    yield from reader.close()
+                if not reader.cut:
+                    drain(chunks, response)
 
     async def astream(self, request: ChatRequest) -> AsyncGenerator[Event]:
         """Answer piece by piece, without blocking the event loop; see `Backend.astream`."""
         with self._located(request):
+            call = Call(self._settings, request, stream=True)
             # No async generator in here beside our own: a loop that shuts down closes all of them at once.
-            async with contextlib.aclosing(await self._aopen(request)) as response:
-                reader, chunks = self._reader(request, response), response.aiter_bytes()
+            async with (
+                self._alease() as client,
+                contextlib.aclosing(await self._aopen(call, client)) as response,
+            ):
+                reader, chunks = call.reader(response), response.aiter_bytes()
                 with _partial(reader):
                     async for received in chunks:
                         for event in reader.feed(received):
@@ -114,91 +117,109 @@ class HttpBackend:
                             break
                     for event in reader.close():
                         yield event
-                await adrain(chunks)
+                if not reader.cut:
+                    await adrain(chunks)
 
-    def _open(self, request: ChatRequest) -> httpx.Response:
+    def accept_licence(self, request: ChatRequest) -> None:
+        """Accept the licence of the model that a request names, on behalf of the account.
+
+        What the provider answers is not documented: whether it counted shows in the next call.
+
+        Raises:
+            StatusError: The provider refused, for instance because of the key.
+            ConnectionFailedError: It could not be reached.
+
+        """
+        with self._located(request), self._lease() as client:
+            self._agree(Call(self._settings, request, stream=False), client)
+
+    def close(self) -> None:
+        """Close the shared connections to this address; those in use as soon as they are not."""
+        close_sync(self._settings.base_url)
+
+    async def aclose(self) -> None:
+        """As `close`, and for the running event loop too."""
+        self.close()
+        await close_async(self._settings.base_url)
+
+    def _lease(self) -> contextlib.AbstractContextManager[httpx.Client]:
+        return contextlib.nullcontext(self._client) if self._client else sync_client(self._settings.base_url)
+
+    def _alease(self) -> contextlib.AbstractAsyncContextManager[httpx.AsyncClient]:
+        if self._async_client:
+            return contextlib.nullcontext(self._async_client)
+        return AsyncLease(self._settings.base_url)
+
+    def _open(self, call: Call, client: httpx.Client) -> httpx.Response:
         """Send a streamed call until it is answered with a success. Whoever asked for the answer closes it."""
-        prepared = self._prepared(request, stream=True)
-        retries = Retries(self._max_retries)
         while True:
             try:
                 with _transport():
-                    client = self._client or sync_client()
-                    response = client.send(prepared(client), stream=True)
+                    response = client.send(call.build(client), stream=True)
                     if not response.is_success:
                         with contextlib.closing(response):
                             response.read()
-                        raise self._status_error(response)
+                        raise call.error(response)
                     return response
             except LlamaVisionError as error:
-                time.sleep(retries.delay_after(error))
+                self._recover(call, error, client)
 
-    async def _aopen(self, request: ChatRequest) -> httpx.Response:
+    async def _aopen(self, call: Call, client: httpx.AsyncClient) -> httpx.Response:
         """As `_open`."""
-        prepared = self._prepared(request, stream=True)
-        retries = Retries(self._max_retries)
         while True:
             try:
                 with _transport():
-                    client = self._async_client or await async_client()
-                    response = await client.send(prepared(client), stream=True)
+                    response = await client.send(call.build(client), stream=True)
                     if not response.is_success:
                         async with contextlib.aclosing(response):
                             await response.aread()
-                        raise self._status_error(response)
+                        raise call.error(response)
                     return response
             except LlamaVisionError as error:
-                await asyncio.sleep(retries.delay_after(error))
+                await self._arecover(call, error, client)
 
-    def _prepared(self, request: ChatRequest, *, stream: bool) -> Callable[[_Client], httpx.Request]:
-        """Check and encode a request once, however often it will be sent."""
-        check_request(self._provider, request)
-        key = checked_key(self._provider, self._api_key)
-        call = self._dialect.encode(request, stream=stream)
-        headers = {
-            "user-agent": f"llama-vision/{__version__}",
-            "content-type": "application/json",
-            "accept": "text/event-stream" if stream else "application/json",
-            **({"authorization": f"Bearer {key}"} if key else {}),
-            **call.headers,
-            **self._headers,
-        }
-        url = self._base_url + call.path
-        return lambda client: client.build_request(
-            "POST", url, content=call.body, headers=headers, timeout=self._timeout
-        )
+    def _recover(self, call: Call, error: LlamaVisionError, client: httpx.Client) -> None:
+        """Do what has to be done before the call is made again, or raise the error."""
+        step = call.step_after(error)
+        if step.accept_licence:
+            self._agree(call, client)
+        time.sleep(step.delay)
 
-    def _whole_reply(self, request: ChatRequest, response: httpx.Response) -> Reply:
-        if not response.is_success:
-            raise self._status_error(response)
-        reader = self._reader(request, response, streamed=False)
-        with _partial(reader):
-            for _ in (*reader.feed(response.content), *reader.close()):
-                pass
-        return reader.reply()
+    async def _arecover(self, call: Call, error: LlamaVisionError, client: httpx.AsyncClient) -> None:
+        """As `_recover`."""
+        step = call.step_after(error)
+        if step.accept_licence:
+            with _transport():
+                _check_agreed(call, await client.send(call.build_agreement(client)))
+        await asyncio.sleep(step.delay)
 
-    def _reader(
-        self, request: ChatRequest, response: httpx.Response, *, streamed: bool = True
-    ) -> ReplyReader:
-        decoder = self._dialect.decoder(request.model, response.headers)
-        return ReplyReader(decoder, streamed=streamed, key=checked_key(self._provider, self._api_key))
-
-    def _status_error(self, response: httpx.Response) -> StatusError:
-        """Make the error of an answer, without the key should the provider have repeated it."""
-        body = response.content
-        if key := checked_key(self._provider, self._api_key):
-            body = body.replace(key.encode(), b"[key]")
-        error = status_error(response.status_code, body, response.headers)
-        error.retry_after = parse_retry_after(response.headers.get("retry-after"))
-        return error
+    def _agree(self, call: Call, client: httpx.Client) -> None:
+        with _transport():
+            _check_agreed(call, client.send(call.build_agreement(client)))
 
     @contextlib.contextmanager
     def _located(self, request: ChatRequest) -> Generator[None]:
         try:
             yield
         except LlamaVisionError as error:
-            error.at(self._provider.name, request.model)
+            error.at(self._settings.provider.name, request.model)
             raise
+
+
+def _whole_reply(call: Call, response: httpx.Response) -> Reply:
+    if not response.is_success:
+        raise call.error(response)
+    reader = call.reader(response)
+    with _partial(reader):
+        for _ in (*reader.feed(response.content), *reader.close()):
+            pass
+    return reader.reply()
+
+
+def _check_agreed(call: Call, response: httpx.Response) -> None:
+    """Look at the answer to an agreement no closer than for a wrong key: only the next call tells what it was worth."""
+    if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.TOO_MANY_REQUESTS):
+        raise call.error(response)
 
 
 def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:

@@ -1,9 +1,11 @@
 """Reading one reply, without I/O: what the synchronous and the asynchronous driver share."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import httpx
 
+from llama_vision.backends.stop_strings import StopStrings
 from llama_vision.core.errors import (
     ConnectionFailedError,
     LlamaVisionError,
@@ -11,8 +13,9 @@ from llama_vision.core.errors import (
     RequestTimeoutError,
     TruncatedStreamError,
 )
-from llama_vision.core.events import Event
-from llama_vision.core.reply import Reply
+from llama_vision.core.events import Event, Finished, TextDelta, UsageReport
+from llama_vision.core.models import Price
+from llama_vision.core.reply import Reply, ReplyBuilder
 from llama_vision.dialects.dialect import Decoder
 from llama_vision.dialects.sse import SseDecoder
 
@@ -25,27 +28,43 @@ class ReplyReader:
 
     Attributes:
         done: Whether the reply is complete; whatever else arrives is not looked at.
+        cut: Whether it was ended here at a stop text, while the provider goes on.
 
     """
 
-    __slots__ = ("_decoder", "_events", "_key", "_received", "_sse", "_whole", "done")
-
-    def __init__(self, decoder: Decoder, *, streamed: bool, key: str | None = None) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        *,
+        streamed: bool,
+        price: Price | None = None,
+        stops: tuple[str, ...] = (),
+        secrets: tuple[str, ...] = (),
+    ) -> None:
         """Begin to read.
 
         Args:
             decoder: Of the dialect, new.
             streamed: Whether a stream was asked for.
-            key: What no error may show, even if the provider repeats it.
+            price: What to estimate the cost with, where the provider does not tell it.
+            stops: Texts to end the reply at, where the provider can't.
+            secrets: What no error may show, even if the provider repeats it.
 
         """
         self._decoder = decoder
-        self._key = key.encode() if key else None
+        self._price = price
+        self._stops = StopStrings(stops)
+        self._secrets = tuple(secret.encode() for secret in secrets)
         self._whole = not streamed
         self._sse: SseDecoder | None = None
         self._received: list[bytes] = []  # all of it, or what came before a stream was known to be one
-        self._events: list[Event] = []
+        self._builder = ReplyBuilder()
         self.done = False
+
+    @property
+    def cut(self) -> bool:
+        """See the class."""
+        return self._stops.hit and not self._decoder.done
 
     def feed(self, received: bytes) -> Iterator[Event]:
         """Take in the next bytes and give the events they complete: to be read to its end."""
@@ -65,7 +84,7 @@ class ReplyReader:
 
     def reply(self) -> Reply:
         """Add up what was read so far."""
-        return Reply.from_events(self._events)
+        return self._builder.reply()
 
     def _payloads(self, received: bytes) -> list[bytes]:
         if self._sse is not None:
@@ -90,15 +109,22 @@ class ReplyReader:
             if self._decoder.done:
                 yield from self._end()
                 return
+            if self._stops.hit and not self._whole:
+                # Nothing more of it is wanted, so it need not be paid for.
+                self.done = True
+                yield from self._remembered([Finished("stop")])
+                return
 
     def _decoded(self, payload: bytes) -> list[Event]:
         try:
             return self._decoder.feed(payload)
         except LlamaVisionError:
-            if self._key is None or self._key not in payload:
+            if not any(secret in payload for secret in self._secrets):
                 raise
-        # The error quotes the key: it is raised anew by the same payload without it.
-        return self._decoder.feed(payload.replace(self._key, b"[key]"))
+        # The error quotes a secret: it is raised anew by the same payload without it.
+        for secret in self._secrets:
+            payload = payload.replace(secret, b"[secret]")
+        return self._decoder.feed(payload)
 
     def _end(self) -> list[Event]:
         events = self._decoder.close()
@@ -106,8 +132,36 @@ class ReplyReader:
         return self._remembered(events)
 
     def _remembered(self, events: list[Event]) -> list[Event]:
-        self._events += events
-        return events
+        shown = self._until_stop([self._priced(event) for event in events])
+        for event in shown:
+            self._builder.add(event)
+        return shown
+
+    def _priced(self, event: Event) -> Event:
+        """Estimate the cost of a reply whose provider does not tell it."""
+        if not isinstance(event, UsageReport) or event.usage.cost_usd is not None or self._price is None:
+            return event
+        cost = self._price.estimate(event.usage)
+        return (
+            event if cost is None else UsageReport(replace(event.usage, cost_usd=cost, cost_is_estimate=True))
+        )
+
+    def _until_stop(self, events: list[Event]) -> list[Event]:
+        """End the words at a stop text; what else the reply tells stays."""
+        if not self._stops:
+            return events
+        shown: list[Event] = []
+        for event in events:
+            if isinstance(event, TextDelta):
+                if text := self._stops.feed(event.text):
+                    shown.append(TextDelta(text))
+            elif isinstance(event, Finished):
+                if held := self._stops.close():
+                    shown.append(TextDelta(held))
+                shown.append(Finished("stop") if self._stops.hit else event)
+            else:
+                shown.append(event)
+        return shown
 
 
 def transport_error(error: httpx.RequestError) -> LlamaVisionError:

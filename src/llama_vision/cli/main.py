@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from llama_vision.cli.accept_license import add_arguments as add_accept_license
 from llama_vision.cli.ask import add_arguments as add_ask
 from llama_vision.cli.providers import add_arguments as add_providers
 from llama_vision.core.errors import ConfigurationError, ImageError, LlamaVisionError, UnsupportedInputError
@@ -49,6 +50,9 @@ def _parser() -> argparse.ArgumentParser:
     add_ask(commands.add_parser("ask", help="ask a question about pictures"))
     add_providers(
         commands.add_parser("providers", help="list providers, their models, and which keys are set")
+    )
+    add_accept_license(
+        commands.add_parser("accept-license", help="accept the model's licence where a provider asks for it")
     )
     return parser
 

@@ -2,15 +2,17 @@
 
 import argparse
 import os
+from collections.abc import Callable, Iterator
 
-from llama_vision.providers import PROVIDERS, Provider
+from llama_vision.core.models import CONTEXT_WINDOW, ModelInfo
+from llama_vision.providers import PROVIDERS, ImageRules, Provider
+
+_RETIRED = "†"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what `providers` takes."""
-    parser.description = (
-        "List providers, their models, the variables looked at for a key, and whether one is set."
-    )
+    parser.description = "List providers, their models, the variables looked at for a key or an account, and whether one is set."
     parser.add_argument("--markdown", action="store_true", help="print the table of the README")
     parser.set_defaults(run=run)
 
@@ -24,47 +26,106 @@ def run(options: argparse.Namespace) -> None:
         print(f"{provider.name}: {provider.title}")
         for model in provider.models:
             known_as = f" -> {model.id}" if model.id != model.name else ""
-            print(f"  {model.name}{known_as}")
+            doubt = f" (may no longer answer: {model.retired})" if model.retired else ""
+            print(f"  {model.name}{known_as}{doubt}")
         print(f"  key: {_key_state(provider)}")
+        if provider.account_env:
+            print(f"  account: {_found(provider.account_env)}")
         print(f"  {provider.docs}")
 
 
 def markdown_table() -> str:
-    """Make the README's table of providers from their records."""
-    rows = ["| `provider=` | who | models | key | pictures |", "| --- | --- | --- | --- | --- |"]
+    """Make the README's table of providers from their records, and what is to be said about retired models."""
+    rows = [
+        "| `provider=` | models | tokens | $ per million, in / out | key | pictures |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
     rows += [
-        f"| `{provider.name}` | [{provider.title}]({provider.docs}) | {_models(provider)} | {_keys(provider)} "
-        f"| {_pictures(provider)} |"
+        f"| [`{provider.name}`]({provider.docs}) | {_models(provider)} | {_by_model(provider, _tokens)} "
+        f"| {_by_model(provider, _price)} | {_variables(provider)} | {_pictures(provider.image_rules)} |"
         for provider in PROVIDERS.values()
     ]
-    return "\n".join(rows)
+    return "\n".join([*rows, "", f"{_RETIRED} It may no longer answer. {' '.join(_notes())}"])
 
 
 def _key_state(provider: Provider) -> str:
     if not provider.key_env:
         return "none needed"
-    found = next((name for name in provider.key_env if os.environ.get(name, "").strip()), None)
-    names = ", ".join(provider.key_env)
-    if found:
-        return f"found in {found} (looked at {names})"
-    return f"none found in {names}" + (
+    return _found(provider.key_env) + (
         "" if provider.key_required else "; needed only where the endpoint wants one"
     )
 
 
+def _found(variables: tuple[str, ...]) -> str:
+    found = next((name for name in variables if os.environ.get(name, "").strip()), None)
+    names = ", ".join(variables)
+    return f"found in {found} (looked at {names})" if found else f"none found in {names}"
+
+
+def _size(model: ModelInfo) -> str:
+    """Shorten `llama-3.2-11b-vision` to `11B`."""
+    shortened = model.name.removeprefix("llama-3.2-").removesuffix("-vision")
+    return model.name if shortened == model.name else shortened.upper()
+
+
 def _models(provider: Provider) -> str:
-    return "<br>".join(f"`{model.name}`" for model in provider.models)
+    return ", ".join(_size(model) + (_RETIRED if model.retired else "") for model in provider.models)
 
 
-def _keys(provider: Provider) -> str:
+def _by_model(provider: Provider, told: Callable[[ModelInfo], str]) -> str:
+    """Say once what holds for all models."""
+    cells = {_size(model): told(model) for model in provider.models}
+    if len(set(cells.values())) == 1:
+        return next(iter(cells.values()))
+    return "<br>".join(f"{size}: {cell}" for size, cell in cells.items() if cell)
+
+
+def _tokens(model: ModelInfo) -> str:
+    context = f"{model.context_window:,}" if model.context_window != CONTEXT_WINDOW else ""
+    reply = f"reply {model.max_output_tokens:,}" if model.max_output_tokens else ""
+    return ", ".join(filter(None, (context, reply)))
+
+
+def _price(model: ModelInfo) -> str:
+    return f"{model.price.input_per_million:g} / {model.price.output_per_million:g}" if model.price else ""
+
+
+def _variables(provider: Provider) -> str:
     if not provider.key_env:
         return "none"
-    names = " or ".join(f"`{name}`" for name in provider.key_env)
-    return names if provider.key_required else f"{names}, if it wants one"
+    keys = "<br>".join(f"`{name}`" for name in provider.key_env)
+    if not provider.key_required:
+        keys += ", if it wants one"
+    accounts = " or ".join(f"`{name}`" for name in provider.account_env)
+    return f"{keys}<br>account: {accounts}" if accounts else keys
 
 
-def _pictures(provider: Provider) -> str:
-    rules = provider.image_rules
-    kinds = ", ".join(sorted(kind.removeprefix("image/") for kind in rules.media_types))
-    size = f", up to {rules.max_bytes / 1e6:.0f} MB" if rules.max_bytes else ""
-    return f"{kinds}{size}" + (", or by URL" if rules.urls else "")
+def _pictures(rules: ImageRules) -> str:
+    if rules.max_count == 0:
+        return "none"
+    return ", ".join(_picture_rules(rules))
+
+
+def _picture_rules(rules: ImageRules) -> Iterator[str]:
+    if rules.max_count is not None:
+        yield f"{rules.max_count} at most" if rules.max_count > 1 else "one"
+    yield " ".join(sorted(kind.removeprefix("image/") for kind in rules.media_types))
+    if rules.max_bytes is not None:
+        yield f"up to {rules.max_bytes / 1e6:g} MB"
+    if rules.base64_below is not None:
+        yield f"up to {rules.base64_below * 3 / 4e3:g} kB"
+    if rules.all_base64_below is not None:
+        yield f"up to {rules.all_base64_below * 3 / 4e6:g} MB together"
+    if rules.min_side > 1:
+        yield f"sides from {rules.min_side} px"
+    if rules.max_side is not None:
+        yield f"sides up to {rules.max_side} px"
+    if rules.urls:
+        yield "or by URL"
+
+
+def _notes() -> Iterator[str]:
+    """Say why the retired models are, once for each provider."""
+    for provider in PROVIDERS.values():
+        for reason in dict.fromkeys(model.retired for model in provider.models if model.retired):
+            yield f"`{provider.name}`: {reason}"

@@ -29,3 +29,11 @@ class Backend(Protocol):
     def astream(self, request: ChatRequest) -> AsyncGenerator[Event]:
         """Answer piece by piece, without blocking the event loop."""
         ...
+
+    def close(self) -> None:
+        """Let go of what is held for calls to come; a later call takes it up again."""
+        ...
+
+    async def aclose(self) -> None:
+        """As `close`, and for the running event loop too."""
+        ...

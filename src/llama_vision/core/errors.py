@@ -15,8 +15,10 @@ LlamaVisionError                 .retryable .partial; the text names provider an
     AuthenticationError          401
     InsufficientCreditsError     402, and 403 where it means that
     PermissionDeniedError        403
+      LicenceNotAcceptedError    the model's licence has to be accepted first (Cloudflare 5016)
     ModelNotFoundError           404
     RateLimitError       *       429
+      QuotaExhaustedError        used up for the day (Cloudflare 3036), so not retryable
     ServerError          *       408, 409, 5xx
   StreamError                    trouble after a 200; .partial holds what had arrived
     MalformedReplyError          a payload that can't be read, quoted and shortened
@@ -132,6 +134,10 @@ class PermissionDeniedError(StatusError):
     """The account may not do this (403)."""
 
 
+class LicenceNotAcceptedError(PermissionDeniedError):
+    """The account has not accepted the model's licence yet; the text says how to."""
+
+
 class ModelNotFoundError(StatusError):
     """There is no such model or endpoint (404)."""
 
@@ -140,6 +146,12 @@ class RateLimitError(StatusError):
     """Too many requests (429)."""
 
     retryable = True
+
+
+class QuotaExhaustedError(RateLimitError):
+    """The account's quota is used up; a later try today is pointless."""
+
+    retryable = False
 
 
 class ServerError(StatusError):

@@ -1,8 +1,11 @@
 """What one model can do."""
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from llama_vision.core.usage import Usage
+
+RESPONSE_FORMATS = frozenset({"json_object", "json_schema"})
 
 CONTEXT_WINDOW = 131_072
 """Llama 3.2 Vision's own limit in tokens, prompt and reply together (Meta's model card)."""
@@ -42,7 +45,9 @@ class ModelInfo:
         context_window: Tokens of prompt and reply together.
         max_output_tokens: The most tokens of one reply; None where no limit is documented.
         tools: Whether it takes tool definitions.
+        response_formats: The types of `response_format` it takes beside plain text.
         price: From the provider's list; None where there is none.
+        retired: Why it may no longer answer, in the provider's words; empty where it is offered.
 
     """
 
@@ -51,4 +56,6 @@ class ModelInfo:
     context_window: int = CONTEXT_WINDOW
     max_output_tokens: int | None = None
     tools: bool = True
+    response_formats: AbstractSet[str] = RESPONSE_FORMATS
     price: Price | None = None
+    retired: str = ""

@@ -8,6 +8,9 @@ from llama_vision.core.events import Event, Finished, Started, TextDelta, ToolCa
 from llama_vision.core.messages import ToolCall
 from llama_vision.core.usage import Usage
 
+_MOST_PIECES = 256
+"""A piece costs far more memory than its few letters, so a long reply is put together now and then."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -66,6 +69,8 @@ class ReplyBuilder:
         match event:
             case TextDelta():
                 self._pieces.append(event.text)
+                if len(self._pieces) > _MOST_PIECES:
+                    self._pieces = ["".join(self._pieces)]
             case ToolCallDelta():
                 self._add_call(event)
             case UsageReport():

@@ -1,43 +1,92 @@
 """From the payloads of a chat completion to events: one decoder for streamed chunks and for whole bodies."""
 
-import json
+import contextlib
 import math
-import uuid
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
-from llama_vision.core.errors import MalformedReplyError, TruncatedStreamError
-from llama_vision.core.events import Event, Finished, Started, TextDelta, ToolCallDelta, UsageReport
+from llama_vision.core.errors import MalformedReplyError, StatusError, TruncatedStreamError
+from llama_vision.core.events import Event, Finished, Started, TextDelta, UsageReport
 from llama_vision.core.untyped import as_object
 from llama_vision.core.usage import Usage
 from llama_vision.dialects.chat_completions_wire import (
     WireChoice,
     WireCompletion,
-    WireFunction,
     WireMessage,
-    WireToolCall,
     WireUsage,
 )
-from llama_vision.dialects.error_bodies import error_in_reply
+from llama_vision.dialects.error_bodies import error_in_reply, find_request_id
 from llama_vision.dialects.stop_tokens import StopTokenFilter
+from llama_vision.dialects.tool_call_index import ToolCallIndex
 
 _DONE = b"[DONE]"
+_USD_PER_NEURON = 0.011 / 1000
+"""Cloudflare's list price, after the 10,000 neurons a day that are free, so that a cost made of it is an estimate.
+https://developers.cloudflare.com/workers-ai/platform/pricing/"""
+
+
+def read_completion(payload: bytes) -> WireCompletion:
+    """Parse a payload.
+
+    Args:
+        payload: JSON text.
+
+    Returns:
+        What it says.
+
+    Raises:
+        MalformedReplyError: It can't be read.
+        StatusError: It tells of a failure.
+
+    """
+    try:
+        completion = WireCompletion.model_validate_json(payload)
+    except ValidationError as error:
+        if failure := error_in_reply(payload):
+            raise failure from error
+        shown = payload[:200].decode(errors="replace")
+        raise MalformedReplyError(f"The provider sent something that can't be read: {shown!r}") from error
+    # Nothing that an answer has: a failure behind a 200, or a chunk of the provider's own such as a cost report.
+    answers = not (completion.choices is None and completion.usage is None and completion.meta is None)
+    if (completion.error is not None or not answers) and (failure := error_in_reply(payload)):
+        raise failure
+    return completion
 
 
 class ChatCompletionsDecoder:
     """Reads one reply; see `Decoder`."""
 
-    def __init__(self, model: str, request_id: str | None = None) -> None:
+    def __init__(
+        self,
+        model: str,
+        headers: Mapping[str, str],
+        *,
+        read: Callable[[bytes], WireCompletion] = read_completion,
+        max_tokens: int | None = None,
+    ) -> None:
+        """Begin to read.
+
+        Args:
+            model: Who was asked.
+            headers: Of the answer; some tell the cost.
+            read: Parses a payload; a dialect of another shape brings its own.
+            max_tokens: What the reply was limited to, where the provider does not say that it was cut.
+
+        """
         self._model = model
-        self._request_id = request_id
+        self._request_id = find_request_id(headers)
+        self._read = read
+        self._max_tokens = max_tokens
         self._started = False
         self._whole = False
         self.done = False
         self._finish_reason: str | None = None
-        self._usage = Usage()
+        self._usage = Usage(cost_usd=cost_in_headers(headers))
+        self._reported = Usage()
         self._text = StopTokenFilter()
-        self._calls = _CallIndex()
+        self._calls = ToolCallIndex()
 
     def feed(self, payload: bytes) -> list[Event]:
         """Take in the next payload; see `Decoder.feed`."""
@@ -46,16 +95,22 @@ class ChatCompletionsDecoder:
         if payload == _DONE:
             self.done = True
             return []
-        completion = _read(payload)
+        try:
+            completion = self._read(payload)
+        except StatusError as failure:
+            failure.request_id = failure.request_id or self._request_id
+            raise
         events: list[Event] = []
         if not self._started:
             self._started = True
             events.append(Started(completion.model or self._model, completion.id, self._request_id))
+            self._report_usage(events)  # what the headers told, in case the reply is left before its end
         for choice in completion.choices or ():
             if not choice.index:  # only one answer is ever asked for
                 self._take_choice(choice, events)
+        self._take_usage(completion)
         if completion.usage is not None:
-            self._take_usage(completion.usage, events)
+            self._report_usage(events)
         return events
 
     def close(self) -> list[Event]:
@@ -68,12 +123,20 @@ class ChatCompletionsDecoder:
         if rest := self._text.close():
             events.append(TextDelta(rest))
         events += self._calls.close()
-        events.append(Finished(self._finish_reason or ("tool_calls" if self._calls.count else "stop")))
+        self._report_usage(events)  # the cost may stand in the headers, or come in a chunk without counts
+        events.append(Finished(self._finish_reason or self._likely_reason()))
         return events
+
+    def _likely_reason(self) -> str:
+        """Say why a reply ended whose provider does not (Cloudflare's native one)."""
+        if self._calls.count:
+            return "tool_calls"
+        return "length" if self._max_tokens and self._usage.output_tokens == self._max_tokens else "stop"
 
     def _take_choice(self, choice: WireChoice, events: list[Event]) -> None:
         if choice.message is not None:
             self._whole = True
+            _check_not_empty(choice, choice.message)
         message = choice.delta or choice.message
         if message is not None:
             self._take_message(message, events)
@@ -92,110 +155,28 @@ class ChatCompletionsDecoder:
             if delta is not None:
                 events.append(delta)
 
-    def _take_usage(self, wire: WireUsage, events: list[Event]) -> None:
-        details = wire.prompt_tokens_details
-        usage = self._usage.merged(
-            Usage(
-                input_tokens=_count(wire.prompt_tokens),
-                output_tokens=_count(wire.completion_tokens),
-                cached_input_tokens=_count(details.cached_tokens) if details else None,
-                cost_usd=_finite(wire.estimated_cost if wire.cost is None else wire.cost),
-            )
+    def _take_usage(self, completion: WireCompletion) -> None:
+        wires = [completion.usage, completion.x_groq and completion.x_groq.usage]
+        for wire in wires:
+            if wire is not None:
+                self._usage = self._usage.merged(_usage(wire))
+        if completion.meta is not None and completion.meta.usage is not None:
+            self._usage = self._usage.merged(Usage(cost_usd=_finite(completion.meta.usage.usd_spent)))
+
+    def _report_usage(self, events: list[Event]) -> None:
+        if self._usage != self._reported:
+            self._reported = self._usage
+            events.append(UsageReport(self._usage))
+
+
+def _check_not_empty(choice: WireChoice, message: WireMessage) -> None:
+    """Refuse an answer of nothing, such as Cloudflare's /ai/v1 gives to a picture it did not look at."""
+    said = message.content is not None or message.refusal is not None or message.tool_calls
+    if not said and choice.finish_reason in (None, "stop"):
+        raise MalformedReplyError(
+            "The provider answered with nothing: neither text nor tool calls. It may not have understood the request; "
+            "where there is a picture, it may not take pictures in this way."
         )
-        if usage != self._usage:
-            self._usage = usage
-            events.append(UsageReport(usage))
-
-
-class _CallIndex:
-    """Tells which call a fragment belongs to, and gives every call one id, one name, and its index.
-
-    A host may leave the index out, or send 0 for every call with a new id each time (litellm#14587, ollama#7881).
-    """
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._by_wire_index: dict[int, int] = {}
-        self._ids: list[str] = []
-        self._wire_ids: list[str | None] = []  # as they came: missing, or the same for two calls
-        self._empty: set[int] = set()  # calls whose arguments have not begun
-
-    def delta(self, wire: WireToolCall, position: int, together: int) -> ToolCallDelta | None:
-        """Read one fragment of a stream.
-
-        Args:
-            wire: The fragment.
-            position: Its place in the chunk, from 0.
-            together: How many fragments the chunk has.
-
-        Returns:
-            The delta; None where the fragment says nothing.
-
-        """
-        function = wire.function or WireFunction()
-        arguments = _arguments(function.arguments)
-        if not (wire.id or function.name or arguments):  # Cloudflare ends its calls with an empty fragment
-            return None
-        index = self._find(wire, function.name, position if together > 1 else self.count - 1)
-        if index is None:
-            return self.new(wire)
-        if not arguments:
-            return None
-        self._empty.discard(index)
-        return ToolCallDelta(index, None, None, arguments)
-
-    def _find(self, wire: WireToolCall, name: str | None, usual: int) -> int | None:
-        """Find the call that a fragment goes on with; None for a new one."""
-        known = None if wire.index is None else self._by_wire_index.get(wire.index)
-        if known is not None and (not wire.id or wire.id == self._wire_ids[known]):
-            return known
-        if wire.id and wire.id in self._ids:
-            # An id that comes again under an index of its own and with a name belongs to two calls.
-            return None if known is None and wire.index is not None and name else self._ids.index(wire.id)
-        if wire.index is not None or wire.id or name or not self.count:
-            return None
-        return min(usual, self.count - 1)
-
-    def new(self, wire: WireToolCall) -> ToolCallDelta:
-        """Begin a call; in a whole body every entry is one."""
-        function = wire.function or WireFunction()
-        arguments = _arguments(function.arguments)
-        index = self.count
-        self.count += 1
-        # Calls without an id (Cloudflare), or with one twice, could not be told apart when their results come back.
-        call_id = wire.id if wire.id and wire.id not in self._ids else f"call_{uuid.uuid4().hex[:24]}"
-        self._ids.append(call_id)
-        self._wire_ids.append(wire.id)
-        if wire.index is not None:
-            self._by_wire_index[wire.index] = index
-        if not arguments.strip():
-            self._empty.add(index)
-        return ToolCallDelta(index, call_id, function.name, arguments)
-
-    def close(self) -> list[Event]:
-        """Give calls without arguments the empty object they mean."""
-        return [ToolCallDelta(index, None, None, "{}") for index in sorted(self._empty)]
-
-
-def _read(payload: bytes) -> WireCompletion:
-    try:
-        completion = WireCompletion.model_validate_json(payload)
-    except ValidationError as error:
-        if failure := error_in_reply(payload):
-            raise failure from error
-        shown = payload[:200].decode(errors="replace")
-        raise MalformedReplyError(f"The provider sent something that can't be read: {shown!r}") from error
-    # Nothing that an answer has: a failure behind a 200, or a chunk of the provider's own such as a cost report.
-    answers = completion.choices is not None or completion.usage is not None
-    if (completion.error is not None or not answers) and (failure := error_in_reply(payload)):
-        raise failure
-    return completion
-
-
-def _arguments(value: Any) -> str:
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _joined(content: list[Any]) -> str:
@@ -203,6 +184,31 @@ def _joined(content: list[Any]) -> str:
     return "".join(
         block if isinstance(block, str) else str(as_object(block).get("text") or "") for block in content
     )
+
+
+def _usage(wire: WireUsage) -> Usage:
+    details = wire.prompt_tokens_details
+    told = _finite(wire.estimated_cost if wire.cost is None else wire.cost)
+    neurons = _finite(wire.neurons)
+    if told is None and neurons is not None:
+        cost, estimated = neurons * _USD_PER_NEURON, True
+    else:
+        cost, estimated = told, False
+    return Usage(
+        input_tokens=_count(wire.prompt_tokens),
+        output_tokens=_count(wire.completion_tokens),
+        cached_input_tokens=_count(details.cached_tokens) if details else None,
+        cost_usd=cost,
+        cost_is_estimate=estimated,
+    )
+
+
+def cost_in_headers(headers: Mapping[str, str]) -> float | None:
+    """Find what the call cost, in US dollars: AIGateway and AI/ML API say so in a header."""
+    for name, unit in (("x-cost-cents", 0.01), ("x-aimlapi-usd-spent", 1.0)):
+        with contextlib.suppress(KeyError, ValueError):
+            return _finite(float(headers[name]) * unit)
+    return None
 
 
 def _count(value: float | None) -> int | None:

@@ -54,13 +54,32 @@ class WirePromptDetails(_Wire):
 
 
 class WireUsage(_Wire):
-    """Token counts, as floats at some providers, and DeepInfra's and AIGateway's cost."""
+    """Token counts, as floats at some providers, and the cost: DeepInfra's, AIGateway's, Cloudflare's in neurons."""
 
     prompt_tokens: float | None = None
     completion_tokens: float | None = None
     prompt_tokens_details: WirePromptDetails | None = None
     estimated_cost: float | None = None
     cost: float | None = None
+    neurons: float | None = None
+
+
+class WireSpent(_Wire):
+    """AI/ML API's word for the cost, in US dollars."""
+
+    usd_spent: float | None = None
+
+
+class WireMeta(_Wire):
+    """AI/ML API's report, in a whole body or in a chunk of its own."""
+
+    usage: WireSpent | None = None
+
+
+class WireGroq(_Wire):
+    """Where Groq puts the usage of a stream."""
+
+    usage: WireUsage | None = None
 
 
 class WireCompletion(_Wire):
@@ -71,3 +90,5 @@ class WireCompletion(_Wire):
     choices: list[WireChoice] | None = None
     usage: WireUsage | None = None
     error: Any = None
+    meta: WireMeta | None = None
+    x_groq: WireGroq | None = None

@@ -13,7 +13,7 @@ class WireCall:
     """One HTTP call, without address and key.
 
     Attributes:
-        path: What follows the provider's base URL.
+        path: What follows the provider's base URL; `{account}` stands for the account's id.
         body: JSON, encoded.
         headers: Beyond the usual ones.
 
@@ -78,12 +78,13 @@ class Dialect(Protocol):
         """
         ...
 
-    def decoder(self, model: str, headers: Mapping[str, str]) -> Decoder:
+    def decoder(self, model: str, headers: Mapping[str, str], *, max_tokens: int | None = None) -> Decoder:
         """Begin to read an answer.
 
         Args:
             model: The model that was asked.
             headers: Of the answer; names in lower case.
+            max_tokens: What the reply was limited to.
 
         """
         ...

@@ -19,6 +19,8 @@ from llama_vision.core.errors import (
     ServerError,
     StatusError,
 )
+from llama_vision.core.untyped import as_object
+from llama_vision.dialects.cloudflare_codes import find_meaning
 
 _BY_STATUS: dict[int, type[StatusError]] = {
     401: AuthenticationError,
@@ -42,7 +44,8 @@ _TOO_LONG_CODE = (
     '"context_length_exceeded"'  # Groq's message doesn't say it; inside someone's words quotes are escaped
 )
 _NO_CREDITS = re.compile(r"out of credits|payment method|insufficient (credits|balance|funds)", re.IGNORECASE)
-_REQUEST_ID_HEADERS = ("x-request-id", "x-inference-id", "cf-ray")
+_PROHIBITED = "inference prohibited, please enter a payment method"
+_REQUEST_ID_HEADERS = ("x-request-id", "x-inference-id", "cf-aig-log-id", "cf-ray")
 
 
 def status_error(status: int, body: bytes, headers: Mapping[str, str]) -> StatusError:
@@ -58,11 +61,19 @@ def status_error(status: int, body: bytes, headers: Mapping[str, str]) -> Status
 
     """
     text = body.decode(errors="replace").strip()
-    message, request_id = _find_message(text)
-    error = _kind(status, message, text)(f"{status}: {message}")
+    fields = _as_fields(text)
+    message = _message(fields) or _from_page(text)
+    meaning = find_meaning(fields)
+    if meaning is not None and meaning.advice:
+        message = f"{message} {meaning.advice}"
+    kind = (
+        meaning.kind if meaning is not None and not _is_server_error(status) else _kind(status, message, text)
+    )
+    error = kind(f"{status}: {message}")
     error.status_code = status
     error.body = text[:_SHOWN]
-    error.request_id = find_request_id(headers) or request_id
+    request_id: Any = fields.get("requestId")
+    error.request_id = find_request_id(headers) or (request_id if isinstance(request_id, str) else None)
     return error
 
 
@@ -81,21 +92,30 @@ def error_in_reply(payload: bytes) -> StatusError | None:
         The error, or None where the payload tells of none.
 
     """
-    try:
-        content: object = json.loads(payload)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(content, dict):
-        return None
-    fields = cast("dict[str, Any]", content)
-    if not (fields.get("error") or fields.get("detail") or fields.get("success") is False):
+    fields = _as_fields(payload)
+    told = fields.get("error") or fields.get("detail") or fields.get("statusCode")  # the last is AI/ML API's
+    if not (told or fields.get("success") is False or fields.get("object") == "error"):  # and this vLLM's
         return None
     return status_error(_code(fields), payload, {})
 
 
+def _as_fields(text: str | bytes) -> Mapping[str, Any]:
+    """Read a JSON object; empty where it is none, or nested without end."""
+    try:
+        return as_object(json.loads(text))
+    except (ValueError, RecursionError):
+        return {}
+
+
+def _is_server_error(status: int) -> bool:
+    return status >= _FIRST_SERVER_ERROR
+
+
 def _kind(status: int, message: str, body: str) -> type[StatusError]:
-    if status >= _FIRST_SERVER_ERROR:
+    if _is_server_error(status):
         return ServerError
+    if status == 400 and _PROHIBITED in message:  # noqa: PLR2004 - DeepInfra says so with a 402 or a 400
+        return InsufficientCreditsError
     if status == 403 and _NO_CREDITS.search(message):  # noqa: PLR2004 - AI/ML API says so with a 403
         return InsufficientCreditsError
     if status in _BY_STATUS:
@@ -108,24 +128,25 @@ def _kind(status: int, message: str, body: str) -> type[StatusError]:
 
 def _code(fields: Mapping[str, Any]) -> int:
     """Find the status that a failure behind a 200 would have had; a server's failure where it names none."""
-    error: Any = fields.get("error")
-    code: Any = None
-    while isinstance(error, dict):  # nested where an event named `error` holds an object of that name too
-        inner = cast("dict[str, Any]", error)
-        code, error = inner.get("code"), inner.get("error")
+    if (meaning := find_meaning(fields)) is not None:
+        return meaning.status
+    error = as_object(fields.get("error"))
+    code: Any = error.get("code") or fields.get("statusCode") or fields.get("code")
+    while "error" in error:  # nested where an event named `error` holds an object of that name too
+        error = as_object(error["error"])
+        code = error.get("code")
+    code = (
+        int(code) if isinstance(code, str) and re.fullmatch(r"\d{3}", code) else code
+    )  # AI/ML API's is a string
     is_status = isinstance(code, int) and _FIRST_CLIENT_ERROR <= code <= _LAST_STATUS
     return code if is_status else _FIRST_SERVER_ERROR
 
 
-def _find_message(text: str) -> tuple[str, str | None]:
-    """Find the words in a body, and the request id some providers put beside them."""
+def _message(fields: Mapping[str, Any]) -> str:
     try:
-        content: object = json.loads(text)
-        words = _words(content) if isinstance(content, dict) else ""
-    except (ValueError, RecursionError):  # not JSON, or nested without end
-        return _from_page(text), None
-    request_id: Any = cast("dict[str, Any]", content).get("requestId") if isinstance(content, dict) else None
-    return words or text[:_SHOWN], request_id if isinstance(request_id, str) else None
+        return _words(fields)
+    except RecursionError:  # nested without end
+        return ""
 
 
 def _words(value: Any) -> str:
@@ -134,8 +155,7 @@ def _words(value: Any) -> str:
         return value
     if isinstance(value, list):
         return "; ".join(filter(None, (_words(item) for item in cast("list[Any]", value))))
-    if isinstance(value, dict):
-        fields = cast("dict[str, Any]", value)
+    if fields := as_object(value):
         for name in ("error", "errors", "detail", "message", "msg"):
             if words := _words(fields.get(name)):
                 place = fields.get("loc")

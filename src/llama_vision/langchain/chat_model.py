@@ -17,6 +17,7 @@ from pydantic import ConfigDict, Field, InstanceOf, SecretStr, model_validator
 from typing_extensions import override
 
 from llama_vision.backends import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT_S, open_backend
+from llama_vision.backends.closing import Closes
 from llama_vision.core.backend import Backend
 from llama_vision.core.options import SAMPLING_OPTIONS
 from llama_vision.core.request import DEFAULT_MAX_TOKENS, ChatRequest
@@ -36,7 +37,7 @@ def _key_from_environment(fields: dict[str, Any]) -> SecretStr | None:
     return SecretStr(key) if key else None
 
 
-class ChatLlamaVision(BaseChatModel):
+class ChatLlamaVision(Closes, BaseChatModel):
     """A chat model for Llama 3.2 Vision: hosted, behind any OpenAI-compatible endpoint, or on this machine.
 
     Without arguments it is the tiny model that comes with the package, which knows drawn shapes, colours and short
@@ -55,14 +56,17 @@ class ChatLlamaVision(BaseChatModel):
         ])])
 
     Args:
-        provider: `"local"`, `"deepinfra"`, `"openai-compatible"`, or a `Provider` record of your own. Default:
-            `$LLAMA_VISION_PROVIDER`, else `"local"`.
+        provider: `"local"`, `"deepinfra"`, `"cloudflare"`, or any other that `llama-vision providers` lists, or a
+            `Provider` record of your own. Default: `$LLAMA_VISION_PROVIDER`, else `"local"`.
         model: `llama-3.2-11b-vision` and `llama-3.2-90b-vision` become the provider's own ids; anything else is sent
             as it is. Default: `$LLAMA_VISION_MODEL`, else `tiny` for local and the 11B elsewhere.
         api_key: The provider's key. Default: the provider's own environment variables. Without one the first call
             raises `MissingKeyError`. It is left out of pickles.
-        base_url: In place of the documented address: everything before `/chat/completions`.
-        account_id: The account, at providers whose addresses contain one.
+        base_url: In place of the documented address: everything before `/chat/completions`, or before `/accounts/` for
+            Cloudflare.
+        account_id: The account, at providers whose addresses contain one. Default: the provider's own variables.
+        accept_license: Whether to accept Meta's licence on behalf of the account, where the provider asks for it
+            (Cloudflare) and it was not yet. Read it first; without this such a call raises `LicenceNotAcceptedError`.
         max_tokens: The most tokens of a reply. It is always sent: some providers cut at 256 otherwise.
         timeout: Seconds without a byte before a call is given up, or an `httpx.Timeout`; None waits for ever.
         max_retries: How often a call that failed for a passing reason (no connection, 408, 409, 429, 5xx) is made
@@ -88,6 +92,7 @@ class ChatLlamaVision(BaseChatModel):
     llama_vision_api_key: SecretStr | None = Field(default_factory=_key_from_environment, alias="api_key")
     base_url: str | None = None
     account_id: str | None = None
+    accept_license: bool = False
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
@@ -165,6 +170,7 @@ class ChatLlamaVision(BaseChatModel):
     def _record(self) -> Provider:
         return find_provider(self.provider)
 
+    @override
     def _backend(self) -> Backend:
         """Open the backend for one call; it holds no connection, and so reflects the fields as they are now."""
         key = self.llama_vision_api_key
@@ -172,6 +178,7 @@ class ChatLlamaVision(BaseChatModel):
             self._record,
             api_key=key.get_secret_value() if key else None,
             account_id=self.account_id,
+            accept_licence=self.accept_license,
             base_url=self.base_url,
             timeout=self.timeout,
             max_retries=self.max_retries,

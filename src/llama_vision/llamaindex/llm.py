@@ -34,14 +34,17 @@ class LlamaVision(LlamaVisionModel):
         llm.complete("What colour is the circle?", image_documents=[ImageDocument(image_path="circle.png")])
 
     Args:
-        provider: `"local"`, `"deepinfra"`, `"openai-compatible"`, or a `Provider` record of your own. Default:
-            `$LLAMA_VISION_PROVIDER`, else `"local"`.
+        provider: `"local"`, `"deepinfra"`, `"cloudflare"`, or any other that `llama-vision providers` lists, or a
+            `Provider` record of your own. Default: `$LLAMA_VISION_PROVIDER`, else `"local"`.
         model: `llama-3.2-11b-vision` and `llama-3.2-90b-vision` become the provider's own ids; anything else is sent
             as it is. Default: `$LLAMA_VISION_MODEL`, else `tiny` for local and the 11B elsewhere.
         api_key: The provider's key. Default: the provider's own environment variables, when a call is made. It is
             left out of dumps and pickles.
-        api_base: In place of the documented address: everything before `/chat/completions`.
-        account_id: The account, at providers whose addresses contain one.
+        api_base: In place of the documented address: everything before `/chat/completions`, or before `/accounts/` for
+            Cloudflare.
+        account_id: The account, at providers whose addresses contain one. Default: the provider's own variables.
+        accept_license: Whether to accept Meta's licence on behalf of the account, where the provider asks for it
+            (Cloudflare) and it was not yet. Read it first; without this such a call raises `LicenceNotAcceptedError`.
         temperature: 0 takes the likeliest token; None leaves it to the provider.
         max_tokens: The most tokens of a reply. It is always sent: some providers cut at 256 otherwise.
         additional_kwargs: Further options (`top_p`, `seed`, `stop`, ...) and fields of the provider's own.

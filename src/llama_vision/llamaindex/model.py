@@ -25,6 +25,7 @@ from pydantic import ConfigDict, Field, InstanceOf, SecretStr, field_serializer,
 from typing_extensions import override
 
 from llama_vision.backends import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT_S, open_backend
+from llama_vision.backends.closing import Closes
 from llama_vision.core.backend import Backend
 from llama_vision.core.errors import UnsupportedInputError
 from llama_vision.core.request import DEFAULT_MAX_TOKENS, ChatRequest
@@ -36,7 +37,7 @@ from llama_vision.providers import Provider, find_provider
 from llama_vision.providers.defaults import default_model, default_provider
 
 
-class LlamaVisionModel(FunctionCallingLLM):
+class LlamaVisionModel(Closes, FunctionCallingLLM):
     """Everything but the endpoints; the fields are explained in `LlamaVision`."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
@@ -46,6 +47,7 @@ class LlamaVisionModel(FunctionCallingLLM):
     api_key: SecretStr | None = Field(default=None, exclude=True, repr=False)
     api_base: str | None = None
     account_id: str | None = None
+    accept_license: bool = False
     temperature: float | None = None
     max_tokens: int | None = DEFAULT_MAX_TOKENS
     additional_kwargs: dict[str, Any] = Field(default_factory=dict)
@@ -96,12 +98,14 @@ class LlamaVisionModel(FunctionCallingLLM):
     def _record(self) -> Provider:
         return find_provider(self.provider)
 
+    @override
     def _backend(self) -> Backend:
         """Open the backend for one call; it holds no connection, and so reflects the fields as they are now."""
         return open_backend(
             self._record,
             api_key=self.api_key.get_secret_value() if self.api_key else None,
             account_id=self.account_id,
+            accept_licence=self.accept_license,
             base_url=self.api_base,
             timeout=self.timeout,
             max_retries=self.max_retries,
@@ -212,7 +216,10 @@ class LlamaVisionModel(FunctionCallingLLM):
             user_msg=user_msg,
             chat_history=chat_history,
             tool_choice=tool_choice or ("required" if tool_required else None),
-            allow_parallel_tool_calls=allow_parallel_tool_calls,
+            # Where several are welcome nothing is said, since that is every server's own setting.
+            parallel_tool_calls=None
+            if allow_parallel_tool_calls or not self._record.takes("parallel_tool_calls")
+            else False,
             **kwargs,
         )
 

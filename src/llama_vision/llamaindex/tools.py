@@ -15,7 +15,7 @@ def chat_with_tools_options(
     user_msg: str | ChatMessage | None,
     chat_history: list[ChatMessage] | None,
     tool_choice: str | dict[str, Any] | None,
-    allow_parallel_tool_calls: bool,
+    parallel_tool_calls: bool | None,
     **kwargs: Any,
 ) -> dict[str, Any]:
     """Put together what `chat` is called with. The history given is copied, not changed.
@@ -25,7 +25,7 @@ def chat_with_tools_options(
         user_msg: The next message.
         chat_history: The messages before it.
         tool_choice: Whether a tool has to be called.
-        allow_parallel_tool_calls: Whether several may be called at once.
+        parallel_tool_calls: Whether several may be called at once; None says nothing about it.
         **kwargs: Further options.
 
     Returns:
@@ -42,8 +42,7 @@ def chat_with_tools_options(
     if tools:
         options["tools"] = [tool.metadata.to_openai_tool(skip_length_check=True) for tool in tools]
         options["tool_choice"] = tool_choice
-        # Left out where several are welcome: that is every server's own setting.
-        options["parallel_tool_calls"] = None if allow_parallel_tool_calls else False
+        options["parallel_tool_calls"] = parallel_tool_calls
     return {name: value for name, value in options.items() if value is not None}
 
 

@@ -1,14 +1,26 @@
 """Who speaks what, where: one record per provider, and this dictionary of them."""
 
 from llama_vision.core.errors import UnknownProviderError
+from llama_vision.providers.aigateway import AIGATEWAY
+from llama_vision.providers.aimlapi import AIMLAPI
+from llama_vision.providers.cloudflare import CLOUDFLARE, CLOUDFLARE_OPENAI
 from llama_vision.providers.deepinfra import DEEPINFRA
+from llama_vision.providers.hosted import HOSTED
 from llama_vision.providers.local import LOCAL
 from llama_vision.providers.openai_compatible import OPENAI_COMPATIBLE
-from llama_vision.providers.record import ImageRules, Provider, Range
+from llama_vision.providers.record import ANY, ImageRules, Licence, Provider, Range
+from llama_vision.providers.servers import SERVERS
 
-__all__ = ["PROVIDERS", "ImageRules", "Provider", "Range", "find_provider"]
+__all__ = ["ANY", "PROVIDERS", "ImageRules", "Licence", "Provider", "Range", "find_provider"]
 
-PROVIDERS: dict[str, Provider] = {record.name: record for record in (LOCAL, DEEPINFRA, OPENAI_COMPATIBLE)}
+_RECORDS = (
+    *(LOCAL, DEEPINFRA, AIMLAPI, AIGATEWAY, CLOUDFLARE, CLOUDFLARE_OPENAI),
+    *HOSTED,
+    *SERVERS,
+    OPENAI_COMPATIBLE,
+)
+
+PROVIDERS: dict[str, Provider] = {record.name: record for record in _RECORDS}
 
 
 def find_provider(provider: str | Provider) -> Provider:

@@ -2,7 +2,7 @@
 
 from llama_vision.core.models import ModelInfo
 from llama_vision.dialects.chat_completions import ChatCompletionsDialect
-from llama_vision.providers.record import ImageRules, Provider, Range
+from llama_vision.providers.record import ANY, ImageRules, Provider, Range
 
 _MAX_OUTPUT = 16_384  # a hard cap of the API
 
@@ -32,7 +32,14 @@ DEEPINFRA = Provider(
     image_rules=ImageRules(
         media_types=frozenset({"image/jpeg", "image/png", "image/webp"}), max_bytes=20_000_000
     ),
-    limits={
+    # OpenAIChatCompletionsIn of its OpenAPI file.
+    parameters={
+        "max_tokens": ANY,
+        "tools": ANY,
+        "tool_choice": ANY,
+        "response_format": ANY,
+        "stop": Range(0, 16),
+        "seed": ANY,
         "temperature": Range(0, 2),
         "top_p": Range(0, 1, low_excluded=True),
         "min_p": Range(0, 1),

@@ -1,6 +1,7 @@
-"""API keys: where they are looked for, and what is checked before one is sent."""
+"""API keys and account ids: where they are looked for, and what is checked before one is sent."""
 
 import os
+import re
 
 from llama_vision.core.errors import ConfigurationError, MissingKeyError
 from llama_vision.providers.record import Provider
@@ -51,3 +52,36 @@ def checked_key(provider: Provider, key: str | None) -> str | None:
             "It may have been copied with something around it."
         ).at(provider.name)
     return key
+
+
+def checked_account(provider: Provider, account_id: str | None) -> str | None:
+    """Get the id of the account that a call is made for.
+
+    Args:
+        provider: Whose.
+        account_id: What the user gave; None or empty looks into the environment.
+
+    Returns:
+        The id; None where the provider's addresses contain none.
+
+    Raises:
+        ConfigurationError: It is needed and missing, or given and not needed, or can't be part of an address.
+
+    """
+    if not provider.account_env:
+        if account_id is not None:
+            raise ConfigurationError(f"{provider.title} has no account_id; leave it out.").at(provider.name)
+        return None
+    found = (account_id or "").strip() or next(
+        filter(None, (os.environ.get(name, "").strip() for name in provider.account_env)), ""
+    )
+    if not found:
+        raise ConfigurationError(
+            f"{provider.title} needs the id of your account. Pass account_id=..., "
+            f"or set one of: {', '.join(provider.account_env)}."
+        ).at(provider.name)
+    if not re.fullmatch(r"[\w-]+", found, re.ASCII):
+        raise ConfigurationError(
+            "The account_id holds something that no id has: it consists of letters, digits, - and _."
+        ).at(provider.name)
+    return found

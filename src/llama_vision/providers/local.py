@@ -1,7 +1,7 @@
 """The model on this machine, run with Transformers."""
 
 from llama_vision.core.models import ModelInfo
-from llama_vision.providers.record import ImageRules, Provider, Range
+from llama_vision.providers.record import ANY, ImageRules, Provider, Range
 
 LOCAL = Provider(
     name="local",
@@ -18,8 +18,13 @@ LOCAL = Provider(
             {"image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff"}
         ),
         urls=False,
+        with_system=False,
     ),
-    limits={
+    parameters={
+        "max_tokens": ANY,
+        "stop": ANY,
+        "tools": ANY,
+        "seed": ANY,
         "temperature": Range(0, 100),
         "top_p": Range(0, 1, low_excluded=True),
         "min_p": Range(0, 1),

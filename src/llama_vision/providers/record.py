@@ -15,12 +15,27 @@ class ImageRules:
         media_types: The encodings it reads.
         urls: Whether it fetches http(s) addresses itself.
         max_bytes: The largest encoded picture; None where no limit is documented.
+        base64_below: What the base64 text of one picture has to stay below, in characters; None where no such limit
+            is documented.
+        all_base64_below: The same for all pictures of a request together.
+        max_count: The most pictures of one request; None where no limit is documented.
+        min_side: The shortest side in pixels; 1 where no limit is documented.
+        max_side: The longest side in pixels; None where no limit is documented.
+        with_system: Whether a system message may stand beside a picture; its words go into the user's turn otherwise.
+        instead: Where pictures can't be sent at all (`max_count=0`), what to do.
 
     """
 
     media_types: frozenset[str] = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif"})
     urls: bool = True
     max_bytes: int | None = None
+    base64_below: int | None = None
+    all_base64_below: int | None = None
+    max_count: int | None = None
+    min_side: int = 1
+    max_side: int | None = None
+    with_system: bool = True
+    instead: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +57,27 @@ class Range:
         return (self.low < value if self.low_excluded else self.low <= value) and value <= self.high
 
     def __str__(self) -> str:
-        return f"{'above' if self.low_excluded else 'from'} {self.low:g} to {self.high:g}"
+        return f"{'above' if self.low_excluded else 'from'} {self.low:.12g} to {self.high:.12g}"
+
+
+ANY = Range(float("-inf"), float("inf"))
+"""For a parameter that exists, of which no range is documented."""
+
+
+@dataclass(frozen=True, slots=True)
+class Licence:
+    """A licence that has to be accepted once for each account.
+
+    Attributes:
+        url: Its text.
+        path: Where to say so, after the base URL; `{account}` and `{model}` are filled in.
+        body: What to say.
+
+    """
+
+    url: str
+    path: str
+    body: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +91,14 @@ class Provider:
         key_env: The environment variables that may hold the key, the first one found counts.
         key_page: Where to get a key.
         key_required: Whether nothing works without one.
+        account_env: The environment variables that may hold the account's id, where addresses contain one.
         dialect: How it is spoken to; None for the model on this machine.
         models: What it offers, the default first.
         image_rules: Which pictures it takes.
-        limits: Documented ranges, by the name of the field in `Sampling`.
+        parameters: Those it documents, by their names in `core.options`, with their ranges (of `stop`: how many).
+            Any other is refused. None where there is no such list: all are sent.
+        stops_here: Whether stop texts are watched for on this side, because the provider knows none.
+        licence: What has to be accepted before the first call.
         docs: Where its own documentation is.
 
     """
@@ -72,8 +111,11 @@ class Provider:
     key_env: tuple[str, ...] = ()
     key_page: str | None = None
     key_required: bool = True
+    account_env: tuple[str, ...] = ()
     image_rules: ImageRules = field(default_factory=ImageRules)
-    limits: Mapping[str, Range] = field(default_factory=dict[str, Range])
+    parameters: Mapping[str, Range] | None = None
+    stops_here: bool = False
+    licence: Licence | None = None
     docs: str = ""
 
     def model_info(self, name: str) -> ModelInfo:
@@ -90,3 +132,12 @@ class Provider:
             if name in (model.name, model.id):
                 return model
         return ModelInfo(name=name, id=name)
+
+    def takes(self, parameter: str) -> bool:
+        """Tell whether a parameter can be sent.
+
+        Args:
+            parameter: Its name in `core.options`.
+
+        """
+        return self.parameters is None or parameter in self.parameters

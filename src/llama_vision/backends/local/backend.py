@@ -12,6 +12,7 @@ from llama_vision.core.reply import Reply, ReplyBuilder
 from llama_vision.core.request import ChatRequest
 from llama_vision.providers.checks import check_request
 from llama_vision.providers.record import Provider
+from llama_vision.providers.shaping import shaped
 
 
 class LocalBackend:
@@ -38,7 +39,7 @@ class LocalBackend:
     def stream(self, request: ChatRequest) -> Generator[Event]:
         """Answer token by token; see `Backend.stream`."""
         with self._located(request):
-            self._check(request)
+            request = self._checked(request)
             outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
             job = worker_for(request.model).submit(request, outcomes.put)
             try:
@@ -52,7 +53,7 @@ class LocalBackend:
     async def astream(self, request: ChatRequest) -> AsyncGenerator[Event]:
         """Answer token by token, without blocking the event loop; see `Backend.astream`."""
         with self._located(request):
-            self._check(request)
+            request = self._checked(request)
             loop = asyncio.get_running_loop()
             outcomes: asyncio.Queue[Outcome] = asyncio.Queue()
 
@@ -69,21 +70,20 @@ class LocalBackend:
             finally:
                 job.left.set()
 
-    def _check(self, request: ChatRequest) -> None:
-        """Refuse what this backend can't do."""
+    def close(self) -> None:
+        """Hold on to the model, which everyone in the process shares."""
+
+    async def aclose(self) -> None:
+        """Hold on to the model, which everyone in the process shares."""
+
+    def _checked(self, request: ChatRequest) -> ChatRequest:
+        """Refuse what this backend can't do, and put the rest into the order the model reads."""
         check_request(self._provider, request)
-        refused = {
-            "frequency_penalty": request.sampling.frequency_penalty is not None,
-            "presence_penalty": request.sampling.presence_penalty is not None,
-            "extra_body": bool(request.extra_body),
-            "response_format": request.response_format is not None and request.response_format.type != "text",
-            "tool_choice": request.tool_choice is not None
-            and request.tool_choice.mode in ("required", "named"),
-        }
-        if names := [name for name, is_set in refused.items() if is_set]:
+        if request.extra_body:
             raise UnsupportedInputError(
-                f"The local model has no way to follow: {', '.join(names)}. Leave it out."
+                "The local model has no extra_body: there is no server it could go to."
             )
+        return shaped(self._provider, request)
 
     @contextlib.contextmanager
     def _located(self, request: ChatRequest) -> Generator[None]:

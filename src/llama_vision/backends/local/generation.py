@@ -12,7 +12,7 @@ from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaLis
 from llama_vision.backends.local.inputs import model_inputs
 from llama_vision.backends.local.loading import LoadedModel
 from llama_vision.backends.local.prompt import render
-from llama_vision.backends.local.stop_strings import StopStrings
+from llama_vision.backends.stop_strings import StopStrings
 from llama_vision.core.errors import UnsupportedInputError
 from llama_vision.core.events import Event, Finished, Started, TextDelta, UsageReport
 from llama_vision.core.request import ChatRequest, Sampling

@@ -54,23 +54,22 @@ def render(request: ChatRequest) -> list[Piece]:
     """
     system, turns = _split_system(request.messages)
     pieces: list[Piece] = [_BEGIN]
-    preamble = ""
-    if request.images():
-        # The model was trained without a system turn beside a picture, and its template refuses one.
-        preamble = system + "\n\n" if system else ""
-    else:
+    if not request.images():
         environment = "Environment: ipython\n" if request.tools else ""
         pieces += _turn("system", environment + _DATES + system)
-    if request.tools:
-        preamble += _TOOL_GUIDANCE + "".join(_tool(tool) + "\n\n" for tool in request.tools)
+    elif system:  # against the format; `providers.shaping` folds it into the user's turn before it comes here
+        pieces += _turn("system", system)
+    guidance = (
+        _TOOL_GUIDANCE + "".join(_tool(tool) + "\n\n" for tool in request.tools) if request.tools else ""
+    )
     for message in turns:
-        if message.role == "user" and preamble:
-            pieces += _user_turn(message, preamble)
-            preamble = ""
+        if message.role == "user":
+            pieces += _user_turn(message, guidance)
+            guidance = ""
         else:
             pieces += _message(message)
-    if preamble:
-        raise UnsupportedInputError("The local model needs a user message to answer.")
+    if guidance:
+        raise UnsupportedInputError("The local model needs a user message to offer tools with.")
     return [*pieces, *_header("assistant")]
 
 
@@ -120,22 +119,23 @@ def _message(message: Message) -> Iterator[Piece]:
             assert_never(message.role)
 
 
-def _user_turn(message: Message, preamble: str) -> list[Piece]:
-    """Render what the user says. Pictures come first: words before a picture can't see it."""
-    pictures: list[Piece] = []
-    words: list[str] = []
+def _user_turn(message: Message, guidance: str) -> list[Piece]:
+    """Render what the user says, with the guidance for tools before the first words."""
+    content: list[Piece] = []
+    before = guidance + (f"{message.name}: " if message.name else "")
     for part in message.parts:
         match part:
             case Image():
-                pictures.append(part)
+                content.append(part)
             case Text():
-                words.append(part.text)
+                follows_words = bool(content) and isinstance(content[-1], str)
+                content.append(before + ("\n" if follows_words else "") + part.text)
+                before = ""
             case ToolCall() | ToolResult():
                 raise UnsupportedInputError(f"A user message can't hold a {type(part).__name__}.")
             case _:
                 assert_never(part)
-    speaker = f"{message.name}: " if message.name else ""
-    return _turn("user", *pictures, preamble + speaker + "\n".join(words))
+    return _turn("user", *content, before)
 
 
 def _assistant_turns(message: Message) -> Iterator[Piece]:

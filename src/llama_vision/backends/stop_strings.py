@@ -16,6 +16,9 @@ class StopStrings:
         self._held: str = ""
         self.hit = False
 
+    def __bool__(self) -> bool:
+        return bool(self._strings)
+
     def feed(self, text: str) -> str:
         """Take in the next words and give what is certainly before any stop string."""
         if not self._strings or self.hit:

@@ -1,0 +1,49 @@
+"""`llama-vision accept-license`: the step that Cloudflare wants once for each account."""
+
+import argparse
+
+from llama_vision.backends import open_backend
+from llama_vision.core.errors import ConfigurationError
+from llama_vision.core.messages import Message, Text
+from llama_vision.core.request import ChatRequest
+from llama_vision.providers import PROVIDERS, find_provider
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what `accept-license` takes."""
+    names = ", ".join(name for name, provider in PROVIDERS.items() if provider.licence)
+    parser.description = (
+        "Accept the licence of Llama 3.2 Vision on behalf of your account, where a provider asks for it. Its use policy "
+        "grants no rights to the vision models to people living in, or companies based in, the European Union."
+    )
+    parser.add_argument("provider", help=names)
+    parser.add_argument("--base-url", help="in place of the provider's own address")
+    parser.add_argument("--yes", action="store_true", help="don't ask whether you have read it")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Show where the licence is, ask, and accept it."""
+    provider = find_provider(options.provider)
+    if provider.licence is None:
+        raise ConfigurationError(f"{provider.title} asks for no licence to be accepted.")
+    from llama_vision.backends.http import HttpBackend  # noqa: PLC0415 - loads httpx
+
+    backend = open_backend(provider, base_url=options.base_url)
+    if not isinstance(backend, HttpBackend):
+        raise ConfigurationError(f"{provider.title} is not reached over HTTP.")
+    print(f"The licence: {provider.licence.url}")
+    if not (options.yes or _agreed()):
+        raise ConfigurationError("The licence was not accepted; nothing was sent.")
+    request = ChatRequest(provider.models[0].id, (Message("user", (Text("Hello"),)),))
+    backend.accept_licence(request)
+    reply = backend.complete(request)  # the answer to an agreement is not documented: this one tells
+    print(f"Accepted: {reply.model or request.model} answers.")
+
+
+def _agreed() -> bool:
+    try:
+        answer = input("Have you read it, and do you accept it? [y/N] ")
+    except EOFError:  # nobody is there to ask
+        return False
+    return answer.strip().lower() in ("y", "yes")

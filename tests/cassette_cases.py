@@ -1,0 +1,179 @@
+"""What is asked in each cassette, and how both frameworks ask it."""
+
+import base64
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
+from pathlib import Path
+from typing import Any
+
+from langchain_core.messages import convert_to_messages
+from llama_index.core.base.llms.types import ChatMessage, ImageBlock, TextBlock
+
+from llama_vision.core.errors import RateLimitError
+from llama_vision.langchain import ChatLlamaVision
+from llama_vision.llamaindex import LlamaVision
+from tests.emulator import ACCOUNT_ID, Emulator
+
+ROOT = Path(__file__).resolve().parents[1]
+PICTURE = (ROOT / "src/llama_vision/demo/pictures/circle.png").read_bytes()
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "Tells the weather in a city.",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string", "description": "Its name."}},
+            "required": ["city"],
+        },
+    },
+}
+
+
+_LAMB = (
+    "Bonjour! Let me tell you, my friend, cooking lamb is an art form, and I'm more than happy to share with you not two, "
+    "but three of my favorite techniques to coax out the rich, unctuous flavors and tender textures of this majestic "
+    'protein. First, we have the classic "Sous Vide" method. Next, we have the ancient art of "Sous le Sable". And finally, '
+    'we have the more modern technique of "Hot Smoking."'
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call.
+
+    Attributes:
+        provider: Whose.
+        turns: Role and words; the picture stands before the words of the last.
+        picture: Shown with the last turn.
+        streamed: Whether the answer comes piece by piece.
+        options: Of the call.
+        error: What it ends in, if not in an answer.
+        refused: Status and words of the refusal that the emulator is told to give.
+
+    """
+
+    provider: str
+    turns: tuple[tuple[str, str], ...]
+    picture: bytes | None = None
+    streamed: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+    error: type[Exception] | None = None
+    refused: tuple[int, str] | None = None
+
+
+def _asks(*words: str) -> tuple[tuple[str, str], ...]:
+    return tuple(("user", text) for text in words)
+
+
+# The emulators' cassettes have folders of their own, since their requests went to this machine and not to the provider.
+CASES = {
+    ("deepinfra", "hello"): Case("deepinfra", _asks("Hello!")),
+    ("deepinfra", "hello_streamed"): Case("deepinfra", _asks("Hello!"), streamed=True),
+    ("deepinfra", "conversation"): Case(
+        "deepinfra",
+        (
+            ("system", "Respond like a michelin starred chef."),
+            ("user", "Can you name at least two different techniques to cook lamb?"),
+            (
+                "assistant",
+                _LAMB,
+            ),
+            ("user", "Tell me more about the second method."),
+        ),
+    ),
+    ("aimlapi", "hello_11b"): Case("aimlapi", _asks("Hello")),
+    ("aimlapi", "hello_90b"): Case("aimlapi", _asks("Hello"), options={"model": "llama-3.2-90b-vision"}),
+    ("aigateway", "hello"): Case(
+        "aigateway",
+        (("system", "You are a helpful assistant."), ("user", "Hello!")),
+        options={"temperature": 0.7, "top_p": 0.95},
+    ),
+    ("aigateway", "hello_streamed"): Case("aigateway", _asks("hello"), streamed=True),
+    ("cloudflare", "hello_world"): Case("cloudflare", _asks("Where did the phrase Hello World come from")),
+    ("cloudflare", "new_york_streamed"): Case("cloudflare", _asks("where is new york?"), streamed=True),
+    ("cloudflare-openai", "hello_streamed"): Case(
+        "cloudflare-openai",
+        (("system", "You are concise."), ("user", "Reply exactly with: Hello!")),
+        streamed=True,
+        # Who answered in the recording, and says so in each chunk.
+        options={"model": "@cf/meta/llama-3.1-8b-instruct", "max_tokens": 40, "temperature": 0},
+    ),
+    ("emulator-deepinfra", "picture"): Case("deepinfra", _asks("What is in this picture?"), PICTURE),
+    ("emulator-deepinfra", "picture_streamed"): Case(
+        "deepinfra", _asks("What is in this picture?"), PICTURE, streamed=True
+    ),
+    ("emulator-deepinfra", "tool_call"): Case(
+        "deepinfra", _asks("What is the weather in Paris?"), options={"tools": [WEATHER]}
+    ),
+    ("emulator-deepinfra", "rate_limited"): Case(
+        "deepinfra",
+        _asks("Hello!"),
+        error=RateLimitError,
+        refused=(429, "Model busy, retry later"),
+    ),
+    ("emulator-cloudflare", "picture"): Case("cloudflare", _asks("What is in this picture?"), PICTURE),
+    ("emulator-cloudflare", "tool_call"): Case(
+        "cloudflare", _asks("What is the weather in Paris?"), options={"tools": [WEATHER]}
+    ),
+}
+
+
+def access_to_emulator(case: Case, emulator_of: Callable[[str], Emulator]) -> dict[str, Any]:
+    """Have an emulator ready for a case; give what it is asked with."""
+    emulator = emulator_of(case.provider)
+    if case.refused is not None:
+        emulator.script(emulator.refusal(*case.refused))
+    account = {"account_id": ACCOUNT_ID} if case.provider == "cloudflare" else {}
+    return {"url": emulator.base_url, "api_key": emulator.api_key, **account}
+
+
+def ask_langchain(case: Case, url: str | None = None, **access: Any) -> dict[str, Any]:
+    """Ask through `ChatLlamaVision`; give what was answered."""
+    model = ChatLlamaVision(provider=case.provider, base_url=url, max_retries=0, **access)
+    messages = convert_to_messages(list(case.turns))
+    if case.picture is not None:
+        picture = {
+            "type": "image",
+            "base64": base64.b64encode(case.picture).decode(),
+            "mime_type": "image/png",
+        }
+        messages[-1].content = [picture, {"type": "text", "text": case.turns[-1][1]}]
+    if case.streamed:
+        message = reduce(add, model.stream(messages, **case.options))
+    else:
+        message = model.invoke(messages, **case.options)
+    usage = message.usage_metadata
+    return {
+        "text": message.text,
+        "calls": [(call["name"], call["args"]) for call in message.tool_calls],
+        "usage": (usage["input_tokens"], usage["output_tokens"]) if usage else None,
+        "cost": message.response_metadata.get("cost_usd"),
+        "cost_is_estimate": message.response_metadata.get("cost_is_estimate"),
+    }
+
+
+def ask_llamaindex(case: Case, url: str | None = None, **access: Any) -> dict[str, Any]:
+    """Ask through `LlamaVision`; give what was answered."""
+    llm = LlamaVision(provider=case.provider, api_base=url, max_retries=0, **access)
+    messages = [ChatMessage(role=role, blocks=[TextBlock(text=words)]) for role, words in case.turns]
+    if case.picture is not None:
+        messages[-1].blocks.insert(0, ImageBlock(image=case.picture))
+    if case.streamed:
+        response = list(llm.stream_chat(messages, **case.options))[-1]
+    else:
+        response = llm.chat(messages, **case.options)
+    usage = response.raw["usage"]
+    return {
+        "text": response.message.content or "",
+        "calls": [
+            (block.tool_name, block.tool_kwargs)
+            for block in response.message.blocks
+            if block.block_type == "tool_call"
+        ],
+        "usage": (usage["prompt_tokens"], usage["completion_tokens"]) if usage else None,
+        "cost": response.additional_kwargs.get("cost_usd"),
+        "cost_is_estimate": response.additional_kwargs.get("cost_is_estimate"),
+    }

@@ -1,0 +1,48 @@
+"""What a provider's record says it can't do, with the reason: the only ground for leaving a test out."""
+
+from collections.abc import Callable
+
+from llama_vision import Provider
+
+
+def _no_image(provider: Provider) -> str | None:
+    rules = provider.image_rules
+    return f"takes no pictures: {rules.instead}" if rules.max_count == 0 else None
+
+
+def _no_image_url(provider: Provider) -> str | None:
+    return _no_image(provider) or (None if provider.image_rules.urls else "does not fetch addresses")
+
+
+def _one_image(provider: Provider) -> str | None:
+    most = provider.image_rules.max_count
+    return _no_image(provider) or (f"takes {most} picture" if most is not None and most < 2 else None)
+
+
+def _no_tools(provider: Provider) -> str | None:
+    able = provider.takes("tools") and provider.models[0].tools
+    return None if able else "takes no tools with this model"
+
+
+def _no_forced_tool(provider: Provider) -> str | None:
+    return _no_tools(provider) or (
+        None if provider.takes("tool_choice") else "can't make the model call a tool"
+    )
+
+
+CANNOT: dict[str, Callable[[Provider], str | None]] = {
+    "image": _no_image,
+    "image by URL": _no_image_url,
+    "several images": _one_image,
+    "system beside image": _no_image,
+    "tools": _no_tools,
+    "tool history": _no_tools,
+    "forced tool": _no_forced_tool,
+}
+"""By ability; those that are not here every provider has."""
+
+
+def reason_against(provider: Provider, ability: str) -> str | None:
+    """Tell why a provider can't; None where it can."""
+    check = CANNOT.get(ability)
+    return check(provider) if check else None

@@ -1,0 +1,133 @@
+"""Each record refuses what its provider documents as refused, and puts up with what it does not."""
+
+import pytest
+
+from llama_vision.core.errors import UnsupportedInputError
+from llama_vision.core.messages import Image, Message, Text
+from llama_vision.core.request import ChatRequest, ResponseFormat, Sampling, Tool, ToolChoice
+from llama_vision.providers import PROVIDERS
+from llama_vision.providers.checks import check_request
+from llama_vision.providers.hosted import HOSTED
+from llama_vision.providers.servers import SERVERS
+from llama_vision.providers.shaping import shaped
+from tests.providers.pictures import ADDRESS, of_bytes, of_pixels
+
+GIF = Image(data=b"GIF89a", media_type="image/gif")
+WEBP = Image(data=b"RIFF", media_type="image/webp")
+PNG = of_pixels(100, 100)
+TOOLS = (Tool("weather"),)
+
+REFUSED = [
+    ("local", {}, [ADDRESS], "can't fetch"),
+    ("deepinfra", {}, [GIF], "takes image/jpeg, image/png, image/webp"),
+    ("aimlapi", {"sampling": Sampling(top_p=0)}, [], "from 0.01 to 1"),
+    ("aimlapi", {"tools": TOOLS}, [], "takes no tools"),
+    ("aigateway", {"sampling": Sampling(top_k=5)}, [], "has no top_k"),
+    ("cloudflare", {}, [of_pixels(9, 100)], "fewer than 10"),
+    ("cloudflare", {}, [PNG, PNG], "takes 1 in one request"),
+    ("cloudflare-openai", {}, [PNG], "takes no images"),
+    ("groq", {}, [PNG, PNG], "takes 1 in one request"),
+    ("groq", {}, [of_bytes(3_000_000)], "less than 4 MB in one request"),
+    ("openrouter", {"sampling": Sampling(temperature=2.1)}, [], "from 0 to 2"),
+    ("openrouter", {"sampling": Sampling(repetition_penalty=3)}, [], "from 0 to 2"),
+    ("fireworks", {}, [PNG] * 31, "takes 30 in one request"),
+    ("fireworks", {}, [of_bytes(4_000_000)] * 2, "less than 10 MB in one request"),
+    ("fireworks", {}, [WEBP], "is image/webp"),
+    ("nvidia", {}, [of_bytes(135_000)], "fewer than 180000"),
+    ("nvidia", {}, [PNG, PNG], "takes 1 in one request"),
+    ("nvidia", {}, [WEBP], "takes image/jpeg, image/png"),
+    ("sambanova", {}, [ADDRESS], "can't fetch"),
+    ("hyperbolic", {}, [of_pixels(2049, 1)], "more than 2048"),
+    ("hyperbolic", {}, [ADDRESS], "can't fetch"),
+    ("hyperbolic", {}, [PNG, PNG], "takes 1 in one request"),
+    ("ollama", {}, [ADDRESS], "can't fetch"),
+    ("ollama", {}, [PNG, PNG], "takes 1 in one request"),
+    ("ollama", {"tools": TOOLS}, [], "takes no tools"),
+    ("ollama", {"sampling": Sampling(top_k=5)}, [], "has no top_k"),
+    ("lmstudio", {}, [WEBP], "takes image/jpeg, image/png"),
+    ("lmstudio", {}, [ADDRESS], "can't fetch"),
+    ("lmstudio", {"response_format": ResponseFormat("json_object")}, [], "'json_object'"),
+    ("lmstudio", {"sampling": Sampling(repetition_penalty=1.1)}, [], "has no repetition_penalty"),
+]
+NOTHING_DOCUMENTED = {"together", "huggingface", "vllm", "sglang", "openai-compatible"}
+
+
+def request_to(name, images=(), **fields):
+    parts = (*images, Text("What is it?"))
+    return ChatRequest(PROVIDERS[name].models[0].id, (Message("user", parts),), **fields)
+
+
+@pytest.mark.parametrize(("name", "fields", "images", "text"), REFUSED)
+def test_what_a_provider_documents_as_refused_is_refused_here(name, fields, images, text):
+    with pytest.raises(UnsupportedInputError, match=rf"\[{name}, ") as caught:
+        check_request(PROVIDERS[name], request_to(name, images, **fields))
+    assert text in str(caught.value)
+
+
+def test_every_record_has_its_refusals_here():
+    assert {name for name, *_ in REFUSED} | NOTHING_DOCUMENTED == set(PROVIDERS)
+    assert not NOTHING_DOCUMENTED & {name for name, *_ in REFUSED}
+
+
+@pytest.mark.parametrize("name", [name for name in PROVIDERS if name != "cloudflare-openai"])
+def test_one_ordinary_picture_passes_everywhere(name):
+    check_request(PROVIDERS[name], request_to(name, [PNG]))
+
+
+@pytest.mark.parametrize("name", sorted(NOTHING_DOCUMENTED))
+def test_where_nothing_is_documented_everything_is_sent(name):
+    sampling = Sampling(
+        temperature=5, top_p=0, top_k=0, min_p=0, seed=0, frequency_penalty=9, presence_penalty=9, repetition_penalty=9
+    )  # fmt: skip
+    check_request(
+        PROVIDERS[name],
+        request_to(
+            name,
+            [PNG, ADDRESS, GIF, WEBP, of_bytes(30_000_000)],
+            sampling=sampling,
+            stop=("a",) * 20,
+            tools=TOOLS,
+            tool_choice=ToolChoice("required"),
+            parallel_tool_calls=True,
+            response_format=ResponseFormat("json_schema", schema={}),
+        ),
+    )
+
+
+@pytest.mark.parametrize("name", ["groq", "vllm"])
+def test_the_systems_words_move_where_they_may_not_stand_beside_a_picture(name):
+    request = request_to(name, [PNG])
+    said = shaped(
+        PROVIDERS[name],
+        ChatRequest(request.model, (Message("system", (Text("Be brief."),)), *request.messages)),
+    )
+    assert said.messages == (Message("user", (PNG, Text("Be brief.\n\nWhat is it?"))),)
+
+
+def test_no_two_records_have_the_same_name():
+    names = [record.name for record in (*HOSTED, *SERVERS)]
+    assert len(set(names)) == len(names) == 12
+    assert all(PROVIDERS[record.name] is record for record in (*HOSTED, *SERVERS))
+
+
+@pytest.mark.parametrize("record", HOSTED, ids=lambda record: record.name)
+def test_a_host_wants_a_key_and_is_reached_over_https(record):
+    assert record.key_required
+    assert record.key_env
+    assert record.base_url.startswith("https://")
+    assert record.dialect is not None
+
+
+@pytest.mark.parametrize("record", SERVERS, ids=lambda record: record.name)
+def test_a_server_of_ones_own_needs_no_key_and_is_looked_for_on_this_machine(record):
+    assert not record.key_required
+    assert record.key_env == ()
+    assert record.base_url.startswith("http://localhost:")
+    assert record.dialect is not None
+
+
+@pytest.mark.parametrize("record", [*HOSTED, *SERVERS], ids=lambda record: record.name)
+def test_the_smaller_model_is_the_default_and_ids_differ(record):
+    assert record.models[0].name == "llama-3.2-11b-vision"
+    ids = [model.id for model in record.models]
+    assert len(set(ids)) == len(ids)

@@ -1,0 +1,82 @@
+"""Limits of a picture's base64 text and of its sides: who is over is told which picture, which limit, and what to do."""
+
+import base64
+
+import pytest
+
+from llama_vision.core.errors import UnsupportedInputError
+from llama_vision.core.messages import Message, Text, ToolResult
+from llama_vision.core.request import ChatRequest
+from llama_vision.providers import ImageRules, Provider
+from llama_vision.providers.checks import check_request
+from tests.providers.pictures import ADDRESS, of_bytes, of_pixels
+
+
+def check(rules, *images):
+    host = Provider("host", "My Host", None, models=(), image_rules=rules)
+    first, *others = images
+    messages = (
+        Message("user", (Text("Look:"), first)),
+        Message("tool", (ToolResult("a", tuple(others)),)),
+    )
+    check_request(host, ChatRequest("host/big", messages))
+
+
+def refusal(rules, *images):
+    with pytest.raises(UnsupportedInputError) as caught:
+        check(rules, *images)
+    assert (caught.value.provider, caught.value.model) == ("host", "host/big")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("count", [*range(20), 134_997])
+def test_a_picture_passes_whose_base64_is_shorter(count):
+    length = len(base64.b64encode(b"x" * count))
+    check(ImageRules(base64_below=length + 1), of_bytes(count))
+    if count:
+        assert "Image 1 has" in refusal(ImageRules(base64_below=length), of_bytes(count))
+
+
+def test_a_picture_whose_base64_is_too_long_is_named_with_what_to_do():
+    rules = ImageRules(base64_below=180_000)
+    check(rules, of_bytes(134_997), of_bytes(134_997), ADDRESS)
+    assert (
+        "Image 2 has 180000 characters in base64; My Host takes fewer than 180000, which is a file of 135 kB. "
+        "Save it as JPEG, or scale it down: the model sees at most 1120 x 1120 pixels."
+    ) in refusal(rules, of_bytes(1), of_bytes(134_998))
+
+
+def test_pictures_whose_base64_is_too_long_together_are_refused_with_the_largest():
+    rules = ImageRules(all_base64_below=10_000_000)
+    check(rules, of_bytes(5_000_000), of_bytes(2_499_000), ADDRESS)
+    assert (
+        "The images have 10.7 MB in base64 together, of which image 2 has 6.7 MB; My Host takes less than 10 MB in one "
+        "request. Scale them down, as the model sees at most 1120 x 1120 pixels of each, or ask about fewer at once."
+    ) in refusal(rules, of_bytes(3_000_000), of_bytes(5_000_000), ADDRESS)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP"])
+def test_the_longest_side_counts_whichever_it_is(kind):
+    rules = ImageRules(max_side=2048)
+    check(rules, of_pixels(2048, 2048, kind), of_pixels(1, 2048, kind))
+    for size in ((2049, 1), (1, 2049)):
+        assert (
+            f"Image 2 is {size[0]} x {size[1]} pixels; My Host takes none with a side of more than 2048. Scale it down: "
+        ) in refusal(rules, of_pixels(9, 9, kind), of_pixels(*size, kind))
+
+
+def test_the_shortest_side_counts_whichever_it_is():
+    rules = ImageRules(min_side=10)
+    check(rules, of_pixels(10, 10), of_pixels(10, 99))
+    for size in ((9, 99), (99, 9)):
+        assert (
+            f"Image 1 is {size[0]} x {size[1]} pixels; My Host takes none with a side of fewer than 10. Scale it up."
+        ) in refusal(rules, of_pixels(*size))
+
+
+def test_a_picture_whose_size_is_not_told_is_left_to_the_provider():
+    check(ImageRules(min_side=10, max_side=20), of_bytes(100))
+
+
+def test_pictures_pass_where_no_limit_is_known():
+    check(ImageRules(), of_pixels(1, 3000), of_bytes(30_000_000), ADDRESS)
