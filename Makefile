@@ -38,6 +38,7 @@ test: $(STAMP) ## all tests, offline
 bench: $(STAMP) ## what it costs, beside raw httpx and the smallest possible class
 	@$(BIN)/python benchmarks/overhead.py
 	@$(BIN)/python benchmarks/concurrency.py
+	@$(BIN)/python benchmarks/images.py
 
 record: $(STAMP) ## record the cassettes anew with your own key: make record PROVIDER=deepinfra
 	$(BIN)/python -m pytest tests/test_cassettes.py --record-mode=rewrite -k "chat_llama_vision_delivers and [$(PROVIDER)/"

@@ -11,6 +11,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 
+from llama_vision.backends.clients import close_sync
 from tests.cassette_files import use_our_files
 from tests.emulator import DIALECTS, Emulator
 
@@ -83,4 +84,5 @@ def _fresh(server: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulat
     yield server
     unplayed = server.unplayed
     server.reset()
+    close_sync(server.base_url)  # a reset cuts connections, which the next test must not find in the pool
     assert not unplayed, f"{unplayed} scripted answers were never asked for"

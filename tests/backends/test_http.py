@@ -9,9 +9,9 @@ import httpx
 import PIL.Image
 import pytest
 
-from llama_vision import ChatRequest, Image, Message, Text, Tool
+from llama_vision import ChatRequest, Image, Message, Sampling, Text, Tool
 from llama_vision.backends import open_backend
-from llama_vision.core.errors import ConfigurationError, UnsupportedInputError
+from llama_vision.core.errors import ConfigurationError, ImageError, UnsupportedInputError
 from llama_vision.core.events import Finished, Started
 from llama_vision.providers import find_provider
 from llama_vision.version import __version__
@@ -99,10 +99,11 @@ def test_images_arrive_as_they_were_sent(emulator: Emulator, way: str):
     assert reply.text == "I see 3 image(s)."
 
 
-def test_a_broken_image_is_refused_by_the_emulator(emulator: Emulator):
+def test_a_broken_image_is_refused_before_anything_is_sent(emulator: Emulator, way: str):
     request = ChatRequest(MODEL, (Message("user", (Image(b"no png", "image/png"),)),))
-    with pytest.raises(Exception, match="Invalid image data"):
-        ask(backend_for(emulator), "complete", request)
+    with pytest.raises(ImageError, match=r"Image 1, of message 0 \(user\).*\[deepinfra, meta-llama"):
+        ask(backend_for(emulator), way, request)
+    assert emulator.requests == []
 
 
 def test_tools_and_their_choice_arrive(emulator: Emulator, way: str):
@@ -127,9 +128,8 @@ def test_the_headers_say_who_asks_and_what_for(emulator: Emulator, way: str):
 
 
 def test_what_cannot_be_sent_is_refused_before_anything_is(emulator: Emulator, way: str):
-    heic = ChatRequest(MODEL, (Message("user", (Image(b"\0\0\0\x18ftypheic", "image/heic"),)),))
-    with pytest.raises(UnsupportedInputError, match=r"image/heic.*\[deepinfra, meta-llama"):
-        ask(backend_for(emulator), way, heic)
+    with pytest.raises(UnsupportedInputError, match=r"temperature=9.*\[deepinfra, meta-llama"):
+        ask(backend_for(emulator), way, question(sampling=Sampling(temperature=9)))
     assert emulator.requests == []
 
 

@@ -11,6 +11,8 @@ from llama_vision.providers.record import Provider
 if TYPE_CHECKING:
     import httpx
 
+    from llama_vision.images.settings import ImageSettings
+
 __all__ = ["DEFAULT_MAX_RETRIES", "DEFAULT_TIMEOUT_S", "open_backend"]
 
 DEFAULT_TIMEOUT_S = 120.0
@@ -29,6 +31,7 @@ def open_backend(
     timeout: "float | httpx.Timeout | None" = DEFAULT_TIMEOUT_S,
     max_retries: int = DEFAULT_MAX_RETRIES,
     headers: Mapping[str, str] | None = None,
+    images: "ImageSettings | None" = None,
     http_client: "httpx.Client | None" = None,
     http_async_client: "httpx.AsyncClient | None" = None,
 ) -> Backend:
@@ -43,6 +46,7 @@ def open_backend(
         timeout: Seconds without progress before a call is given up; None waits for ever.
         max_retries: How often a call that failed for a passing reason is made again.
         headers: Sent with every call.
+        images: How pictures are made ready.
         http_client: Used for synchronous calls in place of the shared one.
         http_async_client: Used for asynchronous calls in place of the shared ones.
 
@@ -58,7 +62,7 @@ def open_backend(
     if provider.dialect is None:
         from llama_vision.backends.local import LocalBackend  # noqa: PLC0415 - loads torch, for who asks for it
 
-        return LocalBackend(provider)
+        return LocalBackend(provider, images)
     address = base_url or provider.base_url
     if address is None:
         raise ConfigurationError(
@@ -82,6 +86,7 @@ def open_backend(
         timeout=timeout,
         max_retries=max_retries,
         headers=headers or {},
+        images=images,
         client=http_client,
         async_client=http_async_client,
     )

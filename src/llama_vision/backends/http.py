@@ -10,12 +10,14 @@ import httpx
 from llama_vision.backends.call import Call, Settings
 from llama_vision.backends.clients import AsyncLease, close_async, close_sync, sync_client
 from llama_vision.backends.draining import adrain, drain
+from llama_vision.backends.pictures import awith_ready_pictures, with_ready_pictures
 from llama_vision.backends.reading import ReplyReader, broken_stream_error, transport_error
 from llama_vision.core.errors import ConfigurationError, LlamaVisionError
 from llama_vision.core.events import Event
 from llama_vision.core.reply import Reply
 from llama_vision.core.request import ChatRequest
 from llama_vision.dialects.dialect import Dialect
+from llama_vision.images.settings import ImageSettings
 from llama_vision.providers.record import Provider
 
 
@@ -38,6 +40,7 @@ class HttpBackend:
         timeout: float | httpx.Timeout | None,
         max_retries: int,
         headers: Mapping[str, str],
+        images: ImageSettings | None = None,
         client: httpx.Client | None = None,
         async_client: httpx.AsyncClient | None = None,
     ) -> None:
@@ -53,6 +56,7 @@ class HttpBackend:
             max_retries=max_retries,
             headers=_checked_headers(headers),
         )
+        self._images = images or ImageSettings()
         self._client = client
         self._async_client = async_client
 
@@ -62,7 +66,7 @@ class HttpBackend:
     def complete(self, request: ChatRequest) -> Reply:
         """Answer as a whole; see `Backend.complete`."""
         with self._located(request), self._lease() as client:
-            call = Call(self._settings, request, stream=False)
+            call = self._call(request, stream=False)
             while True:
                 try:
                     with _transport():
@@ -74,7 +78,7 @@ class HttpBackend:
     async def acomplete(self, request: ChatRequest) -> Reply:
         """Answer as a whole, without blocking the event loop; see `Backend.acomplete`."""
         with self._located(request):
-            call = Call(self._settings, request, stream=False)
+            call = await self._acall(request, stream=False)
             async with self._alease() as client:
                 while True:
                     try:
@@ -87,7 +91,7 @@ class HttpBackend:
     def stream(self, request: ChatRequest) -> Generator[Event]:
         """Answer piece by piece; see `Backend.stream`."""
         with self._located(request), self._lease() as client:
-            call = Call(self._settings, request, stream=True)
+            call = self._call(request, stream=True)
             with contextlib.closing(self._open(call, client)) as response:
                 reader, chunks = call.reader(response), response.iter_bytes()
                 with _partial(reader):
@@ -102,7 +106,7 @@ class HttpBackend:
     async def astream(self, request: ChatRequest) -> AsyncGenerator[Event]:
         """Answer piece by piece, without blocking the event loop; see `Backend.astream`."""
         with self._located(request):
-            call = Call(self._settings, request, stream=True)
+            call = await self._acall(request, stream=True)
             # No async generator in here beside our own: a loop that shuts down closes all of them at once.
             async with (
                 self._alease() as client,
@@ -141,6 +145,14 @@ class HttpBackend:
         """As `close`, and for the running event loop too."""
         self.close()
         await close_async(self._settings.base_url)
+
+    def _call(self, request: ChatRequest, *, stream: bool) -> Call:
+        request = with_ready_pictures(self._settings.provider, request, self._images)
+        return Call(self._settings, request, stream=stream)
+
+    async def _acall(self, request: ChatRequest, *, stream: bool) -> Call:
+        request = await awith_ready_pictures(self._settings.provider, request, self._images)
+        return Call(self._settings, request, stream=stream)
 
     def _lease(self) -> contextlib.AbstractContextManager[httpx.Client]:
         return contextlib.nullcontext(self._client) if self._client else sync_client(self._settings.base_url)

@@ -54,10 +54,11 @@ def in_own_loop(work: Callable[[], Coroutine[Any, Any, _Result]]) -> _Result:
         work: Makes the coroutine.
 
     Returns:
-        What it returns, or raises. A look-up that hangs is left behind in the thread.
+        What the coroutine returns. A look-up that hangs is left behind in the thread.
 
     """
     result: Future[_Result] = Future()
+    loop = asyncio.new_event_loop()  # here, so that nobody waits for a thread that could not make one
 
     async def run() -> None:
         try:
@@ -65,7 +66,11 @@ def in_own_loop(work: Callable[[], Coroutine[Any, Any, _Result]]) -> _Result:
         except BaseException as error:  # noqa: BLE001 - it is raised where the result is waited for
             result.set_exception(error)
 
-    thread = threading.Thread(target=lambda: asyncio.run(run()), name="llama-vision-fetch", daemon=True)
+    def serve() -> None:
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            runner.run(run())
+
+    thread = threading.Thread(target=serve, name="llama-vision-fetch", daemon=True)
     thread.start()
     try:
         return result.result()
@@ -74,7 +79,7 @@ def in_own_loop(work: Callable[[], Coroutine[Any, Any, _Result]]) -> _Result:
 
 
 async def download(url: str, options: FetchOptions, resolve: Resolve | None = None) -> bytes:
-    """Download what is at an address, following redirects by hand.
+    """Download what is at an address.
 
     Args:
         url: The address, from anyone.
@@ -88,26 +93,32 @@ async def download(url: str, options: FetchOptions, resolve: Resolve | None = No
         ImageError: The address is refused, or there is no usable answer.
 
     """
-    place, target = shown(url), url
     try:
-        async with asyncio.timeout(options.timeout_s):
-            previous: httpx.URL | None = None
-            for _ in range(options.max_redirects + 1):
-                previous = _readable(target, previous)
-                place = shown(str(previous))
-                found = await _ask(previous, options, resolve or _look_up)
-                if isinstance(found, bytes):
-                    return found
-                target = found
-                place = f"{shown(target)}, to which {place} redirects,"
-            raise _RefusedError(
-                f"there are more than {options.max_redirects} redirects. FetchOptions(max_redirects=...) allows more."
-            )
+        async with asyncio.timeout(options.timeout_s) as limit:
+            return await _follow(url, options, resolve or _look_up, limit.when() or 0)
     except TimeoutError as error:
         why = f"it took longer than {options.timeout_s:g} s. FetchOptions(timeout_s=...) allows more."
-        raise ImageError(f"The picture at {place} can't be fetched: {why}") from error
-    except _RefusedError as error:
-        raise ImageError(f"The picture at {place} can't be fetched: {error}") from error
+        raise ImageError(f"The picture at {shown(url)} can't be fetched: {why}") from error
+
+
+async def _follow(first: str, options: FetchOptions, resolve: Resolve, until: float) -> bytes:
+    """Follow redirects by hand, for each may lead to where the first address may not."""
+    here: httpx.URL | None = None
+    target = first
+    for hop in range(options.max_redirects + 1):
+        place = f"{shown(target)} (to which {shown(first)} redirects)" if hop else shown(first)
+        try:
+            here = _readable(target, here)
+            found = await _ask(here, await _checked(here, options, resolve), options.max_bytes, until)
+        except _RefusedError as error:
+            raise ImageError(f"The picture at {place} can't be fetched: {error}") from error
+        if isinstance(found, bytes):
+            return found
+        target = found
+    why = (
+        f"there are more than {options.max_redirects} redirects. FetchOptions(max_redirects=...) allows more."
+    )
+    raise ImageError(f"The picture at {shown(first)} can't be fetched: {why}")
 
 
 def _readable(target: str, previous: httpx.URL | None) -> httpx.URL:
@@ -132,27 +143,24 @@ def _readable(target: str, previous: httpx.URL | None) -> httpx.URL:
         raise _RefusedError(f"{error}.") from None
 
 
-async def _ask(url: httpx.URL, options: FetchOptions, resolve: Resolve) -> bytes | str:
-    """Ask one address, and return the content or where it redirects to."""
-    addresses = await _checked(url, options, resolve)
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + options.timeout_s
-    for left in range(len(addresses), 0, -1):
-        # A first address that swallows everything must leave time for the others.
-        wait = (deadline - loop.time()) / left if left > 1 else None
+async def _ask(url: httpx.URL, addresses: Sequence[str], max_bytes: int, until: float) -> bytes | str:
+    """Ask the first address that takes a connection, for the content or where it redirects to."""
+    trouble: Exception | None = None
+    for place, address in enumerate(addresses):
+        # One that swallows everything must leave time for the others.
+        share = (until - asyncio.get_running_loop().time()) / (len(addresses) - place)
         try:
-            return await _get(url, addresses[-left], wait, options)
+            return await _get(url, address, share if place + 1 < len(addresses) else None, max_bytes)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            if left == 1:
-                raise _RefusedError(f"there is no connection: {error or type(error).__name__}.") from error
+            trouble = error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise _RefusedError(f"the answer broke off: {error or type(error).__name__}.") from error
-    raise AssertionError("unreachable: there is at least one address")
+    raise _RefusedError(f"there is no connection: {trouble or type(trouble).__name__}.") from trouble
 
 
 async def _checked(url: httpx.URL, options: FetchOptions, resolve: Resolve) -> Sequence[str]:
     """Find the addresses to which a connection may be made. One bad answer among them is enough to refuse."""
-    host = url.host if ":" in url.host else url.raw_host.decode("ascii")
+    host = url.raw_host.decode("ascii")
     if options.allowed_hosts and host not in options.allowed_hosts:
         raise _RefusedError(f"{host!r} is not among FetchOptions' allowed_hosts.")
     trusted = options.private_networks or bool(options.allowed_hosts)
@@ -180,7 +188,7 @@ async def _look_up(host: str, port: int) -> list[str]:
     return [str(answer[4][0]) for answer in answers]
 
 
-async def _get(url: httpx.URL, address: str, wait: float | None, options: FetchOptions) -> bytes | str:
+async def _get(url: httpx.URL, address: str, wait: float | None, max_bytes: int) -> bytes | str:
     """Connect to an address that was checked. The host's name is only said to it, and verified by TLS."""
     request = httpx.Request(
         "GET",
@@ -194,7 +202,7 @@ async def _get(url: httpx.URL, address: str, wait: float | None, options: FetchO
         try:
             if response.status_code in _REDIRECTS and "location" in response.headers:
                 return response.headers["location"]
-            return await _content(response, options.max_bytes)
+            return await _content(response, max_bytes)
         finally:
             await response.aclose()
 
@@ -207,7 +215,8 @@ async def _content(response: httpx.Response, max_bytes: int) -> bytes:
     length = response.headers.get("content-length", "")
     if re.fullmatch(r"[0-9]{1,20}", length) and int(length) > max_bytes:
         raise _RefusedError(too_large)
-    expander = _expander(response.headers.get("content-encoding", ""))
+    packed = _is_packed(response.headers.get("content-encoding", ""))
+    expander = zlib.decompressobj(wbits=47) if packed else None  # gzip or zlib, told by the beginning
     data, received = bytearray(), 0
     async for piece in response.aiter_raw():
         received += len(piece)
@@ -224,13 +233,13 @@ async def _content(response: httpx.Response, max_bytes: int) -> bytes:
     return bytes(data)
 
 
-def _expander(encoding: str) -> "zlib._Decompress | None":
-    """Take what some servers send unasked."""
+def _is_packed(encoding: str) -> bool:
+    """Take what some servers send unasked, and nothing that only some installations can read."""
     if (encoding := encoding.strip().lower()) in {"", "identity"}:
-        return None
+        return False
     if encoding not in {"gzip", "x-gzip", "deflate"}:
         raise _RefusedError(f"it is compressed as {encoding[:50]!r}, which was not asked for.")
-    return zlib.decompressobj(wbits=47)  # gzip or zlib, told by the beginning
+    return True
 
 
 @lru_cache(maxsize=1)

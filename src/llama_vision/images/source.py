@@ -14,10 +14,13 @@ from llama_vision.core.messages import Image
 from llama_vision.images.media_type import sniff_media_type
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import PIL.Image
 
-ImageSource: TypeAlias = "Image | str | Path | bytes | bytearray | memoryview | IO[bytes] | PIL.Image.Image"
-"""What `image_from_any` takes: a path, encoded bytes, an open file, a data URL, an http(s) URL, or a PIL image."""
+ImageSource: TypeAlias = "Image | str | Path | bytes | bytearray | memoryview | IO[bytes] | PIL.Image.Image | npt.NDArray[np.uint8]"
+"""What `image_from_any` takes: a path, encoded bytes, an open file, a data URL, an http(s) URL, a PIL image, or a numpy
+array (height x width, or height x width x 3 or 4, of bytes)."""
 
 _DATA_URL = re.compile(r"data:([^,;]*)((?:;[^,;]*)*),", re.IGNORECASE)
 _PNG_MODES = {"1", "L", "LA", "I;16", "P", "RGB", "RGBA"}
@@ -58,8 +61,10 @@ def image_from_any(  # noqa: PLR0911 - one return for each kind
         return _from_file(cast("IO[bytes]", source), detail)
     if hasattr(source, "save") and hasattr(source, "mode"):
         return image_from_bytes(_encode_png(cast("PIL.Image.Image", source)), detail=detail)
+    if hasattr(source, "__array_interface__"):
+        return image_from_bytes(_encode_png(_from_array(source)), detail=detail)
     raise ImageError(
-        f"A {type(source).__name__} is not a picture. Give a path, bytes, an open file, a URL or a PIL image."
+        f"A {type(source).__name__} is not a picture. Give a path, bytes, an open file, a URL, a PIL image or an array."
     )
 
 
@@ -159,6 +164,19 @@ def _from_file(file: IO[bytes], detail: str | None) -> Image:
     if not isinstance(data, bytes):
         raise ImageError(f"The open file gives {type(data).__name__}, not bytes; open it with mode 'rb'.")
     return image_from_bytes(data, detail=detail)
+
+
+def _from_array(array: Any) -> "PIL.Image.Image":
+    """Take a numpy array: height x width, with 3 or 4 channels or none, of bytes."""
+    import PIL.Image  # noqa: PLC0415 - loads PIL, for who asks for it
+
+    kind, shape = str(array.dtype), tuple(array.shape)
+    if kind not in ("uint8", "bool") or shape[2:] not in ((), (3,), (4,)) or shape[1:] == ():
+        raise ImageError(
+            f"An array of {kind} with shape {shape} is not a picture: it needs uint8 values (0 to 255), as "
+            "height x width, or height x width x 3 (RGB) or 4 (RGBA). Of values from 0 to 1: (array * 255).astype('uint8')."
+        )
+    return PIL.Image.fromarray(array)
 
 
 def _encode_png(picture: "PIL.Image.Image") -> bytes:

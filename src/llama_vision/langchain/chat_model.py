@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import httpx
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -19,13 +19,17 @@ from typing_extensions import override
 from llama_vision.backends import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT_S, open_backend
 from llama_vision.backends.closing import Closes
 from llama_vision.core.backend import Backend
-from llama_vision.core.options import SAMPLING_OPTIONS
+from llama_vision.core.options import SAMPLING_OPTIONS, to_tool
 from llama_vision.core.request import DEFAULT_MAX_TOKENS, ChatRequest
-from llama_vision.langchain.convert import ChunkWriter, to_message, to_request
+from llama_vision.images.fetch import FetchOptions
+from llama_vision.images.prepare import ImageOptions
+from llama_vision.images.settings import ImagePolicy, ImageSettings
+from llama_vision.langchain.convert import ChunkWriter, to_message, to_messages, to_request
 from llama_vision.langchain.translator import register
 from llama_vision.providers import Provider, find_provider
 from llama_vision.providers.defaults import default_model, default_provider
 from llama_vision.providers.keys import key_in_environment
+from llama_vision.providers.token_counts import estimate_text_tokens, estimate_tokens
 
 register()
 
@@ -73,6 +77,16 @@ class ChatLlamaVision(Closes, BaseChatModel):
             again, if nothing of the reply has arrived.
         stream_usage: False leaves token counts out of streams, for servers that refuse to be asked for them.
         extra_body: Fields of the provider's own, sent as they are.
+        image_max_pixels: The most pixels a picture is sent with, besides what the model can use: at most four tiles of
+            560 x 560. Larger ones are scaled down, none is ever scaled up.
+        image_format: `"jpeg"` or `"png"` for pictures that have to be encoded anew; `"auto"` takes JPEG for photographs
+            and PNG for drawings and text. A small picture of an accepted kind is sent byte for byte.
+        image_quality: Of JPEG, 1 to 95.
+        image_policy: What to do with more pictures than the provider takes: `"error"`, send the `"first"` ones, or put
+            all on one numbered sheet (`"grid"`).
+        image_allowed_hosts: The only hosts that pictures are fetched from, where the provider needs their bytes; they may
+            be private. Default: any public host.
+        image_private_networks: Whether pictures may be fetched from addresses that are not public.
         http_client: Used for synchronous calls in place of the shared connection pool.
         http_async_client: Used for asynchronous calls in place of the shared pools.
 
@@ -107,6 +121,12 @@ class ChatLlamaVision(Closes, BaseChatModel):
     max_retries: int = DEFAULT_MAX_RETRIES
     streaming: bool = False
     stream_usage: bool | None = None
+    image_max_pixels: int | None = None
+    image_format: Literal["auto", "jpeg", "png"] = "auto"
+    image_quality: int = 85
+    image_policy: ImagePolicy = "error"
+    image_allowed_hosts: list[str] | None = None
+    image_private_networks: bool = False
     # Headers may hold keys of other companies, so they stay out of what is printed and saved.
     default_headers: dict[str, str] | None = Field(default=None, repr=False, exclude=True)
     extra_body: dict[str, Any] | None = None
@@ -166,6 +186,28 @@ class ChatLlamaVision(Closes, BaseChatModel):
         params["ls_provider"] = self._record.name
         return params
 
+    @override
+    def get_num_tokens(self, text: str) -> int:
+        """Estimate the tokens of a text, without a network."""
+        return estimate_text_tokens(text)
+
+    @override
+    def get_num_tokens_from_messages(
+        self, messages: list[BaseMessage], tools: Sequence[Any] | None = None
+    ) -> int:
+        """Estimate the tokens of a conversation, without a network.
+
+        Args:
+            messages: The conversation; pictures count by their tiles.
+            tools: Tools offered with it, in any form that LangChain knows.
+
+        Returns:
+            Tokens.
+
+        """
+        offered = [to_tool(convert_to_openai_tool(tool)) for tool in tools or ()]
+        return estimate_tokens(to_messages(messages), offered)
+
     @property
     def _record(self) -> Provider:
         return find_provider(self.provider)
@@ -183,6 +225,14 @@ class ChatLlamaVision(Closes, BaseChatModel):
             timeout=self.timeout,
             max_retries=self.max_retries,
             headers=self.default_headers,
+            images=ImageSettings(
+                options=ImageOptions(self.image_max_pixels, self.image_format, self.image_quality),
+                policy=self.image_policy,
+                fetch=FetchOptions(
+                    allowed_hosts=frozenset(self.image_allowed_hosts or ()),
+                    private_networks=self.image_private_networks,
+                ),
+            ),
             http_client=self.http_client,
             http_async_client=self.http_async_client,
         )

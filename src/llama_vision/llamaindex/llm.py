@@ -51,6 +51,16 @@ class LlamaVision(LlamaVisionModel):
         max_retries: How often a call that failed for a passing reason (no connection, 408, 409, 429, 5xx) is made
             again, if nothing of the reply has arrived.
         timeout: Seconds without a byte before a call is given up; None waits for ever.
+        image_max_pixels: The most pixels a picture is sent with, besides what the model can use: at most four tiles of
+            560 x 560. Larger ones are scaled down, none is ever scaled up.
+        image_format: `"jpeg"` or `"png"` for pictures that have to be encoded anew; `"auto"` takes JPEG for photographs
+            and PNG for drawings and text. A small picture of an accepted kind is sent byte for byte.
+        image_quality: Of JPEG, 1 to 95.
+        image_policy: What to do with more pictures than the provider takes: `"error"`, send the `"first"` ones, or put
+            all on one numbered sheet (`"grid"`).
+        image_allowed_hosts: The only hosts that pictures are fetched from, where the provider needs their bytes; they may
+            be private. Default: any public host.
+        image_private_networks: Whether pictures may be fetched from addresses that are not public.
         default_headers: Sent with every call; left out of dumps and pickles, because they may hold keys.
         system_prompt: Put before conversations that have no system message of their own.
 

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncGenerator, Generator, Sequence
-from typing import Any, Self, cast
+from typing import Any, Literal, Self, cast
 
 from llama_index.core.base.llms.generic_utils import (
     astream_chat_response_to_completion_response,
@@ -29,12 +29,16 @@ from llama_vision.backends.closing import Closes
 from llama_vision.core.backend import Backend
 from llama_vision.core.errors import UnsupportedInputError
 from llama_vision.core.request import DEFAULT_MAX_TOKENS, ChatRequest
-from llama_vision.llamaindex.convert import SnapshotWriter, to_request, to_response
+from llama_vision.images.fetch import FetchOptions
+from llama_vision.images.prepare import ImageOptions
+from llama_vision.images.settings import ImagePolicy, ImageSettings
+from llama_vision.llamaindex.convert import SnapshotWriter, to_messages, to_request, to_response
 from llama_vision.llamaindex.images import ImageLike, image_block
 from llama_vision.llamaindex.metadata import LlamaVisionMetadata
 from llama_vision.llamaindex.tools import chat_with_tools_options, only_first_call, tool_selections
 from llama_vision.providers import Provider, find_provider
 from llama_vision.providers.defaults import default_model, default_provider
+from llama_vision.providers.token_counts import estimate_tokens
 
 
 class LlamaVisionModel(Closes, FunctionCallingLLM):
@@ -53,6 +57,12 @@ class LlamaVisionModel(Closes, FunctionCallingLLM):
     additional_kwargs: dict[str, Any] = Field(default_factory=dict)
     max_retries: int = DEFAULT_MAX_RETRIES
     timeout: float | None = DEFAULT_TIMEOUT_S
+    image_max_pixels: int | None = None
+    image_format: Literal["auto", "jpeg", "png"] = "auto"
+    image_quality: int = 85
+    image_policy: ImagePolicy = "error"
+    image_allowed_hosts: list[str] | None = None
+    image_private_networks: bool = False
     default_headers: dict[str, str] | None = Field(default=None, exclude=True, repr=False)
 
     @model_validator(mode="before")
@@ -94,6 +104,18 @@ class LlamaVisionModel(Closes, FunctionCallingLLM):
             model_name=self.model,
         )
 
+    def count_tokens(self, messages: Sequence[ChatMessage]) -> int:
+        """Estimate the tokens of a conversation, without a network.
+
+        Args:
+            messages: The conversation; pictures count by their tiles.
+
+        Returns:
+            Tokens.
+
+        """
+        return estimate_tokens(to_messages(messages))
+
     @property
     def _record(self) -> Provider:
         return find_provider(self.provider)
@@ -110,6 +132,14 @@ class LlamaVisionModel(Closes, FunctionCallingLLM):
             timeout=self.timeout,
             max_retries=self.max_retries,
             headers=self.default_headers,
+            images=ImageSettings(
+                options=ImageOptions(self.image_max_pixels, self.image_format, self.image_quality),
+                policy=self.image_policy,
+                fetch=FetchOptions(
+                    allowed_hosts=frozenset(self.image_allowed_hosts or ()),
+                    private_networks=self.image_private_networks,
+                ),
+            ),
         )
 
     def _request(self, messages: Sequence[ChatMessage], call: dict[str, Any]) -> ChatRequest:

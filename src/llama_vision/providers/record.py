@@ -5,37 +5,7 @@ from dataclasses import dataclass, field
 
 from llama_vision.core.models import ModelInfo
 from llama_vision.dialects.dialect import Dialect
-
-
-@dataclass(frozen=True, slots=True)
-class ImageRules:
-    """Which pictures a provider takes.
-
-    Attributes:
-        media_types: The encodings it reads.
-        urls: Whether it fetches http(s) addresses itself.
-        max_bytes: The largest encoded picture; None where no limit is documented.
-        base64_below: What the base64 text of one picture has to stay below, in characters; None where no such limit
-            is documented.
-        all_base64_below: The same for all pictures of a request together.
-        max_count: The most pictures of one request; None where no limit is documented.
-        min_side: The shortest side in pixels; 1 where no limit is documented.
-        max_side: The longest side in pixels; None where no limit is documented.
-        with_system: Whether a system message may stand beside a picture; its words go into the user's turn otherwise.
-        instead: Where pictures can't be sent at all (`max_count=0`), what to do.
-
-    """
-
-    media_types: frozenset[str] = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif"})
-    urls: bool = True
-    max_bytes: int | None = None
-    base64_below: int | None = None
-    all_base64_below: int | None = None
-    max_count: int | None = None
-    min_side: int = 1
-    max_side: int | None = None
-    with_system: bool = True
-    instead: str = ""
+from llama_vision.images.rules import ImageRules
 
 
 @dataclass(frozen=True, slots=True)

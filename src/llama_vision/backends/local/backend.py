@@ -6,10 +6,12 @@ import queue
 from collections.abc import AsyncGenerator, Generator
 
 from llama_vision.backends.local.worker import Outcome, worker_for
+from llama_vision.backends.pictures import awith_ready_pictures, with_ready_pictures
 from llama_vision.core.errors import LlamaVisionError, UnsupportedInputError
 from llama_vision.core.events import Event, Finished
 from llama_vision.core.reply import Reply, ReplyBuilder
 from llama_vision.core.request import ChatRequest
+from llama_vision.images.settings import ImageSettings
 from llama_vision.providers.checks import check_request
 from llama_vision.providers.record import Provider
 from llama_vision.providers.shaping import shaped
@@ -18,8 +20,9 @@ from llama_vision.providers.shaping import shaped
 class LocalBackend:
     """Llama 3.2 Vision on this machine. Requests to one model are answered one after the other."""
 
-    def __init__(self, provider: Provider) -> None:
+    def __init__(self, provider: Provider, images: ImageSettings | None = None) -> None:
         self._provider = provider
+        self._images = images or ImageSettings()
 
     def __repr__(self) -> str:
         return f"LocalBackend({self._provider.name!r})"
@@ -39,7 +42,7 @@ class LocalBackend:
     def stream(self, request: ChatRequest) -> Generator[Event]:
         """Answer token by token; see `Backend.stream`."""
         with self._located(request):
-            request = self._checked(request)
+            request = self._checked(with_ready_pictures(self._provider, request, self._images))
             outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
             job = worker_for(request.model).submit(request, outcomes.put)
             try:
@@ -53,7 +56,7 @@ class LocalBackend:
     async def astream(self, request: ChatRequest) -> AsyncGenerator[Event]:
         """Answer token by token, without blocking the event loop; see `Backend.astream`."""
         with self._located(request):
-            request = self._checked(request)
+            request = self._checked(await awith_ready_pictures(self._provider, request, self._images))
             loop = asyncio.get_running_loop()
             outcomes: asyncio.Queue[Outcome] = asyncio.Queue()
 

@@ -1,0 +1,102 @@
+"""Prepared pictures, remembered by content: a conversation sends the same ones again with every turn."""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from threading import Lock
+from typing import TypeAlias
+
+from llama_vision.core.messages import Image
+from llama_vision.images.options import ImageOptions
+from llama_vision.images.rules import ImageRules
+
+_END = 4096  # bytes of either end that are part of the key
+_Key: TypeAlias = tuple[int, int, int, str | None, ImageRules, ImageOptions]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    original: bytes
+    prepared: Image
+
+    @property
+    def size(self) -> int:
+        data = self.prepared.data or b""
+        return len(self.original) + (0 if data is self.original else len(data))
+
+
+class PreparedCache:
+    """Remembers pictures and what became of them; threads may share it.
+
+    A picture is looked up by its length and ends, and then compared byte by byte: that is far cheaper than hashing all
+    of it, and no two pictures are ever taken for one.
+
+    Args:
+        max_bytes: What originals and results may take together. The longest unused go first.
+
+    """
+
+    def __init__(self, max_bytes: int = 64_000_000) -> None:
+        self.max_bytes = max_bytes
+        self._entries: OrderedDict[_Key, _Entry] = OrderedDict()
+        self._lock = Lock()
+        self._bytes = 0
+
+    @property
+    def total_bytes(self) -> int:
+        """What originals and results take."""
+        return self._bytes
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def find(self, image: Image, rules: ImageRules, options: ImageOptions) -> Image | None:
+        """Look a picture up.
+
+        Args:
+            image: With data.
+            rules: For which it was prepared.
+            options: For which it was prepared.
+
+        Returns:
+            What it became; None where that is not remembered.
+
+        """
+        key = _key(image, rules, options)
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is not None:
+                self._entries.move_to_end(key)
+        # Compared outside the lock: for a large picture it takes a while.
+        return entry.prepared if entry is not None and entry.original == image.data else None
+
+    def keep(self, image: Image, rules: ImageRules, options: ImageOptions, prepared: Image) -> None:
+        """Remember a picture, unless it alone is larger than all that may be kept.
+
+        Args:
+            image: With data.
+            rules: For which it was prepared.
+            options: For which it was prepared.
+            prepared: What it became.
+
+        """
+        entry = _Entry(image.data or b"", prepared)
+        if entry.size > self.max_bytes:
+            return
+        key = _key(image, rules, options)
+        with self._lock:
+            replaced = self._entries.pop(key, None)
+            self._bytes += entry.size - (replaced.size if replaced else 0)
+            self._entries[key] = entry
+            while self._bytes > self.max_bytes:
+                self._bytes -= self._entries.popitem(last=False)[1].size
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._entries.clear()
+            self._bytes = 0
+
+
+def _key(image: Image, rules: ImageRules, options: ImageOptions) -> _Key:
+    data = image.data or b""
+    return len(data), hash(data[:_END]), hash(data[-_END:]), image.detail, rules, options

@@ -1,0 +1,218 @@
+"""Encoded bytes to upright RGB pixels, no more of them than are wanted; what is damaged or a bomb is refused."""
+
+import importlib
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+from llama_vision.core.errors import ImageError
+from llama_vision.images.media_type import sniff_media_type
+from llama_vision.images.size import pixel_size
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+MAX_PIXELS = 178_000_000
+"""A file that claims more is taken for a decompression bomb. Pillow draws the line at the same place."""
+
+Size: TypeAlias = tuple[int, int]
+
+_READERS = {
+    "image/png": ("PIL.PngImagePlugin", "PngImageFile"),
+    "image/jpeg": ("PIL.JpegImagePlugin", "JpegImageFile"),
+    "image/gif": ("PIL.GifImagePlugin", "GifImageFile"),
+    "image/webp": ("PIL.WebPImagePlugin", "WebPImageFile"),
+    "image/bmp": ("PIL.BmpImagePlugin", "BmpImageFile"),
+    "image/tiff": ("PIL.TiffImagePlugin", "TiffImageFile"),
+}
+"""Each file is given to the one decoder that its first bytes ask for: of a polyglot no other part is ever looked at."""
+
+_BOXED = {
+    "image/avif": "AVIF",
+    "image/heic": "HEIF",
+}  # by the names under which decoders register with Pillow
+_PLAIN_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA"})  # every reader takes these alike
+_ORIENTATION = 0x0112  # EXIF
+_EIGHT, _SIXTEEN = 255.0, 65535.0  # white in as many bits
+_UPRIGHT = {  # by EXIF's numbers, the names of Pillow's remedies
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A picture's pixels.
+
+    Attributes:
+        picture: Upright RGB, of the size that was asked for.
+        media_type: What the file was, such as `image/png`.
+        as_stored: Whether these are the file's own pixels: none were scaled, turned, composited or left out.
+
+    """
+
+    picture: "PIL.Image.Image"
+    media_type: str
+    as_stored: bool
+
+
+def decode(data: bytes, wanted: Callable[[int, int], Size]) -> Decoded:
+    """Decode a picture.
+
+    Transparent pixels are laid on white. Of an animation, the first frame is taken.
+
+    Args:
+        data: The encoded file.
+        wanted: Tells, from width and height in pixels, the width and height to deliver; never larger ones.
+
+    Returns:
+        The pixels, and what had to be done for them.
+
+    Raises:
+        ImageError: It is no picture, is cut off or damaged, claims too many pixels, or needs a decoder that is not
+            installed.
+
+    """
+    media_type = sniff_media_type(data)
+    _check_pixels(pixel_size(data))
+    try:
+        return _decode(_opened(data, media_type), media_type, wanted)
+    except ImageError:
+        raise
+    except Exception as error:  # on damaged files Pillow's decoders raise almost anything
+        kind = media_type.removeprefix("image/").upper()
+        reason = str(error)[:200].rstrip(".") or type(error).__name__
+        raise ImageError(
+            f"The {kind} file of {len(data)} bytes can't be decoded: {reason}. "
+            "It is cut off or damaged; save or fetch it again."
+        ) from error
+
+
+def _check_pixels(size: Size | None) -> None:
+    if size is None:
+        return
+    if min(size) < 1:
+        raise ImageError(f"The picture is {size[0]} x {size[1]} pixels: there is nothing to see.")
+    if size[0] * size[1] > MAX_PIXELS:
+        raise ImageError(
+            f"The picture claims {size[0]} x {size[1]} pixels, more than {MAX_PIXELS / 1e6:.0f} million, and was not "
+            "decoded: it may be a decompression bomb. Scale it down; the model sees at most 1120 x 1120 pixels."
+        )
+
+
+def _opened(data: bytes, media_type: str) -> "PIL.Image.Image":
+    """Read the header. `PIL.Image.open` is passed by because it warns from 89 million pixels on."""
+    if media_type in _READERS:
+        module, name = _READERS[media_type]
+        reader: Any = getattr(importlib.import_module(module), name)
+    else:
+        reader = _boxed_reader(media_type)
+    return reader(io.BytesIO(data), "")
+
+
+def _boxed_reader(media_type: str) -> Any:
+    import PIL.Image  # noqa: PLC0415 - loaded late
+
+    PIL.Image.init()
+    name = _BOXED[media_type]
+    if name not in PIL.Image.OPEN:
+        try:
+            importlib.import_module("pillow_heif").register_heif_opener()
+        except ImportError:
+            raise ImageError(
+                f"This is {media_type.removeprefix('image/').upper()}, as phones store it, and no decoder for it is "
+                "installed: pip install pillow-heif, or save it as JPEG or PNG."
+            ) from None
+    return PIL.Image.OPEN[name][0]
+
+
+def _decode(picture: "PIL.Image.Image", media_type: str, wanted: Callable[[int, int], Size]) -> Decoded:
+    _check_pixels(picture.size)
+    moving = _is_animated(picture)
+    full = picture.size
+    size = wanted(*full)
+    if media_type == "image/jpeg":
+        picture.draft(None, size)  # a half, quarter or eighth of each side costs next to nothing
+        picture.load()
+    else:
+        picture.load()
+        full = picture.size  # Pillow turns TIFF upright by itself
+        size = wanted(*full)
+    way = _UPRIGHT.get(_orientation(picture))
+    transparent = _is_transparent(picture)
+    as_stored = size == full and way is None and not (moving or transparent) and picture.mode in _PLAIN_MODES
+    return Decoded(_turned(_scaled(_to_rgb(picture, transparent), size), way), media_type, as_stored)
+
+
+def _is_animated(picture: "PIL.Image.Image") -> bool:
+    """Look for a second frame; they are never counted, for there may be thousands."""
+    try:
+        return bool(getattr(picture, "is_animated", False))
+    except Exception:  # noqa: BLE001 - what comes after the first frame is damaged: it is not to be passed on
+        return True
+
+
+def _orientation(picture: "PIL.Image.Image") -> int:
+    try:
+        return int(picture.getexif().get(_ORIENTATION, 1))
+    except Exception:  # noqa: BLE001 - damaged EXIF data do not damage the picture
+        return 1
+
+
+def _is_transparent(picture: "PIL.Image.Image") -> bool:
+    """Tell whether anything shines through: most screenshots have an alpha channel and make no use of it."""
+    if not picture.has_transparency_data or picture.mode[0] in "IF":
+        return False
+    seen = picture if picture.mode == "RGBA" else picture.convert("RGBA")
+    return seen.getchannel("A").getextrema() != (255, 255)
+
+
+def _to_rgb(picture: "PIL.Image.Image", transparent: bool) -> "PIL.Image.Image":
+    import PIL.Image  # noqa: PLC0415 - loaded late
+
+    if transparent:
+        picture = picture if picture.mode == "RGBA" else picture.convert("RGBA")
+        ground = PIL.Image.new("RGB", picture.size, "white")
+        ground.paste(picture, mask=picture.getchannel("A"))
+        return ground
+    if picture.mode[0] in "IF":
+        picture = _eight_bits(picture)
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def _eight_bits(picture: "PIL.Image.Image") -> "PIL.Image.Image":
+    """Bring grey levels to 0..255; Pillow's own conversion makes everything above 255 white.
+
+    16 bits are divided. Of whole and real numbers, 0 to 255 are taken as they are, up to 65,535 as 16 bits, reals from
+    0 to 1 as shares, and any others are stretched from the lowest to the highest.
+    """
+    levels = picture.convert("F")
+    low, high = cast("tuple[float, float]", levels.getextrema())
+    usual = {"I": (_EIGHT, _SIXTEEN), "F": (1.0, _EIGHT, _SIXTEEN)}.get(picture.mode, (_SIXTEEN,))
+    if low >= 0 and high <= _SIXTEEN:
+        low, high = 0.0, next(white for white in usual if high <= white)
+    scale = 255 / (high - low) if high > low else 0.0
+    return levels.point(lambda level: level * scale + (0.5 - low * scale)).convert("L")
+
+
+def _scaled(picture: "PIL.Image.Image", size: Size) -> "PIL.Image.Image":
+    if picture.size == size:
+        return picture
+    import PIL.Image  # noqa: PLC0415 - loaded late
+
+    # As fast as bilinear, with which the model's own processor scales, and sharper.
+    return picture.resize(size, PIL.Image.Resampling.HAMMING, reducing_gap=2.0)
+
+
+def _turned(picture: "PIL.Image.Image", way: str | None) -> "PIL.Image.Image":
+    if way is None:
+        return picture
+    import PIL.Image  # noqa: PLC0415 - loaded late
+
+    return picture.transpose(PIL.Image.Transpose[way])

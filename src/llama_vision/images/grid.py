@@ -1,0 +1,75 @@
+"""Several pictures on one numbered sheet, for models and providers that take a single one."""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from llama_vision.core.errors import ImageError
+from llama_vision.core.messages import Image
+from llama_vision.images.decode import decode
+from llama_vision.images.encode import encode, is_drawing
+from llama_vision.images.tiles import TILE, fit
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+_SIDE = 2 * TILE
+_MOST = 100  # in smaller cells than 112 pixels nothing can be made out
+_QUALITY = 85
+
+
+def contact_sheet(images: Sequence[Image]) -> Image:
+    """Lay pictures out on one sheet.
+
+    Args:
+        images: With data, at most 100. Each is scaled down to its cell, never up.
+
+    Returns:
+        A sheet of at most 1120 x 1120 pixels: equal cells on white, row by row, each with its number, from 1, above
+        its picture at the left. JPEG where it looks like a photograph, else PNG.
+
+    Raises:
+        ImageError: There are none or too many, one is given by its address, or one can't be decoded. The text begins
+            with its number.
+
+    """
+    if not 0 < len(images) <= _MOST:
+        raise ImageError(f"A sheet holds 1 to {_MOST} pictures, and there are {len(images)}.")
+    columns = math.ceil(math.sqrt(len(images)))
+    rows = math.ceil(len(images) / columns)
+    most = _SIDE // columns
+    label = max(14, most // 20)
+    pictures = [_small(image, number, most - label) for number, image in enumerate(images, start=1)]
+    cell = max(max(picture.size) for picture in pictures) + label
+    sheet = _drawn(pictures, columns, rows, cell, label)
+    media_types = ("image/png",) if is_drawing(sheet) else ("image/jpeg",)
+    data, media_type = encode(sheet, media_types, _QUALITY, None)
+    return Image(data=data, media_type=media_type)
+
+
+def _small(image: Image, number: int, side: int) -> "PIL.Image.Image":
+    if image.data is None:
+        raise ImageError(
+            f"Image {number} is an address ({image.url}) and can't be put on a sheet. Download it and pass its bytes."
+        )
+    try:
+        return decode(image.data, partial(fit, most_wide=side, most_high=side)).picture
+    except ImageError as error:
+        raise ImageError(f"Image {number}: {error}") from error
+
+
+def _drawn(
+    pictures: list["PIL.Image.Image"], columns: int, rows: int, cell: int, label: int
+) -> "PIL.Image.Image":
+    import PIL.Image  # noqa: PLC0415 - loaded late
+    from PIL import ImageDraw, ImageFont  # noqa: PLC0415 - loaded late
+
+    sheet = PIL.Image.new("RGB", (columns * cell, rows * cell), "white")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(label * 0.8)
+    for place, picture in enumerate(pictures):
+        left, top = place % columns * cell, place // columns * cell
+        draw.text((left + 2, top + label / 2), str(place + 1), "black", font, anchor="lm")
+        sheet.paste(picture, (left, top + label))
+    return sheet

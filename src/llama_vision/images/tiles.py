@@ -1,0 +1,119 @@
+"""How Llama 3.2 Vision cuts a picture into tiles, and what that costs in tokens: arithmetic, no decoder.
+
+The rule is that of Transformers' Mllama image processor with the released `preprocessor_config.json`: tiles of
+560 x 560 pixels, at most 4, in the smallest arrangement that needs no scaling down, else in the one that needs the
+least.
+"""
+
+import math
+
+TILE = 560
+"""The side of a tile in pixels."""
+
+TOKENS_PER_TILE = 1601
+"""A tile is 40 x 40 patches of 14 pixels, and one token for the whole: https://docs.together.ai/docs/vision-overview."""
+
+_LAYOUTS = ((1, 1), (1, 2), (1, 3), (1, 4), (2, 1), (2, 2), (3, 1), (4, 1))
+"""(rows, columns), in the order in which the processor tries them: the first of equals is taken."""
+
+
+def tile_layout(width: int, height: int) -> tuple[int, int]:
+    """Tell how a picture is laid out.
+
+    Args:
+        width: In pixels, upright.
+        height: In pixels, upright.
+
+    Returns:
+        Columns and rows of tiles.
+
+    Raises:
+        ValueError: A side is not positive.
+
+    """
+    _check(width, height)
+    scales = {layout: min(layout[0] * TILE / height, layout[1] * TILE / width) for layout in _LAYOUTS}
+    up = [scale for scale in scales.values() if scale >= 1]
+    wanted = min(up) if up else max(scales.values())
+    fitting = [layout for layout in _LAYOUTS if scales[layout] == wanted]
+    rows, columns = min(fitting, key=lambda layout: layout[0] * layout[1])
+    return columns, rows
+
+
+def image_tokens(width: int, height: int, detail: str | None = None) -> int:
+    """Count the tokens of a picture.
+
+    Args:
+        width: In pixels, upright.
+        height: In pixels, upright.
+        detail: With `low`, the picture is scaled down to one tile before it is sent.
+
+    Returns:
+        1,601 for each tile. Hosts bill so; a few that count only the placeholder report 1.
+
+    Raises:
+        ValueError: A side is not positive.
+
+    """
+    columns, rows = (1, 1) if detail == "low" else tile_layout(width, height)
+    return columns * rows * TOKENS_PER_TILE
+
+
+def target_size(
+    width: int, height: int, *, detail: str | None = None, max_pixels: int | None = None
+) -> tuple[int, int]:
+    """Tell what the model can use of a picture: more pixels than these are thrown away before it sees them.
+
+    Args:
+        width: In pixels, upright.
+        height: In pixels, upright.
+        detail: With `low`, what fits one tile.
+        max_pixels: The most pixels there may be, besides.
+
+    Returns:
+        Width and height in pixels, of the same shape as the picture's, and never larger.
+
+    Raises:
+        ValueError: A side or `max_pixels` is not positive.
+
+    """
+    columns, rows = (1, 1) if detail == "low" else tile_layout(width, height)
+    size = fit(width, height, columns * TILE, rows * TILE)
+    if max_pixels is None or size[0] * size[1] <= max_pixels:
+        return size
+    if max_pixels < 1:
+        raise ValueError(f"max_pixels is {max_pixels}; 1 is the least.")
+    scale = math.sqrt(max_pixels / (size[0] * size[1]))
+    short = max(1, math.floor(min(size) * scale))
+    long = max(1, min(math.floor(max(size) * scale), max_pixels // short))
+    return (long, short) if width > height else (short, long)
+
+
+def fit(width: int, height: int, most_wide: int, most_high: int) -> tuple[int, int]:
+    """Scale a size down into a frame, as the model's own processor rounds it.
+
+    Args:
+        width: In pixels.
+        height: In pixels.
+        most_wide: The frame's width in pixels.
+        most_high: The frame's height in pixels.
+
+    Returns:
+        Width and height in pixels, each at least 1; unchanged where they fit.
+
+    Raises:
+        ValueError: A side is not positive.
+
+    """
+    _check(width, height)
+    by_width, by_height = most_wide / width, most_high / height
+    if min(by_width, by_height) >= 1:
+        return width, height
+    if by_width < by_height:
+        return most_wide, min(math.floor(height * by_width) or 1, most_high)
+    return min(math.floor(width * by_height) or 1, most_wide), most_high
+
+
+def _check(width: int, height: int) -> None:
+    if min(width, height) < 1:
+        raise ValueError(f"A picture of {width} x {height} pixels has none.")

@@ -1,0 +1,138 @@
+"""What is done with pictures before a call: warned of, counted, and kept from the event loop."""
+
+import asyncio
+import base64
+import io
+import os
+import time
+
+import PIL.Image
+import pytest
+
+from llama_vision import ChatRequest, Image, Message, Text, ToolResult
+from llama_vision.backends.pictures import awith_ready_pictures, with_ready_pictures
+from llama_vision.images.settings import ImageSettings
+from llama_vision.langchain import ChatLlamaVision
+from llama_vision.llamaindex import LlamaVision
+from llama_vision.providers import PROVIDERS
+from llama_vision.providers.token_counts import estimate_text_tokens, estimate_tokens
+from tests.backends.alone import run_alone
+from tests.emulator import Emulator
+
+
+def png(color, size=(40, 30)):
+    buffer = io.BytesIO()
+    PIL.Image.new("RGB", size, color).save(buffer, "PNG")
+    return Image(buffer.getvalue(), "image/png")
+
+
+def test_a_request_without_pictures_is_left_alone():
+    request = ChatRequest("m", (Message("user", (Text("Hi"),)),))
+    assert with_ready_pictures(PROVIDERS["deepinfra"], request, ImageSettings()) is request
+    assert asyncio.run(awith_ready_pictures(PROVIDERS["deepinfra"], request, ImageSettings())) is request
+
+
+def test_pictures_in_tool_results_count_and_keep_their_places():
+    red, green, blue = png("red"), png("green"), png("blue")
+    request = ChatRequest(
+        "m",
+        (
+            Message("user", (red, Text("What?"))),
+            Message("tool", (ToolResult("c1", (Text("See:"), green)), ToolResult("c2", (blue,)))),
+        ),
+    )
+    ready = with_ready_pictures(PROVIDERS["deepinfra"], request, ImageSettings())
+    assert ready == request
+    first = with_ready_pictures(PROVIDERS["cloudflare"], request, ImageSettings(policy="first"))
+    assert first.images() == [red]
+    assert first.messages[1].parts == (ToolResult("c1", (Text("See:"),)), ToolResult("c2", ()))
+
+
+def test_the_event_loop_goes_on_while_a_picture_is_prepared():
+    buffer = io.BytesIO()
+    PIL.Image.frombytes("RGB", (3000, 2000), os.urandom(18_000_000)).save(buffer, "JPEG")
+    request = ChatRequest("m", (Message("user", (Image(buffer.getvalue(), "image/jpeg"),)),))
+
+    async def measure():
+        longest, began = 0.0, time.monotonic()
+        last = began
+        work = asyncio.ensure_future(awith_ready_pictures(PROVIDERS["deepinfra"], request, ImageSettings()))
+        while not work.done():
+            await asyncio.sleep(0.001)
+            now = time.monotonic()
+            longest, last = max(longest, now - last), now
+        return longest, time.monotonic() - began
+
+    longest, whole = asyncio.run(measure())
+    assert longest < whole / 2
+
+
+def test_tools_beside_a_picture_are_warned_of_once(emulator: Emulator):
+    run_alone(
+        emulator,
+        """
+        import warnings
+        from llama_vision import Image, Message, Text, Tool
+        from llama_vision.core.request import ChatRequest
+        from llama_vision.demo import PICTURES
+
+        picture = Image(PICTURES["circle"].read_bytes(), "image/png")
+        request = ChatRequest(
+            "meta-llama/Llama-3.2-11B-Vision-Instruct",
+            (Message("user", (picture, Text("What is it?"))),),
+            tools=(Tool("look"),),
+        )
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for _ in range(3):
+                backend.complete(request)
+        (only,) = caught
+        assert "Tool Calling does NOT work with images" in str(only.message)
+        """,
+    )
+
+
+def test_words_are_estimated_and_pictures_counted_by_their_tiles():
+    assert estimate_text_tokens("") == 0
+    assert estimate_text_tokens("four") == 1
+    assert estimate_text_tokens("fives") == 2
+    small, large = png("red", (560, 560)), png("red", (1120, 1120))
+    empty = estimate_tokens([Message("user", ())])
+    assert estimate_tokens([Message("user", (small,))]) - empty == 1601
+    assert estimate_tokens([Message("user", (large,))]) - empty == 4 * 1601
+    by_url = Image(url="https://example.com/a.png")
+    assert estimate_tokens([Message("user", (by_url,))]) - empty == 4 * 1601
+
+
+def test_both_adapters_count_alike():
+    from langchain_core.messages import HumanMessage
+    from llama_index.core.base.llms.types import ChatMessage, ImageBlock, TextBlock
+
+    picture = png("red", (600, 300))
+    block = {"type": "image", "base64": base64.b64encode(picture.data).decode(), "mime_type": "image/png"}
+    langchain = ChatLlamaVision().get_num_tokens_from_messages(
+        [HumanMessage([block, {"type": "text", "text": "What is it?"}])]
+    )
+    blocks = [ImageBlock(image=picture.data), TextBlock(text="What is it?")]
+    assert langchain == LlamaVision().count_tokens([ChatMessage(blocks=blocks)]) == 4 + 2 * 1601 + 3
+
+
+def test_tools_count_too():
+    def look(place: str) -> str:
+        """Look at a place."""
+        return place
+
+    from langchain_core.messages import HumanMessage
+
+    model, prompt = ChatLlamaVision(), [HumanMessage("Hi")]
+    assert (
+        model.get_num_tokens_from_messages(prompt, [look]) > model.get_num_tokens_from_messages(prompt) + 10
+    )
+    assert model.get_num_tokens("Hello!") == 2
+
+
+@pytest.mark.parametrize("field", ["image_policy", "image_format"])
+def test_a_wish_that_is_not_known_is_refused(field):
+    for model_class in (ChatLlamaVision, LlamaVision):
+        with pytest.raises(ValueError, match=field):
+            model_class(**{field: "nonsense"})

@@ -1,0 +1,92 @@
+"""Over TLS the name is verified, though the connection is made to an address that was checked."""
+
+import asyncio
+import ssl
+
+import pytest
+import trustme
+
+from llama_vision.core.errors import ImageError
+from llama_vision.core.messages import Image
+from llama_vision.images import download
+from llama_vision.images.fetch import FetchOptions, afetch, fetch
+from tests.images.picture_server import PNG, PictureServer, answer, redirect
+
+LOCAL = FetchOptions(private_networks=True)
+
+
+@pytest.fixture(params=["sync", "async"])
+def get(request):
+    """Either way to fetch."""
+    if request.param == "sync":
+        return fetch
+    return lambda *args, **kwargs: asyncio.run(afetch(*args, **kwargs))
+
+
+async def resolve(host, port):
+    return ["127.0.0.1"]
+
+
+def refusal(get, url):
+    with pytest.raises(ImageError) as caught:
+        get(Image(url=url), LOCAL, resolve=resolve)
+    return str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def authority():
+    return trustme.CA()
+
+
+@pytest.fixture(autouse=True)
+def trusted(authority, tmp_path, monkeypatch):
+    path = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(path))
+    monkeypatch.setenv("SSL_CERT_FILE", str(path))
+    download._ssl_context.cache_clear()
+    yield
+    download._ssl_context.cache_clear()
+
+
+@pytest.fixture
+def tls_server(authority):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("pictures.example").configure_cert(context)
+    with PictureServer(context) as server:
+        server.answers["/a.png"] = [answer(PNG)]
+        yield server
+
+
+def test_the_right_name(get, tls_server):
+    url = tls_server.url(host="pictures.example")
+    assert get(Image(url=url), LOCAL, resolve=resolve).data == PNG
+
+
+@pytest.mark.parametrize("host", ["other.example", "a.pictures.example", "127.0.0.1"])
+def test_a_wrong_name(get, tls_server, host):
+    text = refusal(get, tls_server.url(host=host))
+    assert "CERTIFICATE_VERIFY_FAILED" in text
+    assert not tls_server.heads
+
+
+def test_an_address_with_a_certificate(get, authority):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    with PictureServer(context) as server:
+        server.answers["/a.png"] = [answer(PNG)]
+        assert get(Image(url=server.url()), LOCAL).data == PNG
+
+
+def test_an_authority_that_is_not_known(get, tls_server, monkeypatch):
+    monkeypatch.delenv("SSL_CERT_FILE")
+    download._ssl_context.cache_clear()
+    url = tls_server.url(host="pictures.example")
+    assert "CERTIFICATE_VERIFY_FAILED" in refusal(get, url)
+    assert not tls_server.heads
+
+
+def test_no_redirect_to_http(get, tls_server):
+    with PictureServer() as other:
+        tls_server.answers["/a.png"] = redirect(other.url())
+        assert "from https to http" in refusal(get, tls_server.url(host="pictures.example"))
+        assert not other.connections

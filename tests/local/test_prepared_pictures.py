@@ -1,0 +1,40 @@
+"""What is sent shows the model the same as the original did."""
+
+import io
+import queue
+
+import pytest
+
+from llama_vision import ChatRequest, Message, Text
+from llama_vision.backends import open_backend
+from llama_vision.backends.local.worker import worker_for
+from llama_vision.core.events import Finished, TextDelta
+from llama_vision.images import image_from_bytes
+from llama_vision.providers import find_provider
+from tests.drawing import one_shape
+
+SIDE = 1130  # larger than the model can use, so that every one is scaled down and encoded anew
+SETS = [("PNG", {}), ("JPEG", {"quality": 92}), ("WEBP", {"quality": 90}), ("TIFF", {})]
+
+
+def untouched(request):
+    """Ask the model without any preparation."""
+    outcomes = queue.SimpleQueue()
+    worker_for("tiny").submit(request, outcomes.put)
+    text = ""
+    while not isinstance(outcome := outcomes.get(), Finished):
+        assert not isinstance(outcome, Exception), outcome
+        text += outcome.text if isinstance(outcome, TextDelta) else ""
+    return text
+
+
+@pytest.mark.parametrize(("kind", "options"), SETS, ids=[kind for kind, _ in SETS])
+def test_fifty_large_scenes_get_the_same_answers_prepared_and_untouched(kind, options):
+    backend = open_backend(find_provider("local"))
+    for seed in range(50):
+        picture, color, shape = one_shape(1000 + seed)
+        buffer = io.BytesIO()
+        picture.resize((SIDE, SIDE)).save(buffer, kind, **options)
+        parts = (image_from_bytes(buffer.getvalue()), Text(f"What color is the {shape}?"))
+        request = ChatRequest("tiny", (Message("user", parts),))
+        assert backend.complete(request).text == untouched(request) == color

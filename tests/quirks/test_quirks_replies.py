@@ -1,0 +1,271 @@
+"""What a body holds: words, calls, counts, costs, and reasons to end."""
+
+import json
+from functools import reduce
+
+import pytest
+
+from llama_vision import Message, Sampling, Text, Tool, ToolCall, ToolResult
+from llama_vision.core.errors import MalformedReplyError
+from llama_vision.langchain import ChatLlamaVision
+from tests.emulator import chunks, completion, event_stream, json_answer
+from tests.quirks.talk import ask, either, said, told
+
+TOOL = Tool("f", "Do it.", {"type": "object", "properties": {"city": {"type": "string"}}})
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"city": "Paris"}'}}
+CITY = json.dumps({"city": "Paris"})
+SIZES = {"prompt_tokens": 7, "completion_tokens": 2}
+
+
+def answered(emulator_of, way, script, provider="deepinfra", **more):
+    """Ask, and get what was scripted."""
+    emulator = emulator_of(provider)
+    emulator.script(script)
+    return ask(emulator, provider, way, **more)
+
+
+@pytest.mark.parametrize("none", [{"tool_calls": []}, {"tool_calls": None}, {}], ids=str)
+@pytest.mark.parametrize("provider", ["aimlapi", "cloudflare"])
+def test_quirk_17_no_calls_may_be_said_in_three_ways(emulator_of, way, none, provider):
+    script = told({"response": "Hi", **none}) if provider == "cloudflare" else said({"content": "Hi", **none})
+    reply = answered(emulator_of, way, script, provider)
+    assert (reply.text, reply.tool_calls, reply.finish_reason) == ("Hi", (), "stop")
+
+
+def test_quirk_18_null_beside_calls_is_no_text(emulator_of, way):
+    message = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+    reply = answered(emulator_of, way, said(message, "tool_calls"), tools=(TOOL,))
+    assert reply.text == ""
+    assert [(call.id, call.name, call.parsed()) for call in reply.tool_calls] == [
+        ("c", "f", {"city": "Paris"})
+    ]
+
+
+@pytest.mark.parametrize(
+    ("provider", "body"),
+    [
+        ("deepinfra", {"choices": [{"message": {"content": None}, "finish_reason": "stop"}]}),
+        ("cloudflare", {"result": {"response": None, "tool_calls": []}, "success": True}),
+        ("cloudflare", {"result": {"choices": [{"message": {"content": None}}]}, "success": True}),
+    ],
+)
+def test_quirk_18_null_with_nothing_else_is_an_error(emulator_of, way, provider, body):
+    with pytest.raises(MalformedReplyError, match="neither text nor tool calls"):
+        answered(emulator_of, way, json_answer(body), provider)
+
+
+def test_quirk_18_a_stream_of_nothing_is_an_empty_reply_because_nothing_tells_it_from_one(
+    emulator_of, streamed_way
+):
+    reply = answered(emulator_of, streamed_way, said({"role": "assistant", "content": None}))
+    assert (reply.text, reply.finish_reason) == ("", "stop")
+
+
+@pytest.mark.parametrize(
+    ("response", "text"),
+    [
+        ({"name": "x", "of": [1]}, '{"name": "x", "of": [1]}'),
+        (42, "42"),
+        (0, "0"),
+        (1.5, "1.5"),
+        (["a", "ü"], '["a", "ü"]'),
+        (True, "true"),
+        ("", ""),
+    ],
+)
+def test_quirk_19_a_native_response_is_not_always_a_string(emulator_of, way, response, text):
+    assert answered(emulator_of, way, told({"response": response}), "cloudflare").text == text
+
+
+def test_quirk_19_a_native_response_is_null_beside_calls(emulator_of, way):
+    calls = [{"name": "f", "arguments": {"city": "Paris"}}]
+    reply = answered(emulator_of, way, told({"response": None, "tool_calls": calls}), "cloudflare")
+    assert (reply.text, reply.tool_calls[0].parsed(), reply.finish_reason) == (
+        "",
+        {"city": "Paris"},
+        "tool_calls",
+    )
+
+
+@pytest.mark.parametrize("message", [{"content": "Hi"}, {"content": None, "tool_calls": [CALL]}], ids=str)
+def test_quirk_20_a_native_result_may_be_a_chat_completion(emulator_of, way, message):
+    result = {"choices": [{"message": message}], "usage": SIZES, "model": "other", "id": "x"}
+    whole = json_answer({"result": result, "success": True, "errors": [], "messages": []})
+    streamed = event_stream({**result, "choices": [{"delta": message}]}, "[DONE]")
+    reply = answered(emulator_of, way, either(whole, streamed), "cloudflare")
+    assert reply.text == (message["content"] or "")
+    assert [call.arguments for call in reply.tool_calls] == ([] if message["content"] else [CITY])
+    assert (reply.usage.input_tokens, reply.model, reply.id) == (7, "other", "x")
+
+
+ARGUMENTS = {
+    "object": ({"city": "Paris"}, {"city": "Paris"}),
+    "text": (CITY, {"city": "Paris"}),
+    "empty": ("", {}),
+    "null": (None, {}),
+    "encoded twice": (json.dumps(CITY), {"city": "Paris"}),
+}
+
+
+@pytest.mark.parametrize("provider", ["deepinfra", "cloudflare"])
+@pytest.mark.parametrize("form", ARGUMENTS)
+def test_quirk_21_arguments_come_in_five_forms(emulator_of, way, provider, form):
+    wire, arguments = ARGUMENTS[form]
+    native = provider == "cloudflare"
+    call = {"name": "f", "arguments": wire}
+    script = (
+        told({"response": None, "tool_calls": [call]})
+        if native
+        else said({"content": None, "tool_calls": [{"id": "c", "type": "function", "function": call}]})
+    )
+    reply = answered(emulator_of, way, script, provider, tools=(TOOL,))
+    assert reply.tool_calls[0].parsed() == arguments
+
+
+@pytest.mark.parametrize("form", ["text", "encoded twice"])
+def test_quirk_21_arguments_in_pieces_are_one_object_in_the_end(emulator_of, form):
+    emulator = emulator_of("deepinfra")
+    emulator.script(completion(calls=[("f", ARGUMENTS[form][0])]))
+    model = ChatLlamaVision(provider="deepinfra", base_url=emulator.base_url, api_key=emulator.api_key)
+    message = reduce(lambda first, second: first + second, model.stream("Go!"))
+    assert [call["args"] for call in message.tool_calls] == [{"city": "Paris"}]
+
+
+def test_quirk_22_calls_without_ids_get_some_of_their_own(emulator_of, way):
+    calls = [{"name": "f", "arguments": {"city": city}} for city in ("Paris", "Rome")]
+    reply = answered(emulator_of, way, told({"response": None, "tool_calls": calls}), "cloudflare")
+    assert [call.parsed()["city"] for call in reply.tool_calls] == ["Paris", "Rome"]
+    first, second = (call.id for call in reply.tool_calls)
+    assert first
+    assert second
+    assert first != second
+
+
+@pytest.mark.parametrize("indices", [(0, 1), (None, None)])
+def test_quirk_22_an_id_that_comes_twice_becomes_two(emulator_of, way, indices):
+    if indices[0] is None and "stream" in way:
+        indices = (0, 1)  # without an index, the id is all that holds the pieces of a streamed call together
+    calls = [{**CALL, "index": index} for index in indices]
+    reply = answered(emulator_of, way, said({"content": None, "tool_calls": calls}, "tool_calls"))
+    assert [call.arguments for call in reply.tool_calls] == [CITY, CITY]
+    assert len({call.id for call in reply.tool_calls}) == 2
+
+
+def turn(name, result):
+    return (
+        Message("assistant", (ToolCall("call_0", name, "{}"),)),
+        Message("tool", (ToolResult("call_0", (Text(result),)),)),
+    )
+
+
+@pytest.mark.parametrize("provider", ["deepinfra", "cloudflare"])
+def test_quirk_22_an_id_used_again_in_a_later_turn_stays_with_its_own_result(emulator_of, way, provider):
+    emulator = emulator_of(provider)
+    history = [Message("user", (Text("Go!"),)), *turn("f", "sunny"), *turn("g", "noon")]
+    ask(emulator, provider, way, *history)
+    sent = [message for message in emulator.requests[0].body["messages"] if message["role"] == "tool"]
+    assert [message["content"] for message in sent] == ["sunny", "noon"]
+    if provider == "cloudflare":  # which has no ids, and pairs by name
+        assert [message["name"] for message in sent] == ["f", "g"]
+
+
+@pytest.mark.parametrize("token", ["</s>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|eot_id|></s>"])
+@pytest.mark.parametrize("provider", ["deepinfra", "cloudflare"])
+def test_quirk_24_a_control_token_at_the_end_is_no_word_however_it_is_cut(emulator_of, way, token, provider):
+    def pieces(received):
+        text = f"a {token} b{token}"
+        if not received.streamed:
+            return emulator_of(provider).dialect.encode(completion(text), received)
+        native = provider == "cloudflare"
+        return event_stream(
+            *(
+                {"response": letter} if native else {"choices": [{"delta": {"content": letter}}]}
+                for letter in text
+            ),
+            "[DONE]",
+        )
+
+    assert answered(emulator_of, way, pieces, provider).text == f"a {token} b"
+
+
+def test_quirk_25_a_leading_space_is_kept(emulator_of, way):
+    assert answered(emulator_of, way, completion(" Hello!")).text == " Hello!"
+
+
+USAGES = {
+    "missing": ({}, (None, None)),
+    "null": ({"usage": None}, (None, None)),
+    "null counts": ({"usage": {"prompt_tokens": None, "completion_tokens": None}}, (None, None)),
+    "zero": ({"usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}}, (0, 0)),
+    "floats": ({"usage": {"prompt_tokens": 7.0, "completion_tokens": 2.0}}, (7, 2)),
+    "wrong total": ({"usage": {**SIZES, "total_tokens": 3}}, (7, 2)),
+    "unknown keys": ({"usage": {**SIZES, "seconds": {"cpu": 1}, "tier": None}}, (7, 2)),
+    "null details": ({"usage": {**SIZES, "prompt_tokens_details": None}}, (7, 2)),
+    "image tokens": ({"usage": {**SIZES, "prompt_tokens_details": {"image_tokens": 1601}}}, (7, 2)),
+}
+
+
+@pytest.mark.parametrize("provider", ["openai-compatible", "cloudflare"])
+@pytest.mark.parametrize("form", USAGES)
+def test_quirk_26_counts_may_be_missing_and_need_not_add_up(emulator_of, way, form, provider):
+    fields, counts = USAGES[form]
+    script = (
+        told({"response": "Hi", **fields}) if provider == "cloudflare" else said({"content": "Hi"}, **fields)
+    )
+    usage = answered(emulator_of, way, script, provider).usage
+    assert (usage.input_tokens, usage.output_tokens) == counts
+
+
+def test_quirk_26_tokens_from_the_cache_are_told(emulator_of, way):
+    fields = {"usage": {**SIZES, "prompt_tokens_details": {"cached_tokens": 5}}}
+    assert answered(emulator_of, way, said({"content": "Hi"}, **fields)).usage.cached_input_tokens == 5
+
+
+COSTS = {
+    "usage.estimated_cost": ("deepinfra", {"usage": {**SIZES, "estimated_cost": 0.00124}}, {}, False),
+    "usage.cost": ("aigateway", {"usage": {**SIZES, "cost": 0.00124}}, {}, False),
+    "X-Cost-Cents": ("aigateway", {"usage": SIZES}, {"X-Cost-Cents": "0.124"}, False),
+    "x-aimlapi-usd-spent": ("aimlapi", {}, {"x-aimlapi-usd-spent": "0.00124"}, False),
+    "meta.usage.usd_spent": ("aimlapi", {"meta": {"usage": {"usd_spent": 0.00124}}}, {}, False),
+    "usage.neurons": ("cloudflare", {"usage": {**SIZES, "neurons": 0.00124 / 0.011 * 1000}}, {}, True),
+}
+
+
+@pytest.mark.parametrize("place", COSTS)
+def test_quirk_27_the_cost_is_found_in_each_of_its_places(emulator_of, way, place):
+    provider, fields, headers, is_estimate = COSTS[place]
+    if provider == "cloudflare":
+        whole = json_answer({"result": {"response": "Hi", **fields}, "success": True})
+        streamed = event_stream({"response": "Hi"}, {"response": "", **fields}, "[DONE]")
+    else:
+        whole = json_answer({**completion("Hi", usage={}), **fields}, headers=headers)
+        streamed = event_stream(*chunks(completion("Hi", usage={})), fields, "[DONE]", headers=headers)
+    usage = answered(emulator_of, way, either(whole, streamed), provider).usage
+    assert usage.cost_usd == pytest.approx(0.00124)
+    assert usage.cost_is_estimate is is_estimate
+
+
+@pytest.mark.parametrize("created", [{}, {"created": 1778255778.5}, {"created": "2026-05-08"}], ids=str)
+def test_quirk_28_what_the_envelope_lacks_is_filled_in_from_the_request(emulator_of, way, created):
+    reply = answered(emulator_of, way, said({"content": "Hi"}, **created), "aigateway")
+    assert (reply.model, reply.id) == ("meta/llama-3.2-11b-vision-instruct", None)
+    reply = answered(emulator_of, way, told({"response": "Hi"}), "cloudflare")
+    assert (reply.model, reply.id) == ("@cf/meta/llama-3.2-11b-vision-instruct", None)
+
+
+@pytest.mark.parametrize(
+    ("told_reason", "reason"),
+    [(None, "stop"), ("model_length", "model_length"), ("eos", "eos"), ("function_call", "function_call"), (7, "7")],
+)  # fmt: skip
+def test_quirk_29_a_reason_outside_the_list_is_kept_and_null_is_a_stop(emulator_of, way, told_reason, reason):
+    assert answered(emulator_of, way, said({"content": "Hi"}, told_reason)).finish_reason == reason
+
+
+def test_quirk_29_a_reason_that_no_one_tells_is_worked_out(emulator_of, way):
+    emulator = emulator_of("cloudflare")
+    most = {"sampling": Sampling(max_tokens=3)}  # the count alone tells that the reply was cut
+    replies = [ask(emulator, "cloudflare", way, "Count to 9", **more) for more in ({}, most)]
+    assert [(reply.text, reply.finish_reason) for reply in replies] == [
+        ("1 2 3 4 5 6 7 8 9", "stop"),
+        ("1 2 3", "length"),
+    ]
