@@ -32,7 +32,7 @@ def transport(name):
 
 
 async def raw(url):
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
     async with httpx.AsyncClient(limits=limits, verify=CONTEXT, timeout=60) as client:
         address = f"{url}/whole/chat/completions"
 

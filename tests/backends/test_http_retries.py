@@ -10,7 +10,7 @@ from email.utils import formatdate
 import httpx
 import pytest
 
-from llama_vision.backends.reading import transport_error
+from llama_vision.backends.failures import transport_error
 from llama_vision.backends.retry import Retries, parse_retry_after
 from llama_vision.core.errors import (
     AuthenticationError,

@@ -19,13 +19,39 @@ from typing import Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 import httpx
+from typing_extensions import override
 
 from llama_vision.core.errors import MissingDependencyError
 
 # Many calls may wait for a slow model at once: httpx's own limit of 100 would make the others fail with a timeout.
-_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=30)
+_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=30)
 
 _Client = TypeVar("_Client", httpx.Client, httpx.AsyncClient)
+
+
+class _NoCookies(httpx.Cookies):
+    """Keeps nothing: instances with different accounts share a pool, and looking for cookies takes 25 us a call."""
+
+    @override
+    def extract_cookies(self, response: httpx.Response) -> None:
+        pass
+
+
+_NO_COOKIES = _NoCookies()
+
+
+class _SyncClient(httpx.Client):
+    @property
+    @override
+    def cookies(self) -> httpx.Cookies:  # pyright: ignore[reportIncompatibleMethodOverride] - there is nothing to set
+        return _NO_COOKIES
+
+
+class _AsyncClient(httpx.AsyncClient):
+    @property
+    @override
+    def cookies(self) -> httpx.Cookies:  # pyright: ignore[reportIncompatibleMethodOverride] - as above
+        return _NO_COOKIES
 
 
 @dataclass(slots=True)
@@ -55,7 +81,7 @@ def sync_client(base_url: str) -> Generator[httpx.Client]:
     """Use the client for synchronous calls to an address; many threads may at once."""
     with _lock:
         if (pool := _sync_pools.get(base_url)) is None:
-            pool = _sync_pools[base_url] = _Pool(httpx.Client(verify=_ssl_context(), limits=_LIMITS))
+            pool = _sync_pools[base_url] = _Pool(_SyncClient(verify=_ssl_context(), limits=_LIMITS))
         pool.users += 1
     try:
         yield pool.client
@@ -160,10 +186,10 @@ def use_aiohttp(*, wanted: bool = True) -> None:
 
 def _make_async_client() -> httpx.AsyncClient:
     if not _aiohttp_wanted:
-        return httpx.AsyncClient(verify=_ssl_context(), limits=_LIMITS)
+        return _AsyncClient(verify=_ssl_context(), limits=_LIMITS)
     from httpx_aiohttp import AiohttpTransport  # noqa: PLC0415 - an extra that most do without
 
-    return httpx.AsyncClient(transport=AiohttpTransport(verify=_ssl_context(), limits=_LIMITS))
+    return _AsyncClient(transport=AiohttpTransport(verify=_ssl_context(), limits=_LIMITS))
 
 
 @lru_cache(maxsize=1)

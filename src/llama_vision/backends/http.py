@@ -4,14 +4,15 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Generator, Mapping
+from functools import lru_cache
 
 import httpx
 
 from llama_vision.backends.call import Call, Settings
 from llama_vision.backends.clients import AsyncLease, close_async, close_sync, sync_client
 from llama_vision.backends.draining import adrain, drain
+from llama_vision.backends.failures import Located, Partial, Transport
 from llama_vision.backends.pictures import awith_ready_pictures, with_ready_pictures
-from llama_vision.backends.reading import ReplyReader, broken_stream_error, transport_error
 from llama_vision.core.errors import ConfigurationError, LlamaVisionError
 from llama_vision.core.events import Event
 from llama_vision.core.reply import Reply
@@ -52,7 +53,7 @@ class HttpBackend:
             account_id=account_id,
             accept_licence=accept_licence,
             # Waiting for a free connection is waiting for one's own calls, and no failure of the provider.
-            timeout=timeout if isinstance(timeout, httpx.Timeout) else httpx.Timeout(timeout, pool=None),
+            timeout=timeout if isinstance(timeout, httpx.Timeout) else _timeout(timeout),
             max_retries=max_retries,
             headers=_checked_headers(headers),
         )
@@ -69,8 +70,8 @@ class HttpBackend:
             call = self._call(request, stream=False)
             while True:
                 try:
-                    with _transport():
-                        response = client.send(call.build(client))
+                    with Transport():
+                        response = client.send(call.build(self._client))
                     return _whole_reply(call, response)
                 except LlamaVisionError as error:
                     self._recover(call, error, client)
@@ -82,8 +83,8 @@ class HttpBackend:
             async with self._alease() as client:
                 while True:
                     try:
-                        with _transport():
-                            response = await client.send(call.build(client))
+                        with Transport():
+                            response = await client.send(call.build(self._async_client))
                         return _whole_reply(call, response)
                     except LlamaVisionError as error:
                         await self._arecover(call, error, client)
@@ -94,7 +95,7 @@ class HttpBackend:
             call = self._call(request, stream=True)
             with contextlib.closing(self._open(call, client)) as response:
                 reader, chunks = call.reader(response), response.iter_bytes()
-                with _partial(reader):
+                with Partial(reader):
                     for received in chunks:
                         yield from reader.feed(received)
                         if reader.done:
@@ -113,7 +114,7 @@ class HttpBackend:
                 contextlib.aclosing(await self._aopen(call, client)) as response,
             ):
                 reader, chunks = call.reader(response), response.aiter_bytes()
-                with _partial(reader):
+                with Partial(reader):
                     async for received in chunks:
                         for event in reader.feed(received):
                             yield event
@@ -166,8 +167,8 @@ class HttpBackend:
         """Send a streamed call until it is answered with a success. Whoever asked for the answer closes it."""
         while True:
             try:
-                with _transport():
-                    response = client.send(call.build(client), stream=True)
+                with Transport():
+                    response = client.send(call.build(self._client), stream=True)
                     if not response.is_success:
                         with contextlib.closing(response):
                             response.read()
@@ -180,8 +181,8 @@ class HttpBackend:
         """As `_open`."""
         while True:
             try:
-                with _transport():
-                    response = await client.send(call.build(client), stream=True)
+                with Transport():
+                    response = await client.send(call.build(self._async_client), stream=True)
                     if not response.is_success:
                         async with contextlib.aclosing(response):
                             await response.aread()
@@ -201,31 +202,29 @@ class HttpBackend:
         """As `_recover`."""
         step = call.step_after(error)
         if step.accept_licence:
-            with _transport():
-                _check_agreed(call, await client.send(call.build_agreement(client)))
+            with Transport():
+                _check_agreed(call, await client.send(call.build_agreement(self._async_client)))
         await asyncio.sleep(step.delay)
 
     def _agree(self, call: Call, client: httpx.Client) -> None:
-        with _transport():
-            _check_agreed(call, client.send(call.build_agreement(client)))
+        with Transport():
+            _check_agreed(call, client.send(call.build_agreement(self._client)))
 
-    @contextlib.contextmanager
-    def _located(self, request: ChatRequest) -> Generator[None]:
-        try:
-            yield
-        except LlamaVisionError as error:
-            error.at(self._settings.provider.name, request.model)
-            raise
+    def _located(self, request: ChatRequest) -> Located:
+        return Located(self._settings.provider.name, request.model)
+
+
+@lru_cache(maxsize=16)
+def _timeout(seconds: float | None) -> httpx.Timeout:
+    return httpx.Timeout(seconds, pool=None)
 
 
 def _whole_reply(call: Call, response: httpx.Response) -> Reply:
     if not response.is_success:
         raise call.error(response)
     reader = call.reader(response)
-    with _partial(reader):
-        for _ in (*reader.feed(response.content), *reader.close()):
-            pass
-    return reader.reply()
+    with Partial(reader):
+        return reader.read_whole(response.content)
 
 
 def _check_agreed(call: Call, response: httpx.Response) -> None:
@@ -242,28 +241,3 @@ def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
                 f"The header {name!r} holds a line break or a letter that no header can have."
             )
     return dict(headers)
-
-
-@contextlib.contextmanager
-def _transport() -> Generator[None]:
-    """Translate failures before there is an answer."""
-    try:
-        yield
-    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-        raise ConfigurationError(f"The address can't be used: {error}") from error
-    except httpx.RequestError as error:
-        raise transport_error(error) from error
-
-
-@contextlib.contextmanager
-def _partial(reader: ReplyReader) -> Generator[None]:
-    """Translate failures while an answer is read, and give them what had arrived."""
-    try:
-        yield
-    except httpx.HTTPError as error:
-        failure = broken_stream_error(error)
-        failure.partial = reader.reply()
-        raise failure from error
-    except LlamaVisionError as error:
-        error.partial = reader.reply()
-        raise

@@ -3,16 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-import httpx
-
 from llama_vision.backends.stop_strings import StopStrings
-from llama_vision.core.errors import (
-    ConnectionFailedError,
-    LlamaVisionError,
-    MalformedReplyError,
-    RequestTimeoutError,
-    TruncatedStreamError,
-)
+from llama_vision.core.errors import LlamaVisionError
 from llama_vision.core.events import Event, Finished, TextDelta, UsageReport
 from llama_vision.core.models import Price
 from llama_vision.core.reply import Reply, ReplyBuilder
@@ -65,6 +57,13 @@ class ReplyReader:
     def cut(self) -> bool:
         """See the class."""
         return self._stops.hit and not self._decoder.done
+
+    def read_whole(self, body: bytes) -> Reply:
+        """Read an answer that is there as a whole."""
+        self._whole = True
+        self._remembered(self._decoded(body))
+        self._end()
+        return self._builder.reply()
 
     def feed(self, received: bytes) -> Iterator[Event]:
         """Take in the next bytes and give the events they complete: to be read to its end."""
@@ -132,7 +131,9 @@ class ReplyReader:
         return self._remembered(events)
 
     def _remembered(self, events: list[Event]) -> list[Event]:
-        shown = self._until_stop([self._priced(event) for event in events])
+        shown = events if self._price is None else [self._priced(event) for event in events]
+        if self._stops:
+            shown = self._until_stop(shown)
         for event in shown:
             self._builder.add(event)
         return shown
@@ -148,8 +149,6 @@ class ReplyReader:
 
     def _until_stop(self, events: list[Event]) -> list[Event]:
         """End the words at a stop text; what else the reply tells stays."""
-        if not self._stops:
-            return events
         shown: list[Event] = []
         for event in events:
             if isinstance(event, TextDelta):
@@ -162,29 +161,3 @@ class ReplyReader:
             else:
                 shown.append(event)
         return shown
-
-
-def transport_error(error: httpx.RequestError) -> LlamaVisionError:
-    """Translate a failure before there was an answer."""
-    if isinstance(error, httpx.DecodingError):
-        return broken_stream_error(error)
-    # Not connected at all: nothing can have been billed, so this is not the time-out of a call.
-    if isinstance(error, httpx.TimeoutException) and not isinstance(
-        error, (httpx.ConnectTimeout, httpx.PoolTimeout)
-    ):
-        return RequestTimeoutError(
-            f"No answer in time ({type(error).__name__}). A longer timeout=... may help."
-        )
-    return ConnectionFailedError(f"No connection: {str(error) or type(error).__name__}")
-
-
-def broken_stream_error(error: httpx.HTTPError) -> LlamaVisionError:
-    """Translate a failure while a stream was being read."""
-    if isinstance(error, httpx.TimeoutException):
-        return RequestTimeoutError("The stream stopped coming. The part that arrived is in `.partial`.")
-    if isinstance(error, httpx.DecodingError):
-        return MalformedReplyError(f"The answer's compression can't be undone: {error}")
-    return TruncatedStreamError(
-        f"The connection broke before the model had finished ({str(error) or type(error).__name__}). "
-        "The part that arrived is in `.partial`."
-    )

@@ -44,7 +44,8 @@ def make_request(model: str, messages: Sequence[Message], options: Mapping[str, 
         UnsupportedInputError: An option is not known, or its value isn't; the text names it.
 
     """
-    if unknown := sorted(set(options) - OPTIONS):
+    if not options.keys() <= OPTIONS:
+        unknown = sorted(options.keys() - OPTIONS)
         raise UnsupportedInputError(
             f"There is no option {', '.join(unknown)}. To send a field of the provider's own, use "
             f"extra_body={{{unknown[0]!r}: ...}}."

@@ -11,6 +11,8 @@ _OWN_FIELDS = frozenset(
     {"model", "messages", "image", "stream", "tools", "tool_choice", "max_tokens", "stop"}
 )
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
 
 def encode_json(body: dict[str, Any]) -> bytes:
     """Write a body.
@@ -20,7 +22,7 @@ def encode_json(body: dict[str, Any]) -> bytes:
 
     """
     try:
-        return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        return _ENCODER.encode(body).encode()
     # NaN, half a surrogate pair, or an object in extra_body or a schema.
     except (TypeError, ValueError) as error:
         raise UnsupportedInputError(f"The request can't be written as JSON: {error}.") from error

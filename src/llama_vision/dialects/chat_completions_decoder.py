@@ -22,6 +22,7 @@ from llama_vision.dialects.stop_tokens import StopTokenFilter
 from llama_vision.dialects.tool_call_index import ToolCallIndex
 
 _DONE = b"[DONE]"
+_NOTHING = Usage()
 _USD_PER_NEURON = 0.011 / 1000
 """Cloudflare's list price, after the 10,000 neurons a day that are free, so that a cost made of it is an estimate.
 https://developers.cloudflare.com/workers-ai/platform/pricing/"""
@@ -83,8 +84,9 @@ class ChatCompletionsDecoder:
         self._whole = False
         self.done = False
         self._finish_reason: str | None = None
-        self._usage = Usage(cost_usd=cost_in_headers(headers))
-        self._reported = Usage()
+        cost = cost_in_headers(headers)
+        self._usage = _NOTHING if cost is None else Usage(cost_usd=cost)
+        self._reported = _NOTHING
         self._text = StopTokenFilter()
         self._calls = ToolCallIndex()
 
@@ -159,7 +161,8 @@ class ChatCompletionsDecoder:
         wires = [completion.usage, completion.x_groq and completion.x_groq.usage]
         for wire in wires:
             if wire is not None:
-                self._usage = self._usage.merged(_usage(wire))
+                usage = _usage(wire)
+                self._usage = usage if self._usage is _NOTHING else self._usage.merged(usage)
         if completion.meta is not None and completion.meta.usage is not None:
             self._usage = self._usage.merged(Usage(cost_usd=_finite(completion.meta.usage.usd_spent)))
 
@@ -206,8 +209,9 @@ def _usage(wire: WireUsage) -> Usage:
 def cost_in_headers(headers: Mapping[str, str]) -> float | None:
     """Find what the call cost, in US dollars: AIGateway and AI/ML API say so in a header."""
     for name, unit in (("x-cost-cents", 0.01), ("x-aimlapi-usd-spent", 1.0)):
-        with contextlib.suppress(KeyError, ValueError):
-            return _finite(float(headers[name]) * unit)
+        if name in headers:
+            with contextlib.suppress(ValueError):
+                return _finite(float(headers[name]) * unit)
     return None
 
 

@@ -1,6 +1,7 @@
 """What a user may wish about pictures."""
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal, TypeAlias
 
 from llama_vision.images.fetch import FetchOptions
@@ -24,3 +25,26 @@ class ImageSettings:
     options: ImageOptions = field(default_factory=ImageOptions)
     policy: ImagePolicy = "error"
     fetch: FetchOptions = field(default_factory=FetchOptions)
+
+
+@lru_cache(maxsize=64)
+def image_settings(
+    *,
+    max_pixels: int | None,
+    image_format: Literal["auto", "jpeg", "png"],
+    quality: int,
+    policy: ImagePolicy,
+    allowed_hosts: tuple[str, ...],
+    private_networks: bool,
+) -> ImageSettings:
+    """Put the options that both adapters have together; the same again costs nothing.
+
+    Raises:
+        ConfigurationError: A value is out of range.
+
+    """
+    return ImageSettings(
+        ImageOptions(max_pixels, image_format, quality),
+        policy,
+        FetchOptions(allowed_hosts=frozenset(allowed_hosts), private_networks=private_networks),
+    )

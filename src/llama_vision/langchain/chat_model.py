@@ -21,9 +21,7 @@ from llama_vision.backends.closing import Closes
 from llama_vision.core.backend import Backend
 from llama_vision.core.options import SAMPLING_OPTIONS, to_tool
 from llama_vision.core.request import DEFAULT_MAX_TOKENS, ChatRequest
-from llama_vision.images.fetch import FetchOptions
-from llama_vision.images.prepare import ImageOptions
-from llama_vision.images.settings import ImagePolicy, ImageSettings
+from llama_vision.images.settings import ImagePolicy, image_settings
 from llama_vision.langchain.convert import ChunkWriter, to_message, to_messages, to_request
 from llama_vision.langchain.translator import register
 from llama_vision.providers import Provider, find_provider
@@ -225,13 +223,13 @@ class ChatLlamaVision(Closes, BaseChatModel):
             timeout=self.timeout,
             max_retries=self.max_retries,
             headers=self.default_headers,
-            images=ImageSettings(
-                options=ImageOptions(self.image_max_pixels, self.image_format, self.image_quality),
+            images=image_settings(
+                max_pixels=self.image_max_pixels,
+                image_format=self.image_format,
+                quality=self.image_quality,
                 policy=self.image_policy,
-                fetch=FetchOptions(
-                    allowed_hosts=frozenset(self.image_allowed_hosts or ()),
-                    private_networks=self.image_private_networks,
-                ),
+                allowed_hosts=tuple(self.image_allowed_hosts or ()),
+                private_networks=self.image_private_networks,
             ),
             http_client=self.http_client,
             http_async_client=self.http_async_client,
