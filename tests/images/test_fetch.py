@@ -228,7 +228,7 @@ def test_no_picture(get, server, pieces, why):
 def test_more_than_is_allowed(get, server, pieces):
     server.answers["/a.png"] = pieces
     text = refusal(get, server.url(), FetchOptions(private_networks=True, max_bytes=100_000))
-    assert "it has more than 100000 bytes. FetchOptions(max_bytes=...) allows more" in text
+    assert "it has more than 100000 bytes. Scale it down" in text
 
 
 def test_just_as_much_as_is_allowed(get, server):
@@ -252,7 +252,7 @@ def test_the_time_limit_is_for_everything(get, server, pieces):
     began = time.monotonic()
     text = refusal(get, server.url("/a.png?secret"), FetchOptions(private_networks=True, timeout_s=0.3))
     assert time.monotonic() - began < 2
-    assert "it took longer than 0.3 s. FetchOptions(timeout_s=...) allows more" in text
+    assert "it took longer than 0.3 s. Download it yourself" in text
 
 
 def test_the_time_limit_holds_over_redirects_and_look_ups(get, server):

@@ -81,7 +81,7 @@ NO_HOSTS = words("""
 @pytest.mark.parametrize("host", PRIVATE_HOSTS, ids=ascii)
 def test_private_hosts(scheme, host):
     text = refusal(fetch, f"{scheme}://{host}/a.png?key=secret")
-    assert "allow it with FetchOptions(private_networks=True)" in text
+    assert "allow it with image_private_networks=True" in text
     assert "secret" not in text
 
 
@@ -159,7 +159,7 @@ def test_answers_that_are_no_addresses(get):
 def test_only_allowed_hosts(get, host):
     options = FetchOptions(allowed_hosts=frozenset({"a.example"}), private_networks=True)
     text = refusal(get, f"http://{host}/a.png", options)
-    assert f"{host!r} is not among FetchOptions' allowed_hosts" in text
+    assert f"{host!r} is not among image_allowed_hosts" in text
 
 
 def test_the_system_is_not_asked_for_private_names_nor_for_addresses(get):

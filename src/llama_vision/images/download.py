@@ -35,8 +35,8 @@ _HEADERS = {
     "Connection": "close",
 }
 _ALLOW = (
-    "If you trust whoever gave this address, allow it with FetchOptions(private_networks=True), "
-    "or only its host with FetchOptions(allowed_hosts=...)."
+    "If you trust whoever gave this address, allow it with image_private_networks=True, "
+    "or only its host with image_allowed_hosts=[...]."
 )
 _TIDYING_S = 0.2
 
@@ -97,7 +97,7 @@ async def download(url: str, options: FetchOptions, resolve: Resolve | None = No
         async with asyncio.timeout(options.timeout_s) as limit:
             return await _follow(url, options, resolve or _look_up, limit.when() or 0)
     except TimeoutError as error:
-        why = f"it took longer than {options.timeout_s:g} s. FetchOptions(timeout_s=...) allows more."
+        why = f"it took longer than {options.timeout_s:g} s. Download it yourself and pass its bytes."
         raise ImageError(f"The picture at {shown(url)} can't be fetched: {why}") from error
 
 
@@ -115,9 +115,7 @@ async def _follow(first: str, options: FetchOptions, resolve: Resolve, until: fl
         if isinstance(found, bytes):
             return found
         target = found
-    why = (
-        f"there are more than {options.max_redirects} redirects. FetchOptions(max_redirects=...) allows more."
-    )
+    why = f"there are more than {options.max_redirects} redirects. Download it yourself and pass its bytes."
     raise ImageError(f"The picture at {shown(first)} can't be fetched: {why}")
 
 
@@ -162,7 +160,7 @@ async def _checked(url: httpx.URL, options: FetchOptions, resolve: Resolve) -> S
     """Find the addresses to which a connection may be made. One bad answer among them is enough to refuse."""
     host = url.raw_host.decode("ascii")
     if options.allowed_hosts and host not in options.allowed_hosts:
-        raise _RefusedError(f"{host!r} is not among FetchOptions' allowed_hosts.")
+        raise _RefusedError(f"{host!r} is not among image_allowed_hosts.")
     trusted = options.private_networks or bool(options.allowed_hosts)
     literal = address_in(host)
     if not trusted and literal is None and (why := why_not_public_name(host)):
@@ -211,7 +209,7 @@ async def _content(response: httpx.Response, max_bytes: int) -> bytes:
     """Read as much as is allowed and no more, decompressed by ourselves: httpx would expand a whole piece first."""
     if response.status_code != _OK:
         raise _RefusedError(f"the server answers with status {response.status_code}.")
-    too_large = f"it has more than {max_bytes} bytes. FetchOptions(max_bytes=...) allows more."
+    too_large = f"it has more than {max_bytes} bytes. Scale it down, or pass its bytes yourself."
     length = response.headers.get("content-length", "")
     if re.fullmatch(r"[0-9]{1,20}", length) and int(length) > max_bytes:
         raise _RefusedError(too_large)

@@ -39,13 +39,20 @@ def contact_sheet(images: Sequence[Image]) -> Image:
     columns = math.ceil(math.sqrt(len(images)))
     rows = math.ceil(len(images) / columns)
     most = _SIDE // columns
-    label = max(14, most // 20)
-    pictures = [_small(image, number, most - label) for number, image in enumerate(images, start=1)]
-    cell = max(max(picture.size) for picture in pictures) + label
+    side = most - _label_height(most)
+    pictures = [_small(image, number, side) for number, image in enumerate(images, start=1)]
+    largest = max(max(picture.size) for picture in pictures)
+    label = min(most - side, _label_height(largest))
+    cell = largest + label
     sheet = _drawn(pictures, columns, rows, cell, label)
     media_types = ("image/png",) if is_drawing(sheet) else ("image/jpeg",)
     data, media_type = encode(sheet, media_types, _QUALITY, None)
     return Image(data=data, media_type=media_type)
+
+
+def _label_height(side: int) -> int:
+    """Make numbers large enough to be read beside pictures of this side."""
+    return max(14, side // 10)
 
 
 def _small(image: Image, number: int, side: int) -> "PIL.Image.Image":
