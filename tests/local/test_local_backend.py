@@ -2,6 +2,8 @@
 
 import asyncio
 import random
+import subprocess
+import sys
 import threading
 import time
 
@@ -265,3 +267,25 @@ def test_several_turns_and_a_system_message(backend):
         Message("user", (picture, Text("What color is the circle?"))),
     )
     assert backend.complete(ChatRequest("tiny", messages)).text
+
+
+@pytest.mark.parametrize("missing", ["torch", "transformers"])
+def test_without_the_extra_every_call_says_what_to_install(missing):
+    code = f"""
+import sys
+sys.modules[{missing!r}] = None  # as if it were not installed
+from llama_vision.langchain import ChatLlamaVision
+for _ in range(2):
+    try:
+        ChatLlamaVision(provider="local").invoke("Hi")
+    except Exception as error:
+        print(type(error).__name__, error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=True, text=True, timeout=60
+    )
+    first, second = done.stdout.splitlines()
+    assert first == second
+    assert first.startswith("MissingDependencyError")
+    assert "llama-vision[local]" in first
+    assert done.stderr == ""

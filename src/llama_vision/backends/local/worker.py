@@ -10,11 +10,14 @@ import queue
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from llama_vision.core.errors import LlamaVisionError, LocalModelError
 from llama_vision.core.events import Event
 from llama_vision.core.request import ChatRequest
+
+if TYPE_CHECKING:
+    from llama_vision.backends.local.loading import LoadedModel
 
 Outcome: TypeAlias = Event | LlamaVisionError
 """What a consumer receives: events, the last of them `Finished`, or an error in its place."""
@@ -73,15 +76,18 @@ class Worker:
         self._thread.join(_PATIENCE_AT_EXIT_S)
 
     def _run(self) -> None:
-        from llama_vision.backends.local.generation import generate  # noqa: PLC0415 - torch loads in this thread
-        from llama_vision.backends.local.loading import LoadedModel, load  # noqa: PLC0415 - as above
-
         loaded: LoadedModel | None = None
         while (job := self._jobs.get()) is not None and not self._stopping:
             if job.left.is_set():
                 continue
             self._current = job
             try:
+                # torch loads in this thread; where it is not installed, the first of these says so.
+                from llama_vision.backends.local.loading import load  # noqa: PLC0415 - as said
+
+                # isort: split
+                from llama_vision.backends.local.generation import generate  # noqa: PLC0415 - as said
+
                 loaded = loaded or load(self._model)
                 generate(loaded, job.request, job.emit, job.left.is_set)
             except LlamaVisionError as error:
