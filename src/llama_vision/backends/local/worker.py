@@ -82,14 +82,11 @@ class Worker:
                 continue
             self._current = job
             try:
-                # torch loads in this thread; where it is not installed, the first of these says so.
+                # torch loads in this thread; where it is not installed, this import says so.
                 from llama_vision.backends.local.loading import load  # noqa: PLC0415 - as said
 
-                # isort: split
-                from llama_vision.backends.local.generation import generate  # noqa: PLC0415 - as said
-
                 loaded = loaded or load(self._model)
-                generate(loaded, job.request, job.emit, job.left.is_set)
+                _answer(loaded, job)
             except LlamaVisionError as error:
                 job.emit(error)
             except Exception as error:  # noqa: BLE001 - whatever it is, someone is waiting to hear of it
@@ -97,6 +94,12 @@ class Worker:
                 failure.__cause__ = error
                 job.emit(failure)
             self._current = None
+
+
+def _answer(loaded: "LoadedModel", job: Job) -> None:
+    from llama_vision.backends.local.generation import generate  # noqa: PLC0415 - after `loading`, which knows of torch
+
+    generate(loaded, job.request, job.emit, job.left.is_set)
 
 
 _workers: dict[str, Worker] = {}
