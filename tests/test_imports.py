@@ -23,12 +23,12 @@ ALLOWED = {
     "__init__": {*ORDER, "version"},
     "version": set(),
 }
-FRAMEWORKS = {"langchain_core", "llama_index", "torch", "transformers", "PIL"}
+FRAMEWORKS = {"langchain_core", "llama_index", "torch", "transformers", "llguidance", "PIL"}
 MAY_USE = {
     "langchain": {"langchain_core"},
     "llamaindex": {"llama_index", "PIL"},
     "demo": {"langchain_core", "llama_index"},
-    "backends": {"torch", "transformers", "PIL"},
+    "backends": {"torch", "transformers", "llguidance", "PIL"},
     "images": {"PIL"},
 }
 

@@ -21,12 +21,12 @@ def _one_image(provider: Provider) -> str | None:
 
 def _no_tools(provider: Provider) -> str | None:
     able = provider.takes("tools") and provider.models[0].tools
-    return None if able else "takes no tools with this model"
+    return None if able else "takes no tools with this model: they are put into words"
 
 
 def _no_forced_tool(provider: Provider) -> str | None:
     return _no_tools(provider) or (
-        None if provider.takes("tool_choice") else "can't make the model call a tool"
+        None if provider.takes("tool_choice") else "can't make the model call a tool: it is told to in words"
     )
 
 
@@ -40,6 +40,9 @@ CANNOT: dict[str, Callable[[Provider], str | None]] = {
     "forced tool": _no_forced_tool,
 }
 """By ability; those that are not here every provider has."""
+
+IN_WORDS = frozenset({"tools", "tool history", "forced tool"})
+"""What is put into the prompt where a provider can't, and is tested there too."""
 
 
 def reason_against(provider: Provider, ability: str) -> str | None:

@@ -7,7 +7,7 @@ from collections import defaultdict
 import pytest
 
 from llama_vision import find_provider
-from tests.contract.abilities import reason_against
+from tests.contract.abilities import IN_WORDS, reason_against
 from tests.contract.test_contract import HOSTED
 
 TESTS = {
@@ -51,7 +51,9 @@ def cell(outcomes, ability, provider):
     seen = outcomes.by_test[TESTS[ability], provider]
     if "failed" in seen or not seen:
         return "FAILED"
-    return "yes" if reason is None else "no"
+    if reason is None:
+        return "yes"
+    return "in words" if ability in IN_WORDS else "no"
 
 
 def table(outcomes):

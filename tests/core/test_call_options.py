@@ -31,6 +31,7 @@ def test_every_option_arrives():
         "stop": ["a", "b"],
         "stream_usage": False,
         "extra_body": {"service_tier": "flex"},
+        "text_tool_calls": False,
     }
     assert make_request("m", MESSAGES, options) == ChatRequest(
         "m",
@@ -43,6 +44,7 @@ def test_every_option_arrives():
         stop=("a", "b"),
         stream_usage=False,
         extra_body={"service_tier": "flex"},
+        text_tool_calls=False,
     )
 
 

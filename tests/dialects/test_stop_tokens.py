@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama_vision.dialects.stop_tokens import STOP_TOKENS, StopTokenFilter
+from llama_vision.toolcalls.stop_tokens import STOP_TOKENS, StopTokenFilter
 from tests.dialects.replies import DONE, chunk, events_of, reply_to, whole
 
 

@@ -172,6 +172,33 @@ def test_the_choice_of_a_tool_in_every_spelling(emulator, choice, sent):
     assert body.get("tool_choice") == sent
 
 
+def test_tools_can_be_strict_and_called_one_at_a_time(emulator_of):
+    emulator = emulator_of("openai-compatible")
+    model = ChatLlamaVision(
+        provider="openai-compatible",
+        model="meta-llama/Llama-3.2-11B-Vision-Instruct",
+        base_url=emulator.base_url,
+        api_key=emulator.api_key,
+    )
+    emulator.script(completion("Hi"), completion("Hi"))
+    model.bind_tools([Weather], strict=True, parallel_tool_calls=False).invoke("Hi")
+    model.bind_tools([Weather]).invoke("Hi")
+    told, silent = (request.body for request in emulator.requests)
+    assert told["tools"][0]["function"]["strict"] is True
+    assert told["parallel_tool_calls"] is False
+    assert "strict" not in silent["tools"][0]["function"]
+    assert "parallel_tool_calls" not in silent
+
+
+def test_tool_calls_in_text_are_read_unless_declined():
+    def asked(model, **call):
+        return model._request([HumanMessage("Hi")], None, call).text_tool_calls
+
+    assert [asked(ChatLlamaVision()), asked(ChatLlamaVision(text_tool_calls=False))] == [True, False]
+    assert asked(ChatLlamaVision(), text_tool_calls=False) is False
+    assert asked(ChatLlamaVision(text_tool_calls=False), text_tool_calls=True) is True
+
+
 def test_no_tools_say_nothing_about_tools(emulator):
     wanted = {
         "type": "json_schema",

@@ -115,7 +115,6 @@ def test_a_conversation_with_tools():
         {"id": "c1", "name": "look", "args": {"place": "Zürich"}},
         {"id": "c2", "name": "wait", "args": {}},
     ]
-    broken = [{"id": "c3", "name": "look", "args": '{"pla', "error": "cut off"}]
     content = [
         {"type": "thinking", "thinking": "hm"},
         {"type": "text", "text": "I look."},
@@ -124,7 +123,7 @@ def test_a_conversation_with_tools():
     picture = EMBEDDED["v1 base64"]
     messages = to_messages(
         [
-            AIMessage(content, tool_calls=calls, invalid_tool_calls=broken),
+            AIMessage(content, tool_calls=calls),
             ToolMessage([{"type": "text", "text": "See:"}, picture], tool_call_id="c1"),
             ToolMessage("done", tool_call_id="c2", status="error"),
         ]
@@ -136,11 +135,35 @@ def test_a_conversation_with_tools():
                 Text("I look."),
                 ToolCall("c1", "look", '{"place": "Zürich"}'),
                 ToolCall("c2", "wait", "{}"),
-                ToolCall("c3", "look", '{"pla'),
             ),
         ),
         Message("tool", (ToolResult("c1", (Text("See:"), Image(PNG, "image/png"))),)),
         Message("tool", (ToolResult("c2", (Text("done"),)),)),
+    )
+
+
+def test_calls_that_cannot_be_read_are_told_in_words_with_what_was_answered_to_them():
+    calls = [{"id": "c1", "name": "wait", "args": {}}]
+    broken = [
+        {"id": "c2", "name": "look", "args": '{"pla', "error": "cut off"},
+        {"id": None, "name": "look", "args": "[1]", "error": None},
+    ]
+    told = "I called look with arguments that can't be read: "
+    assert to_messages(
+        [
+            AIMessage("Hm.", tool_calls=calls, invalid_tool_calls=broken),
+            ToolMessage("done", tool_call_id="c1"),
+            ToolMessage("Write JSON.", tool_call_id="c2", status="error"),
+            AIMessage("", invalid_tool_calls=broken[:1]),
+        ]
+    ) == (
+        Message(
+            "assistant",
+            (Text("Hm."), Text(f'\n{told}{{"pla\n{told}[1]'), ToolCall("c1", "wait", "{}")),
+        ),
+        Message("tool", (ToolResult("c1", (Text("done"),)),)),
+        Message("user", (Text("Write JSON."),)),
+        Message("assistant", (Text(f'{told}{{"pla'),)),
     )
 
 

@@ -103,7 +103,7 @@ def test_both_of_two_parallel_calls_survive_the_standard_blocks_of_a_stream():
 
 def test_arguments_that_were_cut_off_are_not_a_call():
     events = [Started("m"), ToolCallDelta(0, "c1", "look", '{"place": "Zü'), Finished("length")]
-    for message in (to_message(Reply.from_events(events), "deepinfra"),):
+    for message in (to_message(Reply.from_events(events), "deepinfra"), merged(chunks_of(events))):
         assert message.tool_calls == []
-        assert message.invalid_tool_calls[0]["args"] == '{"place": "Zü'
+        assert message.invalid_tool_calls[0]["args"].startswith('{"place": "Zü')
         assert [block["type"] for block in message.content_blocks] == ["invalid_tool_call"]

@@ -211,15 +211,19 @@ REFUSED = {
         UnsupportedInputError,
         "frequency_penalty",
     ),
-    "a format": (
-        ask("Hi", response_format=ResponseFormat("json_object")),
+    "a schema that can't be kept to": (
+        ask("Hi", response_format=ResponseFormat("json_schema", schema={"type": "string", "format": "tea"})),
         UnsupportedInputError,
-        "response_format",
+        "schema of response_format: llguidance says `Unknown format: tea`",
     ),
-    "a forced tool": (
-        ask("Hi", tools=(Tool("f"),), tool_choice=ToolChoice("required")),
+    "the same of a forced tool": (
+        ask(
+            "Hi",
+            tools=(Tool("f", "", {"not": {}}), Tool("g")),
+            tool_choice=ToolChoice("required"),
+        ),
         UnsupportedInputError,
-        "tool_choice",
+        "parameters of the tool 'f'.*not",
     ),
     "a field of someone's own": (
         ask("Hi", extra_body={"logprobs": True}),

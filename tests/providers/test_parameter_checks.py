@@ -110,7 +110,9 @@ def test_a_form_of_the_answer_is_refused_where_the_provider_has_none():
 
 
 def test_tools_are_refused_where_the_provider_takes_none():
-    assert "My Host takes no tools with this model" in refusal(tools=TOOLS)
+    text = refusal(tools=TOOLS, text_tool_calls=False)
+    assert "My Host takes no tools with this model" in text
+    assert "text_tool_calls=True puts them into words. [host" in text
 
 
 @pytest.mark.parametrize(
@@ -119,7 +121,9 @@ def test_tools_are_refused_where_the_provider_takes_none():
     ids=lambda message: message.role,
 )
 def test_calls_and_results_of_earlier_turns_are_refused_where_the_provider_takes_none(message):
-    assert "nor a conversation that holds their calls or results" in refusal(messages=(*HELLO, message))
+    text = refusal(messages=(*HELLO, message), text_tool_calls=False)
+    assert "nor a conversation that holds their calls or results" in text
+    assert "text_tool_calls=True puts them into words. [host" in text
     check(replace(HOST, parameters=None), messages=(*HELLO, message))
 
 
@@ -127,9 +131,9 @@ def test_calls_and_results_of_earlier_turns_are_refused_where_the_provider_takes
 def test_a_forced_call_is_refused_where_the_provider_can_not_force_one(choice):
     takes_tools = replace(HOST, parameters={"max_tokens": ANY, "tools": ANY})
     check(takes_tools, tools=TOOLS, tool_choice=ToolChoice("auto"))
-    assert "can't make the model call a tool: leave tool_choice out" in refusal(
-        provider=takes_tools, tools=TOOLS, tool_choice=choice
-    )
+    text = refusal(provider=takes_tools, tools=TOOLS, tool_choice=choice, text_tool_calls=False)
+    assert "can't make the model call a tool: leave tool_choice out" in text
+    assert "text_tool_calls=True tells it to in words. [host" in text
 
 
 def seen(*images):
@@ -163,7 +167,7 @@ def test_where_no_image_can_be_sent_the_text_says_what_to_do_instead():
         ("aimlapi", {"sampling": Sampling(seed=0)}),
         ("aimlapi", {"sampling": Sampling(top_p=0)}),
         ("aimlapi", {"sampling": Sampling(min_p=1)}),
-        ("aimlapi", {"tools": TOOLS, "model": "llama-3.2-11b-vision"}),
+        ("aimlapi", {"tools": TOOLS, "text_tool_calls": False, "model": "llama-3.2-11b-vision"}),
         ("aimlapi", {"response_format": JSON, "model": "llama-3.2-11b-vision"}),
         ("aigateway", {"sampling": Sampling(seed=1)}),
         ("aigateway", {"sampling": Sampling(max_tokens=4097), "model": "llama-3.2-11b-vision"}),
@@ -172,14 +176,13 @@ def test_where_no_image_can_be_sent_the_text_says_what_to_do_instead():
         ("cloudflare", {"sampling": Sampling(top_k=51)}),
         ("cloudflare", {"sampling": Sampling(seed=0)}),
         ("cloudflare", {"sampling": Sampling(min_p=0.1)}),
-        ("cloudflare", {"tools": TOOLS, "tool_choice": ToolChoice("required")}),
+        ("cloudflare", {"tools": TOOLS, "tool_choice": ToolChoice("required"), "text_tool_calls": False}),
+        ("cloudflare", {"tools": TOOLS, "parallel_tool_calls": False}),
         ("cloudflare", {"response_format": JSON}),
         ("cloudflare", {"messages": seen(PNG, PNG)}),
         ("cloudflare", {"messages": seen(Image(url="https://example.com/a.png"))}),
         ("cloudflare-openai", {"messages": seen(PNG)}),
-        ("local", {"response_format": JSON}),
         ("local", {"sampling": Sampling(presence_penalty=1)}),
-        ("local", {"tools": TOOLS, "tool_choice": ToolChoice("required")}),
     ],
 )  # fmt: skip
 def test_what_the_real_providers_do_not_document(name, fields):
@@ -196,6 +199,9 @@ def test_what_the_real_providers_do_not_document(name, fields):
         ("cloudflare", {"response_format": ResponseFormat("text")}),
         ("cloudflare-openai", {"tools": TOOLS, "tool_choice": ToolChoice("required")}),
         ("aimlapi", {"response_format": SCHEMA, "model": "llama-3.2-90b-vision"}),
+        ("local", {"response_format": JSON}),
+        ("local", {"response_format": SCHEMA}),
+        ("local", {"tools": TOOLS, "tool_choice": ToolChoice("required")}),
         ("openai-compatible", {"sampling": Sampling(top_k=10_000, temperature=9)}),
     ],
 )

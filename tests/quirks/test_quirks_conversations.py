@@ -90,8 +90,12 @@ def test_quirk_50_what_cloudflare_answered_can_be_sent_to_it_and_to_others(emula
 def test_quirk_50_a_provider_without_the_role_tool_is_not_sent_one(emulator_of, history):
     emulator = emulator_of("aimlapi")
     with pytest.raises(UnsupportedInputError, match="calls or results"):
-        ask(emulator, "aimlapi", "complete", *history)
+        ask(emulator, "aimlapi", "complete", *history, text_tool_calls=False)
     assert emulator.requests == []
+    assert ask(emulator, "aimlapi", "complete", *history).text
+    sent = emulator.requests[0].body["messages"]
+    assert {message["role"] for message in sent} <= {"user", "assistant"}
+    assert "get_weather" in str(sent) or "call_1" in str(sent)
 
 
 @pytest.mark.parametrize("provider", ["deepinfra", "aimlapi", "aigateway", "cloudflare"])

@@ -23,6 +23,7 @@ from llama_vision.providers.checks import check_request
 from llama_vision.providers.keys import checked_account, checked_key
 from llama_vision.providers.record import Provider
 from llama_vision.providers.shaping import shaped
+from llama_vision.providers.tool_words import in_words
 from llama_vision.version import __version__
 
 _USER_AGENT = f"llama-vision/{__version__}"
@@ -73,11 +74,12 @@ class Call:
         """
         provider = settings.provider
         check_request(provider, request)
+        self._readable_tools = request.readable_tools  # before they are put into words
         self._settings = settings
         self._stream = stream
         self._key = checked_key(provider, settings.api_key)
         self._account = checked_account(provider, settings.account_id)
-        self._request = shaped(provider, request)
+        self._request = shaped(provider, in_words(provider, request))
         self.stops = request.stop if provider.stops_here else ()
         if self.stops:
             self._request = replace(self._request, stop=())
@@ -140,7 +142,14 @@ class Call:
         )
         price = self._settings.provider.model_info(request.model).price
         secrets = tuple(filter(None, (self._key, self._account)))
-        return ReplyReader(decoder, streamed=self._stream, price=price, stops=self.stops, secrets=secrets)
+        return ReplyReader(
+            decoder,
+            streamed=self._stream,
+            price=price,
+            stops=self.stops,
+            tools=self._readable_tools,
+            secrets=secrets,
+        )
 
     def error(self, response: httpx.Response) -> StatusError:
         """Make the error of an answer, without the key or the account should the provider have repeated them."""

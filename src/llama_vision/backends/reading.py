@@ -8,8 +8,10 @@ from llama_vision.core.errors import LlamaVisionError
 from llama_vision.core.events import Event, Finished, TextDelta, UsageReport
 from llama_vision.core.models import Price
 from llama_vision.core.reply import Reply, ReplyBuilder
+from llama_vision.core.request import Tool
 from llama_vision.dialects.dialect import Decoder
 from llama_vision.dialects.sse import SseDecoder
+from llama_vision.toolcalls import TextCallReader
 
 
 class ReplyReader:
@@ -31,6 +33,7 @@ class ReplyReader:
         streamed: bool,
         price: Price | None = None,
         stops: tuple[str, ...] = (),
+        tools: tuple[Tool, ...] = (),
         secrets: tuple[str, ...] = (),
     ) -> None:
         """Begin to read.
@@ -40,12 +43,14 @@ class ReplyReader:
             streamed: Whether a stream was asked for.
             price: What to estimate the cost with, where the provider does not tell it.
             stops: Texts to end the reply at, where the provider can't.
+            tools: Those whose calls are looked for in the words.
             secrets: What no error may show, even if the provider repeats it.
 
         """
         self._decoder = decoder
         self._price = price
         self._stops = StopStrings(stops)
+        self._calls = TextCallReader(tools) if tools else None
         self._secrets = tuple(secret.encode() for secret in secrets)
         self._whole = not streamed
         self._sse: SseDecoder | None = None
@@ -83,6 +88,9 @@ class ReplyReader:
 
     def reply(self) -> Reply:
         """Add up what was read so far."""
+        if self._calls is not None and not self.done:
+            for event in self._calls.close():
+                self._builder.add(event)
         return self._builder.reply()
 
     def _payloads(self, received: bytes) -> list[bytes]:
@@ -134,6 +142,8 @@ class ReplyReader:
         shown = events if self._price is None else [self._priced(event) for event in events]
         if self._stops:
             shown = self._until_stop(shown)
+        if self._calls is not None:
+            shown = self._calls.read(shown)
         for event in shown:
             self._builder.add(event)
         return shown

@@ -58,12 +58,16 @@ class ToolCall:
             The arguments by name; empty where the model wrote none.
 
         Raises:
-            ValueError: The text is not a JSON object, for instance because the reply was cut off.
+            ValueError: The text is not a JSON object, for instance because the reply was cut off, or one that is
+                nested too deeply.
 
         """
         if not self.arguments.strip():
             return {}
-        value: object = json.loads(self.arguments)
+        try:
+            value: object = json.loads(self.arguments, strict=False)  # models write line breaks into strings
+        except RecursionError as error:
+            raise ValueError(f"The arguments of {self.name} are nested too deeply.") from error
         if not isinstance(value, dict):
             raise ValueError(  # noqa: TRY004 - json's own error for bad text is a ValueError too
                 f"The arguments of {self.name} are not a JSON object: {self.arguments[:200]}"

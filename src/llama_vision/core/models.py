@@ -46,6 +46,7 @@ class ModelInfo:
         max_output_tokens: The most tokens of one reply; None where no limit is documented.
         tools: Whether it takes tool definitions.
         response_formats: The types of `response_format` it takes beside plain text.
+        enforces_schema: Whether `json_schema` truly constrains what it writes, so that the answer always fits.
         price: From the provider's list; None where there is none.
         retired: Why it may no longer answer, in the provider's words; empty where it is offered.
 
@@ -57,5 +58,6 @@ class ModelInfo:
     max_output_tokens: int | None = None
     tools: bool = True
     response_formats: AbstractSet[str] = RESPONSE_FORMATS
+    enforces_schema: bool = False
     price: Price | None = None
     retired: str = ""

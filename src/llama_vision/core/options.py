@@ -19,6 +19,7 @@ OPTIONS = SAMPLING_OPTIONS | {
     "stop",
     "stream_usage",
     "extra_body",
+    "text_tool_calls",
 }
 
 _MODES = {
@@ -63,6 +64,7 @@ def make_request(model: str, messages: Sequence[Message], options: Mapping[str, 
         stop=(stop,) if isinstance(stop, str) else tuple(stop or ()),
         stream_usage=options.get("stream_usage") is not False,
         extra_body=options.get("extra_body") or {},
+        text_tool_calls=options.get("text_tool_calls") is not False,
     )
 
 

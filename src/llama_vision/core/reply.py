@@ -52,6 +52,29 @@ class Reply:
         return builder.reply()
 
 
+class _GrowingCall:
+    """A tool call as far as it has come."""
+
+    __slots__ = ("_pieces", "id", "name")
+
+    def __init__(self) -> None:
+        self.id: str | None = None
+        self.name: str | None = None
+        self._pieces: list[str] = []
+
+    def add(self, delta: ToolCallDelta) -> None:
+        self.id = self.id or delta.id
+        self.name = self.name or delta.name
+        self._pieces.append(delta.arguments)
+        if len(self._pieces) > _MOST_PIECES:
+            self._pieces = ["".join(self._pieces)]
+
+    def call(self) -> ToolCall:
+        if len(self._pieces) > 1:  # as with the text
+            self._pieces = ["".join(self._pieces)]
+        return ToolCall(self.id, self.name or "", self._pieces[0])
+
+
 class ReplyBuilder:
     """Adds up events one by one; `reply()` can be asked at any time."""
 
@@ -59,7 +82,7 @@ class ReplyBuilder:
 
     def __init__(self) -> None:
         self._pieces: list[str] = []
-        self._calls: dict[int, ToolCall] = {}
+        self._calls: dict[int, _GrowingCall] = {}
         self.usage = Usage()
         self.finish_reason: str | None = None
         self.started: Started | None = None
@@ -72,7 +95,7 @@ class ReplyBuilder:
                 if len(self._pieces) > _MOST_PIECES:
                     self._pieces = ["".join(self._pieces)]
             case ToolCallDelta():
-                self._add_call(event)
+                self._calls.setdefault(event.index, _GrowingCall()).add(event)
             case UsageReport():
                 self.usage = event.usage
             case Started():
@@ -81,15 +104,6 @@ class ReplyBuilder:
                 self.finish_reason = event.reason
             case _:
                 assert_never(event)
-
-    def _add_call(self, delta: ToolCallDelta) -> None:
-        call = self._calls.get(delta.index)
-        if call is None:
-            self._calls[delta.index] = ToolCall(delta.id, delta.name or "", delta.arguments)
-        else:
-            self._calls[delta.index] = ToolCall(
-                call.id or delta.id, call.name or delta.name or "", call.arguments + delta.arguments
-            )
 
     @property
     def text(self) -> str:
@@ -101,7 +115,11 @@ class ReplyBuilder:
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
         """The tool calls so far; the last may be unfinished."""
-        return tuple(self._calls[index] for index in sorted(self._calls))
+        return tuple(call for _, call in self.calls_by_index())
+
+    def calls_by_index(self) -> list[tuple[int, ToolCall]]:
+        """Give the tool calls so far, each with the index that its deltas have."""
+        return [(index, self._calls[index].call()) for index in sorted(self._calls)]
 
     def reply(self) -> Reply:
         """Give the reply as it stands."""

@@ -103,6 +103,8 @@ class ChatRequest:
         stop: Texts at which the reply ends; they are not part of it.
         stream_usage: Ask for token counts in streams too.
         extra_body: Further fields of the provider's own, sent as they are.
+        text_tool_calls: Whether tool calls that the model writes as text are read, and tools put into words where the
+            provider takes none.
 
     """
 
@@ -116,6 +118,13 @@ class ChatRequest:
     stop: tuple[str, ...] = ()
     stream_usage: bool = True
     extra_body: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    text_tool_calls: bool = True
+
+    @property
+    def readable_tools(self) -> tuple[Tool, ...]:
+        """The tools of which calls are looked for in the words of the reply."""
+        forbidden = self.tool_choice is not None and self.tool_choice.mode == "none"
+        return self.tools if self.text_tool_calls and not forbidden else ()
 
     def images(self) -> list[Image]:
         """All pictures of the conversation, in order, those in tool results included."""

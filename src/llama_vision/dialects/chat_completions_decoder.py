@@ -18,8 +18,8 @@ from llama_vision.dialects.chat_completions_wire import (
     WireUsage,
 )
 from llama_vision.dialects.error_bodies import error_in_reply, find_request_id
-from llama_vision.dialects.stop_tokens import StopTokenFilter
 from llama_vision.dialects.tool_call_index import ToolCallIndex
+from llama_vision.toolcalls.stop_tokens import StopTokenFilter
 
 _DONE = b"[DONE]"
 _NOTHING = Usage()
@@ -124,7 +124,7 @@ class ChatCompletionsDecoder:
         events: list[Event] = []
         if rest := self._text.close():
             events.append(TextDelta(rest))
-        events += self._calls.close()
+        events += self._calls.close(cut=self._finish_reason == "length")
         self._report_usage(events)  # the cost may stand in the headers, or come in a chunk without counts
         events.append(Finished(self._finish_reason or self._likely_reason()))
         return events

@@ -83,9 +83,14 @@ class ToolCallIndex:
         self._quoted[index] += arguments
         return ""
 
-    def close(self) -> list[Event]:
-        """Give calls without arguments the empty object they mean, and others what was held back."""
-        late = dict.fromkeys(self._empty, "{}")
+    def close(self, *, cut: bool = False) -> list[Event]:
+        """Give calls without arguments the empty object they mean, and others what was held back.
+
+        Args:
+            cut: Whether the reply ended at max_tokens: the arguments of the last call may then just not have begun.
+
+        """
+        late = {index: "{}" for index in self._empty if not (cut and index == self.count - 1)}
         late |= {index: _unquoted(arguments) for index, arguments in self._quoted.items()}
         return [ToolCallDelta(index, None, None, late[index]) for index in sorted(late)]
 

@@ -27,6 +27,7 @@ from llama_vision.langchain.translator import register
 from llama_vision.providers import Provider, find_provider
 from llama_vision.providers.defaults import default_model, default_provider
 from llama_vision.providers.keys import key_in_environment
+from llama_vision.providers.structured import StructuredMethod
 from llama_vision.providers.token_counts import estimate_text_tokens, estimate_tokens
 
 register()
@@ -74,6 +75,7 @@ class ChatLlamaVision(Closes, BaseChatModel):
         max_retries: How often a call that failed for a passing reason (no connection, 408, 409, 429, 5xx) is made
             again, if nothing of the reply has arrived.
         stream_usage: False leaves token counts out of streams, for servers that refuse to be asked for them.
+        text_tool_calls: False leaves tool calls that the model writes as text in the text.
         extra_body: Fields of the provider's own, sent as they are.
         image_max_pixels: The most pixels a picture is sent with, besides what the model can use: at most four tiles of
             560 x 560. Larger ones are scaled down, none is ever scaled up.
@@ -119,6 +121,7 @@ class ChatLlamaVision(Closes, BaseChatModel):
     max_retries: int = DEFAULT_MAX_RETRIES
     streaming: bool = False
     stream_usage: bool | None = None
+    text_tool_calls: bool | None = None
     image_max_pixels: int | None = None
     image_format: Literal["auto", "jpeg", "png"] = "auto"
     image_quality: int = 85
@@ -242,6 +245,7 @@ class ChatLlamaVision(Closes, BaseChatModel):
         options["model"] = self.model_name
         options["stop"] = self.stop if stop is None else stop
         options["stream_usage"] = self.stream_usage
+        options["text_tool_calls"] = self.text_tool_calls
         options["extra_body"] = self.extra_body
         return to_request(self._record, messages, {**options, **call})
 
@@ -316,7 +320,7 @@ class ChatLlamaVision(Closes, BaseChatModel):
 
         Args:
             tools: Functions, `BaseTool`s, pydantic classes, TypedDicts, or JSON schemas.
-            tool_choice: `"auto"`, `"none"`, `"any"`, or a tool's name.
+            tool_choice: `"auto"`, `"none"`, `"any"` (or `"required"` or True), a tool's name, or OpenAI's dictionary.
             strict: Ask the provider to keep to the schemas.
             parallel_tool_calls: Whether several tools may be called at once.
             response_format: The form of the final answer, as `create_agent` asks for it.
@@ -333,3 +337,49 @@ class ChatLlamaVision(Closes, BaseChatModel):
             "response_format": response_format,
         }
         return self.bind(**{name: value for name, value in options.items() if value is not None}, **kwargs)
+
+    @override
+    def with_structured_output(
+        self,
+        schema: dict[str, Any] | type | None = None,
+        *,
+        method: StructuredMethod = "auto",
+        include_raw: bool = False,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, Any]:
+        """Make the model answer with an object.
+
+        Its `stream` gives the object as it grows. An answer that can't be used raises `OutputParserException`, whose
+        `llm_output` is what the model wrote; one that was cut off says so, and is not asked for again.
+
+        Args:
+            schema: A pydantic class, of which answers become instances; or a TypedDict or a JSON schema, whose answers
+                are dictionaries. None, with `json_mode`, takes any JSON.
+            method: `"json_schema"` and `"json_mode"` ask for OpenAI's `response_format`, `"function_calling"` makes the
+                model call a tool, and `"prompt"` puts the schema into the question, which works with every model.
+                `"auto"` chooses what is surest at the provider. With it, and with `"prompt"`, an answer is checked
+                against the schema and asked for again, with what was wrong, at most twice; the other methods send one
+                request, and check pydantic classes only. `"json_mode"` tells the model nothing of the schema: that is
+                for your prompt to do.
+            include_raw: Give `{"raw": message, "parsed": object, "parsing_error": error}` in place of raising.
+            strict: Ask the provider to keep to the schema; not for `"json_mode"`.
+            **kwargs: Further arguments of each call, such as `temperature`.
+
+        Returns:
+            A runnable that takes what the model takes, and gives objects.
+
+        Raises:
+            StructuredMethodError: There is no such method, or it does not go with `strict` or without a schema.
+            ValueError: LangChain can't read the schema.
+
+        """
+        from llama_vision.langchain.structured import (  # noqa: PLC0415 - 6 ms that only this takes
+            StructuredModel,
+            answer_plan,
+            bound_to,
+        )
+
+        model = str(kwargs.get("model") or self.model_name)
+        plan = answer_plan(schema, method, self._record, model, include_raw=include_raw, strict=strict)
+        return StructuredModel(bound_to(self, plan, strict, kwargs), plan)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, assert_never, cast
 
 from langchain_core.messages import (
@@ -22,13 +23,14 @@ from langchain_core.utils.function_calling import convert_to_json_schema, conver
 
 from llama_vision.core.errors import ImageError, UnsupportedInputError
 from llama_vision.core.events import Event, Finished, Started, TextDelta, ToolCallDelta, UsageReport
-from llama_vision.core.messages import Message, Role, ToolCall, ToolResult
+from llama_vision.core.messages import Message, Role, Text, ToolCall, ToolResult
 from llama_vision.core.options import make_request
-from llama_vision.core.reply import Reply
+from llama_vision.core.reply import Reply, ReplyBuilder
 from llama_vision.core.request import ChatRequest
 from llama_vision.core.untyped import as_object
 from llama_vision.core.usage import Usage
 from llama_vision.langchain.content import content_parts
+from llama_vision.langchain.cut_calls import ending
 from llama_vision.providers.record import Provider
 
 MODEL_PROVIDER = "llama_vision"
@@ -84,6 +86,9 @@ def _response_format(spec: object) -> dict[str, Any] | None:
 def to_messages(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
     """Translate a conversation; the messages given are not changed.
 
+    Calls whose arguments can't be read are told in words, and so is what was answered to them: many servers refuse
+    arguments that are not JSON.
+
     Args:
         messages: LangChain's.
 
@@ -95,22 +100,32 @@ def to_messages(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
         ImageError: A picture can't be read; the text names the message.
 
     """
+    unreadable = _unreadable_ids(messages)
     translated: list[Message] = []
     for position, message in enumerate(messages):
         try:
-            translated.append(_to_message(message))
+            translated.append(_to_message(message, unreadable))
         except (UnsupportedInputError, ImageError) as error:
             raise type(error)(f"Message {position} ({message.type}): {error}") from error
     return tuple(translated)
 
 
-def _to_message(message: BaseMessage) -> Message:
+def _unreadable_ids(messages: Sequence[BaseMessage]) -> set[str | None]:
+    said = [message for message in messages if isinstance(message, AIMessage)]
+    readable = {call["id"] for message in said for call in message.tool_calls}
+    return {call["id"] for message in said for call in message.invalid_tool_calls} - readable
+
+
+def _to_message(message: BaseMessage, unreadable: AbstractSet[str | None]) -> Message:
     parts = content_parts(cast("str | list[str | dict[str, Any]]", message.content))
     match message:
+        case ToolMessage() if message.tool_call_id in unreadable:
+            return Message("user", parts)
         case ToolMessage():
             return Message("tool", (ToolResult(message.tool_call_id, parts),), message.name)
         case AIMessage():
-            return Message("assistant", (*parts, *_calls(message)), message.name)
+            told = _unreadable(message, after=bool(parts))
+            return Message("assistant", (*parts, *told, *_calls(message)), message.name)
         case HumanMessage():
             return Message("user", parts, message.name)
         case SystemMessage():
@@ -125,14 +140,19 @@ def _to_message(message: BaseMessage) -> Message:
 
 
 def _calls(message: AIMessage) -> list[ToolCall]:
-    calls = [
+    return [
         ToolCall(call["id"], call["name"], json.dumps(call["args"], ensure_ascii=False))
         for call in message.tool_calls
     ]
-    calls += [
-        ToolCall(call["id"], call["name"] or "", call["args"] or "") for call in message.invalid_tool_calls
+
+
+def _unreadable(message: AIMessage, *, after: bool) -> list[Text]:
+    """Tell of the calls that can't be read, each in a line of its own."""
+    lines = [
+        f"I called {call['name']} with arguments that can't be read: {call['args']}"
+        for call in message.invalid_tool_calls
     ]
-    return calls
+    return [Text("\n" * after + "\n".join(lines))] if lines else []
 
 
 def to_message(reply: Reply, provider: str) -> AIMessage:
@@ -174,8 +194,7 @@ class ChunkWriter:
 
     def __init__(self, provider: str) -> None:
         self._provider = provider
-        self._started = Started(model="")
-        self._usage = Usage()
+        self._received = ReplyBuilder()
 
     def to_chunk(self, event: Event) -> ChatGenerationChunk | None:
         """Translate the next event.
@@ -189,6 +208,8 @@ class ChunkWriter:
             LangChain's chunk; None for an event that has none of its own.
 
         """
+        if not isinstance(event, TextDelta):
+            self._received.add(event)
         match event:
             case TextDelta():
                 message = AIMessageChunk(
@@ -203,11 +224,7 @@ class ChunkWriter:
                     tool_call_chunks=[fragment],
                     response_metadata={"model_provider": MODEL_PROVIDER},
                 )
-            case Started():
-                self._started = event
-                return None
-            case UsageReport():
-                self._usage = event.usage
+            case Started() | UsageReport():
                 return None
             case Finished():
                 message = self._last(event)
@@ -216,18 +233,17 @@ class ChunkWriter:
         return ChatGenerationChunk(message=message)
 
     def _last(self, event: Finished) -> AIMessageChunk:
-        started = self._started
-        end = Reply(
-            usage=self._usage,
-            finish_reason=event.reason,
-            model=started.model,
-            id=started.id,
-            request_id=started.request_id,
-        )
+        end = self._received.reply()
+        endings = {
+            index: ending(call.arguments, event.reason) for index, call in self._received.calls_by_index()
+        }
         return AIMessageChunk(
             content="",
             chunk_position="last",
-            usage_metadata=_usage_metadata(self._usage),
+            tool_call_chunks=[
+                tool_call_chunk(args=text, index=index) for index, text in endings.items() if text
+            ],
+            usage_metadata=_usage_metadata(end.usage),
             response_metadata=_metadata(end, self._provider),
         )
 

@@ -29,14 +29,13 @@ def translate(message: AIMessage) -> list[types.ContentBlock]:
             "error": call["error"],
         }
         for call in message.invalid_tool_calls
-        if not isinstance(message, AIMessageChunk)
     ]
     return cast("list[types.ContentBlock]", blocks)
 
 
 def translate_chunk(message: AIMessageChunk) -> list[types.ContentBlock]:
     """Read a piece of a message, or all pieces added up."""
-    if message.chunk_position == "last" and (message.tool_calls or not message.tool_call_chunks):
+    if message.chunk_position == "last" and not _is_piece(message):
         return translate(message)
     blocks = _content(message, {"index": "lc_txt_0"})
     blocks += [
@@ -50,6 +49,11 @@ def translate_chunk(message: AIMessageChunk) -> list[types.ContentBlock]:
         for call in message.tool_call_chunks
     ]
     return cast("list[types.ContentBlock]", blocks)
+
+
+def _is_piece(message: AIMessageChunk) -> bool:
+    """Tell whether calls go on in this: only the first piece of a call has its name and id, and so has the sum of all."""
+    return any(call.get("name") is None and call.get("id") is None for call in message.tool_call_chunks)
 
 
 def _content(message: AIMessage, index: dict[str, Any]) -> list[dict[str, Any]]:

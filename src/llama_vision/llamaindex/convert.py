@@ -157,7 +157,8 @@ def to_response(reply: Reply, provider: str, delta: str | None = None) -> ChatRe
     blocks: list[TextBlock | ToolCallBlock] = []
     if reply.text or not reply.tool_calls:
         blocks.append(TextBlock(text=reply.text))
-    blocks += [_call_block(call) for call in reply.tool_calls]
+    cut = reply.finish_reason == "length"
+    blocks += [_call_block(call, cut=cut) for call in reply.tool_calls]
     additional: dict[str, Any] = (
         {"tool_calls": [_openai_call(call) for call in reply.tool_calls]} if reply.tool_calls else {}
     )
@@ -207,8 +208,13 @@ class SnapshotWriter:
                 assert_never(event)
 
 
-def _call_block(call: ToolCall) -> ToolCallBlock:
-    """Give the arguments as an object once they are one, and as the text so far until then."""
+def _call_block(call: ToolCall, *, cut: bool) -> ToolCallBlock:
+    """Give the arguments as an object once they are one, and as the text so far until then.
+
+    No text at all is no object where the reply was cut: the arguments had not begun.
+    """
+    if cut and not call.arguments.strip():
+        return ToolCallBlock(tool_call_id=call.id, tool_name=call.name, tool_kwargs=call.arguments)
     try:
         arguments: dict[str, Any] | str = call.parsed()
     except ValueError:

@@ -16,10 +16,10 @@ from typing_extensions import override
 
 from llama_vision.llamaindex.callbacks import reports_chat, reports_completion
 from llama_vision.llamaindex.images import ImageLike
-from llama_vision.llamaindex.model import LlamaVisionModel
+from llama_vision.llamaindex.programs import LlamaVisionPrograms
 
 
-class LlamaVision(LlamaVisionModel):
+class LlamaVision(LlamaVisionPrograms):
     """An LLM for Llama 3.2 Vision: hosted, behind any OpenAI-compatible endpoint, or on this machine.
 
     Without arguments it is the tiny model that comes with the package, which knows drawn shapes, colours and short
@@ -51,6 +51,12 @@ class LlamaVision(LlamaVisionModel):
         max_retries: How often a call that failed for a passing reason (no connection, 408, 409, 429, 5xx) is made
             again, if nothing of the reply has arrived.
         timeout: Seconds without a byte before a call is given up; None waits for ever.
+        structured_output: How an object is asked for (`structured_predict`, `as_structured_llm`, ...). `"json_schema"`,
+            `"function_calling"` and `"json_mode"` use what the provider has, in one request; `"prompt"` puts the schema
+            into the prompt, and asks again, at most twice, where the answer doesn't fit. `"auto"` takes the surest of
+            them that the provider has, and asks again too. With an explicit `pydantic_program_mode` LlamaIndex decides.
+        text_tool_calls: False leaves tool calls that the model writes as text in the text, and tools are offered only where
+            the provider takes them natively; otherwise they are put into words.
         image_max_pixels: The most pixels a picture is sent with, besides what the model can use: at most four tiles of
             560 x 560. Larger ones are scaled down, none is ever scaled up.
         image_format: `"jpeg"` or `"png"` for pictures that have to be encoded anew; `"auto"` takes JPEG for photographs

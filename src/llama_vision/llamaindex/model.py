@@ -19,8 +19,6 @@ from llama_index.core.base.llms.types import (
     TextBlock,
 )
 from llama_index.core.llms.function_calling import FunctionCallingLLM
-from llama_index.core.llms.llm import ToolSelection
-from llama_index.core.tools.types import BaseTool
 from pydantic import ConfigDict, Field, InstanceOf, SecretStr, field_serializer, model_validator
 from typing_extensions import override
 
@@ -28,14 +26,15 @@ from llama_vision.backends import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT_S, open_b
 from llama_vision.backends.closing import Closes
 from llama_vision.core.backend import Backend
 from llama_vision.core.errors import UnsupportedInputError
+from llama_vision.core.models import ModelInfo
 from llama_vision.core.request import DEFAULT_MAX_TOKENS, ChatRequest
 from llama_vision.images.settings import ImagePolicy, image_settings
 from llama_vision.llamaindex.convert import SnapshotWriter, to_messages, to_request, to_response
 from llama_vision.llamaindex.images import ImageLike, image_block
 from llama_vision.llamaindex.metadata import LlamaVisionMetadata
-from llama_vision.llamaindex.tools import chat_with_tools_options, only_first_call, tool_selections
 from llama_vision.providers import Provider, find_provider
 from llama_vision.providers.defaults import default_model, default_provider
+from llama_vision.providers.structured import StructuredMethod
 from llama_vision.providers.token_counts import estimate_tokens
 
 
@@ -55,6 +54,8 @@ class LlamaVisionModel(Closes, FunctionCallingLLM):
     additional_kwargs: dict[str, Any] = Field(default_factory=dict)
     max_retries: int = DEFAULT_MAX_RETRIES
     timeout: float | None = DEFAULT_TIMEOUT_S
+    structured_output: StructuredMethod = "auto"
+    text_tool_calls: bool | None = None
     image_max_pixels: int | None = None
     image_format: Literal["auto", "jpeg", "png"] = "auto"
     image_quality: int = 85
@@ -98,9 +99,14 @@ class LlamaVisionModel(Closes, FunctionCallingLLM):
             context_window=info.context_window,
             num_output=self.max_tokens or DEFAULT_MAX_TOKENS,
             is_chat_model=True,
-            is_function_calling_model=info.tools,
+            is_function_calling_model=self._takes_tools(info),
             model_name=self.model,
         )
+
+    def _takes_tools(self, info: ModelInfo) -> bool:
+        """Tell whether tools can be offered, natively or in words; the model on this machine knows them natively."""
+        in_words = self.text_tool_calls is not False and self._record.dialect is not None
+        return in_words or (self._record.takes("tools") and info.tools)
 
     def count_tokens(self, messages: Sequence[ChatMessage]) -> int:
         """Estimate the tokens of a conversation, without a network.
@@ -147,6 +153,7 @@ class LlamaVisionModel(Closes, FunctionCallingLLM):
             "model": self.model,
             "temperature": self.temperature,
             "max_tokens": self.max_tokens,
+            "text_tool_calls": self.text_tool_calls,
             **call,
         }
         return to_request(self._record, messages, options, self.additional_kwargs)
@@ -224,59 +231,3 @@ class LlamaVisionModel(Closes, FunctionCallingLLM):
     ) -> CompletionResponseAsyncGen:
         messages = self._as_messages(prompt, formatted, images)
         return astream_chat_response_to_completion_response(self._astream_chat(messages, options))
-
-    # Tools.
-
-    @override
-    def _prepare_chat_with_tools(
-        self,
-        tools: Sequence[BaseTool],
-        user_msg: str | ChatMessage | None = None,
-        chat_history: list[ChatMessage] | None = None,
-        verbose: bool = False,
-        allow_parallel_tool_calls: bool = False,
-        tool_required: bool = False,
-        tool_choice: str | dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> dict[str, Any]:
-        return chat_with_tools_options(
-            tools,
-            user_msg=user_msg,
-            chat_history=chat_history,
-            tool_choice=tool_choice or ("required" if tool_required else None),
-            # Where several are welcome nothing is said, since that is every server's own setting.
-            parallel_tool_calls=None
-            if allow_parallel_tool_calls or not self._record.takes("parallel_tool_calls")
-            else False,
-            **kwargs,
-        )
-
-    @override
-    def _validate_chat_with_tools_response(
-        self,
-        response: ChatResponse,
-        tools: Sequence[BaseTool],
-        allow_parallel_tool_calls: bool = False,
-        **kwargs: Any,
-    ) -> ChatResponse:
-        return response if allow_parallel_tool_calls else only_first_call(response)
-
-    @override
-    def get_tool_calls_from_response(
-        self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
-    ) -> list[ToolSelection]:
-        """Read the tools that a response asks for.
-
-        Args:
-            response: From `chat_with_tools` or its streams, where the arguments may be unfinished.
-            error_on_no_tool_call: Whether none is an error.
-            **kwargs: Not used.
-
-        Returns:
-            The calls, with as much of their arguments as can be read.
-
-        Raises:
-            ValueError: There is none, and that is an error.
-
-        """
-        return tool_selections(response, error_on_no_tool_call=error_on_no_tool_call)

@@ -1,49 +1,71 @@
 """LlamaIndex's side of tool calling: from its tools to options, and from responses to its selections."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole, ToolCallBlock
-from llama_index.core.llms import utils as llama_index_json
 from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.tools.types import BaseTool
+from pydantic_core import from_json
+
+from llama_vision.core.untyped import as_object
+from llama_vision.llamaindex.convert import to_request
+from llama_vision.llamaindex.errors import ToolArgumentsError
+from llama_vision.providers import Provider
+from llama_vision.providers.tool_words import counts_calls_in_words, takes_words
+
+_SHOWN = 200  # characters of arguments in an error's text, from their end
 
 
-def chat_with_tools_options(
-    tools: Sequence[BaseTool],
-    *,
-    user_msg: str | ChatMessage | None,
-    chat_history: list[ChatMessage] | None,
-    tool_choice: str | dict[str, Any] | None,
-    parallel_tool_calls: bool | None,
-    **kwargs: Any,
+def conversation(
+    chat_history: Sequence[ChatMessage] | None, user_msg: str | ChatMessage | None
+) -> list[ChatMessage]:
+    """Put a history and the next message together; the history given is copied, not changed."""
+    messages = list(chat_history or ())
+    if isinstance(user_msg, str):
+        messages.append(ChatMessage(role=MessageRole.USER, content=user_msg))
+    elif user_msg is not None:
+        messages.append(user_msg)
+    return messages
+
+
+def tool_options(
+    tools: Sequence[BaseTool], tool_choice: str | dict[str, Any] | None, options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Put together what `chat` is called with. The history given is copied, not changed.
+    """Add tools to the options of a call.
 
     Args:
         tools: The tools; without any, nothing about tools is said.
-        user_msg: The next message.
-        chat_history: The messages before it.
         tool_choice: Whether a tool has to be called.
-        parallel_tool_calls: Whether several may be called at once; None says nothing about it.
-        **kwargs: Further options.
+        options: Further options.
 
     Returns:
-        Arguments for `chat`.
+        The options that are set.
 
     """
-    messages = list(chat_history or ())
-    if user_msg is not None:
-        message = (
-            ChatMessage(role=MessageRole.USER, content=user_msg) if isinstance(user_msg, str) else user_msg
-        )
-        messages.append(message)
-    options: dict[str, Any] = {"messages": messages, **kwargs}
+    offered: dict[str, Any] = dict(options)
     if tools:
-        options["tools"] = [tool.metadata.to_openai_tool(skip_length_check=True) for tool in tools]
-        options["tool_choice"] = tool_choice
-        options["parallel_tool_calls"] = parallel_tool_calls
-    return {name: value for name, value in options.items() if value is not None}
+        offered["tools"] = [tool.metadata.to_openai_tool(skip_length_check=True) for tool in tools]
+        offered["tool_choice"] = tool_choice
+    return {name: value for name, value in offered.items() if value is not None}
+
+
+def can_ask_for_one_call(provider: Provider, options: Mapping[str, Any]) -> bool:
+    """Tell whether the model can be asked for one call at a time, in a field of the provider's or in words.
+
+    Args:
+        provider: Who is asked.
+        options: Of the call, `model` among them.
+
+    """
+    request = to_request(provider, (), options, {})
+    can_say = provider.takes("parallel_tool_calls") or counts_calls_in_words(provider, request)
+    return bool(request.tools) and can_say
+
+
+def can_be_forced(provider: Provider, options: Mapping[str, Any]) -> bool:
+    """Tell whether the model can be made to call a tool, by the provider or in words; see `can_ask_for_one_call`."""
+    return provider.takes("tool_choice") or takes_words(provider, to_request(provider, (), options, {}))
 
 
 def only_first_call(response: ChatResponse) -> ChatResponse:
@@ -56,6 +78,11 @@ def only_first_call(response: ChatResponse) -> ChatResponse:
     return response
 
 
+def has_finished(response: ChatResponse) -> bool:
+    """Tell whether a response is whole: it was not streamed, or it is the last of its stream."""
+    return response.delta is None or as_object(response.raw).get("finish_reason") is not None
+
+
 def tool_selections(response: ChatResponse, *, error_on_no_tool_call: bool) -> list[ToolSelection]:
     """Read the tools that a response asks for; see `LlamaVision.get_tool_calls_from_response`."""
     calls = [block for block in response.message.blocks if isinstance(block, ToolCallBlock)]
@@ -64,21 +91,53 @@ def tool_selections(response: ChatResponse, *, error_on_no_tool_call: bool) -> l
             f"The model called no tool; it said: {response.message.content!r}. "
             "Pass tool_required=True to make it call one."
         )
+    read = _whole_arguments if has_finished(response) else _arguments_so_far
     return [
         ToolSelection(
-            tool_id=call.tool_call_id or "",
-            tool_name=call.tool_name,
-            tool_kwargs=_arguments(call.tool_kwargs),
+            tool_id=call.tool_call_id or "", tool_name=call.tool_name, tool_kwargs=read(call, response)
         )
         for call in calls
     ]
 
 
-def _arguments(arguments: dict[str, Any] | str) -> dict[str, Any]:
-    """Read arguments that may still be on their way."""
-    if not isinstance(arguments, str):
-        return arguments
+def _whole_arguments(call: ToolCallBlock, response: ChatResponse) -> dict[str, Any]:
+    """Read arguments that are all there, or refuse: a tool must not run with half of what it was to be given.
+
+    Leaving the call out instead would make an agent take the rest of the reply for its final answer.
+    """
+    if not isinstance(call.tool_kwargs, str):
+        return call.tool_kwargs
+    raw = as_object(response.raw)
+    if raw.get("finish_reason") == "length":
+        why = "The reply was cut off at max_tokens, in the middle of the call: raise max_tokens."
+    else:
+        why = "They are not a JSON object: ask again, with a larger max_tokens if they stop in the middle."
+    shown = call.tool_kwargs if len(call.tool_kwargs) <= _SHOWN else f"...{call.tool_kwargs[-_SHOWN:]}"
+    error = ToolArgumentsError(
+        f"The arguments for the tool {call.tool_name} can't be used, and it was not called. {why} "
+        f"They are: {shown!r}"
+    )
+    raise error.at(raw.get("provider") or "", raw.get("model"))
+
+
+def _arguments_so_far(call: ToolCallBlock, _: ChatResponse) -> dict[str, Any]:
+    """Read arguments that are still on their way, for those who show them as they come."""
+    arguments = call.tool_kwargs
+    return (object_so_far(arguments) or {}) if isinstance(arguments, str) else arguments
+
+
+def object_so_far(text: str) -> dict[str, Any] | None:
+    """Read a JSON object whose text is still on its way.
+
+    Args:
+        text: What has come of it.
+
+    Returns:
+        The object, with a string at its end as far as it has come; None where it can't be read.
+
+    """
     try:
-        return cast("Any", llama_index_json).parse_partial_json(arguments)
+        value: object = from_json(text, allow_partial="trailing-strings")
     except ValueError:
-        return {}
+        return None
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else None

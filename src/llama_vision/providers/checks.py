@@ -6,6 +6,7 @@ from llama_vision.core.options import SAMPLING_OPTIONS
 from llama_vision.core.request import ChatRequest
 from llama_vision.images.size import pixel_size
 from llama_vision.providers.record import Provider
+from llama_vision.providers.tool_words import counts_calls_in_words, takes_tools, takes_words
 
 _SAMPLING = tuple(sorted(SAMPLING_OPTIONS))
 _SCALE_DOWN = "Scale it down: the model sees at most 1120 x 1120 pixels."
@@ -42,18 +43,9 @@ def _check_messages(request: ChatRequest) -> None:
 
 
 def _check_tools(provider: Provider, request: ChatRequest) -> None:
-    offered = provider.takes("tools") and provider.model_info(request.model).tools
-    if request.tools and not offered:
-        raise UnsupportedInputError(
-            f"{provider.title} takes no tools with this model. Ask without them, or use another provider."
-        )
-    if not offered and any(
-        isinstance(part, ToolCall | ToolResult) for message in request.messages for part in message.parts
-    ):
-        raise UnsupportedInputError(
-            f"{provider.title} takes no tools with this model, nor a conversation that holds their calls or results. "
-            "Tell it in words what the tool said, or use another provider."
-        )
+    worded = takes_words(provider, request)
+    if not worded and not takes_tools(provider, request):
+        _refuse_tools(provider, request)
     choice = request.tool_choice
     if choice is None or choice.mode in ("auto", "none"):
         return
@@ -64,10 +56,30 @@ def _check_tools(provider: Provider, request: ChatRequest) -> None:
         raise UnsupportedInputError(
             f"tool_choice names {choice.name!r}, but the tools are: {', '.join(names)}."
         )
-    if not provider.takes("tool_choice"):
+    if not worded and not provider.takes("tool_choice"):
         raise UnsupportedInputError(
             f"{provider.title} can't make the model call a tool: leave tool_choice out, and it calls one if it likes."
+            f"{_instead(provider, 'tells it to in words')}"
         )
+
+
+def _refuse_tools(provider: Provider, request: ChatRequest) -> None:
+    """Refuse tools, and what was said with them."""
+    instead = _instead(provider, "puts them into words")
+    if request.tools:
+        raise UnsupportedInputError(
+            f"{provider.title} takes no tools with this model. Ask without them, or use another provider.{instead}"
+        )
+    if any(isinstance(part, ToolCall | ToolResult) for message in request.messages for part in message.parts):
+        raise UnsupportedInputError(
+            f"{provider.title} takes no tools with this model, nor a conversation that holds their calls or results. "
+            f"Tell it in words what the tool said, or use another provider.{instead}"
+        )
+
+
+def _instead(provider: Provider, does: str) -> str:
+    """Say what the option would do, where there is one to turn on."""
+    return f" text_tool_calls=True {does}." if provider.dialect is not None else ""
 
 
 def _check_response_format(provider: Provider, request: ChatRequest) -> None:
@@ -86,7 +98,8 @@ def _check_parameters(provider: Provider, request: ChatRequest) -> None:
     if provider.parameters is None:
         return
     values: dict[str, float | None] = {name: getattr(request.sampling, name) for name in _SAMPLING}
-    values["parallel_tool_calls"] = None if request.parallel_tool_calls is None else 1
+    sent = request.parallel_tool_calls is not None and not counts_calls_in_words(provider, request)
+    values["parallel_tool_calls"] = 1 if sent else None
     values["stop"] = len(request.stop) if request.stop and not provider.stops_here else None
     for name, value in values.items():
         if value is None or name == "max_tokens":

@@ -13,6 +13,7 @@ DEEPINFRA = Provider(
     key_env=("DEEPINFRA_TOKEN", "DEEPINFRA_API_KEY", "DEEPINFRA_API_TOKEN"),
     key_page="https://deepinfra.com/dash/api_keys",
     dialect=ChatCompletionsDialect(),
+    # Its JSON mode is guaranteed to give JSON (https://deepinfra.com/docs/advanced/json_mode); of schemas it says nothing.
     # The model page names no price that could be used for an estimate ($0.00); each reply tells its own cost.
     models=(
         ModelInfo(

@@ -84,9 +84,10 @@ FIREWORKS = Provider(
     key_env=("FIREWORKS_API_KEY",),
     key_page="https://app.fireworks.ai/settings/users/api-keys",
     dialect=ChatCompletionsDialect(),
+    # The schema is "enforced during generation": https://docs.fireworks.ai/structured-responses/structured-response-formatting
     models=(
-        ModelInfo(_11B, "accounts/fireworks/models/llama-v3p2-11b-vision-instruct"),
-        ModelInfo(_90B, "accounts/fireworks/models/llama-v3p2-90b-vision-instruct"),
+        ModelInfo(_11B, "accounts/fireworks/models/llama-v3p2-11b-vision-instruct", enforces_schema=True),
+        ModelInfo(_90B, "accounts/fireworks/models/llama-v3p2-90b-vision-instruct", enforces_schema=True),
     ),
     # https://docs.fireworks.ai/guides/querying-vision-language-models, "Known limitations": 30 images; "total base64-encoded
     # images must be less than 10MB"; .png, .jpg, .jpeg, .gif, .bmp, .tiff, .ppm. At an address each has to be smaller than
@@ -107,9 +108,11 @@ NVIDIA = Provider(
     key_env=("NVIDIA_API_KEY",),
     key_page="https://build.nvidia.com/settings/api-keys",
     dialect=ChatCompletionsDialect(),
+    # "You can constrain the output to follow a particular JSON schema", among vision models with Llama 3.2 only:
+    # https://docs.nvidia.com/nim/vision-language-models/latest/structured-generation.html
     models=(
-        ModelInfo(_11B, "meta/llama-3.2-11b-vision-instruct"),
-        ModelInfo(_90B, "meta/llama-3.2-90b-vision-instruct"),
+        ModelInfo(_11B, "meta/llama-3.2-11b-vision-instruct", enforces_schema=True),
+        ModelInfo(_90B, "meta/llama-3.2-90b-vision-instruct", enforces_schema=True),
     ),
     # Its API reference: "images can be PNG, JPG or JPEG". Its samples: `assert len(image_b64) < 180_000, "To upload larger
     # images, use the assets API"`, which is not built here. A second image is an error.

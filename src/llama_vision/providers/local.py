@@ -9,9 +9,9 @@ LOCAL = Provider(
     dialect=None,
     key_required=False,
     models=(
-        ModelInfo("tiny", "tiny", context_window=2048),
-        ModelInfo("llama-3.2-11b-vision", "meta-llama/Llama-3.2-11B-Vision-Instruct"),
-        ModelInfo("llama-3.2-90b-vision", "meta-llama/Llama-3.2-90B-Vision-Instruct"),
+        ModelInfo("tiny", "tiny", context_window=2048, enforces_schema=True),
+        ModelInfo("llama-3.2-11b-vision", "meta-llama/Llama-3.2-11B-Vision-Instruct", enforces_schema=True),
+        ModelInfo("llama-3.2-90b-vision", "meta-llama/Llama-3.2-90B-Vision-Instruct", enforces_schema=True),
     ),
     image_rules=ImageRules(
         media_types=frozenset(
@@ -24,6 +24,8 @@ LOCAL = Provider(
         "max_tokens": ANY,
         "stop": ANY,
         "tools": ANY,
+        "tool_choice": ANY,
+        "response_format": ANY,
         "seed": ANY,
         "temperature": Range(0, 100),
         "top_p": Range(0, 1, low_excluded=True),

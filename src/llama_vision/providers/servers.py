@@ -8,9 +8,11 @@ from llama_vision.dialects.chat_completions import ChatCompletionsDialect
 from llama_vision.providers.record import ANY, ImageRules, Provider
 
 _11B, _90B = "llama-3.2-11b-vision", "llama-3.2-90b-vision"
+# vLLM: "the output will follow the JSON schema", https://docs.vllm.ai/en/latest/features/structured_outputs/. SGLang:
+# "guaranteed to follow the specified constraints", its page on structured outputs. Both do so with any model.
 _FROM_THE_HUB = (
-    ModelInfo(_11B, "meta-llama/Llama-3.2-11B-Vision-Instruct"),
-    ModelInfo(_90B, "meta-llama/Llama-3.2-90B-Vision-Instruct"),
+    ModelInfo(_11B, "meta-llama/Llama-3.2-11B-Vision-Instruct", enforces_schema=True),
+    ModelInfo(_90B, "meta-llama/Llama-3.2-90B-Vision-Instruct", enforces_schema=True),
 )
 
 OLLAMA = Provider(
@@ -20,9 +22,10 @@ OLLAMA = Provider(
     key_required=False,
     dialect=ChatCompletionsDialect(),
     # "llama3.2-vision does not support tools": https://github.com/ollama/ollama/issues/8345
+    # Schemas become grammars of llama.cpp: "enforce a JSON schema on model responses", https://docs.ollama.com/capabilities/structured-outputs
     models=(
-        ModelInfo(_11B, "llama3.2-vision:11b", tools=False),
-        ModelInfo(_90B, "llama3.2-vision:90b", tools=False),
+        ModelInfo(_11B, "llama3.2-vision:11b", tools=False, enforces_schema=True),
+        ModelInfo(_90B, "llama3.2-vision:90b", tools=False, enforces_schema=True),
     ),
     # openai/openai.go: "image URLs are not currently supported", and jpeg, jpg, png, webp.
     # "vision model only supports a single image per message": https://github.com/ollama/ollama/issues/9020
@@ -79,8 +82,12 @@ LM_STUDIO = Provider(
     key_required=False,
     dialect=ChatCompletionsDialect(),
     # The id is that of the file on the machine: `model=` takes what `lms ls` shows. Of formats it takes json_schema only:
-    # "'response_format.type' must be 'json_schema' or 'text'".
-    models=tuple(ModelInfo(name, name, response_formats=frozenset({"json_schema"})) for name in (_11B, _90B)),
+    # "'response_format.type' must be 'json_schema' or 'text'". It is kept to by llama.cpp's grammars or by Outlines:
+    # https://lmstudio.ai/docs/advanced/structured-output
+    models=tuple(
+        ModelInfo(name, name, response_formats=frozenset({"json_schema"}), enforces_schema=True)
+        for name in (_11B, _90B)
+    ),
     # Addresses get "'url' field must be a base64 encoded image", and so does WebP:
     # https://github.com/lmstudio-ai/lmstudio-bug-tracker/issues/1752
     image_rules=ImageRules(media_types=frozenset({"image/jpeg", "image/png"}), urls=False),

@@ -27,13 +27,13 @@ def shaped(provider: Provider, request: ChatRequest) -> ChatRequest:
     """
     if not request.images():
         return request
-    messages = tuple(_pictures_first(message) for message in request.messages)
+    messages = tuple(pictures_first(message) for message in request.messages)
     if not provider.image_rules.with_system:
         messages = _system_folded(messages)
     return replace(request, messages=messages)
 
 
-def _pictures_first(message: Message) -> Message:
+def pictures_first(message: Message) -> Message:
     """Put the pictures of a turn before its words, unless words follow them: those may be labels that belong to them."""
     if message.role != "user" or not message.parts or not isinstance(message.parts[-1], Image):
         return message
@@ -52,11 +52,11 @@ def _system_folded(messages: tuple[Message, ...]) -> tuple[Message, ...]:
     first = next((place for place, message in enumerate(others) if message.role == "user"), None)
     if first is None:
         raise UnsupportedInputError("A system message beside an image needs a user message to go into.")
-    others[first] = _with_preamble(others[first], words)
+    others[first] = with_preamble(others[first], words)
     return tuple(others)
 
 
-def _with_preamble(message: Message, words: str) -> Message:
+def with_preamble(message: Message, words: str) -> Message:
     """Put words before the first words of a turn, and after the pictures that stand before those."""
     place = next(
         (place for place, part in enumerate(message.parts) if not isinstance(part, Image)), len(message.parts)

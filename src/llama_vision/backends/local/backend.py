@@ -15,6 +15,7 @@ from llama_vision.images.settings import ImageSettings
 from llama_vision.providers.checks import check_request
 from llama_vision.providers.record import Provider
 from llama_vision.providers.shaping import shaped
+from llama_vision.toolcalls import TextCallReader
 
 
 class LocalBackend:
@@ -46,10 +47,11 @@ class LocalBackend:
             outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
             job = worker_for(request.model).submit(request, outcomes.put)
             try:
+                calls = TextCallReader(request.readable_tools)
                 event = None
                 while not isinstance(event, Finished):
                     event = _event(outcomes.get())
-                    yield event
+                    yield from calls.read([event])
             finally:
                 job.left.set()
 
@@ -66,10 +68,12 @@ class LocalBackend:
 
             job = worker_for(request.model).submit(request, emit)
             try:
+                calls = TextCallReader(request.readable_tools)
                 event = None
                 while not isinstance(event, Finished):
                     event = _event(await outcomes.get())
-                    yield event
+                    for shown in calls.read([event]):
+                        yield shown
             finally:
                 job.left.set()
 

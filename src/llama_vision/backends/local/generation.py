@@ -7,8 +7,16 @@ from typing import Any
 
 import torch
 from tokenizers.decoders import DecodeStream
-from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
+from llama_vision.backends.local.constrain import Constraint
+from llama_vision.backends.local.grammar import grammar_of
 from llama_vision.backends.local.inputs import model_inputs
 from llama_vision.backends.local.loading import LoadedModel
 from llama_vision.backends.local.prompt import render
@@ -28,6 +36,7 @@ class _Speaker:
     cancelled: Callable[[], bool]
     stops: StopStrings
     decoder: DecodeStream
+    constraint: Constraint | None
     tokens: int = -1  # the first call brings the prompt
     ended: bool = False
 
@@ -38,7 +47,11 @@ class _Speaker:
         token = int(value)
         if token in self.loaded.end_ids:
             self.ended = True
-        elif (text := self.decoder.step(self.loaded.tokenizer, token)) and (sure := self.stops.feed(text)):
+            return
+        if self.constraint is not None:
+            self.constraint.accept(token)
+            self.ended = self.constraint.complete
+        if (text := self.decoder.step(self.loaded.tokenizer, token)) and (sure := self.stops.feed(text)):
             self.emit(TextDelta(sure))
 
     def end(self) -> None:
@@ -47,14 +60,27 @@ class _Speaker:
 
 
 class _Stopping(StoppingCriteria):
-    """Ends the work when the consumer has left or a stop string has come."""
+    """Ends the work when the consumer has left, a stop string has come, or the answer is whole."""
 
     def __init__(self, speaker: _Speaker) -> None:
         self._speaker = speaker
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:  # noqa: ARG002 - the hook's signature
-        stop = self._speaker.cancelled() or self._speaker.stops.hit
+        stop = self._speaker.cancelled() or self._speaker.stops.hit or self._speaker.ended
         return torch.full((input_ids.shape[0],), stop, dtype=torch.bool, device=input_ids.device)
+
+
+class _Held(LogitsProcessor):
+    """Leaves only the tokens that a constraint allows."""
+
+    def __init__(self, constraint: Constraint) -> None:
+        self._constraint = constraint
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:  # noqa: ARG002 - the hook's signature
+        if not self._constraint.active:
+            return scores
+        allowed = torch.as_tensor(self._constraint.allowed(scores.shape[-1]))
+        return scores.masked_fill(~allowed.to(scores.device), float("-inf"))
 
 
 def generate(
@@ -69,10 +95,13 @@ def generate(
         cancelled: Asked after every token; true ends the work without `Finished`.
 
     Raises:
-        UnsupportedInputError: The prompt leaves no room for an answer.
+        UnsupportedInputError: The prompt leaves no room for an answer, or a schema can't be kept to.
+        MissingDependencyError: llguidance is needed and not installed.
         ImageError: A picture can't be decoded.
 
     """
+    grammar = grammar_of(request)
+    constraint = None if grammar is None else loaded.constrainer.constraint(grammar)
     tensors = model_inputs(loaded, render(request))
     prompt_tokens = tensors["input_ids"].shape[1]
     room = loaded.context_window - prompt_tokens
@@ -83,7 +112,12 @@ def generate(
         )
     emit(Started(model=request.model))
     speaker = _Speaker(
-        loaded, emit, cancelled, StopStrings(request.stop), DecodeStream(skip_special_tokens=False)
+        loaded,
+        emit,
+        cancelled,
+        StopStrings(request.stop),
+        DecodeStream(skip_special_tokens=False),
+        constraint,
     )
     config = _generation_config(loaded, request.sampling, room)
     with torch.inference_mode(), _seeded(request.sampling.seed, loaded.device):
@@ -91,6 +125,7 @@ def generate(
             **tensors,
             generation_config=config,
             streamer=speaker,
+            logits_processor=None if constraint is None else LogitsProcessorList([_Held(constraint)]),
             stopping_criteria=StoppingCriteriaList([_Stopping(speaker)]),
         )
     if cancelled():

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llama_vision.backends.local.constrain import Constrainer
 from llama_vision.core.errors import LocalModelError, MissingDependencyError
 
 try:
@@ -34,6 +35,7 @@ class LoadedModel:
         tokenizer: Takes every text as words, also `<|eot_id|>`: control tokens are put in by their ids.
         context_window: In tokens, prompt and reply together.
         end_ids: The tokens that end a reply.
+        constrainer: Keeps replies to a grammar.
 
     """
 
@@ -42,6 +44,7 @@ class LoadedModel:
     tokenizer: "Tokenizer"
     context_window: int
     end_ids: frozenset[int]
+    constrainer: Constrainer
 
     @property
     def device(self) -> "torch.device":
@@ -80,12 +83,14 @@ def load(model: str) -> LoadedModel:
     tokenizer: Tokenizer = processor.tokenizer.backend_tokenizer
     tokenizer.encode_special_tokens = True
     ends: Any = network.generation_config.eos_token_id
+    end_ids = frozenset[int]([ends] if isinstance(ends, int) else ends)
     return LoadedModel(
         network=network,
         image_processor=processor.image_processor,
         tokenizer=tokenizer,
         context_window=network.config.text_config.max_position_embeddings,
-        end_ids=frozenset([ends] if isinstance(ends, int) else ends),
+        end_ids=end_ids,
+        constrainer=Constrainer(tokenizer, end_ids),
     )
 
 

@@ -1,0 +1,154 @@
+"""Keeps an answer to a grammar: after every token it says which tokens may come next."""
+
+from typing import TYPE_CHECKING
+
+from llama_vision.backends.local.grammar import CALL_OPENING, Grammar
+from llama_vision.core.errors import LocalModelError, MissingDependencyError, UnsupportedInputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from llguidance import LLMatcher, LLTokenizer
+    from tokenizers import Tokenizer
+
+# A token brings a character at least, and `<|python_tag|>` may stand in front.
+_TOKENS_OF_AN_OPENING = len(CALL_OPENING) + 1
+_ERROR_LENGTH = 300
+
+
+class Constraint:
+    """Watches over one answer. It knows nothing of how tokens are chosen, nor of other answers."""
+
+    __slots__ = ("_allows_prose", "_matcher", "_seen")
+
+    def __init__(self, matcher: "LLMatcher", *, allows_prose: bool) -> None:
+        self._matcher: LLMatcher | None = matcher
+        self._allows_prose = allows_prose
+        self._seen = 0
+
+    @property
+    def active(self) -> bool:
+        """Whether any token is forbidden from here on; prose, once it is known to be that, is free."""
+        return self._matcher is not None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the answer is whole, and nothing can follow."""
+        return self._matcher is not None and self._matcher.is_stopped()
+
+    def allowed(self, width: int) -> "npt.NDArray[np.bool_]":
+        """Work out which tokens may come next.
+
+        Args:
+            width: How many logits there are; the vocabulary has one more word (`<|image|>`), which is cut off.
+
+        Returns:
+            For each logit whether its token may come (width,).
+
+        Raises:
+            LocalModelError: The grammar is too much for llguidance, which it notices only now.
+
+        """
+        import numpy as np  # noqa: PLC0415 - comes with transformers, so only where this room's extra is installed
+
+        if self._matcher is None:
+            return np.ones(width, dtype=np.bool_)
+        packed = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+        self._check(self._matcher)
+        allowed = np.zeros(width, dtype=np.bool_)
+        bits = np.unpackbits(packed, bitorder="little")[:width]
+        allowed[: len(bits)] = bits
+        return allowed
+
+    def accept(self, token: int) -> None:
+        """Take note of the token that was chosen; the one that ends a reply need not be told.
+
+        Raises:
+            LocalModelError: It was not one of those allowed.
+
+        """
+        if self._matcher is None:
+            return
+        self._matcher.consume_token(token)
+        self._check(self._matcher)
+        self._seen += 1
+        is_prose = self._seen >= _TOKENS_OF_AN_OPENING and self._matcher.is_accepting()
+        if self._allows_prose and is_prose and not self._matcher.is_stopped():
+            self._matcher = None
+
+    @staticmethod
+    def _check(matcher: "LLMatcher") -> None:
+        if matcher.is_error():
+            raise LocalModelError(f"llguidance can't follow the answer: {matcher.get_error()}")
+
+
+class Constrainer:
+    """Makes constraints for one model. Its vocabulary is taken in with the first: a second for 128,000 words."""
+
+    __slots__ = ("_end_ids", "_tokenizer", "_vocabulary")
+
+    def __init__(self, tokenizer: "Tokenizer", end_ids: frozenset[int]) -> None:
+        self._tokenizer = tokenizer
+        self._end_ids = end_ids
+        self._vocabulary: LLTokenizer | None = None
+
+    def constraint(self, grammar: Grammar) -> Constraint | None:
+        """Get ready to watch over an answer.
+
+        Args:
+            grammar: What it has to look like.
+
+        Returns:
+            For one answer. None where it may be prose and a call can't be watched over: nobody asked for that, and the
+            answer is then as free as with most hosted models.
+
+        Raises:
+            MissingDependencyError: llguidance is not installed.
+            UnsupportedInputError: llguidance can't express a schema.
+
+        """
+        try:
+            from llguidance import LLMatcher  # noqa: PLC0415 - optional, and of no use to free answers
+        except ImportError as missing:
+            if grammar.allows_prose:
+                return None
+            raise MissingDependencyError(
+                "To keep the local model to a tool or to JSON takes llguidance: pip install 'llama-vision[local]'"
+            ) from missing
+        matcher = LLMatcher(self._words(), LLMatcher.grammar_from_lark(grammar.lark), log_level=0)
+        if not matcher.is_error():
+            return Constraint(matcher, allows_prose=grammar.allows_prose)
+        if grammar.allows_prose:
+            return None
+        raise UnsupportedInputError(_complaint(grammar, matcher.get_error()))
+
+    def _words(self) -> "LLTokenizer":
+        """Take in the vocabulary, with `<|image|>`, which has an id and no logit."""
+        if self._vocabulary is None:
+            from llguidance import LLTokenizer  # noqa: PLC0415 - see `constraint`
+
+            size = max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+            self._vocabulary = LLTokenizer(
+                self._tokenizer.to_str(), n_vocab=size, eos_token=sorted(self._end_ids)
+            )
+        return self._vocabulary
+
+
+def _complaint(grammar: Grammar, error: str) -> str:
+    """Find the schema that is refused, and say what to do."""
+    from llguidance import LLMatcher  # noqa: PLC0415 - see `Constrainer.constraint`
+
+    for part in grammar.parts:
+        reason = LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(part.schema))
+        if reason and not reason.startswith("WARNING"):
+            return (
+                f"The local model can't be kept to the schema of {part.title}: llguidance says {_quoted(reason)}. "
+                "Leave that out of the schema, and check it in the answer."
+            )
+    return f"The local model can't be kept to these schemas: llguidance says {_quoted(error)}. Make them simpler."
+
+
+def _quoted(error: str) -> str:
+    """Put what may be many lines, the last of which show the whole grammar, onto a short one."""
+    line = " ".join(error.split())
+    return f"`{line[:_ERROR_LENGTH]}{'...' if len(line) > _ERROR_LENGTH else ''}`"

@@ -1,0 +1,91 @@
+"""Tool calling of `LlamaVision`: the hooks that LlamaIndex's `FunctionCallingLLM` asks for."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse
+from llama_index.core.llms.llm import ToolSelection
+from llama_index.core.tools.types import BaseTool
+from typing_extensions import override
+
+from llama_vision.llamaindex.model import LlamaVisionModel
+from llama_vision.llamaindex.program_tools import class_wanted
+from llama_vision.llamaindex.tools import (
+    can_ask_for_one_call,
+    can_be_forced,
+    conversation,
+    only_first_call,
+    tool_options,
+    tool_selections,
+)
+
+_ONE = {"parallel_tool_calls": False}
+
+
+class LlamaVisionCaller(LlamaVisionModel):
+    """Adds tool calling."""
+
+    @override
+    def _prepare_chat_with_tools(
+        self,
+        tools: Sequence[BaseTool],
+        user_msg: str | ChatMessage | None = None,
+        chat_history: list[ChatMessage] | None = None,
+        verbose: bool = False,
+        allow_parallel_tool_calls: bool = False,
+        tool_required: bool = False,
+        tool_choice: str | dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        # LlamaIndex's programs need the call in streams too, where they don't say that it is required.
+        required = tool_required or (
+            class_wanted(tools) is not None and can_be_forced(self._record, {**self._about_tools, **kwargs})
+        )
+        options = tool_options(tools, tool_choice or ("required" if required else None), kwargs)
+        # Where several are welcome nothing is said, since that is every server's own setting.
+        if not allow_parallel_tool_calls:
+            options |= self._one_call(options)
+        return {"messages": conversation(chat_history, user_msg), **options}
+
+    def _one_call(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Ask for one call at a time, where that can be said and nothing else is."""
+        said = "parallel_tool_calls" in options
+        return (
+            {} if said or not can_ask_for_one_call(self._record, {**self._about_tools, **options}) else _ONE
+        )
+
+    @property
+    def _about_tools(self) -> dict[str, Any]:
+        """Those fields that decide how tools are offered."""
+        return {"model": self.model, "text_tool_calls": self.text_tool_calls}
+
+    @override
+    def _validate_chat_with_tools_response(
+        self,
+        response: ChatResponse,
+        tools: Sequence[BaseTool],
+        allow_parallel_tool_calls: bool = False,
+        **kwargs: Any,
+    ) -> ChatResponse:
+        return response if allow_parallel_tool_calls else only_first_call(response)
+
+    @override
+    def get_tool_calls_from_response(
+        self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
+    ) -> list[ToolSelection]:
+        """Read the tools that a response asks for.
+
+        Args:
+            response: From `chat_with_tools` or its streams, where the arguments may be unfinished.
+            error_on_no_tool_call: Whether none is an error.
+            **kwargs: Not used.
+
+        Returns:
+            The calls; while a stream is under way, with as much of their arguments as can be read.
+
+        Raises:
+            ToolArgumentsError: The response is whole, and a call's arguments are not a JSON object.
+            ValueError: There is no call, and that is an error.
+
+        """
+        return tool_selections(response, error_on_no_tool_call=error_on_no_tool_call)

@@ -1,0 +1,171 @@
+"""Structured output of `LlamaVision`: a prompt answered with an object of a pydantic class."""
+
+import contextlib
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar, cast
+
+from llama_index.core import instrumentation
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse
+from llama_index.core.instrumentation.events.llm import (
+    LLMStructuredPredictEndEvent,
+    LLMStructuredPredictStartEvent,
+)
+from llama_index.core.prompts.base import BasePromptTemplate
+from llama_index.core.types import PydanticProgramMode
+from pydantic import BaseModel
+from typing_extensions import override
+
+from llama_vision.core.json_answer import MAX_REASKS
+from llama_vision.llamaindex.calling import LlamaVisionCaller
+from llama_vision.llamaindex.structured import Asking, Found, form_of, method_for
+from llama_vision.llamaindex.tools import has_finished
+
+_Model = TypeVar("_Model", bound=BaseModel)
+_dispatcher = cast("Any", instrumentation).get_dispatcher(__name__)
+
+
+class LlamaVisionPredictor(LlamaVisionCaller):
+    """Adds structured output of prompts. An explicit `pydantic_program_mode` goes LlamaIndex's own way.
+
+    Calls are made through the public endpoints, so that callbacks see and count each of them.
+    """
+
+    @override
+    def structured_predict(
+        self,
+        output_cls: type[_Model],
+        prompt: BasePromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> _Model:
+        """Answer a prompt with an object.
+
+        Args:
+            output_cls: The pydantic class of the object.
+            prompt: The prompt, which may hold pictures.
+            llm_kwargs: Options of the call, such as `max_tokens`.
+            **prompt_args: What the prompt's variables stand for.
+
+        Returns:
+            The object.
+
+        Raises:
+            StructuredOutputError: The model's answer doesn't fit the class; it is a `ValueError` too.
+            LlamaVisionError: What else went wrong; the kinds are listed in `llama_vision.core.errors`.
+
+        """
+        if self._goes_its_own_way:
+            return super().structured_predict(output_cls, prompt, llm_kwargs, **prompt_args)
+        _dispatcher.event(
+            LLMStructuredPredictStartEvent(output_cls=output_cls, template=prompt, template_args=prompt_args)
+        )
+        messages = prompt.format_messages(llm=self, **prompt_args)
+        found = self._find(self._asking(output_cls, messages, llm_kwargs))
+        _dispatcher.event(LLMStructuredPredictEndEvent(output=found))
+        return found
+
+    @override
+    async def astructured_predict(
+        self,
+        output_cls: type[_Model],
+        prompt: BasePromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> _Model:
+        """Answer a prompt with an object, without blocking the event loop. See `structured_predict`."""
+        if self._goes_its_own_way:
+            return await super().astructured_predict(output_cls, prompt, llm_kwargs, **prompt_args)
+        _dispatcher.event(
+            LLMStructuredPredictStartEvent(output_cls=output_cls, template=prompt, template_args=prompt_args)
+        )
+        messages = prompt.format_messages(llm=self, **prompt_args)
+        found = await self._afind(self._asking(output_cls, messages, llm_kwargs))
+        _dispatcher.event(LLMStructuredPredictEndEvent(output=found))
+        return found
+
+    # What `stream_structured_predict` and `astream_structured_predict` go through.
+
+    @override
+    def _structured_stream_call(
+        self,
+        output_cls: type[_Model],
+        prompt: BasePromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> Generator[Any]:
+        if self._goes_its_own_way:
+            return super()._structured_stream_call(output_cls, cast("Any", prompt), llm_kwargs, **prompt_args)
+        messages = prompt.format_messages(llm=self, **prompt_args)
+        return self._stream_objects(self._asking(output_cls, messages, llm_kwargs))
+
+    @override
+    async def _structured_astream_call(
+        self,
+        output_cls: type[_Model],
+        prompt: BasePromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> AsyncGenerator[Any]:
+        if self._goes_its_own_way:
+            return await super()._structured_astream_call(
+                output_cls, cast("Any", prompt), llm_kwargs, **prompt_args
+            )
+        messages = prompt.format_messages(llm=self, **prompt_args)
+        return self._astream_objects(self._asking(output_cls, messages, llm_kwargs))
+
+    @property
+    def _goes_its_own_way(self) -> bool:
+        return self.pydantic_program_mode != PydanticProgramMode.DEFAULT
+
+    def _asking(
+        self,
+        output_cls: type[Found],
+        messages: Sequence[ChatMessage],
+        options: Mapping[str, Any] | None,
+        *,
+        reasks: int = MAX_REASKS,
+    ) -> Asking[Found]:
+        options = options or {}
+        model: str = options.get("model") or self.model
+        method = method_for(self.structured_output, self._record, model, output_cls)
+        form = form_of(method, output_cls)
+        if "tools" in form.options:
+            one = self._one_call({"model": model, **form.options})
+            form = replace(form, options={**form.options, **one})
+        asks_again = self.structured_output in ("auto", "prompt")
+        return Asking(output_cls, form, messages, options, reasks=reasks if asks_again else 0)
+
+    def _find(self, asking: Asking[Found]) -> Found:
+        while (found := asking.read(self.chat(**asking.call))) is None:
+            pass
+        return found
+
+    async def _afind(self, asking: Asking[Found]) -> Found:
+        while (found := asking.read(await self.achat(**asking.call))) is None:
+            pass
+        return found
+
+    def _stream_objects(self, asking: Asking[Found]) -> Generator[BaseModel]:
+        """Give the object as it grows; the last one is whole. Where an answer doesn't fit, the next begins anew."""
+        while True:
+            last = ChatResponse(message=ChatMessage())
+            with contextlib.closing(self.stream_chat(**asking.call)) as responses:
+                for last in responses:
+                    if not has_finished(last) and (so_far := asking.partial(last)) is not None:
+                        yield so_far
+            if (found := asking.read(last)) is not None:
+                yield found
+                return
+
+    async def _astream_objects(self, asking: Asking[Found]) -> AsyncGenerator[BaseModel]:
+        """As `_stream_objects`."""
+        while True:
+            last = ChatResponse(message=ChatMessage())
+            async with contextlib.aclosing(await self.astream_chat(**asking.call)) as responses:
+                async for last in responses:
+                    if not has_finished(last) and (so_far := asking.partial(last)) is not None:
+                        yield so_far
+            if (found := asking.read(last)) is not None:
+                yield found
+                return

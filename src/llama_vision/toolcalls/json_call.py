@@ -1,0 +1,158 @@
+"""A call as a JSON object: `{"name": ..., "parameters": {...}}`."""
+
+import json
+from collections.abc import Callable, Container
+
+from llama_vision.toolcalls.literals import read_members, read_string, read_value
+from llama_vision.toolcalls.offered import Offered
+from llama_vision.toolcalls.output import CallDraft
+from llama_vision.toolcalls.source import Reading, Refuted, TextSource
+
+_ARGUMENTS = frozenset({"parameters", "arguments"})
+_KEYS = frozenset({"type", "id", "name", "function"}) | _ARGUMENTS
+_KEY_PREFIXES = frozenset(key[:end] for key in _KEYS for end in range(len(key) + 1))
+_LONGEST_KEY = max(map(len, _KEYS))
+_FUNCTION = frozenset("function"[:end] for end in range(len("function") + 1))
+_LONGEST_ESCAPE = len("\\ud83d\\ude00")
+
+
+def read_json_call(source: TextSource, offered: Offered, call: CallDraft) -> Reading[None]:
+    """Read a call from behind its opening brace to its closing one.
+
+    Args:
+        source: Stands behind the brace.
+        offered: Which names are calls.
+        call: Takes what is found, as it is found.
+
+    Raises:
+        Refuted: It is no call.
+
+    """
+    yield from _read_object(source, offered, call, nested=False)
+    if not (call.name and call.has_arguments):
+        raise Refuted
+    call.end()
+
+
+def _read_object(source: TextSource, offered: Offered, call: CallDraft, *, nested: bool) -> Reading[None]:
+    key = ""
+    while True:
+        if (yield from source.space()) not in ('"', "'"):
+            raise Refuted
+        if not key:  # only the first tells, so that an answer in JSON is not held back for long
+            key = yield from _read_known(source, _KEY_PREFIXES, _LONGEST_KEY)
+        else:
+            key = yield from _read_string(source)
+        yield from source.expect(":")
+        yield from _read_field(source, offered, call, key, nested=nested)
+        following = yield from source.space()
+        source.position += 1
+        if following == "}":
+            return
+        if following != ",":
+            raise Refuted
+
+
+def _read_field(
+    source: TextSource, offered: Offered, call: CallDraft, key: str, *, nested: bool
+) -> Reading[None]:
+    following = yield from source.space()
+    quoted = following in ('"', "'")
+    if key in _ARGUMENTS:
+        yield from _read_arguments(source, call, following)
+    elif key == "function" and following == "{" and not nested:
+        source.position += 1
+        yield from _read_object(source, offered, call, nested=True)
+    elif key in ("name", "function"):
+        if not quoted or call.name is not None:
+            raise Refuted
+        call.name = yield from _read_known(source, offered.prefixes, offered.longest)
+        if call.name not in offered.names:
+            raise Refuted
+        call.begin_if_known()
+    elif key == "type" and not nested:
+        if not quoted or (yield from _read_known(source, _FUNCTION, len("function"))) != "function":
+            raise Refuted
+    elif key == "id" and quoted:
+        call.call_id = yield from _read_string(source)
+    elif key == "description" and not call.has_arguments:  # a definition, read back
+        raise Refuted
+    else:
+        yield from read_value(source, _ignore, python=False)
+
+
+def _read_arguments(source: TextSource, call: CallDraft, following: str) -> Reading[None]:
+    if call.has_arguments:
+        raise Refuted
+    if following == "{":
+        source.position += 1
+        call.write("{")
+        yield from read_members(source, call.write)
+    elif following in ('"', "'"):  # an object encoded twice
+        call.write("{" + _members(json.loads((yield from _read_quoted(source, _begins_object())))))
+    else:
+        raise Refuted
+
+
+def _members(encoded: str) -> str:
+    """Read the object that a string holds, and give it without its braces."""
+    inner = TextSource(encoded.strip(), closed=True)
+    pieces: list[str] = []
+    if inner.take(1) != "{":
+        raise Refuted
+    for _ in read_members(inner, pieces.append):  # it never waits: all of the text is there
+        raise AssertionError
+    if inner.position < len(inner.text):
+        raise Refuted
+    return "".join(pieces)
+
+
+def _read_string(source: TextSource) -> Reading[str]:
+    decoded: str = json.loads((yield from _read_quoted(source, _ignore)))
+    return decoded
+
+
+def _read_known(source: TextSource, prefixes: Container[str], longest: int) -> Reading[str]:
+    """Read a string that has to be one of some, and refute it at the first character that fits none of them."""
+    so_far = ""
+
+    def check(piece: str) -> None:
+        nonlocal so_far
+        so_far += piece
+        if len(so_far) > longest * _LONGEST_ESCAPE + len('""'):
+            raise Refuted
+        if "\\" not in so_far and so_far.strip('"') not in prefixes:
+            raise Refuted
+
+    decoded: str = json.loads((yield from _read_quoted(source, check)))
+    return decoded
+
+
+def _read_quoted(source: TextSource, check: Callable[[str], object]) -> Reading[str]:
+    pieces: list[str] = []
+
+    def write(piece: str) -> None:
+        check(piece)
+        pieces.append(piece)
+
+    yield from read_string(source, write, python=False)
+    return "".join(pieces)
+
+
+def _begins_object() -> Callable[[str], None]:
+    """Make a check that refutes a string whose first letter is not a brace."""
+    begun = False
+
+    def check(piece: str) -> None:
+        nonlocal begun
+        text = piece.lstrip('" ')
+        if text and not begun:
+            begun = True
+            if text[0] not in "{\\":  # an escape is told when the string is there
+                raise Refuted
+
+    return check
+
+
+def _ignore(piece: str) -> None:
+    """Let what is of no use pass."""

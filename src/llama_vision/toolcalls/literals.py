@@ -1,0 +1,240 @@
+"""Values as a model writes them, JSON or Python, read as they come and written on as JSON."""
+
+import json
+import math
+import re
+from collections.abc import Callable
+from typing import TypeAlias
+
+from llama_vision.toolcalls.source import Reading, Refuted, TextSource
+
+Write: TypeAlias = Callable[[str], object]
+"""Takes the next piece of JSON."""
+
+_MAX_DEPTH = 100
+"""No tool's arguments are nested so deeply, and Python's own json module fails at a few hundred."""
+
+_MAX_WORD = 400
+"""Characters of a number; Python refuses to read integers of more than 4,300 digits."""
+
+_PLAIN = {'"': re.compile(r'[^"\\\x00-\x1f]+'), "'": re.compile(r"[^'\"\\\x00-\x1f]+")}
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_WORDS = {"true": "true", "false": "false", "null": "null", "True": "true", "False": "false", "None": "null"}
+_JSON_ESCAPES = frozenset('"\\/bfnrt')
+_PYTHON_ESCAPES = {"a": "\\u0007", "v": "\\u000b", "'": "'", '"': '\\"', "\\": "\\\\", "\n": ""} | {
+    letter: f"\\{letter}" for letter in "bfnrt"
+}
+_HIGHEST_CODE_POINT = 0x10FFFF
+_HEX = frozenset("0123456789abcdefABCDEF")
+_MAX_OCTAL = 3
+_HEX_DIGITS = {"x": 2, "u": 4, "U": 8}
+_OCTAL = frozenset("01234567")
+_CLOSING = {"{": "}", "[": "]", "(": ")"}
+
+
+def read_string(source: TextSource, write: Write, *, python: bool) -> Reading[None]:
+    """Read a string from its opening quote on.
+
+    Args:
+        source: Stands at the quote.
+        write: Takes the string as JSON.
+        python: Whether backslashes mean what they mean in Python, as they do in single quotes anyway.
+
+    Raises:
+        Refuted: It is no string, or never ends.
+
+    """
+    quote = source.take(1)
+    plain = _PLAIN[quote]
+    write('"')
+    while True:
+        if piece := source.take_match(plain):
+            write(piece)
+        char = yield from source.peek()
+        if char == quote:
+            source.position += 1
+            write('"')
+            return
+        if not char:
+            raise Refuted
+        if char == "\\":
+            source.position += 1
+            yield from _escape(source, write, python=python or quote == "'")
+        elif char == '"' or char < " ":  # a line break as it is, which JSON forbids and models write
+            source.position += 1
+            write(json.dumps(char)[1:-1])
+
+
+def _escape(source: TextSource, write: Write, *, python: bool) -> Reading[None]:
+    char = yield from source.peek()
+    source.take(1)
+    if char == "u" or (python and char in _HEX_DIGITS):
+        yield from _code_point(source, write, _HEX_DIGITS[char])
+    elif not python:
+        if char not in _JSON_ESCAPES or not char:
+            raise Refuted
+        write("\\" + char)
+    elif char in _OCTAL and char:
+        yield from _octal(source, write, char)
+    elif char in _PYTHON_ESCAPES:
+        write(_PYTHON_ESCAPES[char])
+    elif not char or char == "N":  # by name
+        raise Refuted
+    else:  # not an escape: Python keeps the backslash
+        write("\\\\" + (char if char >= " " else json.dumps(char)[1:-1]))
+
+
+def _code_point(source: TextSource, write: Write, count: int) -> Reading[None]:
+    digits = ""
+    while len(digits) < count:
+        digit = yield from source.peek()
+        if digit not in _HEX:
+            raise Refuted
+        source.position += 1
+        digits += digit
+    if count == _HEX_DIGITS["u"]:  # the same in JSON, halves of a pair too
+        write("\\u" + digits)
+    elif int(digits, 16) > _HIGHEST_CODE_POINT:
+        raise Refuted
+    else:
+        write(json.dumps(chr(int(digits, 16)))[1:-1])
+
+
+def _octal(source: TextSource, write: Write, digits: str) -> Reading[None]:
+    while len(digits) < _MAX_OCTAL and (char := (yield from source.peek())) and char in _OCTAL:
+        source.position += 1
+        digits += char
+    write(json.dumps(chr(int(digits, 8)))[1:-1])
+
+
+def _scalar(source: TextSource, write: Write, *, python: bool) -> Reading[None]:
+    word = yield from source.word(_MAX_WORD)
+    if word in _WORDS:
+        write(_WORDS[word])
+    elif _NUMBER.fullmatch(word):
+        write(word)
+    elif python:
+        write(_python_number(word))
+    else:
+        raise Refuted
+
+
+def _python_number(word: str) -> str:
+    """Write a number that JSON spells differently: `.5`, `1_000`, `0x1F`."""
+    try:
+        value: float = int(word, 0)
+    except ValueError:
+        if not {".", "e", "E"}.intersection(word):  # such as 01
+            raise Refuted from None
+        try:
+            value = float(word)
+        except ValueError:
+            raise Refuted from None
+    if not word.isascii() or not math.isfinite(value):
+        raise Refuted
+    return json.dumps(value)
+
+
+class _Levels:
+    """What is open, and what may come next in it.
+
+    Attributes:
+        open: The opening brackets, outermost first.
+        members: How many members each level has so far.
+        complete: Whether the last thing read is a member, so that a comma or a closing bracket has to follow.
+        comma: Whether the last thing read is a comma, which is not written before the next member is there.
+
+    """
+
+    __slots__ = ("comma", "complete", "members", "open")
+
+    def __init__(self, *opened: str) -> None:
+        self.open = list(opened)
+        self.members = [0 for _ in opened]
+        self.complete = False
+        self.comma = False
+
+    def enter(self, bracket: str) -> str:
+        """Open a bracket, and give it in JSON."""
+        if len(self.open) == _MAX_DEPTH:
+            raise Refuted
+        self.open.append(bracket)
+        self.members.append(0)
+        self.complete = self.comma = False
+        return "{" if bracket == "{" else "["
+
+    def leave(self, char: str, *, python: bool) -> str:
+        """Close the innermost bracket, and give it in JSON."""
+        bracket = self.open.pop() if self.open else ""
+        if _CLOSING.get(bracket) != char or (self.comma and not python):
+            raise Refuted
+        if self.members.pop() == 1 and bracket == "(" and not self.comma:
+            raise Refuted  # a value in parentheses, and no tuple
+        self.complete, self.comma = True, False
+        return "}" if bracket == "{" else "]"
+
+
+def read_value(source: TextSource, write: Write, *, python: bool) -> Reading[None]:
+    """Read a value.
+
+    Args:
+        source: Stands before the value.
+        write: Takes it as JSON, with the characters that the model wrote where they are JSON.
+        python: Whether Python's spellings are taken too: tuples, its numbers, its escapes, a comma before the end. Single
+            quotes, `True`, `False` and `None` always are.
+
+    Raises:
+        Refuted: It is no value: neither JSON nor a literal.
+
+    """
+    yield from _read(source, write, _Levels(), python=python)
+
+
+def read_members(source: TextSource, write: Write) -> Reading[None]:
+    """Read an object from behind its opening brace to its closing one, which is read and not written; see `read_value`."""
+    yield from _read(source, write, _Levels("{"), python=False)
+
+
+def _read(source: TextSource, write: Write, levels: _Levels, *, python: bool) -> Reading[None]:
+    depth = len(levels.open)
+    while not (levels.complete and len(levels.open) == 0):
+        gap: list[str] = []
+        char = yield from source.space(gap.append)
+        if char in ("}", "]", ")"):
+            closing = levels.leave(char, python=python)
+            source.position += 1
+            write("".join(gap))
+            if depth == 0 or levels.open:
+                write(closing)
+        elif levels.complete:
+            if char != ",":
+                raise Refuted
+            source.position += 1
+            write("".join(gap))
+            levels.complete, levels.comma = False, True
+        else:
+            write(("," if levels.comma else "") + "".join(gap))
+            yield from _member(source, write, levels, char, python=python)
+
+
+def _member(source: TextSource, write: Write, levels: _Levels, char: str, *, python: bool) -> Reading[None]:
+    """Read a member of the innermost level, or only its opening bracket."""
+    if levels.open:
+        levels.members[-1] += 1
+        if levels.open[-1] == "{":
+            if char not in _PLAIN:
+                raise Refuted
+            yield from read_string(source, write, python=python)
+            yield from source.expect(":")
+            write(":")
+            char = yield from source.space(write)
+    levels.comma = False
+    if char in _PLAIN:
+        yield from read_string(source, write, python=python)
+    elif char in ("{", "[") or (char == "(" and python):
+        source.position += 1
+        write(levels.enter(char))
+        return
+    else:
+        yield from _scalar(source, write, python=python)
+    levels.complete = True

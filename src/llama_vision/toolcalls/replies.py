@@ -1,0 +1,101 @@
+"""Tool calls in the words of a reply, beside those that the provider found itself."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from llama_vision.core.events import Event, Finished, TextDelta, ToolCallDelta
+from llama_vision.core.messages import ToolCall
+from llama_vision.core.reply import ReplyBuilder
+from llama_vision.core.request import Tool
+from llama_vision.toolcalls.parser import ToolCallParser
+
+
+class TextCallReader:
+    """Rewrites the events of one reply.
+
+    Words are read until the provider reports a call itself: from then on they are words. It may report one that stood in the
+    words before; that one is taken once.
+    """
+
+    def __init__(self, tools: Sequence[Tool]) -> None:
+        """Begin to read.
+
+        Args:
+            tools: Those on offer.
+
+        """
+        self._parser = ToolCallParser(tools)
+        self._found = ReplyBuilder()  # the calls in the words
+        self._reported: list[ToolCallDelta] = []  # by the provider, after some were found in the words
+        self._reads_words = True
+
+    def read(self, events: Iterable[Event]) -> list[Event]:
+        """Take in the next events.
+
+        Args:
+            events: As a dialect or the local model gives them.
+
+        Returns:
+            The same, with pieces of calls in place of the words that they stood in.
+
+        """
+        read: list[Event] = []
+        for event in events:
+            match event:
+                case TextDelta() if self._reads_words:
+                    read += self._remembered(self._parser.feed(event.text))
+                case ToolCallDelta():
+                    read += self._end_of_words(cut=False)
+                    if self._found.tool_calls:
+                        self._reported.append(event)
+                    else:
+                        read.append(event)
+                case Finished():
+                    read += self._end_of_words(cut=event.reason == "length")
+                    read += self._not_found_before()
+                    read.append(self._with_reason(event))
+                case _:
+                    read.append(event)
+        return read
+
+    def close(self) -> list[Event]:
+        """Give what was held back, where the reply breaks off."""
+        return [*self._end_of_words(cut=True), *self._not_found_before()]
+
+    def _end_of_words(self, *, cut: bool) -> list[Event]:
+        if not self._reads_words:
+            return []
+        self._reads_words = False
+        return self._remembered(self._parser.close(cut=cut))
+
+    def _remembered(self, deltas: list[TextDelta | ToolCallDelta]) -> list[Event]:
+        for delta in deltas:
+            if isinstance(delta, ToolCallDelta):
+                self._found.add(delta)
+        return list[Event](deltas)
+
+    def _not_found_before(self) -> list[Event]:
+        """Give the reported calls that are not among those in the words, under indices of their own."""
+        reported = ReplyBuilder()
+        for delta in self._reported:
+            reported.add(delta)
+        known = [_meaning(call) for call in self._found.tool_calls]
+        count = len(known)
+        new = [index for index, call in reported.calls_by_index() if _meaning(call) not in known]
+        return [
+            replace(delta, index=count + new.index(delta.index))
+            for delta in self._reported
+            if delta.index in new
+        ]
+
+    def _with_reason(self, event: Finished) -> Finished:
+        """Say that the reply ended for its calls, where the provider took them for words."""
+        complete = len(self._found.tool_calls) > len(self._parser.unfinished)
+        return Finished("tool_calls") if complete and event.reason == "stop" else event
+
+
+def _meaning(call: ToolCall) -> tuple[str, object]:
+    try:
+        return call.name, call.parsed()
+    except ValueError:
+        return call.name, call.arguments

@@ -1,0 +1,79 @@
+"""JSON among other words."""
+
+import json
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llama_vision.core.json_answer import find_json, json_instructions, reask_message
+
+WEATHER = '{"city": "Paris", "days": 3}'
+FOUND = {
+    "alone": (f" \n{WEATHER}\n", WEATHER),
+    "a list": ("[1, 2]", "[1, 2]"),
+    "a bare value": ('"Paris"', '"Paris"'),
+    "in a fence": (f"```json\n{WEATHER}\n```", WEATHER),
+    "in a fence without a name": (f"```\n{WEATHER}\n```", WEATHER),
+    "in a fence that is never closed": (f"Here:\n```json\n{WEATHER}", WEATHER),
+    "in the fence, not the example before it": (f'Like {{"city": "X"}}: ```{WEATHER}```', WEATHER),
+    "after words": (f"Sure! Here it is: {WEATHER}", WEATHER),
+    "before words": (f"{WEATHER}\n\nI hope that helps :-}}", WEATHER),
+    "two": (f'{WEATHER} {{"city": "Rome"}}', WEATHER),
+    "after a reference": (f"As [1] says, {WEATHER}", WEATHER),
+    "a list of objects after a reference": ('As [1] says, [{"a": 1}]', '[{"a": 1}]'),
+    "a list where there is no object": ("The numbers are [1, 2].", "[1, 2]"),
+    "after a brace that is none": (f"From {{city}}: {WEATHER}", WEATHER),
+    "after a bracket never closed": (f"See [the map {WEATHER} there", WEATHER),
+    "after a quote never closed": (f'5" of rain {WEATHER}', WEATHER),
+    "brackets in strings": ('Here: {"a": "}]{[", "b": "\\"}"} ok', '{"a": "}]{[", "b": "\\"}"}'),
+    "a fence in a string": ('So: {"code": "```py\\nx```"}', '{"code": "```py\\nx```"}'),
+    "a line break in a string": ('So: {"a": "x\ny"}', '{"a": "x\ny"}'),
+    "not quite JSON": ("So: {'a': 1,} ok", "{'a': 1,}"),
+    "cut off": ('{"a": "lo', '{"a": "lo'),
+    "none": (" I can't say. ", "I can't say."),
+    "nothing": ("", ""),
+}
+
+
+@pytest.mark.parametrize(("text", "found"), FOUND.values(), ids=FOUND)
+def test_json_is_found(text, found):
+    assert find_json(text) == found
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=6,
+)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.text(min_size=1), JSON, min_size=1, max_size=3), st.text("abc .,!?'\n"), st.booleans())
+def test_any_object_is_found_among_words(value, words, fenced):
+    written = json.dumps(value, ensure_ascii=False)
+    around = f"```json\n{written}\n```" if fenced else written
+    assert json.loads(find_json(f"{words}{around}{words}")) == value
+
+
+@given(st.text('{}[]"\\` a\n'))
+def test_any_text_gives_a_part_of_it(text):
+    assert find_json(text) in text
+
+
+@pytest.mark.parametrize("piece", ["[", '{"a":', "[1]", '"', "```", '{"\\', "{a}", "```{", '[{"'], ids=repr)
+def test_the_time_grows_with_the_length_and_no_faster(piece):
+    def seconds(times):
+        begun = time.perf_counter()
+        find_json("x" + piece * times)
+        return time.perf_counter() - begun
+
+    seconds(2000)
+    assert seconds(40_000) < 0.05 + 60 * max(seconds(2000), seconds(2000))
+
+
+def test_what_is_said_holds_the_schema_and_the_error():
+    schema = {"title": "Été", "type": "object"}
+    assert json.dumps(schema, ensure_ascii=False) in json_instructions(schema)
+    assert "days: is missing" in reask_message("days: is missing")

@@ -1,0 +1,334 @@
+"""The local model kept to tools and schemas, with its real weights: every answer fits, and free answers are as before."""
+
+import asyncio
+import json
+import random
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+from pydantic import BaseModel, Field
+
+from llama_vision import (
+    ChatRequest,
+    Message,
+    ResponseFormat,
+    Sampling,
+    Text,
+    Tool,
+    ToolChoice,
+    image_from_any,
+)
+from llama_vision.backends import open_backend
+from llama_vision.core.events import Finished, Started, TextDelta
+from llama_vision.core.reply import Reply
+from llama_vision.providers import find_provider
+from tests.drawing import one_shape
+from tests.fitting import fits
+
+REQUIRED = ToolChoice("required")
+
+# Its own limits keep the answers of a small model at a temperature of 1 inside `max_tokens`.
+SHORT = {"type": "string", "maxLength": 12}
+TOOLS = (
+    Tool(
+        "get_weather",
+        "Get the weather",
+        {
+            "type": "object",
+            "properties": {"city": SHORT, "unit": {"enum": ["C", "F"]}},
+            "required": ["city"],
+        },
+    ),
+    Tool("now", "Tell the time"),
+    Tool(
+        "book",
+        "Book a table",
+        {
+            "type": "object",
+            "$defs": {"guest": {"type": "object", "properties": {"name": SHORT}, "required": ["name"]}},
+            "properties": {
+                "guests": {"type": "array", "items": {"$ref": "#/$defs/guest"}, "minItems": 1, "maxItems": 3},
+                "outside": {"type": "boolean"},
+            },
+            "required": ["guests", "outside"],
+        },
+    ),
+)
+
+
+class Part(BaseModel):
+    """A part of something."""
+
+    label: str = Field(max_length=10)
+    amount: int = Field(ge=0, le=99)
+
+
+class Thing(BaseModel):
+    """Something with parts."""
+
+    title: str = Field(max_length=10)
+    parts: list[Part] = Field(max_length=3)
+    inner: Part
+    heavy: bool | None = None
+
+
+SCHEMAS = {
+    "pydantic": Thing.model_json_schema(),
+    "enum": {"type": "object", "properties": {"size": {"enum": ["small", "large"]}}, "required": ["size"]},
+    "array": {"type": "array", "items": SHORT, "minItems": 2, "maxItems": 2},
+    "nested": {
+        "type": "object",
+        "properties": {"a": {"type": "object", "properties": {"b": {"anyOf": [SHORT, {"type": "null"}]}}}},
+        "required": ["a"],
+    },
+}
+
+
+@pytest.fixture
+def backend():
+    return open_backend(find_provider("local"))
+
+
+def ask(words, *pictures, **options):
+    parts = (*(image_from_any(picture) for picture in pictures), Text(words))
+    return ChatRequest("tiny", (Message("user", parts),), **options)
+
+
+def drawn_question(seed):
+    chance = random.Random(seed)
+    thing = "".join(chance.choices("abcdefghijklmnopqrstuvwxyz", k=5)).title()
+    return chance.choice(
+        [
+            f"What is the weather for {thing}?",
+            f"Book a table for {thing} and {chance.choice(['Bob', 'Ada'])}.",
+            f"Return JSON with name {thing} and number {chance.randint(0, 999)}.",
+            f"Say: {thing}",
+            "What time is it?",
+            "Describe the image.",
+        ]
+    )
+
+
+def hot(seed, max_tokens=600):
+    return Sampling(max_tokens=max_tokens, temperature=1.0, seed=seed)
+
+
+def calls_one_of(text, tools):
+    call = json.loads(text)
+    tool = next(tool for tool in tools if tool.name == call["name"])
+    return list(call) == ["name", "parameters"] and fits(call["parameters"], tool.parameters)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_required_call_is_always_one(backend, seed):
+    reply = backend.complete(ask(drawn_question(seed), tools=TOOLS, tool_choice=REQUIRED, sampling=hot(seed)))
+    assert reply.finish_reason == "stop"
+    assert calls_one_of(reply.text, TOOLS)
+
+
+@pytest.mark.parametrize("tool", TOOLS, ids=lambda tool: tool.name)
+@pytest.mark.parametrize("seed", range(5))
+def test_a_named_call_is_of_that_tool(backend, tool, seed):
+    choice = ToolChoice("named", tool.name)
+    reply = backend.complete(ask(drawn_question(seed), tools=TOOLS, tool_choice=choice, sampling=hot(seed)))
+    assert calls_one_of(reply.text, [tool])
+
+
+@pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
+@pytest.mark.parametrize("seed", range(8))
+def test_an_answer_fits_its_schema(backend, schema, seed):
+    form = ResponseFormat("json_schema", schema=schema)
+    reply = backend.complete(ask(drawn_question(seed), response_format=form, sampling=hot(seed)))
+    assert reply.finish_reason == "stop"
+    assert fits(json.loads(reply.text), schema)
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_any_object(backend, seed):
+    form = ResponseFormat("json_object")
+    reply = backend.complete(ask(drawn_question(seed), response_format=form, sampling=hot(seed)))
+    assert isinstance(json.loads(reply.text), dict)
+
+
+def test_a_picture_is_seen_through_a_schema(backend):
+    schema = {
+        "type": "object",
+        "properties": {"color": {"enum": ["blue", "green", "orange", "pink", "purple", "red", "yellow", "black"]}},
+        "required": ["color"],
+    }  # fmt: skip
+    form = ResponseFormat("json_schema", schema=schema)
+    right = 0
+    for seed in range(20):
+        picture, color, shape = one_shape(seed)
+        reply = backend.complete(ask(f"What color is the {shape}?", picture, response_format=form))
+        right += json.loads(reply.text) == {"color": color}
+    assert right >= 15
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_beside_a_schema_an_answer_is_a_call_or_fits(backend, seed):
+    form = ResponseFormat("json_schema", schema=SCHEMAS["pydantic"])
+    reply = backend.complete(ask(drawn_question(seed), tools=TOOLS, response_format=form, sampling=hot(seed)))
+    if reply.text.startswith('{"name"'):
+        assert calls_one_of(reply.text, TOOLS)
+    else:
+        Thing.model_validate_json(reply.text)
+
+
+def undecided(seed):
+    """At this temperature it begins a call about as often as prose."""
+    return ask(
+        drawn_question(seed), tools=TOOLS, sampling=Sampling(max_tokens=150, temperature=2.0, seed=seed)
+    )
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_what_begins_as_a_call_is_one_and_prose_is_as_free_as_ever(backend, seed):
+    guarded = backend.complete(undecided(seed))
+    free = backend.complete(replace(undecided(seed), tool_choice=ToolChoice("none")))
+    if free.text.startswith('{"name"'):
+        assert calls_one_of(guarded.text, TOOLS)
+    else:
+        assert guarded == free
+
+
+def test_among_those_were_both_kinds(backend):
+    answers = [backend.complete(undecided(seed)).text for seed in range(20)]
+    calls = sum(answer.startswith('{"name"') for answer in answers)
+    assert 3 < calls < 17
+
+
+@pytest.mark.parametrize("options", [{"tools": TOOLS, "tool_choice": REQUIRED}, {"tools": TOOLS}])
+def test_a_stream_and_its_async_twin_say_the_same_as_the_whole(backend, options):
+    for seed in range(8):
+        request = ask(drawn_question(seed), sampling=hot(seed), **options)
+        whole = backend.complete(request)
+        events = list(backend.stream(request))
+        assert len([event for event in events if isinstance(event, TextDelta)]) > 1
+        assert Reply.from_events(events) == whole
+        assert asyncio.run(backend.acomplete(request)) == whole
+
+
+def test_the_likeliest_call_needs_no_luck(backend):
+    cold = Sampling(temperature=0)
+    reply = backend.complete(
+        ask("What is the weather for Paris?", tools=TOOLS, tool_choice=REQUIRED, sampling=cold)
+    )
+    assert reply.text == '{"name": "get_weather", "parameters": {"city": "Paris"}}'
+
+
+def test_max_tokens_ends_with_length_also_inside_a_call(backend):
+    request = ask("Hi", tools=TOOLS, tool_choice=REQUIRED, sampling=Sampling(max_tokens=4))
+    reply = backend.complete(request)
+    assert (reply.finish_reason, reply.usage.output_tokens) == ("length", 4)
+    assert '{"name": "'.startswith(reply.text[:10])
+
+
+def test_the_last_token_of_the_form_is_the_last_of_the_reply(backend):
+    request = ask("Hi", tools=(TOOLS[1],), tool_choice=REQUIRED)
+    reply = backend.complete(request)
+    assert (reply.text, reply.finish_reason) == ('{"name": "now", "parameters": {}}', "stop")
+    exactly = Sampling(max_tokens=reply.usage.output_tokens)
+    assert backend.complete(ask("Hi", tools=(TOOLS[1],), tool_choice=REQUIRED, sampling=exactly)) == reply
+
+
+def test_a_form_that_may_go_on_ends_where_the_model_wants(backend):
+    form = ResponseFormat("json_schema", schema={"type": "integer", "minimum": 0, "maximum": 10**9})
+    replies = [
+        backend.complete(ask("How many?", response_format=form, sampling=hot(seed))) for seed in range(10)
+    ]
+    assert all(0 <= int(reply.text) <= 10**9 for reply in replies)
+    assert {reply.finish_reason for reply in replies} == {"stop"}
+
+
+def test_a_stop_string_ends_a_call_too(backend):
+    reply = backend.complete(ask("Hi", tools=TOOLS, tool_choice=REQUIRED, stop=('", "param',)))
+    assert reply.finish_reason == "stop"
+    assert reply.text in {f'{{"name": "{tool.name}' for tool in TOOLS}
+
+
+ENDLESS = ResponseFormat(
+    "json_schema", schema={"type": "array", "items": {"type": "integer"}, "minItems": 1000}
+)
+
+
+def test_leaving_a_stream_stops_the_work(backend):
+    stream = backend.stream(ask("Hi", response_format=ENDLESS, sampling=Sampling(max_tokens=1500)))
+    assert isinstance(next(stream), Started)
+    next(stream)
+    stream.close()
+    began = time.monotonic()
+    assert backend.complete(ask("Say hi")).text == "Hi"
+    assert time.monotonic() - began < 1.0
+
+
+def test_threads_with_different_forms_do_not_mix(backend):
+    answers = [""] * 12
+
+    def work(number):
+        tool = TOOLS[number % 3]
+        choice = ToolChoice("named", tool.name)
+        events = backend.stream(ask("Hi", tools=TOOLS, tool_choice=choice, sampling=hot(number)))
+        answers[number] = "".join(event.text for event in events if isinstance(event, TextDelta))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(answers))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(calls_one_of(answer, [TOOLS[number % 3]]) for number, answer in enumerate(answers))
+
+
+def test_an_error_comes_before_the_answer_begins(backend):
+    schema = {"type": "array", "uniqueItems": True}
+    began = []
+    with pytest.raises(Exception, match="uniqueItems"):
+        began.extend(backend.stream(ask("Hi", response_format=ResponseFormat("json_schema", schema=schema))))
+    assert not any(isinstance(event, Started | Finished) for event in began)
+
+
+def in_a_new_process(before, after=""):
+    code = f"""
+import sys
+{before}
+from llama_vision import ChatRequest, Message, ResponseFormat, Text, Tool, ToolChoice
+from llama_vision.backends import open_backend
+from llama_vision.providers import find_provider
+backend = open_backend(find_provider("local"))
+words = (Message("user", (Text("Say hi"),)),)
+print(backend.complete(ChatRequest("tiny", words)).text)
+{after}
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=True, text=True, timeout=60
+    )
+    assert done.stderr == ""
+    return done.stdout.splitlines()
+
+
+def test_a_free_answer_does_not_load_llguidance():
+    assert in_a_new_process("", "print('llguidance' in sys.modules)") == ["Hi", "False"]
+
+
+def test_without_llguidance_only_what_was_asked_to_be_kept_to_a_form_is_refused():
+    free, offered, refused, also_refused = in_a_new_process(
+        "sys.modules['llguidance'] = None  # as if it were not installed",
+        """
+tools = (Tool("now", "Tell the time"),)
+print(backend.complete(ChatRequest("tiny", words, tools=tools)).text)
+for options in ({"tools": tools, "tool_choice": ToolChoice("required")}, {"response_format": ResponseFormat("json_object")}):
+    try:
+        backend.complete(ChatRequest("tiny", words, **options))
+    except Exception as error:
+        print(type(error).__name__, error)
+""",
+    )
+    assert free == "Hi"
+    assert offered
+    for line in (refused, also_refused):
+        assert line.startswith("MissingDependencyError")
+        assert "pip install 'llama-vision[local]'" in line

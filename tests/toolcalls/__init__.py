@@ -1,0 +1,1 @@
+"""What is and what is not a tool call in a text, with the source of every example."""
