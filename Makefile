@@ -39,6 +39,7 @@ bench: $(STAMP) ## what it costs, beside raw httpx and the smallest possible cla
 	@$(BIN)/python benchmarks/overhead.py
 	@$(BIN)/python benchmarks/concurrency.py
 	@$(BIN)/python benchmarks/images.py
+	@$(BIN)/python benchmarks/toolcalls.py
 
 record: $(STAMP) ## record the cassettes anew with your own key: make record PROVIDER=deepinfra
 	$(BIN)/python -m pytest tests/test_cassettes.py --record-mode=rewrite -k "chat_llama_vision_delivers and [$(PROVIDER)/"

@@ -32,6 +32,9 @@ WEATHER = {
 }
 
 
+_STORY = (
+    ("user", "Write a story about a cat."),
+)  # asked by LangChain's standard suite, see tests/langchain/standard
 _LAMB = (
     "Bonjour! Let me tell you, my friend, cooking lamb is an art form, and I'm more than happy to share with you not two, "
     "but three of my favorite techniques to coax out the rich, unctuous flavors and tender textures of this majestic "
@@ -114,6 +117,11 @@ CASES = {
         error=RateLimitError,
         refused=(429, "Model busy, retry later"),
     ),
+    ("emulator-deepinfra", "story_streamed"): Case("deepinfra", _STORY, streamed=True),
+    ("emulator-aimlapi", "story_streamed"): Case("aimlapi", _STORY, streamed=True),
+    ("emulator-aigateway", "story_streamed"): Case("aigateway", _STORY, streamed=True),
+    ("emulator-cloudflare", "story_streamed"): Case("cloudflare", _STORY, streamed=True),
+    ("emulator-cloudflare-openai", "story_streamed"): Case("cloudflare-openai", _STORY, streamed=True),
     ("emulator-cloudflare", "picture"): Case("cloudflare", _asks("What is in this picture?"), PICTURE),
     ("emulator-cloudflare", "tool_call"): Case(
         "cloudflare", _asks("What is the weather in Paris?"), options={"tools": [WEATHER]}
@@ -126,7 +134,7 @@ def access_to_emulator(case: Case, emulator_of: Callable[[str], Emulator]) -> di
     emulator = emulator_of(case.provider)
     if case.refused is not None:
         emulator.script(emulator.refusal(*case.refused))
-    account = {"account_id": ACCOUNT_ID} if case.provider == "cloudflare" else {}
+    account = {"account_id": ACCOUNT_ID} if case.provider.startswith("cloudflare") else {}
     return {"url": emulator.base_url, "api_key": emulator.api_key, **account}
 
 

@@ -5,8 +5,8 @@ import re
 from typing import Any
 
 # US dollars per million tokens, from the pages of those who tell no cost: what we deliver is then an estimate.
-# The one reply of cloudflare-openai is of a model whose price is not in our record.
-PRICES = {"aigateway": (0.049, 0.68), "cloudflare": (0.049, 0.68)}
+PRICES = dict.fromkeys(("aigateway", "cloudflare", "cloudflare-openai"), (0.049, 0.68))
+PRICED = "llama-3.2-11b-vision"  # the recorded reply of cloudflare-openai is another model's
 USD_PER_NEURON = 0.011 / 1000  # Cloudflare's price list
 
 
@@ -43,12 +43,13 @@ def said(provider: str, response: dict[str, Any]) -> dict[str, Any]:
         )
         answer["usage"] = (tokens_in, tokens_out)
         told = [usage[name] for usage in usages for name in ("estimated_cost", "cost") if name in usage]
+        told += [payload["meta"]["usage"]["usd_spent"] for payload in payloads if "meta" in payload]
         neurons = max(usage.get("neurons", 0) for usage in usages)
         if told:
             answer |= {"cost": told[-1], "cost_is_estimate": False}
         elif neurons:
             answer |= {"cost": neurons * USD_PER_NEURON, "cost_is_estimate": True}
-        elif provider in PRICES:
+        elif provider in PRICES and all(PRICED in payload.get("model", PRICED) for payload in payloads):
             price_in, price_out = PRICES[provider]
             cost = (tokens_in * price_in + tokens_out * price_out) / 1_000_000
             answer |= {"cost": cost, "cost_is_estimate": True}

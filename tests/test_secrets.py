@@ -16,7 +16,7 @@ from llama_vision.core.errors import LlamaVisionError
 from llama_vision.langchain import ChatLlamaVision
 from llama_vision.llamaindex import LlamaVision, LlamaVisionMultiModal
 from llama_vision.providers import PROVIDERS, find_provider
-from tests.contract.test_contract import HOSTED
+from tests.contract.subject import HOSTED
 from tests.emulator import ACCOUNT_ID, completion, event_stream, json_answer, page
 
 KEY = "sk-live-0f1e2d3c4b5a69788796"

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from llama_vision import Reply, Usage, find_provider
+from llama_vision import Reply, Tool, Usage, find_provider
 from llama_vision.core.events import Finished, TextDelta
 from tests.emulator import ACCOUNT_ID, STALL, Emulator, chunks, completion, event_stream, json_answer
 from tests.emulator.asking import STREAMED_WAYS, WAYS, ask, backend_for, collected, question
@@ -161,3 +161,17 @@ def test_a_reply_that_broke_off_shows_what_was_certain(emulator):
         ask(backend(emulator), "stream", asked("STOP"))
     assert caught.value.partial.text == "one "
     assert json.dumps(emulator.requests[0].body)
+
+
+def test_calls_behind_a_stop_text_are_behind_the_end_of_the_reply(emulator, way):
+    emulator.script(completion("one STOP two", calls=[("look", {})]))
+    reply = ask(backend(emulator), way, asked("STOP"))
+    assert (reply.text, reply.tool_calls, reply.finish_reason) == ("one ", (), "stop")
+
+
+def test_what_may_be_the_beginning_of_a_stop_text_comes_before_the_calls(emulator, way):
+    """So that a call in the words is whole when one that the provider found comes."""
+    tools = (Tool("look"), Tool("wait"))
+    emulator.script(completion('{"name": "look", "parameters": {}}', calls=[("wait", {})]))
+    reply = ask(backend(emulator), way, replace(asked("}STOP"), tools=tools))
+    assert (reply.text, [call.name for call in reply.tool_calls]) == ("", ["look", "wait"])

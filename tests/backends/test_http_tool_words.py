@@ -168,12 +168,12 @@ def test_how_many_calls_there_may_be_is_refused_where_tools_go_natively(emulator
 @pytest.mark.parametrize("provider", ["aimlapi", "aigateway", "deepinfra"])
 def test_a_call_keeps_the_tools_whose_calls_may_come_as_text(emulator_of, provider, fields, offered):
     settings = backend(emulator_of(provider), provider)._settings
-    assert Call(settings, request(provider, "Hi", **fields), stream=False).offered == offered
+    assert Call(settings, request(provider, "Hi", **fields), stream=False)._readable_tools == offered
 
 
 def test_a_call_keeps_no_tools_where_text_is_to_stay_text(emulator_of):
     settings = backend(emulator_of("deepinfra"), "deepinfra")._settings
     asked = request("deepinfra", "Hi", tools=(CLOCK,), text_tool_calls=False)
     call = Call(settings, asked, stream=False)
-    assert call.offered == ()
+    assert call._readable_tools == ()
     assert json.loads(call.build(None).content)["tools"][0]["function"]["name"] == "clock"

@@ -29,6 +29,15 @@ class Answer:
     cost_is_estimate: bool | None
     end: str
     model: str
+    deltas: list[str]
+    """The words as they came; all at once where they were not streamed."""
+    raw: Any
+    """The framework's own message or response."""
+
+
+def _address(emulator: Emulator | None, name: str) -> dict[str, str | None]:
+    """Where to ask, under the adapter's name for it; the model on this machine has no address."""
+    return {name: emulator.base_url, "api_key": emulator.api_key} if emulator else {}
 
 
 def _account(provider: str) -> dict[str, str]:
@@ -44,13 +53,13 @@ class LangChain:
     """Through `ChatLlamaVision`."""
 
     def ask(
-        self, emulator: Emulator, provider: str, style: str, messages: list[Message], **options: Any
+        self, emulator: Emulator | None, provider: str, style: str, messages: list[Any], **options: Any
     ) -> Answer:
-        call = {name: options.pop(name) for name in ("tools", "tool_choice") if name in options}
+        names = ("tools", "tool_choice", "parallel_tool_calls")
+        call = {name: options.pop(name) for name in names if name in options}
         model = ChatLlamaVision(
             provider=provider,
-            base_url=emulator.base_url,
-            **{"api_key": emulator.api_key, **_account(provider), **_model_name(provider), **options},
+            **{**_address(emulator, "base_url"), **_account(provider), **_model_name(provider), **options},
         )
         prompt = [self._message(message) for message in messages]
 
@@ -59,12 +68,12 @@ class LangChain:
 
         match style:
             case "whole":
-                message = model.invoke(prompt, **call)
+                chunks = [model.invoke(prompt, **call)]
             case "awhole":
-                message = asyncio.run(model.ainvoke(prompt, **call))
+                chunks = [asyncio.run(model.ainvoke(prompt, **call))]
             case _:
                 chunks = list(model.stream(prompt, **call)) if style == "stream" else asyncio.run(streamed())
-                message = reduce(lambda first, second: first + second, chunks)
+        message = reduce(lambda first, second: first + second, chunks)
         usage, metadata = message.usage_metadata, message.response_metadata
         return Answer(
             text=message.text,
@@ -75,9 +84,13 @@ class LangChain:
             cost_is_estimate=metadata.get("cost_is_estimate"),
             end=metadata["finish_reason"],
             model=metadata["model_name"],
+            deltas=[chunk.text for chunk in chunks],
+            raw=message,
         )
 
-    def _message(self, message: Message) -> Any:
+    def _message(self, message: Any) -> Any:
+        if not isinstance(message, Message):
+            return message
         match message.role:
             case "system":
                 return SystemMessage(message.text)
@@ -106,13 +119,13 @@ class LlamaIndex:
     """Through `LlamaVision`."""
 
     def ask(
-        self, emulator: Emulator, provider: str, style: str, messages: list[Message], **options: Any
+        self, emulator: Emulator | None, provider: str, style: str, messages: list[Any], **options: Any
     ) -> Answer:
-        call = {name: options.pop(name) for name in ("tools", "tool_choice", "stop") if name in options}
+        names = ("tools", "tool_choice", "parallel_tool_calls", "stop")
+        call = {name: options.pop(name) for name in names if name in options}
         model = LlamaVision(
             provider=provider,
-            api_base=emulator.base_url,
-            **{"api_key": emulator.api_key, **_account(provider), **_model_name(provider), **options},
+            **{**_address(emulator, "api_base"), **_account(provider), **_model_name(provider), **options},
         )
         prompt = [self._message(message) for message in messages]
 
@@ -121,13 +134,14 @@ class LlamaIndex:
 
         match style:
             case "whole":
-                response = model.chat(prompt, **call)
+                responses = [model.chat(prompt, **call)]
             case "awhole":
-                response = asyncio.run(model.achat(prompt, **call))
+                responses = [asyncio.run(model.achat(prompt, **call))]
             case "stream":
-                response = list(model.stream_chat(prompt, **call))[-1]
+                responses = list(model.stream_chat(prompt, **call))
             case _:
-                response = asyncio.run(streamed())[-1]
+                responses = asyncio.run(streamed())
+        response = responses[-1]
         blocks = [block for block in response.message.blocks if isinstance(block, ToolCallBlock)]
         usage = response.raw["usage"]
         return Answer(
@@ -139,9 +153,13 @@ class LlamaIndex:
             cost_is_estimate=response.additional_kwargs.get("cost_is_estimate"),
             end=response.raw["finish_reason"],
             model=response.raw["model"],
+            deltas=[each.message.content or "" if each.delta is None else each.delta for each in responses],
+            raw=response,
         )
 
-    def _message(self, message: Message) -> ChatMessage:
+    def _message(self, message: Any) -> ChatMessage:
+        if not isinstance(message, Message):
+            return message
         additional = {}
         blocks: list[Any] = []
         for part in message.parts:

@@ -8,7 +8,7 @@ import pytest
 
 from llama_vision import find_provider
 from tests.contract.abilities import IN_WORDS, reason_against
-from tests.contract.test_contract import HOSTED
+from tests.contract.subject import HOSTED
 
 TESTS = {
     "text": "test_text",

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
+from tests.contract.subject import HOSTED
 from tests.contract.table import TESTS, Outcomes, table
-from tests.contract.test_contract import HOSTED
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -5,6 +5,8 @@ a tool has just answered                                              repeats it
 JSON is wanted                                                        an example of the schema, or of quoted keys
 there are images in the last user message                             "I see 2 image(s)."
 anything else                                                         "Hello! How can I help you today?"
+
+What a prompt says of tools and schemas in words counts as what is said in fields; a call is then written as text.
 """
 
 import json
@@ -12,6 +14,7 @@ import re
 from typing import Any
 
 from tests.emulator.chat_completions import completion, pieces, usage_of
+from tests.emulator.said_in_words import in_fields
 from tests.emulator.schema_examples import example_of, quoted
 
 GREETING = "Hello! How can I help you today?"
@@ -29,11 +32,16 @@ def reply_to(body: dict[str, Any]) -> dict[str, Any]:
 
     """
     prompt_tokens = _prompt_tokens(body)
+    body, as_text = in_fields(body)
     words = _last_words(body)
     if (tool := _tool_to_call(body, words)) is not None:
         arguments = example_of(tool.get("parameters") or {}, words)
-        calls = [(tool["name"], arguments if isinstance(arguments, dict) else {})]
-        return completion(calls=calls, usage=usage_of(prompt_tokens, 12))
+        arguments = arguments if isinstance(arguments, dict) else {}
+        usage = usage_of(prompt_tokens, 12)
+        if as_text:
+            call = {"name": tool["name"], "parameters": arguments}
+            return completion(json.dumps(call, ensure_ascii=False), usage=usage)
+        return completion(calls=[(tool["name"], arguments)], usage=usage)
     text, finish_reason = _cut(_text(body, words), body)
     usage = usage_of(prompt_tokens, len(pieces(text)))
     return completion(text, finish_reason=finish_reason, usage=usage)

@@ -91,7 +91,7 @@ def test_the_last_piece_alone_is_a_piece(arguments):
 
 @pytest.mark.parametrize("arguments", READABLE, ids=repr)
 def test_arguments_that_can_be_read_are_left_as_they_are(arguments):
-    chunks, whole = chunks_of(arguments)
+    chunks, whole = chunks_of(arguments, reason="tool_calls")
     total = merged(chunks)
     assert total.invalid_tool_calls == []
     assert total.tool_calls == whole.tool_calls
@@ -99,6 +99,17 @@ def test_arguments_that_can_be_read_are_left_as_they_are(arguments):
     assert [block["type"] for block in total.content_blocks] == ["text", "tool_call", "tool_call"]
     if arguments.strip() or not arguments:
         assert chunks[-1].tool_call_chunks == []
+
+
+@pytest.mark.parametrize("arguments", ["", " ", "\n"], ids=repr)
+def test_arguments_that_were_cut_off_before_they_began_are_not_none(arguments):
+    chunks, whole = chunks_of(arguments, reason="length")
+    total = merged(chunks)
+    assert [call["name"] for call in total.tool_calls] == ["wait"]
+    assert total.tool_calls == whole.tool_calls
+    (streamed,), (call,) = total.invalid_tool_calls, whole.invalid_tool_calls
+    assert (streamed["id"], streamed["name"]) == (call["id"], call["name"]) == ("c2", "look")
+    assert "raise max_tokens" in call["error"]
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,45 @@ def test_a_conversation():
     assert history == before
 
 
+def test_calls_that_cannot_be_read_are_told_in_words_with_what_was_answered_to_them():
+    def said(text, **arguments):
+        calls = [
+            ToolCallBlock(tool_call_id=name, tool_name=name, tool_kwargs=each)
+            for name, each in arguments.items()
+        ]
+        return ChatMessage(role="assistant", blocks=[TextBlock(text=text), *calls])
+
+    def told(call_id, text):
+        return ChatMessage(role="tool", content=text, additional_kwargs={"tool_call_id": call_id})
+
+    in_words = '{"name": "look", "parameters": {"pla'
+    assert to_messages(
+        [
+            said("Hm.", look='{"pla', wait="{}", sleep="[1]"),
+            told("wait", "done"),
+            told("look", "Write JSON."),
+            said(in_words, look='{"pla'),
+            said("", look={"place": "here"}),
+            told("look", "seen"),
+        ]
+    ) == (
+        Message(
+            "assistant",
+            (
+                Text("Hm."),
+                Text("I called look with arguments that can't be read: {\"pla"),
+                Text("I called sleep with arguments that can't be read: [1]"),
+                ToolCall("wait", "wait", "{}"),
+            ),
+        ),
+        Message("tool", (ToolResult("wait", (Text("done"),)),)),
+        Message("user", (Text("Write JSON."),)),
+        Message("assistant", (Text(in_words),)),
+        Message("assistant", (ToolCall("look", "look", '{"place": "here"}'),)),
+        Message("tool", (ToolResult("look", (Text("seen"),)),)),
+    )
+
+
 def test_calls_that_stand_only_in_additional_kwargs():
     call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"a": 1}'}}
     (message,) = to_messages(

@@ -23,7 +23,7 @@ from llama_vision.backends import open_backend
 from llama_vision.backends.local.worker import worker_for
 from llama_vision.core.errors import ImageError, LocalModelError, UnsupportedInputError
 from llama_vision.core.events import Finished, Started, TextDelta, UsageReport
-from llama_vision.core.messages import Image, ToolCall, ToolResult
+from llama_vision.core.messages import Image, ToolResult
 from llama_vision.demo import PICTURES
 from llama_vision.providers import find_provider
 from tests.drawing import COLORS, SHAPES, one_shape, scene, sign
@@ -119,10 +119,12 @@ def test_a_tool_round(backend):
     )
     question = Message("user", (Text("What is the weather for Paris?"),))
     called = backend.complete(ChatRequest("tiny", (question,), tools=(tool,)))
-    assert called.text == '{"name": "get_weather", "parameters": {"city": "Paris"}}'
-    call = Message("assistant", (ToolCall("c1", "get_weather", '{"city": "Paris"}'),))
-    result = Message("tool", (ToolResult("c1", (Text('{"temperature": 21}'),)),))
-    assert "21" in backend.complete(ChatRequest("tiny", (question, call, result), tools=(tool,))).text
+    (call,) = called.tool_calls
+    assert (called.text, called.finish_reason) == ("", "tool_calls")
+    assert (call.name, call.parsed()) == ("get_weather", {"city": "Paris"})
+    asked = Message("assistant", (call,))
+    result = Message("tool", (ToolResult(call.id, (Text('{"temperature": 21}'),)),))
+    assert "21" in backend.complete(ChatRequest("tiny", (question, asked, result), tools=(tool,))).text
 
 
 def test_a_long_answer_takes_long_so_that_the_next_tests_prove_something(backend):

@@ -12,8 +12,21 @@ from llama_vision.core.messages import Part
 from tests.emulator import ACCOUNT_ID, Answer, Emulator, Received, event_stream, json_answer
 from tests.emulator import asking as usual
 from tests.emulator.asking import STREAMED_WAYS, WAYS
+from tests.emulator.server import Plan
 
-__all__ = ["PNG", "STREAMED_WAYS", "WAYS", "ask", "backend", "either", "picture", "request", "said", "told"]
+__all__ = [
+    "PNG",
+    "STREAMED_WAYS",
+    "WAYS",
+    "answered",
+    "ask",
+    "backend",
+    "either",
+    "picture",
+    "request",
+    "said",
+    "told",
+]
 
 
 def picture(kind="PNG", size=(30, 20)) -> Image:
@@ -54,6 +67,19 @@ def ask(
 ) -> Reply:
     """Ask in one of the `WAYS`; `options` are the backend's, `more` the request's."""
     return usual.ask(backend(emulator, provider, **(options or {})), way, request(provider, *said, **more))
+
+
+def answered(
+    emulator_of: Callable[[str], Emulator],
+    way: str,
+    script: Plan,
+    provider: str = "deepinfra",
+    **more: Any,
+) -> Reply:
+    """Ask, and get what was scripted."""
+    emulator = emulator_of(provider)
+    emulator.script(script)
+    return ask(emulator, provider, way, **more)
 
 
 def either(whole: Answer, streamed: Answer) -> Callable[[Received], Answer]:

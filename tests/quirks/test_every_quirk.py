@@ -1,11 +1,10 @@
-"""Every quirk of the list has its tests, or a word on why it has none."""
+"""Every quirk of the list has its tests."""
 
 import re
 from pathlib import Path
 
 QUIRKS = set(range(1, 57))
 HERE = Path(__file__).parent
-CONTRIBUTING = HERE.parents[1] / "CONTRIBUTING.md"
 
 
 def with_tests() -> set[int]:
@@ -13,15 +12,5 @@ def with_tests() -> set[int]:
     return {int(number) for number in re.findall(r"^(?:async )?def test_quirk_(\d\d)_", files, re.MULTILINE)}
 
 
-def out_of_reach() -> set[int]:
-    _, _, rest = CONTRIBUTING.read_text("utf-8").partition("\n## Quirks out of reach\n")
-    section = rest.partition("\n## ")[0]
-    return {int(number) for number in re.findall(r"^- (\d+)\b", section, re.MULTILINE)}
-
-
-def test_every_quirk_is_tested_or_said_to_be_out_of_reach():
-    assert with_tests() | out_of_reach() == QUIRKS
-
-
-def test_no_quirk_is_both():
-    assert with_tests() & out_of_reach() == set()
+def test_every_quirk_is_tested():
+    assert with_tests() == QUIRKS

@@ -1,27 +1,18 @@
 """What a body holds: words, calls, counts, costs, and reasons to end."""
 
 import json
-from functools import reduce
 
 import pytest
 
-from llama_vision import Message, Sampling, Text, Tool, ToolCall, ToolResult
+from llama_vision import Sampling, Tool
 from llama_vision.core.errors import MalformedReplyError
-from llama_vision.langchain import ChatLlamaVision
 from tests.emulator import chunks, completion, event_stream, json_answer
-from tests.quirks.talk import ask, either, said, told
+from tests.quirks.talk import answered, ask, either, said, told
 
 TOOL = Tool("f", "Do it.", {"type": "object", "properties": {"city": {"type": "string"}}})
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"city": "Paris"}'}}
 CITY = json.dumps({"city": "Paris"})
 SIZES = {"prompt_tokens": 7, "completion_tokens": 2}
-
-
-def answered(emulator_of, way, script, provider="deepinfra", **more):
-    """Ask, and get what was scripted."""
-    emulator = emulator_of(provider)
-    emulator.script(script)
-    return ask(emulator, provider, way, **more)
 
 
 @pytest.mark.parametrize("none", [{"tool_calls": []}, {"tool_calls": None}, {}], ids=str)
@@ -96,77 +87,6 @@ def test_quirk_20_a_native_result_may_be_a_chat_completion(emulator_of, way, mes
     assert reply.text == (message["content"] or "")
     assert [call.arguments for call in reply.tool_calls] == ([] if message["content"] else [CITY])
     assert (reply.usage.input_tokens, reply.model, reply.id) == (7, "other", "x")
-
-
-ARGUMENTS = {
-    "object": ({"city": "Paris"}, {"city": "Paris"}),
-    "text": (CITY, {"city": "Paris"}),
-    "empty": ("", {}),
-    "null": (None, {}),
-    "encoded twice": (json.dumps(CITY), {"city": "Paris"}),
-}
-
-
-@pytest.mark.parametrize("provider", ["deepinfra", "cloudflare"])
-@pytest.mark.parametrize("form", ARGUMENTS)
-def test_quirk_21_arguments_come_in_five_forms(emulator_of, way, provider, form):
-    wire, arguments = ARGUMENTS[form]
-    native = provider == "cloudflare"
-    call = {"name": "f", "arguments": wire}
-    script = (
-        told({"response": None, "tool_calls": [call]})
-        if native
-        else said({"content": None, "tool_calls": [{"id": "c", "type": "function", "function": call}]})
-    )
-    reply = answered(emulator_of, way, script, provider, tools=(TOOL,))
-    assert reply.tool_calls[0].parsed() == arguments
-
-
-@pytest.mark.parametrize("form", ["text", "encoded twice"])
-def test_quirk_21_arguments_in_pieces_are_one_object_in_the_end(emulator_of, form):
-    emulator = emulator_of("deepinfra")
-    emulator.script(completion(calls=[("f", ARGUMENTS[form][0])]))
-    model = ChatLlamaVision(provider="deepinfra", base_url=emulator.base_url, api_key=emulator.api_key)
-    message = reduce(lambda first, second: first + second, model.stream("Go!"))
-    assert [call["args"] for call in message.tool_calls] == [{"city": "Paris"}]
-
-
-def test_quirk_22_calls_without_ids_get_some_of_their_own(emulator_of, way):
-    calls = [{"name": "f", "arguments": {"city": city}} for city in ("Paris", "Rome")]
-    reply = answered(emulator_of, way, told({"response": None, "tool_calls": calls}), "cloudflare")
-    assert [call.parsed()["city"] for call in reply.tool_calls] == ["Paris", "Rome"]
-    first, second = (call.id for call in reply.tool_calls)
-    assert first
-    assert second
-    assert first != second
-
-
-@pytest.mark.parametrize("indices", [(0, 1), (None, None)])
-def test_quirk_22_an_id_that_comes_twice_becomes_two(emulator_of, way, indices):
-    if indices[0] is None and "stream" in way:
-        indices = (0, 1)  # without an index, the id is all that holds the pieces of a streamed call together
-    calls = [{**CALL, "index": index} for index in indices]
-    reply = answered(emulator_of, way, said({"content": None, "tool_calls": calls}, "tool_calls"))
-    assert [call.arguments for call in reply.tool_calls] == [CITY, CITY]
-    assert len({call.id for call in reply.tool_calls}) == 2
-
-
-def turn(name, result):
-    return (
-        Message("assistant", (ToolCall("call_0", name, "{}"),)),
-        Message("tool", (ToolResult("call_0", (Text(result),)),)),
-    )
-
-
-@pytest.mark.parametrize("provider", ["deepinfra", "cloudflare"])
-def test_quirk_22_an_id_used_again_in_a_later_turn_stays_with_its_own_result(emulator_of, way, provider):
-    emulator = emulator_of(provider)
-    history = [Message("user", (Text("Go!"),)), *turn("f", "sunny"), *turn("g", "noon")]
-    ask(emulator, provider, way, *history)
-    sent = [message for message in emulator.requests[0].body["messages"] if message["role"] == "tool"]
-    assert [message["content"] for message in sent] == ["sunny", "noon"]
-    if provider == "cloudflare":  # which has no ids, and pairs by name
-        assert [message["name"] for message in sent] == ["f", "g"]
 
 
 @pytest.mark.parametrize("token", ["</s>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|eot_id|></s>"])

@@ -3,6 +3,7 @@
 from tests.toolcalls import (
     cases_around,
     cases_code,
+    cases_escapes,
     cases_json,
     cases_pythonic,
     cases_refuted,
@@ -15,6 +16,7 @@ CASES = (
     *cases_json.CASES,
     *cases_several.CASES,
     *cases_values.CASES,
+    *cases_escapes.CASES,
     *cases_pythonic.CASES,
     *cases_tagged.CASES,
     *cases_code.CASES,

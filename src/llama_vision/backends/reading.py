@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from llama_vision.backends.stop_strings import StopStrings
 from llama_vision.core.errors import LlamaVisionError
-from llama_vision.core.events import Event, Finished, TextDelta, UsageReport
+from llama_vision.core.events import Event, Finished, TextDelta, ToolCallDelta, UsageReport
 from llama_vision.core.models import Price
 from llama_vision.core.reply import Reply, ReplyBuilder
 from llama_vision.core.request import Tool
@@ -158,16 +158,17 @@ class ReplyReader:
         )
 
     def _until_stop(self, events: list[Event]) -> list[Event]:
-        """End the words at a stop text; what else the reply tells stays."""
+        """End the reply at a stop text: calls behind it would not have been made. The counts stay."""
         shown: list[Event] = []
         for event in events:
             if isinstance(event, TextDelta):
                 if text := self._stops.feed(event.text):
                     shown.append(TextDelta(text))
-            elif isinstance(event, Finished):
-                if held := self._stops.close():
-                    shown.append(TextDelta(held))
+                continue
+            if isinstance(event, ToolCallDelta | Finished) and (held := self._stops.close()):
+                shown.append(TextDelta(held))
+            if isinstance(event, Finished):
                 shown.append(Finished("stop") if self._stops.hit else event)
-            else:
+            elif not (self._stops.hit and isinstance(event, ToolCallDelta)):
                 shown.append(event)
         return shown

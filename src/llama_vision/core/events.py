@@ -1,6 +1,6 @@
 """The pieces a reply arrives in: a closed union, so that a type checker finds every place that forgets one."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from llama_vision.core.usage import Usage
@@ -60,10 +60,13 @@ class Finished:
 
     Attributes:
         reason: Why the model ended: `stop`, `length`, `tool_calls`, or the provider's own word.
+        retracted: The indices of calls that were none after all, because what was written for them went on as no call
+            can: it is among the words, whole.
 
     """
 
     reason: str
+    retracted: frozenset[int] = field(default_factory=frozenset[int])
 
 
 Event: TypeAlias = Started | TextDelta | ToolCallDelta | UsageReport | Finished

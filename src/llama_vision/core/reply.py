@@ -102,6 +102,8 @@ class ReplyBuilder:
                 self.started = event
             case Finished():
                 self.finish_reason = event.reason
+                for index in event.retracted:
+                    self._calls.pop(index, None)
             case _:
                 assert_never(event)
 

@@ -2,45 +2,29 @@
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Any, Literal, Self
+from typing import Any
 
-import httpx
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import LangSmithParams, LanguageModelInput
-from langchain_core.language_models.chat_models import BaseChatModel
+from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from pydantic import ConfigDict, Field, InstanceOf, SecretStr, model_validator
+from pydantic import ConfigDict
 from typing_extensions import override
 
-from llama_vision.backends import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT_S, open_backend
-from llama_vision.backends.closing import Closes
-from llama_vision.core.backend import Backend
-from llama_vision.core.options import SAMPLING_OPTIONS, to_tool
-from llama_vision.core.request import DEFAULT_MAX_TOKENS, ChatRequest
-from llama_vision.images.settings import ImagePolicy, image_settings
-from llama_vision.langchain.convert import ChunkWriter, to_message, to_messages, to_request
+from llama_vision.langchain.convert import ChunkWriter
+from llama_vision.langchain.errors import RaisedAsBoth
+from llama_vision.langchain.model import ChatLlamaVisionModel
+from llama_vision.langchain.results import to_result
 from llama_vision.langchain.translator import register
-from llama_vision.providers import Provider, find_provider
-from llama_vision.providers.defaults import default_model, default_provider
-from llama_vision.providers.keys import key_in_environment
 from llama_vision.providers.structured import StructuredMethod
-from llama_vision.providers.token_counts import estimate_text_tokens, estimate_tokens
 
 register()
 
 
-def _key_from_environment(fields: dict[str, Any]) -> SecretStr | None:
-    """Find the key of the provider that was chosen; a wrong provider is reported elsewhere."""
-    provider = fields.get("provider")
-    key = key_in_environment(find_provider(provider)) if provider is not None else None
-    return SecretStr(key) if key else None
-
-
-class ChatLlamaVision(Closes, BaseChatModel):
+class ChatLlamaVision(ChatLlamaVisionModel):
     """A chat model for Llama 3.2 Vision: hosted, behind any OpenAI-compatible endpoint, or on this machine.
 
     Without arguments it is the tiny model that comes with the package, which knows drawn shapes, colours and short
@@ -57,6 +41,10 @@ class ChatLlamaVision(Closes, BaseChatModel):
             {"type": "image", "base64": "...", "mime_type": "image/png"},
             {"type": "text", "text": "What colour is the circle?"},
         ])])
+
+    What goes wrong raises an error of `llama_vision.core.errors` that is one of `langchain_core.exceptions`, too, so that
+    `except` of either kind catches it. With `configurable_fields(provider=..., model_name=...)` provider and model are
+    chosen by the configuration of a call; a key goes to no other company than the one it was given for.
 
     Args:
         provider: `"local"`, `"deepinfra"`, `"cloudflare"`, or any other that `llama-vision providers` lists, or a
@@ -95,159 +83,7 @@ class ChatLlamaVision(Closes, BaseChatModel):
 
     """
 
-    model_config = ConfigDict(
-        populate_by_name=True, extra="forbid", arbitrary_types_allowed=True, hide_input_in_errors=True
-    )
-
-    provider: str | InstanceOf[Provider] = Field(default_factory=default_provider)
-    model_name: str = Field(
-        default_factory=lambda fields: default_model(fields.get("provider", "local")), alias="model"
-    )
-    llama_vision_api_key: SecretStr | None = Field(default_factory=_key_from_environment, alias="api_key")
-    base_url: str | None = None
-    account_id: str | None = None
-    accept_license: bool = False
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    seed: int | None = None
-    frequency_penalty: float | None = None
-    presence_penalty: float | None = None
-    repetition_penalty: float | None = None
-    max_tokens: int | None = DEFAULT_MAX_TOKENS
-    stop: list[str] | None = Field(default=None, alias="stop_sequences")
-    timeout: float | httpx.Timeout | None = DEFAULT_TIMEOUT_S
-    max_retries: int = DEFAULT_MAX_RETRIES
-    streaming: bool = False
-    stream_usage: bool | None = None
-    text_tool_calls: bool | None = None
-    image_max_pixels: int | None = None
-    image_format: Literal["auto", "jpeg", "png"] = "auto"
-    image_quality: int = 85
-    image_policy: ImagePolicy = "error"
-    image_allowed_hosts: list[str] | None = None
-    image_private_networks: bool = False
-    # Headers may hold keys of other companies, so they stay out of what is printed and saved.
-    default_headers: dict[str, str] | None = Field(default=None, repr=False, exclude=True)
-    extra_body: dict[str, Any] | None = None
-    http_client: httpx.Client | None = Field(default=None, repr=False, exclude=True)
-    http_async_client: httpx.AsyncClient | None = Field(default=None, repr=False, exclude=True)
-
-    @model_validator(mode="after")
-    def _check_provider(self) -> Self:
-        find_provider(self.provider)
-        return self
-
-    @property
-    def model(self) -> str:
-        """The model's name, as it was given."""
-        return self.model_name
-
-    @property
-    @override
-    def _llm_type(self) -> str:
-        return "llama-vision"
-
-    @property
-    @override
-    def _identifying_params(self) -> dict[str, Any]:
-        """What tells two models apart in caches and traces."""
-        return {
-            "provider": self._record.name,
-            "model": self.model_name,
-            "base_url": self.base_url or self._record.base_url,
-            **{
-                name: value for name in sorted(SAMPLING_OPTIONS) if (value := getattr(self, name)) is not None
-            },
-            "stop": self.stop,
-            "extra_body": self.extra_body,
-        }
-
-    @classmethod
-    @override
-    def is_lc_serializable(cls) -> bool:
-        return True
-
-    @property
-    @override
-    def lc_secrets(self) -> dict[str, str]:
-        return {"llama_vision_api_key": next(iter(self._record.key_env), "LLAMA_VISION_API_KEY")}
-
-    @override
-    def __getstate__(self) -> dict[Any, Any]:
-        """Leave out keys and connections: the one does not belong in a pickle, the other can't be in one."""
-        state = super().__getstate__()
-        hidden = ("llama_vision_api_key", "default_headers", "http_client", "http_async_client")
-        return {**state, "__dict__": {**state["__dict__"], **dict.fromkeys(hidden)}}
-
-    @override
-    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        params = super()._get_ls_params(stop=stop or self.stop or None, **kwargs)
-        params["ls_provider"] = self._record.name
-        return params
-
-    @override
-    def get_num_tokens(self, text: str) -> int:
-        """Estimate the tokens of a text, without a network."""
-        return estimate_text_tokens(text)
-
-    @override
-    def get_num_tokens_from_messages(
-        self, messages: list[BaseMessage], tools: Sequence[Any] | None = None
-    ) -> int:
-        """Estimate the tokens of a conversation, without a network.
-
-        Args:
-            messages: The conversation; pictures count by their tiles.
-            tools: Tools offered with it, in any form that LangChain knows.
-
-        Returns:
-            Tokens.
-
-        """
-        offered = [to_tool(convert_to_openai_tool(tool)) for tool in tools or ()]
-        return estimate_tokens(to_messages(messages), offered)
-
-    @property
-    def _record(self) -> Provider:
-        return find_provider(self.provider)
-
-    @override
-    def _backend(self) -> Backend:
-        """Open the backend for one call; it holds no connection, and so reflects the fields as they are now."""
-        key = self.llama_vision_api_key
-        return open_backend(
-            self._record,
-            api_key=key.get_secret_value() if key else None,
-            account_id=self.account_id,
-            accept_licence=self.accept_license,
-            base_url=self.base_url,
-            timeout=self.timeout,
-            max_retries=self.max_retries,
-            headers=self.default_headers,
-            images=image_settings(
-                max_pixels=self.image_max_pixels,
-                image_format=self.image_format,
-                quality=self.image_quality,
-                policy=self.image_policy,
-                allowed_hosts=tuple(self.image_allowed_hosts or ()),
-                private_networks=self.image_private_networks,
-            ),
-            http_client=self.http_client,
-            http_async_client=self.http_async_client,
-        )
-
-    def _request(
-        self, messages: list[BaseMessage], stop: list[str] | None, call: dict[str, Any]
-    ) -> ChatRequest:
-        options: dict[str, Any] = {name: getattr(self, name) for name in SAMPLING_OPTIONS}
-        options["model"] = self.model_name
-        options["stop"] = self.stop if stop is None else stop
-        options["stream_usage"] = self.stream_usage
-        options["text_tool_calls"] = self.text_tool_calls
-        options["extra_body"] = self.extra_body
-        return to_request(self._record, messages, {**options, **call})
+    model_config = ConfigDict(defer_build=False)
 
     @override
     def _generate(
@@ -257,8 +93,9 @@ class ChatLlamaVision(Closes, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        reply = self._backend().complete(self._request(messages, stop, kwargs))
-        return ChatResult(generations=[ChatGeneration(message=to_message(reply, self._record.name))])
+        with RaisedAsBoth():
+            reply = self._backend().complete(self._request(messages, stop, kwargs))
+        return to_result(reply, self._record.name)
 
     @override
     async def _agenerate(
@@ -268,8 +105,9 @@ class ChatLlamaVision(Closes, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        reply = await self._backend().acomplete(self._request(messages, stop, kwargs))
-        return ChatResult(generations=[ChatGeneration(message=to_message(reply, self._record.name))])
+        with RaisedAsBoth():
+            reply = await self._backend().acomplete(self._request(messages, stop, kwargs))
+        return to_result(reply, self._record.name)
 
     @override
     def _stream(
@@ -280,7 +118,10 @@ class ChatLlamaVision(Closes, BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         writer = ChunkWriter(self._record.name)
-        with contextlib.closing(self._backend().stream(self._request(messages, stop, kwargs))) as events:
+        with (
+            RaisedAsBoth(),
+            contextlib.closing(self._backend().stream(self._request(messages, stop, kwargs))) as events,
+        ):
             for event in events:
                 if (chunk := writer.to_chunk(event)) is not None:
                     if run_manager:
@@ -296,14 +137,15 @@ class ChatLlamaVision(Closes, BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         writer = ChunkWriter(self._record.name)
-        async with contextlib.aclosing(
-            self._backend().astream(self._request(messages, stop, kwargs))
-        ) as events:
-            async for event in events:
-                if (chunk := writer.to_chunk(event)) is not None:
-                    if run_manager:
-                        await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
-                    yield chunk
+        with RaisedAsBoth():
+            async with contextlib.aclosing(
+                self._backend().astream(self._request(messages, stop, kwargs))
+            ) as events:
+                async for event in events:
+                    if (chunk := writer.to_chunk(event)) is not None:
+                        if run_manager:
+                            await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                        yield chunk
 
     @override
     def bind_tools(
@@ -381,5 +223,6 @@ class ChatLlamaVision(Closes, BaseChatModel):
         )
 
         model = str(kwargs.get("model") or self.model_name)
-        plan = answer_plan(schema, method, self._record, model, include_raw=include_raw, strict=strict)
+        with RaisedAsBoth():
+            plan = answer_plan(schema, method, self._record, model, include_raw=include_raw, strict=strict)
         return StructuredModel(bound_to(self, plan, strict, kwargs), plan)

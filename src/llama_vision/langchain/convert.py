@@ -30,7 +30,7 @@ from llama_vision.core.request import ChatRequest
 from llama_vision.core.untyped import as_object
 from llama_vision.core.usage import Usage
 from llama_vision.langchain.content import content_parts
-from llama_vision.langchain.cut_calls import ending
+from llama_vision.langchain.cut_calls import check_begun, ending
 from llama_vision.providers.record import Provider
 
 MODEL_PROVIDER = "llama_vision"
@@ -166,7 +166,7 @@ def to_message(reply: Reply, provider: str) -> AIMessage:
         LangChain's message, with usage and metadata.
 
     """
-    calls, invalid = _split_calls(reply.tool_calls)
+    calls, invalid = _split_calls(reply)
     return AIMessage(
         content=reply.text,
         tool_calls=calls,
@@ -176,11 +176,12 @@ def to_message(reply: Reply, provider: str) -> AIMessage:
     )
 
 
-def _split_calls(calls: Sequence[ToolCall]) -> tuple[list[LangChainToolCall], list[InvalidToolCall]]:
+def _split_calls(reply: Reply) -> tuple[list[LangChainToolCall], list[InvalidToolCall]]:
     valid: list[LangChainToolCall] = []
     invalid: list[InvalidToolCall] = []
-    for call in calls:
+    for call in reply.tool_calls:
         try:
+            check_begun(call.arguments, reply.finish_reason)
             valid.append(tool_call(name=call.name, args=call.parsed(), id=call.id))
         except ValueError as error:
             invalid.append(
@@ -208,14 +209,13 @@ class ChunkWriter:
             LangChain's chunk; None for an event that has none of its own.
 
         """
-        if not isinstance(event, TextDelta):
-            self._received.add(event)
         match event:
             case TextDelta():
                 message = AIMessageChunk(
                     content=event.text, response_metadata={"model_provider": MODEL_PROVIDER}
                 )
             case ToolCallDelta():
+                self._received.add(event)
                 fragment = tool_call_chunk(
                     name=event.name, args=event.arguments, id=event.id, index=event.index
                 )
@@ -225,6 +225,7 @@ class ChunkWriter:
                     response_metadata={"model_provider": MODEL_PROVIDER},
                 )
             case Started() | UsageReport():
+                self._received.add(event)
                 return None
             case Finished():
                 message = self._last(event)
@@ -233,10 +234,11 @@ class ChunkWriter:
         return ChatGenerationChunk(message=message)
 
     def _last(self, event: Finished) -> AIMessageChunk:
-        end = self._received.reply()
         endings = {
             index: ending(call.arguments, event.reason) for index, call in self._received.calls_by_index()
         }
+        self._received.add(event)
+        end = self._received.reply()
         return AIMessageChunk(
             content="",
             chunk_position="last",

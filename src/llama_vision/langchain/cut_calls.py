@@ -12,6 +12,17 @@ from llama_vision.core.messages import ToolCall
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+("?+)|[{}\[\]]', re.DOTALL)
 
 
+def check_begun(arguments: str, finish_reason: str | None) -> None:
+    """Refuse arguments that were cut off before they began: without a cut, none written means that there are none.
+
+    Raises:
+        ValueError: They were cut off.
+
+    """
+    if finish_reason == "length" and not arguments.strip():
+        raise ValueError("The reply was cut off before the arguments: raise max_tokens.")
+
+
 def ending(arguments: str, finish_reason: str) -> str:
     """Find what to add to the arguments of a call after its last piece.
 
@@ -23,13 +34,12 @@ def ending(arguments: str, finish_reason: str) -> str:
         Nothing for a JSON object. Else a bracket that closes nothing, which no reader repairs, and a word for people.
 
     """
-    if arguments and not arguments.strip():
-        return "{}"  # no arguments, which LangChain sees only in a text that is empty
     try:
+        check_begun(arguments, finish_reason)
         ToolCall(None, "", arguments).parsed()
     except ValueError:
         return _wrong_bracket(arguments) + (" (cut off)" if finish_reason == "length" else " (unreadable)")
-    return ""
+    return "{}" if arguments and not arguments.strip() else ""  # LangChain sees none only in a text that is empty
 
 
 def _wrong_bracket(text: str) -> str:

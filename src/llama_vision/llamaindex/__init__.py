@@ -1,7 +1,18 @@
 """Llama 3.2 Vision as LlamaIndex models."""
 
+from llama_vision.llamaindex.captioning import CaptionFailure
+from llama_vision.llamaindex.captions import Captions, acaption_images, caption_images
 from llama_vision.llamaindex.errors import StructuredOutputError, ToolArgumentsError
 from llama_vision.llamaindex.llm import LlamaVision
 from llama_vision.llamaindex.multi_modal import LlamaVisionMultiModal
 
-__all__ = ["LlamaVision", "LlamaVisionMultiModal", "StructuredOutputError", "ToolArgumentsError"]
+__all__ = [
+    "CaptionFailure",
+    "Captions",
+    "LlamaVision",
+    "LlamaVisionMultiModal",
+    "StructuredOutputError",
+    "ToolArgumentsError",
+    "acaption_images",
+    "caption_images",
+]

@@ -1,7 +1,8 @@
 """LlamaIndex's messages and ours, in both directions."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, assert_never
 
 from llama_index.core.base.llms.types import (
@@ -73,6 +74,9 @@ def to_request(
 def to_messages(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
     """Translate a conversation.
 
+    Calls whose arguments can't be read are told in words, and so is what was answered to them: many servers refuse
+    arguments that are not JSON.
+
     Args:
         messages: LlamaIndex's.
 
@@ -90,7 +94,41 @@ def to_messages(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
             translated.append(_to_message(message))
         except (UnsupportedInputError, ImageError) as error:
             raise type(error)(f"Message {position} ({message.role.value}): {error}") from error
-    return tuple(translated)
+    return tuple(_with_readable_calls(translated))
+
+
+def _with_readable_calls(messages: Sequence[Message]) -> Iterator[Message]:
+    unreadable: set[str | None] = set()  # of the calls so far: an id may come again in a later turn
+    for message in messages:
+        calls = [part for part in message.parts if isinstance(part, ToolCall)]
+        broken = [call for call in calls if not _is_readable(call)]
+        unreadable = (unreadable - {call.id for call in calls}) | {call.id for call in broken}
+        match message.parts:
+            case _ if broken:
+                parts = [part for part in message.parts if part not in calls]
+                parts += [_told(call) for call in broken if not _is_written_in(message.text, call)]
+                yield replace(message, parts=(*parts, *(call for call in calls if call not in broken)))
+            case (ToolResult() as result,) if result.call_id in unreadable:
+                yield Message("user", result.parts)
+            case _:
+                yield message
+
+
+def _is_readable(call: ToolCall) -> bool:
+    try:
+        call.parsed()
+    except ValueError:
+        return False
+    return True
+
+
+def _is_written_in(text: str, call: ToolCall) -> bool:
+    """Tell whether the words hold the call already, as they do where the model wrote it as text."""
+    return call.name in text and call.arguments in text
+
+
+def _told(call: ToolCall) -> Text:
+    return Text(f"I called {call.name} with arguments that can't be read: {call.arguments}")
 
 
 def _to_message(message: ChatMessage) -> Message:

@@ -26,6 +26,7 @@ from llama_vision.backends import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT_S, open_b
 from llama_vision.backends.closing import Closes
 from llama_vision.core.backend import Backend
 from llama_vision.core.errors import UnsupportedInputError
+from llama_vision.core.events import Finished
 from llama_vision.core.models import ModelInfo
 from llama_vision.core.request import DEFAULT_MAX_TOKENS, ChatRequest
 from llama_vision.images.settings import ImagePolicy, image_settings
@@ -175,10 +176,18 @@ class LlamaVisionModel(Closes, FunctionCallingLLM):
 
         def responses() -> Generator[ChatResponse]:
             writer = SnapshotWriter(self._record.name)
+            last: ChatResponse | None = None
             with contextlib.closing(self._backend().stream(request)) as events:
                 for event in events:
-                    if (response := writer.to_response(event)) is not None:
+                    response = writer.to_response(event)
+                    if isinstance(event, Finished):
+                        last = response
+                    elif response is not None:
                         yield response
+            # Now that nothing is left to close: who refuses it, as agents do with arguments cut off, leaves the stream
+            # open, and asyncio would close it from two ends at once and complain.
+            if last is not None:
+                yield last
 
         return responses()
 
@@ -190,10 +199,16 @@ class LlamaVisionModel(Closes, FunctionCallingLLM):
 
         async def responses() -> AsyncGenerator[ChatResponse]:
             writer = SnapshotWriter(self._record.name)
+            last: ChatResponse | None = None
             async with contextlib.aclosing(self._backend().astream(request)) as events:
                 async for event in events:
-                    if (response := writer.to_response(event)) is not None:
+                    response = writer.to_response(event)
+                    if isinstance(event, Finished):
+                        last = response
+                    elif response is not None:
                         yield response
+            if last is not None:
+                yield last
 
         return responses()
 

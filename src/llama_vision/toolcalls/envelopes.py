@@ -11,8 +11,8 @@ from llama_vision.toolcalls.python_call import read_call_list, read_prefixed, re
 from llama_vision.toolcalls.source import Reading, Refuted, TextSource
 from llama_vision.toolcalls.stop_tokens import STOP_TOKENS
 
-_PYTHON_TAG = "<|python_tag|>"
-_FUNCTION_TAG = "<function="
+PYTHON_TAG = "<|python_tag|>"
+FUNCTION_TAG = "<function="
 _END_OF_FUNCTION = "</function>"
 _FENCE = "```"
 _LONGEST_LANGUAGE = 20
@@ -57,10 +57,10 @@ class Envelopes:
                 yield from self._read_fence(follows_fence=fenced)
                 fenced = True
                 continue
-            token = yield from source.one_of((_PYTHON_TAG, _FUNCTION_TAG, *STOP_TOKENS))
-            if token == _PYTHON_TAG:
+            token = yield from source.one_of((PYTHON_TAG, FUNCTION_TAG, *STOP_TOKENS))
+            if token == PYTHON_TAG:
                 tagged_to = source.recorded
-            elif token == _FUNCTION_TAG:
+            elif token == FUNCTION_TAG:
                 source.guard(self.wrapping)
                 yield from self._read_function()
                 break
@@ -90,8 +90,9 @@ class Envelopes:
         yield from self._source.one_of((_FENCE,))
         self.in_fence = False
 
-    def leave_fence(self) -> None:
-        """Go on with words: the fence around the last call is theirs too."""
+    def go_on_with_words(self) -> None:
+        """Let the fence around the last call be theirs too, and end the chain of calls."""
+        self.in_chain = False
         self.in_fence, self.in_quotation = False, self.in_fence or self.in_quotation
 
     def _read_after_tag(self, following: str, tagged_to: int | None) -> Reading[None]:
@@ -139,7 +140,10 @@ class Envelopes:
         if following == "{":
             yield from self._read_object()
             self.in_list = True
-        elif following in ("[", "_") or following.isalnum():
+        elif following == "[":
+            source.guard(start)
+            raise Refuted
+        elif following == "_" or following.isalnum():
             source.guard(start)
             yield from read_call_list(source, self._offered, self._output)
         else:

@@ -3,15 +3,15 @@
 import json
 from collections.abc import Callable, Container
 
-from llama_vision.toolcalls.literals import read_members, read_string, read_value
+from llama_vision.toolcalls.literals import read_members, read_string, read_value, take_plain_string
 from llama_vision.toolcalls.offered import Offered
 from llama_vision.toolcalls.output import CallDraft
 from llama_vision.toolcalls.source import Reading, Refuted, TextSource
 
 _ARGUMENTS = frozenset({"parameters", "arguments"})
-_KEYS = frozenset({"type", "id", "name", "function"}) | _ARGUMENTS
-_KEY_PREFIXES = frozenset(key[:end] for key in _KEYS for end in range(len(key) + 1))
-_LONGEST_KEY = max(map(len, _KEYS))
+FIRST_KEYS = frozenset({"type", "id", "name", "function"}) | _ARGUMENTS
+_KEY_PREFIXES = frozenset(key[:end] for key in FIRST_KEYS for end in range(len(key) + 1))
+_LONGEST_KEY = max(map(len, FIRST_KEYS))
 _FUNCTION = frozenset("function"[:end] for end in range(len("function") + 1))
 _LONGEST_ESCAPE = len("\\ud83d\\ude00")
 
@@ -100,20 +100,25 @@ def _members(encoded: str) -> str:
     pieces: list[str] = []
     if inner.take(1) != "{":
         raise Refuted
-    for _ in read_members(inner, pieces.append):  # it never waits: all of the text is there
-        raise AssertionError
+    next(read_members(inner, pieces.append), None)  # to the end: all of the text is there, and it never waits
     if inner.position < len(inner.text):
         raise Refuted
     return "".join(pieces)
 
 
 def _read_string(source: TextSource) -> Reading[str]:
+    if (plain := take_plain_string(source)) is not None:
+        return plain
     decoded: str = json.loads((yield from _read_quoted(source, _ignore)))
     return decoded
 
 
 def _read_known(source: TextSource, prefixes: Container[str], longest: int) -> Reading[str]:
     """Read a string that has to be one of some, and refute it at the first character that fits none of them."""
+    if (plain := take_plain_string(source)) is not None:
+        if plain not in prefixes:
+            raise Refuted
+        return plain
     so_far = ""
 
     def check(piece: str) -> None:

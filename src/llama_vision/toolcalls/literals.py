@@ -17,8 +17,16 @@ _MAX_DEPTH = 100
 _MAX_WORD = 400
 """Characters of a number; Python refuses to read integers of more than 4,300 digits."""
 
-_PLAIN = {'"': re.compile(r'[^"\\\x00-\x1f]+'), "'": re.compile(r"[^'\"\\\x00-\x1f]+")}
+# What is the same in JSON: characters, and escapes that are whole.
+_PLAIN = {
+    quote: re.compile(rf"""(?:[^{quote}"\\\x00-\x1f]++|\\(?:["\\bfnrt]|u[0-9a-fA-F]{{4}}))+""")
+    for quote in ('"', "'")
+}
+# Characters only, to its end, where all of it is at hand.
+_PLAIN_TO_END = {'"': re.compile(r'"[^"\\\x00-\x1f]*+"'), "'": re.compile(r"'[^'\"\\\x00-\x1f]*+'")}
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+# An ordinary one of which nothing is still to come.
+_NUMBER_AT_HAND = re.compile(r"-?(?:0|[1-9][0-9]{0,19}+)(?:\.[0-9]{1,19}+)?(?=[ \t\r\n,\])}])")
 _WORDS = {"true": "true", "false": "false", "null": "null", "True": "true", "False": "false", "None": "null"}
 _JSON_ESCAPES = frozenset('"\\/bfnrt')
 _PYTHON_ESCAPES = {"a": "\\u0007", "v": "\\u000b", "'": "'", '"': '\\"', "\\": "\\\\", "\n": ""} | {
@@ -30,6 +38,12 @@ _MAX_OCTAL = 3
 _HEX_DIGITS = {"x": 2, "u": 4, "U": 8}
 _OCTAL = frozenset("01234567")
 _CLOSING = {"{": "}", "[": "]", "(": ")"}
+
+
+def take_plain_string(source: TextSource) -> str | None:
+    """Read a string without escapes and such, if all of it is at hand; give what is in it."""
+    quoted = source.take_match(_PLAIN_TO_END[source.text[source.position]])
+    return quoted[1:-1] if quoted else None
 
 
 def read_string(source: TextSource, write: Write, *, python: bool) -> Reading[None]:
@@ -44,13 +58,16 @@ def read_string(source: TextSource, write: Write, *, python: bool) -> Reading[No
         Refuted: It is no string, or never ends.
 
     """
+    if (whole := take_plain_string(source)) is not None:
+        write(f'"{whole}"')
+        return
     quote = source.take(1)
     plain = _PLAIN[quote]
     write('"')
     while True:
         if piece := source.take_match(plain):
             write(piece)
-        char = yield from source.peek()
+        char = source.at_hand or (yield from source.peek())
         if char == quote:
             source.position += 1
             write('"')
@@ -66,15 +83,15 @@ def read_string(source: TextSource, write: Write, *, python: bool) -> Reading[No
 
 
 def _escape(source: TextSource, write: Write, *, python: bool) -> Reading[None]:
-    char = yield from source.peek()
+    char = source.at_hand or (yield from source.peek())
     source.take(1)
     if char == "u" or (python and char in _HEX_DIGITS):
         yield from _code_point(source, write, _HEX_DIGITS[char])
     elif not python:
-        if char not in _JSON_ESCAPES or not char:
+        if char not in _JSON_ESCAPES:
             raise Refuted
         write("\\" + char)
-    elif char in _OCTAL and char:
+    elif char in _OCTAL:
         yield from _octal(source, write, char)
     elif char in _PYTHON_ESCAPES:
         write(_PYTHON_ESCAPES[char])
@@ -101,9 +118,8 @@ def _code_point(source: TextSource, write: Write, count: int) -> Reading[None]:
 
 
 def _octal(source: TextSource, write: Write, digits: str) -> Reading[None]:
-    while len(digits) < _MAX_OCTAL and (char := (yield from source.peek())) and char in _OCTAL:
-        source.position += 1
-        digits += char
+    while len(digits) < _MAX_OCTAL and (source.at_hand or (yield from source.peek())) in _OCTAL:
+        digits += source.take(1)
     write(json.dumps(chr(int(digits, 8)))[1:-1])
 
 
@@ -235,6 +251,8 @@ def _member(source: TextSource, write: Write, levels: _Levels, char: str, *, pyt
         source.position += 1
         write(levels.enter(char))
         return
+    elif number := source.take_match(_NUMBER_AT_HAND):
+        write(number)
     else:
         yield from _scalar(source, write, python=python)
     levels.complete = True

@@ -1,6 +1,6 @@
 """What a text turned out to be: words and pieces of calls, in as few events as there can be."""
 
-import uuid
+import os
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -46,7 +46,7 @@ class Output:
         """
         self._flush()
         if not call_id or call_id in self._ids:
-            call_id = f"call_{uuid.uuid4().hex[:24]}"
+            call_id = f"call_{os.urandom(12).hex()}"
         self._ids.add(call_id)
         self._head = (call_id, name)
         self._arguments = list(arguments)
@@ -62,11 +62,6 @@ class Output:
         """End the call that was begun last."""
         self.argument("}")
         self.unfinished.discard(self.count - 1)
-
-    @property
-    def ended(self) -> int:
-        """How many calls have ended."""
-        return self.count - len(self.unfinished)
 
     def drain(self) -> list[Delta]:
         """Give the events since the last time."""

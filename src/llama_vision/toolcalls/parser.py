@@ -9,17 +9,30 @@ from llama_vision.core.events import TextDelta
 from llama_vision.core.messages import ToolCall
 from llama_vision.core.reply import ReplyBuilder
 from llama_vision.core.request import Tool
-from llama_vision.toolcalls.envelopes import Envelopes
+from llama_vision.toolcalls.envelopes import FUNCTION_TAG, PYTHON_TAG, Envelopes
+from llama_vision.toolcalls.json_call import FIRST_KEYS
 from llama_vision.toolcalls.offered import Offered
 from llama_vision.toolcalls.output import Delta, Output
-from llama_vision.toolcalls.source import Reading, Refuted, TextSource
+from llama_vision.toolcalls.source import SPACE, WORD, Reading, Refuted, TextSource
 from llama_vision.toolcalls.stop_tokens import StopTokenFilter
 from llama_vision.toolcalls.structure import pass_structure
+
+
+def _begun(token: str) -> str:
+    """Make a pattern of a text, or of as much of it as the end leaves room for."""
+    return "".join(f"(?:\\Z|{re.escape(char)}" for char in token) + ")" * len(token)
+
 
 # Where a call may begin. Whether one does is told by `Envelopes`; what is ruled out here costs next to nothing. A piece of
 # text that ends too early to tell counts.
 _OPENING = re.compile(
-    r"""\{(?=\s*(?:["']|\Z))|\[(?=\s*(?:[\w\[]|\Z|\{\s*(?:["']|\Z)))|<(?=\||f|\Z)|`(?=``|`?\Z)"""
+    r"""\{(?=\s*(?:["']|\Z))|\[(?=\s*(?:[\w\[]|\Z|\{\s*(?:["']|\Z)))|`(?=``|`?\Z)|"""
+    + "|".join(f"<(?={_begun(tag[1:])})" for tag in (PYTHON_TAG, FUNCTION_TAG))
+)
+# What is certainly none: an object with another first key, a list in a list, a name in a list without arguments.
+_NO_CALL = re.compile(
+    rf"""\{{{SPACE.pattern}(["'])(?!(?:{"|".join(sorted(FIRST_KEYS))})\1)[^"'\\\x00-\x1f]*+\1"""
+    rf"""|\[{SPACE.pattern}(?:\[|\w[\w.+\-]*+[ \t\r\n]*+[^(])"""
 )
 _SEPARATORS = re.compile(r"[ \t\r\n;,]*")
 _ALL = re.compile(r"(?s:.*)")
@@ -101,8 +114,7 @@ class ToolCallParser:
             next(self._steps)
         self._source.closed = True
         self._source.cut = cut
-        for _ in self._steps:  # nothing is left to wait for
-            raise AssertionError
+        next(self._steps, None)  # to the end: nothing is left to wait for
         return self._output.drain()
 
     def _run(self) -> Reading[None]:
@@ -116,7 +128,9 @@ class ToolCallParser:
             opening = _OPENING.search(source.text, source.position)
             end = opening.start() if opening else len(source.text)
             self._output.text(source.take(end - source.position))
-            if opening:
+            if opening and _NO_CALL.match(source.text, source.position):
+                yield from pass_structure(source, self._output.text)
+            elif opening:
                 source.mark()
                 if (yield from self._is_call()):
                     yield from self._read_gap(first=False)
@@ -130,16 +144,16 @@ class ToolCallParser:
             if following == "]" and envelopes.in_list:
                 source.position += 1
                 envelopes.in_list = False
-            elif following and (following in "{[<`" or (envelopes.in_chain and following.isalpha())):
+            elif following and (following in "{[<`" or (envelopes.in_chain and WORD.fullmatch(following))):
                 if not (yield from self._is_call(ends_fence=following == "`" and envelopes.in_fence)):
-                    envelopes.leave_fence()
+                    envelopes.go_on_with_words()
                     return
                 first = False
             else:
                 if first or following:
                     self._output.text(source.taken())
                 source.forget()
-                envelopes.leave_fence()
+                envelopes.go_on_with_words()
                 return
 
     def _read_separators(self) -> Reading[str]:

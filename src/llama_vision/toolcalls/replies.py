@@ -9,6 +9,9 @@ from llama_vision.core.reply import ReplyBuilder
 from llama_vision.core.request import Tool
 from llama_vision.toolcalls.parser import ToolCallParser
 
+_OF_ITS_OWN = ("stop", "eos")
+"""What hosts say of a reply that the model ended itself."""
+
 
 class TextCallReader:
     """Rewrites the events of one reply.
@@ -53,7 +56,7 @@ class TextCallReader:
                 case Finished():
                     read += self._end_of_words(cut=event.reason == "length")
                     read += self._not_found_before()
-                    read.append(self._with_reason(event))
+                    read.append(self._last(event))
                 case _:
                     read.append(event)
         return read
@@ -76,22 +79,29 @@ class TextCallReader:
 
     def _not_found_before(self) -> list[Event]:
         """Give the reported calls that are not among those in the words, under indices of their own."""
+        deltas, self._reported = self._reported, []
         reported = ReplyBuilder()
-        for delta in self._reported:
+        for delta in deltas:
             reported.add(delta)
-        known = [_meaning(call) for call in self._found.tool_calls]
-        count = len(known)
+        found, unfinished = self._found.calls_by_index(), self._parser.unfinished
+        count = len(found)
+        known = [_meaning(call) for index, call in found if index not in unfinished]
         new = [index for index, call in reported.calls_by_index() if _meaning(call) not in known]
         return [
-            replace(delta, index=count + new.index(delta.index))
-            for delta in self._reported
-            if delta.index in new
+            replace(delta, index=count + new.index(delta.index)) for delta in deltas if delta.index in new
         ]
 
-    def _with_reason(self, event: Finished) -> Finished:
-        """Say that the reply ended for its calls, where the provider took them for words."""
-        complete = len(self._found.tool_calls) > len(self._parser.unfinished)
-        return Finished("tool_calls") if complete and event.reason == "stop" else event
+    def _last(self, event: Finished) -> Finished:
+        """Say that the reply ended for its calls, where the provider took them for words, and what was no call after all.
+
+        A call that was cut off stays, to be seen: with more room it would have been one.
+        """
+        unfinished = self._parser.unfinished
+        complete = len(self._found.tool_calls) > len(unfinished)
+        return Finished(
+            "tool_calls" if complete and event.reason in _OF_ITS_OWN else event.reason,
+            retracted=frozenset() if event.reason == "length" else unfinished,
+        )
 
 
 def _meaning(call: ToolCall) -> tuple[str, object]:

@@ -9,7 +9,8 @@ _Result = TypeVar("_Result")
 Reading: TypeAlias = Generator[None, None, _Result]
 """A step of reading: it yields where the text has not come yet, and goes on when more of it has."""
 
-_SPACE = re.compile(r"[ \t\r\n]*")
+_SPACES = " \t\r\n"
+SPACE = re.compile(f"[{_SPACES}]*")
 WORD = re.compile(r"[\w.+\-]*")
 """Letters, digits, and what numbers and names have besides."""
 
@@ -102,8 +103,9 @@ class TextSource:
 
     def take(self, count: int) -> str:
         """Read so many characters of the latest piece, or as many as are left."""
-        start, self.position = self.position, min(self.position + count, len(self.text))
-        return self.text[start : self.position]
+        piece = self.text[self.position : self.position + count]
+        self.position += len(piece)
+        return piece
 
     def take_match(self, pattern: re.Pattern[str]) -> str:
         """Read what fits a pattern here, which may be nothing."""
@@ -112,6 +114,11 @@ class TextSource:
             return ""
         self.position = found.end()
         return found.group()
+
+    @property
+    def at_hand(self) -> str:
+        """The next character, where it has come; empty where it has not."""
+        return self.text[self.position : self.position + 1]
 
     def peek(self) -> Reading[str]:
         """Look at the next character, once it has come; empty where the text has ended."""
@@ -132,13 +139,14 @@ class TextSource:
 
         """
         while True:
-            passed = self.take_match(_SPACE)
-            if write is not None and passed:
-                write(passed)
-            if self.position < len(self.text):
-                return self.text[self.position]
-            if not (yield from self.peek()):
-                return ""
+            following = self.at_hand
+            if following in _SPACES:
+                passed = self.take_match(SPACE)
+                if write is not None and passed:
+                    write(passed)
+                following = self.at_hand
+            if following or not (yield from self.peek()):
+                return following
 
     def word(self, limit: int) -> Reading[str]:
         """Read letters, digits and what numbers and names have besides.
@@ -176,6 +184,10 @@ class TextSource:
             Refuted: It is none of them.
 
         """
+        for token in tokens:
+            if self.text.startswith(token, self.position):
+                self.position += len(token)
+                return token
         read = ""
         while read not in tokens:
             following = yield from self.peek()

@@ -3,9 +3,12 @@
 import re
 from collections.abc import Callable
 
-from llama_vision.toolcalls.source import WORD, Reading, TextSource
+from llama_vision.toolcalls.source import SPACE, WORD, Reading, TextSource
 
-_DULL = re.compile(r"""[^\[\](){}"'\\]+""")
+# A quote that stands alone opens a string that does not end in the piece at hand.
+_TOKEN = re.compile(r"""(?s:"(?:[^"\\\n]|\\.)*+["\n]|'(?:[^'\\\n]|\\.)*+['\n]|[\[\](){}"'])""")
+# The name before a bracket, where all of it is at hand.
+_NAME_AT_HAND = re.compile(rf"{SPACE.pattern}{WORD.pattern}{SPACE.pattern}(?=[(\[])")
 _TAG = re.compile(r"[^<>{\n]*")
 _IN_STRING = {'"': re.compile(r'[^"\\\n]*'), "'": re.compile(r"[^'\\\n]*")}
 
@@ -18,7 +21,7 @@ def pass_structure(source: TextSource, write: Callable[[str], object]) -> Readin
         write: Takes the text, as it comes.
 
     """
-    first = yield from source.peek()
+    first = source.at_hand
     if first == "<":
         write(source.take(1))
         yield from _pass(source, write, _TAG)
@@ -28,34 +31,35 @@ def pass_structure(source: TextSource, write: Callable[[str], object]) -> Readin
         if (yield from source.space(write)) != "{":
             return
     elif first != "{":
-        depth = 0
-        if first == "[":
-            write(source.take(1))
-            yield from source.space(write)
-            depth = 1
-        yield from _pass(source, write, WORD)
-        if (yield from source.space(write)) in ("(", "["):
+        depth = first.count("[")
+        write(source.take(depth))
+        write(source.take_match(_NAME_AT_HAND))
+        if source.at_hand not in ("(", "["):
+            for part in (SPACE, WORD, SPACE):
+                yield from _pass(source, write, part)
+        if source.at_hand in ("(", "["):
             yield from _pass_brackets(source, write, depth)
         return
-    yield from _pass_brackets(source, write, 0)
+    yield from _pass_brackets(source, write, depth=0)
 
 
 def _pass_brackets(source: TextSource, write: Callable[[str], object], depth: int) -> Reading[None]:
     """Read up to the bracket that closes the first one, or the one that `depth` counts already."""
-    while True:
-        yield from _pass(source, write, _DULL)
-        char = yield from source.peek()
-        write(source.take(1))
-        if not char:
-            return
-        if char in _IN_STRING:
-            yield from _pass_string(source, write, char)
-        elif char in "[({":
-            depth += 1
-        elif char in "])}":
-            depth -= 1
-            if depth <= 0:
-                return
+    while (yield from source.peek()):
+        for token in _TOKEN.finditer(source.text, source.position):
+            if token[0] in "[({":
+                depth += 1
+            elif token[0] in "])}":
+                depth -= 1
+                if depth <= 0:
+                    write(source.take(token.end() - source.position))
+                    return
+            elif token[0] in _IN_STRING:
+                write(source.take(token.end() - source.position))
+                yield from _pass_string(source, write, token[0])
+                break
+        else:
+            write(source.take(len(source.text)))
 
 
 def _pass_string(source: TextSource, write: Callable[[str], object], quote: str) -> Reading[None]:

@@ -1,0 +1,60 @@
+"""What a model can do, as LangChain's `ModelProfile`, from the provider's record; what the record does not know is left out."""
+
+from langchain_core.language_models import ModelProfile
+
+from llama_vision.providers.record import Provider
+from llama_vision.providers.structured import surest_method
+
+_OPEN_WEIGHTS = frozenset({"tiny", "llama-3.2-11b-vision", "llama-3.2-90b-vision"})
+"""Our names for models whose weights are open; a record of the user's own may have others."""
+
+
+class FoundProfile(dict[str, object]):
+    """A profile that was looked up, and not given by the user."""
+
+
+def model_profile(provider: Provider, name: str, *, text_tool_calls: bool) -> ModelProfile:
+    """Describe a model for agents and their middleware.
+
+    Args:
+        provider: Who serves it.
+        name: Our name for it, or the provider's id.
+        text_tool_calls: Whether tools are put into words where the provider has no field for them.
+
+    Returns:
+        A profile of the caller's own. Pictures at addresses count as taken where pictures are: where the provider
+        doesn't fetch them, they are fetched here.
+
+    """
+    words = text_tool_calls and provider.dialect is not None
+    info = provider.model_info(name)
+    tools = words or (provider.takes("tools") and info.tools)
+    profile = ModelProfile(
+        text_inputs=True,
+        audio_inputs=False,
+        video_inputs=False,
+        pdf_inputs=False,
+        pdf_tool_message=False,
+        text_outputs=True,
+        image_outputs=False,
+        audio_outputs=False,
+        video_outputs=False,
+        reasoning_output=False,
+        tool_calling=tools,
+        tool_choice=words or (tools and provider.takes("tool_choice")),
+        tool_call_streaming=tools,
+        structured_output=surest_method(provider, name) == "json_schema",
+        temperature=provider.takes("temperature"),
+    )
+    if info in provider.models:
+        images = provider.image_rules.max_count != 0
+        profile["name"] = info.name
+        profile["max_input_tokens"] = info.context_window
+        profile["image_inputs"] = profile["image_url_inputs"] = profile["image_tool_message"] = images
+        if info.max_output_tokens is not None:
+            profile["max_output_tokens"] = info.max_output_tokens
+        if info.name in _OPEN_WEIGHTS:
+            profile["open_weights"] = True
+        if info.retired:
+            profile["status"] = "deprecated"
+    return profile
