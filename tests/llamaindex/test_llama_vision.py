@@ -5,20 +5,24 @@ import base64
 import copy
 import json
 import pickle
+from dataclasses import replace
 
 import pytest
+from llama_index.core import get_response_synthesizer
 from llama_index.core.base.llms.types import ChatMessage, ImageBlock, TextBlock, ToolCallBlock
 from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler, TokenCountingHandler
 from llama_index.core.llms import LLM
 from llama_index.core.multi_modal_llms import MultiModalLLM
-from llama_index.core.schema import ImageDocument
+from llama_index.core.schema import ImageDocument, ImageNode, NodeWithScore
 from llama_index.core.tools import FunctionTool
 from pydantic import ValidationError
 
 from llama_vision.core.errors import MissingKeyError, UnknownProviderError, UnsupportedInputError
+from llama_vision.core.models import ModelInfo
 from llama_vision.demo import PICTURES
 from llama_vision.llamaindex import LlamaVision, LlamaVisionMultiModal
 from llama_vision.providers.deepinfra import DEEPINFRA
+from llama_vision.providers.openai_compatible import OPENAI_COMPATIBLE
 from tests.emulator import completion
 
 KEY = "sk-very-secret-3141"
@@ -146,6 +150,35 @@ def test_what_it_is():
     assert metadata.is_function_calling_model
     assert metadata.model_name == "llama-3.2-11b-vision"
     assert LlamaVision(provider="deepinfra", model="llama-3.2-90b-vision").metadata.context_window == 32_768
+
+
+def test_a_small_window_has_room_for_pictures_as_llama_index_counts_them():
+    assert LlamaVision(provider="local").metadata.context_window == 2048 + 8 * 2125
+
+
+@pytest.mark.parametrize("mode", ["simple_summarize", "compact", "refine", "tree_summarize", "accumulate"])
+def test_a_model_with_a_small_window_is_shown_the_pictures_of_nodes(emulator_of, mode):
+    emulator = emulator_of("openai-compatible")
+    small = replace(
+        OPENAI_COMPATIBLE, models=(ModelInfo("small", OPENAI_COMPATIBLE.models[0].id, context_window=2048),)
+    )
+    emulator.always(completion("Blue."))
+    synthesizer = get_response_synthesizer(
+        llm=LlamaVision(provider=small, model="small", api_base=emulator.base_url, api_key=emulator.api_key),
+        multimodal=True,
+        response_mode=mode,
+    )
+    nodes = [
+        NodeWithScore(
+            node=ImageNode(
+                image_path=str(path), image_mimetype="image/png", metadata={"caption": "A drawing"}
+            )
+        )
+        for path in (PICTURES["circle"], PICTURES["shapes"])
+    ]
+    assert "Blue." in str(synthesizer.synthesize("What color is it?", nodes))
+    assert sum(len(asked.images) for asked in emulator.requests) == len(nodes)
+    assert all(asked.images for asked in emulator.requests)
 
 
 def test_every_option_arrives_and_a_call_overrides_the_fields(emulator):

@@ -142,7 +142,7 @@ def _to_message(message: ChatMessage) -> Message:
             raise UnsupportedInputError('A tool\'s result needs additional_kwargs={"tool_call_id": ...}.')
         return Message(role, (ToolResult(call_id, content),), name)
     if role == "assistant" and not any(isinstance(part, ToolCall) for part in parts):
-        parts += _older_calls(message)
+        parts += older_calls(message)
     return Message(role, tuple(parts), name)
 
 
@@ -165,8 +165,13 @@ def _part(block: object) -> Part | None:
             )
 
 
-def _older_calls(message: ChatMessage) -> list[ToolCall]:
-    """Read calls that stand only in `additional_kwargs`, as they did before there were blocks."""
+def older_calls(message: ChatMessage) -> list[ToolCall]:
+    """Read calls that stand only in `additional_kwargs`, as they did before there were blocks.
+
+    Raises:
+        UnsupportedInputError: Something else stands there.
+
+    """
     calls: list[ToolCall] = []
     for spec in message.additional_kwargs.get("tool_calls") or ():
         call = as_object(spec)
@@ -196,7 +201,7 @@ def to_response(reply: Reply, provider: str, delta: str | None = None) -> ChatRe
     if reply.text or not reply.tool_calls:
         blocks.append(TextBlock(text=reply.text))
     cut = reply.finish_reason == "length"
-    blocks += [_call_block(call, cut=cut) for call in reply.tool_calls]
+    blocks += [call_block(call, cut=cut) for call in reply.tool_calls]
     additional: dict[str, Any] = (
         {"tool_calls": [_openai_call(call) for call in reply.tool_calls]} if reply.tool_calls else {}
     )
@@ -246,10 +251,13 @@ class SnapshotWriter:
                 assert_never(event)
 
 
-def _call_block(call: ToolCall, *, cut: bool) -> ToolCallBlock:
+def call_block(call: ToolCall, *, cut: bool) -> ToolCallBlock:
     """Give the arguments as an object once they are one, and as the text so far until then.
 
-    No text at all is no object where the reply was cut: the arguments had not begun.
+    Args:
+        call: The call, whole or as far as it has come.
+        cut: Whether the reply was cut: no text at all is then no object, for the arguments had not begun.
+
     """
     if cut and not call.arguments.strip():
         return ToolCallBlock(tool_call_id=call.id, tool_name=call.name, tool_kwargs=call.arguments)

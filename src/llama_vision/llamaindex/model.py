@@ -32,7 +32,7 @@ from llama_vision.core.request import DEFAULT_MAX_TOKENS, ChatRequest
 from llama_vision.images.settings import ImagePolicy, image_settings
 from llama_vision.llamaindex.convert import SnapshotWriter, to_messages, to_request, to_response
 from llama_vision.llamaindex.images import ImageLike, image_block
-from llama_vision.llamaindex.metadata import LlamaVisionMetadata
+from llama_vision.llamaindex.metadata import LlamaVisionMetadata, context_window_for_pictures
 from llama_vision.providers import Provider, find_provider
 from llama_vision.providers.defaults import default_model, default_provider
 from llama_vision.providers.structured import StructuredMethod
@@ -97,7 +97,7 @@ class LlamaVisionModel(Closes, FunctionCallingLLM):
     def metadata(self) -> LlamaVisionMetadata:
         info = self._record.model_info(self.model)
         return LlamaVisionMetadata(
-            context_window=info.context_window,
+            context_window=context_window_for_pictures(info.context_window),
             num_output=self.max_tokens or DEFAULT_MAX_TOKENS,
             is_chat_model=True,
             is_function_calling_model=self._takes_tools(info),
@@ -148,8 +148,10 @@ class LlamaVisionModel(Closes, FunctionCallingLLM):
         )
 
     def _request(self, messages: Sequence[ChatMessage], call: dict[str, Any]) -> ChatRequest:
+        # Chat engines without a system prompt send an empty one, which would keep out the model's own.
+        messages = [message for message in messages if not _is_empty_system_prompt(message)]
         if self.system_prompt and not any(message.role is MessageRole.SYSTEM for message in messages):
-            messages = self._extend_messages(list(messages))
+            messages = self._extend_messages(messages)
         options = {
             "model": self.model,
             "temperature": self.temperature,
@@ -246,3 +248,9 @@ class LlamaVisionModel(Closes, FunctionCallingLLM):
     ) -> CompletionResponseAsyncGen:
         messages = self._as_messages(prompt, formatted, images)
         return astream_chat_response_to_completion_response(self._astream_chat(messages, options))
+
+
+def _is_empty_system_prompt(message: ChatMessage) -> bool:
+    return message.role is MessageRole.SYSTEM and all(
+        isinstance(block, TextBlock) and not block.text.strip() for block in message.blocks
+    )

@@ -9,7 +9,7 @@ from llama_index.core.tools.types import BaseTool
 from pydantic_core import from_json
 
 from llama_vision.core.untyped import as_object
-from llama_vision.llamaindex.convert import to_request
+from llama_vision.llamaindex.convert import call_block, older_calls, to_request
 from llama_vision.llamaindex.errors import ToolArgumentsError
 from llama_vision.providers import Provider
 from llama_vision.providers.tool_words import counts_calls_in_words, takes_words
@@ -85,7 +85,7 @@ def has_finished(response: ChatResponse) -> bool:
 
 def tool_selections(response: ChatResponse, *, error_on_no_tool_call: bool) -> list[ToolSelection]:
     """Read the tools that a response asks for; see `LlamaVision.get_tool_calls_from_response`."""
-    calls = [block for block in response.message.blocks if isinstance(block, ToolCallBlock)]
+    calls = _calls_in(response)
     if not calls and error_on_no_tool_call:
         raise ValueError(
             f"The model called no tool; it said: {response.message.content!r}. "
@@ -98,6 +98,13 @@ def tool_selections(response: ChatResponse, *, error_on_no_tool_call: bool) -> l
         )
         for call in calls
     ]
+
+
+def _calls_in(response: ChatResponse) -> list[ToolCallBlock]:
+    """Take the calls of the message's blocks, or of where they stood before: another's response may have them only there."""
+    calls = [block for block in response.message.blocks if isinstance(block, ToolCallBlock)]
+    cut = as_object(response.raw).get("finish_reason") == "length"
+    return calls or [call_block(call, cut=cut) for call in older_calls(response.message)]
 
 
 def _whole_arguments(call: ToolCallBlock, response: ChatResponse) -> dict[str, Any]:
