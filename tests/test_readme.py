@@ -37,6 +37,7 @@ def test_its_python_runs(code, tmp_path):
         check=False,
         text=True,
         cwd=tmp_path,
+        env={**ENVIRONMENT, "TQDM_DISABLE": "1"},  # bars are for people
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout

@@ -235,4 +235,5 @@ def _bar(total: int, *, shown: bool) -> Any:
         warnings.simplefilter("ignore")  # tqdm warns where there are no ipywidgets
         from tqdm.auto import tqdm  # noqa: PLC0415 - asks the notebook what it has
     bar: Any = tqdm
-    return bar(total=total, desc="Captions", unit="picture", disable=not shown)
+    hidden = {} if shown else {"disable": True}  # else $TQDM_DISABLE decides
+    return bar(total=total, desc="Captions", unit="picture", **hidden)

@@ -24,7 +24,7 @@ from llama_vision.core.reply import Reply, ReplyBuilder
 from llama_vision.core.request import ChatRequest
 from llama_vision.core.untyped import as_object
 from llama_vision.core.usage import Usage
-from llama_vision.llamaindex.images import to_image
+from llama_vision.llamaindex.images import blocks_of, to_image
 from llama_vision.providers.record import Provider
 
 _ROLES: dict[MessageRole, Role] = {
@@ -133,7 +133,7 @@ def _told(call: ToolCall) -> Text:
 
 def _to_message(message: ChatMessage) -> Message:
     role = _ROLES[message.role]
-    parts = [part for block in message.blocks if (part := _part(block)) is not None]
+    parts = [part for block in blocks_of(message) if (part := _part(block)) is not None]
     name: Any = message.additional_kwargs.get("name")
     if role == "tool":
         content = tuple(part for part in parts if isinstance(part, (Text, Image)))
@@ -167,6 +167,12 @@ def _part(block: object) -> Part | None:
 
 def older_calls(message: ChatMessage) -> list[ToolCall]:
     """Read calls that stand only in `additional_kwargs`, as they did before there were blocks.
+
+    Args:
+        message: LlamaIndex's, of the model.
+
+    Returns:
+        Ours.
 
     Raises:
         UnsupportedInputError: Something else stands there.
@@ -257,6 +263,9 @@ def call_block(call: ToolCall, *, cut: bool) -> ToolCallBlock:
     Args:
         call: The call, whole or as far as it has come.
         cut: Whether the reply was cut: no text at all is then no object, for the arguments had not begun.
+
+    Returns:
+        LlamaIndex's block.
 
     """
     if cut and not call.arguments.strip():

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
-from llama_index.core.base.llms.types import ImageBlock
+from llama_index.core.base.llms.types import ChatMessage, ContentBlock, ImageBlock
 from llama_index.core.schema import ImageDocument, ImageNode, MediaResource, Node
 
 from llama_vision.core.errors import ImageError
@@ -79,6 +79,34 @@ def _first(source: object, data: str | bytes | None, path: Any, url: Any) -> Ima
     if url:
         return image_from_url(str(url))
     raise ImageError(f"The {type(source).__name__} holds no image: it has no image, path or url.")
+
+
+def blocks_of(message: ChatMessage) -> list[ContentBlock]:
+    """List the content of a message, with pictures of the older `additional_kwargs["images"]` once.
+
+    LlamaIndex appends those to the blocks whenever it validates the message, and again for each event that tells of it.
+
+    Args:
+        message: It is not changed.
+
+    Returns:
+        Its blocks.
+
+    """
+    blocks = list(message.blocks)
+    older: Any = message.additional_kwargs.get("images")
+    count = len(older) if isinstance(older, list) else 0  # pyright: ignore[reportUnknownArgumentType]
+    while count and _pictures(blocks[-2 * count : -count]) == _pictures(blocks[-count:]):
+        del blocks[-count:]
+    return blocks
+
+
+def _pictures(blocks: list[ContentBlock]) -> list[object]:
+    """Make those that are no stored pictures unlike all others."""
+    return [
+        block.image if isinstance(block, ImageBlock) and block.image is not None else object()
+        for block in blocks
+    ]
 
 
 def image_block(source: ImageLike) -> ImageBlock:
