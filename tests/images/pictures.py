@@ -3,6 +3,7 @@
 import io
 
 import PIL.Image
+import pytest
 from PIL import ImageChops, ImageFilter
 
 from llama_vision.core.messages import Image
@@ -29,6 +30,11 @@ def photo(width=800, height=600):
     ]
     grain = PIL.Image.effect_noise((width, height), 22).filter(ImageFilter.GaussianBlur(0.7))
     return ImageChops.add(PIL.Image.merge("RGB", bands), PIL.Image.merge("RGB", [grain] * 3), 2)
+
+
+PIL.Image.init()
+HAS_AVIF = "AVIF" in PIL.Image.SAVE
+needs_avif = pytest.mark.skipif(not HAS_AVIF, reason="this Pillow was built without AVIF, as all were before 11.3")
 
 
 def encoded(picture, kind="PNG", **options):

@@ -16,10 +16,10 @@ from llama_vision.images.decode import MAX_PIXELS
 from llama_vision.images.grid import contact_sheet
 from llama_vision.images.prepare import prepare
 from llama_vision.images.rules import ImageRules
-from tests.images.pictures import encoded, photo, sketch
+from tests.images.pictures import HAS_AVIF, encoded, photo, sketch
 
 RULES = ImageRules()
-KINDS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")
+KINDS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", *(["AVIF"] if HAS_AVIF else []))
 FILES = {kind: encoded(photo(60, 40), kind) for kind in KINDS}
 FILES["progressive JPEG"] = encoded(photo(60, 40), "JPEG", progressive=True)
 FILES["lossless WEBP"] = encoded(photo(60, 40), "WEBP", lossless=True)

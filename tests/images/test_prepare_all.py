@@ -13,7 +13,16 @@ from llama_vision.core.messages import Image
 from llama_vision.images import prepare as prepare_module
 from llama_vision.images.prepare import ImageOptions, prepare, prepare_all
 from llama_vision.images.rules import ImageRules
-from tests.images.pictures import difference, encoded, image, mean_difference, opened, photo, sketch
+from tests.images.pictures import (
+    difference,
+    encoded,
+    image,
+    mean_difference,
+    needs_avif,
+    opened,
+    photo,
+    sketch,
+)
 
 RULES = ImageRules()
 
@@ -54,6 +63,7 @@ def test_heic_is_read_where_a_decoder_is_registered():
     assert difference(opened(prepared), sketch()) == 0
 
 
+@needs_avif
 def test_avif_is_encoded_anew():
     prepared = prepare(image(sketch(), "AVIF", quality=95), RULES)
     assert prepared.media_type == "image/png"
