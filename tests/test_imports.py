@@ -10,10 +10,10 @@ import pytest
 import llama_vision
 
 ROOT = Path(llama_vision.__file__).parent
-ORDER = ["core", "images", "toolcalls", "dialects", "providers", "backends"]
+ORDER = ["core", "images", "toolcalls", "dialects", "providers", "backends", "captions"]
 """Each room may import from itself and from those before it."""
 
-FACES = {"langchain", "llamaindex", "cli", "demo"}
+FACES = {"langchain", "llamaindex", "cli", "demo", "testing"}
 """What users meet: may import any room, and none of each other but for the demo, which shows both adapters."""
 
 ALLOWED = {
@@ -80,6 +80,7 @@ def test_dialects_do_no_input_or_output():
         ("llama_vision", FRAMEWORKS | {"llama_index_core", "httpx"}),
         ("llama_vision.langchain", {"llama_index", "torch", "transformers", "PIL"}),
         ("llama_vision.llamaindex", {"langchain_core", "torch", "transformers"}),
+        ("llama_vision.testing", FRAMEWORKS | {"llama_index_core", "httpx", "pytest"}),
         ("llama_vision.cli", {"langchain_core", "llama_index", "torch", "transformers", "PIL", "httpx"}),
     ],
 )

@@ -50,7 +50,9 @@ JSON = st.recursive(
 
 
 @settings(deadline=None)
-@given(st.dictionaries(st.text(min_size=1), JSON, min_size=1, max_size=3), st.text("abc .,!?'\n"), st.booleans())
+@given(
+    st.dictionaries(st.text(min_size=1), JSON, min_size=1, max_size=3), st.text("abc .,!?'\n"), st.booleans()
+)
 def test_any_object_is_found_among_words(value, words, fenced):
     written = json.dumps(value, ensure_ascii=False)
     around = f"```json\n{written}\n```" if fenced else written

@@ -34,7 +34,7 @@ def photo(width=800, height=600):
 
 PIL.Image.init()
 HAS_AVIF = "AVIF" in PIL.Image.SAVE
-needs_avif = pytest.mark.skipif(not HAS_AVIF, reason="this Pillow was built without AVIF, as all were before 11.3")
+needs_avif = pytest.mark.skipif(not HAS_AVIF, reason="this Pillow was built without AVIF")
 
 
 def encoded(picture, kind="PNG", **options):

@@ -10,7 +10,9 @@ from llama_vision.images.media_type import sniff_media_type
 from tests.images.pictures import needs_avif
 
 
-@pytest.mark.parametrize("media_type", ["png", "jpeg", "gif", "webp", "bmp", "tiff", pytest.param("avif", marks=needs_avif)])
+@pytest.mark.parametrize(
+    "media_type", ["png", "jpeg", "gif", "webp", "bmp", "tiff", pytest.param("avif", marks=needs_avif)]
+)
 def test_a_real_file_is_known(media_type):
     buffer = io.BytesIO()
     PIL.Image.new("RGB", (4, 3), "red").save(buffer, media_type)

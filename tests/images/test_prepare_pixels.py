@@ -61,7 +61,7 @@ def test_a_palette_with_shades_of_alpha_is_laid_on_white():
     picture.putpalette([0, 0, 0, 200, 0, 0])
     picture.putdata([(0, 255), (1, 255), (1, 0), (0, 128)])
     prepared = opened(prepare(image(picture.convert("RGBA")), RULES))
-    assert list(prepared.get_flattened_data()) == [(0, 0, 0), (200, 0, 0), (255, 255, 255), (127, 127, 127)]
+    assert np.asarray(prepared).tolist() == [[[0, 0, 0], [200, 0, 0], [255, 255, 255], [127, 127, 127]]]
 
 
 def test_a_large_picture_with_alpha_is_laid_on_white_before_it_is_scaled():
@@ -109,8 +109,29 @@ def test_a_picture_for_print_comes_out_in_its_colours():
     assert mean_difference(prepared, sketch()) < 3
 
 
+def pillow_reads(mode, kind):
+    try:
+        opened(image(sketch().convert(mode), kind))
+    except OSError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize(
-    ("mode", "kind"), [("1", "TIFF"), ("L", "BMP"), ("P", "BMP"), ("CMYK", "TIFF"), ("YCbCr", "TIFF")]
+    ("mode", "kind"),
+    [
+        ("1", "TIFF"),
+        ("L", "BMP"),
+        ("P", "BMP"),
+        ("CMYK", "TIFF"),
+        pytest.param(
+            "YCbCr",
+            "TIFF",
+            marks=pytest.mark.skipif(
+                not pillow_reads("YCbCr", "TIFF"), reason="this Pillow can't read its own file"
+            ),
+        ),
+    ],
 )
 def test_other_modes(mode, kind):
     picture = sketch().convert(mode)

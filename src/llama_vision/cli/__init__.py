@@ -1,4 +1,4 @@
-"""The command line: `llama-vision ask` and `llama-vision providers`."""
+"""The command line: `llama-vision ask`, `caption`, `providers` and `accept-license`."""
 
 from llama_vision.cli.main import main
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from llama_vision.cli.accept_license import add_arguments as add_accept_license
 from llama_vision.cli.ask import add_arguments as add_ask
+from llama_vision.cli.caption import add_arguments as add_caption
 from llama_vision.cli.providers import add_arguments as add_providers
 from llama_vision.core.errors import ConfigurationError, ImageError, LlamaVisionError, UnsupportedInputError
 from llama_vision.version import __version__
@@ -21,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: In place of the process's own.
 
     Returns:
-        0; 1 where a call failed; 2 where the usage, the configuration or a picture is wrong; 130 on Ctrl-C.
+        0; 1 where a call failed, or the caption of one picture of many; 2 where the usage, the configuration or a picture is wrong; 130 on Ctrl-C.
 
     """
     options = _parser().parse_args(arguments)
@@ -48,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"llama-vision {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     add_ask(commands.add_parser("ask", help="ask a question about pictures"))
+    add_caption(commands.add_parser("caption", help="describe all pictures of a folder"))
     add_providers(
         commands.add_parser("providers", help="list providers, their models, and which keys are set")
     )

@@ -185,7 +185,8 @@ def _encode_png(picture: "PIL.Image.Image") -> bytes:
         if picture.mode not in _PNG_MODES:
             picture = picture.convert(_ALPHA_MODES.get(picture.mode, "RGB"))
         picture.save(buffer, format="PNG", compress_level=1)  # fast: it is decoded again at once
-    except (OSError, ValueError) as error:  # the file behind it is cut off or closed, or it has no pixels
+    # The file behind it is cut off or closed, or it has no pixels, which is a SystemError of older Pillows.
+    except (OSError, ValueError, SystemError) as error:
         raise ImageError(f"The PIL image ({picture.mode}, {picture.size}) can't be used: {error}.") from error
     return buffer.getvalue()
 

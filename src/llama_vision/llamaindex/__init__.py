@@ -1,6 +1,6 @@
 """Llama 3.2 Vision as LlamaIndex models."""
 
-from llama_vision.llamaindex.captioning import CaptionFailure
+from llama_vision.captions import CaptionFailure
 from llama_vision.llamaindex.captions import Captions, acaption_images, caption_images
 from llama_vision.llamaindex.errors import StructuredOutputError, ToolArgumentsError
 from llama_vision.llamaindex.llm import LlamaVision

@@ -12,15 +12,22 @@ from typing import Any, TypeVar
 
 from llama_index.core.schema import ImageNode
 
-from llama_vision.core.errors import ConfigurationError
+from llama_vision.captions import (
+    DEFAULT_CONCURRENCY,
+    DEFAULT_PROMPT,
+    Captioned,
+    CaptionFailure,
+    Captioning,
+    CaptionLog,
+    Paths,
+    absolute,
+    check_concurrency,
+    find_pictures,
+)
 from llama_vision.core.usage import Usage
-from llama_vision.llamaindex.caption_log import CaptionLog
-from llama_vision.llamaindex.captioning import Captioned, CaptionFailure, Captioning
+from llama_vision.llamaindex.captioning import progress_bar, question_to
 from llama_vision.llamaindex.llm import LlamaVision
-from llama_vision.llamaindex.picture_files import Paths, absolute, find_pictures
 
-DEFAULT_PROMPT = "Describe the image."
-_DEFAULT_CONCURRENCY = 8
 _SHOWN = 10  # failures in a result's text
 _NAMESPACE = uuid.UUID("6f1d7f0c-5f0e-4c53-9b8c-3a1c0f6f2d11")  # of our own, for the ids of nodes
 
@@ -71,7 +78,7 @@ def caption_images(
     llm: LlamaVision,
     *,
     prompt: str = DEFAULT_PROMPT,
-    concurrency: int = _DEFAULT_CONCURRENCY,
+    concurrency: int = DEFAULT_CONCURRENCY,
     resume: str | Path | None = None,
     progress: bool = True,
     **options: Any,
@@ -130,19 +137,20 @@ async def acaption_images(
     llm: LlamaVision,
     *,
     prompt: str = DEFAULT_PROMPT,
-    concurrency: int = _DEFAULT_CONCURRENCY,
+    concurrency: int = DEFAULT_CONCURRENCY,
     resume: str | Path | None = None,
     progress: bool = True,
     **options: Any,
 ) -> Captions:
     """Describe pictures without blocking the event loop. See `caption_images`."""
-    if concurrency < 1:
-        raise ConfigurationError(f"concurrency has to be at least 1, and is {concurrency}.")
+    check_concurrency(concurrency)
     kept_in = None if resume is None else absolute(resume)
     files = await asyncio.to_thread(find_pictures, paths, but=kept_in)
-    with CaptionLog(kept_in) as log:
-        captioning = Captioning(llm, prompt, options, log)
-        outcomes = await captioning.run(files.pictures, concurrency=concurrency, progress=progress)
+    with CaptionLog(kept_in) as log, progress_bar(len(files.pictures), shown=progress) as bar:
+        captioning = Captioning(question_to(llm, prompt, options), log)
+        outcomes = await captioning.run(
+            files.pictures, concurrency=concurrency, on_done=lambda _: bar.update()
+        )
     captioned = [outcome for outcome in outcomes if isinstance(outcome, Captioned)]
     return Captions(
         nodes=list(_nodes(captioned)),

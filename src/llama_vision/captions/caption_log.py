@@ -43,6 +43,7 @@ class CaptionLog:
 
         """
         self._known: dict[str, Caption] = {}
+        self._lines: set[tuple[str, str]] = set()  # keys and files
         self._file = None
         if path is None:
             return
@@ -70,18 +71,24 @@ class CaptionLog:
         """Look a caption up."""
         return self._known.get(key)
 
-    def add(self, key: str, caption: Caption, **about: Any) -> None:
+    def has(self, key: str, file: str) -> bool:
+        """Tell whether there is a line for this file, with this caption."""
+        return (key, file) in self._lines
+
+    def add(self, key: str, caption: Caption, *, file: str, **about: Any) -> None:
         """Remember a caption.
 
         Args:
             key: What to find it by.
             caption: What to remember.
+            file: Which picture it is of.
             **about: For people who read the file.
 
         """
         self._known[key] = caption
+        self._lines.add((key, file))
         if self._file is not None:
-            line = {"key": key, "caption": caption.text, "cut": caption.cut, **about}
+            line = {"key": key, "caption": caption.text, "cut": caption.cut, "file": file, **about}
             # A file's name may hold what is no text; written with backslashes it is JSON all the same.
             text = json.dumps(line, ensure_ascii=False).encode(errors="backslashreplace")
             self._file.write(self._gap + text + b"\n")
@@ -95,6 +102,7 @@ class CaptionLog:
             return
         if isinstance(found.get("key"), str) and isinstance(found.get("caption"), str):
             self._known[found["key"]] = Caption(found["caption"], bool(found.get("cut")))
+            self._lines.add((found["key"], str(found.get("file"))))
 
 
 def _check(written: bytes, path: Path) -> None:

@@ -1,0 +1,146 @@
+"""`llama-vision caption`: all pictures of a folder described, in a file of JSON lines that a later run goes on with."""
+
+import argparse
+import asyncio
+import sys
+from pathlib import Path
+
+from llama_vision.backends import open_backend
+from llama_vision.captions import (
+    DEFAULT_CONCURRENCY,
+    DEFAULT_PROMPT,
+    Captioned,
+    CaptionFailure,
+    Captioning,
+    CaptionLog,
+    Outcome,
+    Question,
+    absolute,
+    check_concurrency,
+    find_pictures,
+)
+from llama_vision.cli.progress import ProgressLine, cost
+from llama_vision.core.backend import Backend
+from llama_vision.core.errors import ImageError, LlamaVisionError, UnsupportedInputError
+from llama_vision.core.messages import Image, Message, Text
+from llama_vision.core.reply import Reply
+from llama_vision.core.request import DEFAULT_MAX_TOKENS, ChatRequest, Sampling
+from llama_vision.providers import PROVIDERS, Provider, find_provider
+from llama_vision.providers.checks import check_request
+from llama_vision.providers.defaults import default_model, default_provider
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what `caption` takes."""
+    parser.description = (
+        "Describe all pictures of a folder, with those further down. Each is one line of the file: file, caption, model, "
+        "tokens, cost and seconds. The same command goes on after a stop, and asks only about what is missing; with "
+        "another prompt or model it asks about all, and adds lines."
+    )
+    parser.add_argument("folder", metavar="DIR", help="a folder, or a picture")
+    parser.add_argument("--out", required=True, metavar="FILE", help="JSON lines, such as captions.jsonl")
+    parser.add_argument("--prompt", default=DEFAULT_PROMPT, help="default: %(default)s")
+    parser.add_argument(
+        "--provider", help=f"{', '.join(PROVIDERS)} (default: $LLAMA_VISION_PROVIDER, else local)"
+    )
+    parser.add_argument(
+        "--model", help="a model's name (default: $LLAMA_VISION_MODEL, else the provider's first)"
+    )
+    parser.add_argument("--base-url", help="where an OpenAI-compatible endpoint is, up to /chat/completions")
+    parser.add_argument("--system", help="instructions that come before the prompt")
+    parser.add_argument("--max-tokens", type=int, default=DEFAULT_MAX_TOKENS, help="default: %(default)s")
+    parser.add_argument("--temperature", type=float, help="0 takes the likeliest words")
+    parser.add_argument(
+        "--concurrency", type=int, default=DEFAULT_CONCURRENCY, help="calls at once, default: %(default)s"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Caption, and say on stderr how it goes, what failed and what it took."""
+    asyncio.run(_caption(options))
+
+
+async def _caption(options: argparse.Namespace) -> None:
+    check_concurrency(options.concurrency)
+    provider = find_provider(options.provider or default_provider())
+    backend = open_backend(provider, base_url=options.base_url)
+    question = _question(provider, backend, options)
+    folder, kept_in = absolute(options.folder), absolute(options.out)
+    pictures = find_pictures(options.folder, but=kept_in).pictures
+    if not pictures:
+        raise ImageError(f"There are no pictures in {options.folder!r}.")
+
+    def name_of(path: Path) -> str:
+        return path.name if path == folder else path.relative_to(folder).as_posix()
+
+    with CaptionLog(kept_in) as log, ProgressLine(len(pictures)) as progress:
+        captioning = Captioning(question, log, name_of=name_of, note_copies=True)
+
+        def step(outcome: Outcome) -> None:
+            failed = isinstance(outcome, CaptionFailure)
+            progress.step(failed=failed, asked=captioning.asked, usage=captioning.usage)
+
+        try:
+            outcomes = await captioning.run(pictures, concurrency=options.concurrency, on_done=step)
+        finally:
+            await backend.aclose()
+    _report(outcomes, captioning, progress.seconds)
+
+
+def _question(provider: Provider, backend: Backend, options: argparse.Namespace) -> Question:
+    def request(*pictures: Image) -> ChatRequest:
+        system = (Message("system", (Text(options.system),)),) if options.system else ()
+        return ChatRequest(
+            model=model,
+            # The picture comes first: words before it can't see it.
+            messages=(*system, Message("user", (*pictures, Text(options.prompt)))),
+            sampling=Sampling(max_tokens=options.max_tokens, temperature=options.temperature),
+        )
+
+    async def ask(image: Image) -> Reply:
+        return await backend.acomplete(request(image))
+
+    model = provider.model_info(options.model or default_model(provider)).id
+    # What is wrong for every picture is said once, and not for each.
+    check_request(provider, request())
+    if provider.image_rules.max_count == 0:
+        raise UnsupportedInputError(f"{provider.title} takes no images. {provider.image_rules.instead}")
+    settings: dict[str, object] = {
+        "system_prompt": options.system,
+        "temperature": options.temperature,
+        "max_tokens": options.max_tokens,
+        # As `LlamaVision` has them by default, so that `caption_images(resume=...)` knows these captions, too.
+        "additional_kwargs": {},
+        "image_max_pixels": None,
+        "image_format": "auto",
+        "image_quality": 85,
+    }
+    return Question(options.prompt, provider.name, model, settings, {}, ask)
+
+
+def _report(outcomes: list[Outcome], captioning: Captioning, seconds: float) -> None:
+    """Say what came of it.
+
+    Raises:
+        LlamaVisionError: Pictures are left without a caption.
+
+    """
+    captioned = [outcome for outcome in outcomes if isinstance(outcome, Captioned)]
+    failures = [outcome for outcome in outcomes if isinstance(outcome, CaptionFailure)]
+    facts = [f"{len(captioned)} captions, {captioning.asked} new", f"{seconds:.1f} s"]
+    if captioning.usage.cost_usd is not None:
+        facts.append(cost(captioning.usage))
+    if cut := sum(outcome.caption.cut for outcome in captioned):
+        facts.append(f"{cut} cut at --max-tokens")
+    for failure in failures:
+        # What ended it all is said once, at the end; several calls may have met it at the same time.
+        if type(failure.error) is not type(captioning.hopeless):
+            print(" ".join(f"failed: {failure}".split()), file=sys.stderr)
+    print(" | ".join(facts), file=sys.stderr)
+    if captioning.hopeless is not None:
+        raise captioning.hopeless
+    if failures:
+        raise LlamaVisionError(
+            f"{len(failures)} of {len(outcomes)} pictures have no caption. The same command asks about them again."
+        )

@@ -1,0 +1,31 @@
+"""A fixture for pytest; it is there for who imports it.
+
+In a `conftest.py`:
+
+    from llama_vision.testing.fixtures import llama_vision_server
+
+    __all__ = ["llama_vision_server"]
+"""
+
+from collections.abc import Iterator
+
+import pytest
+
+from llama_vision.testing.server import ScriptedServer
+
+
+@pytest.fixture
+def llama_vision_server() -> Iterator[ScriptedServer]:
+    """A scripted server for one test, which fails where a part of its script was never asked for.
+
+        def test_my_chain(llama_vision_server):
+            llama_vision_server.script("A cat.")
+            model = ChatLlamaVision(**llama_vision_server.model_options)
+            assert my_chain(model).invoke("cat.png") == "A cat."
+
+    Yields:
+        The server, with an empty script.
+
+    """
+    with ScriptedServer() as server:
+        yield server

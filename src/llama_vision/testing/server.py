@@ -1,0 +1,214 @@
+"""A server in a thread that speaks chat completions, and answers from a script."""
+
+import contextlib
+import json
+import os
+import threading
+from collections import deque
+from collections.abc import Generator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+
+from typing_extensions import override
+
+from llama_vision.core.models import ModelInfo
+from llama_vision.dialects.chat_completions import ChatCompletionsDialect
+from llama_vision.providers.record import Provider
+from llama_vision.testing.answers import Answer, Failure, Plan, as_answer
+from llama_vision.testing.received import ReceivedRequest
+from llama_vision.testing.wire import encode_failure, encode_pieces, encode_whole
+
+_HOST = "127.0.0.1"
+_IDLE_S = 5.0  # how long a connection that says nothing may keep the server from closing
+
+
+class ScriptedServer:
+    """A model on this machine that says what it is told to. It needs no key and lets every key in.
+
+        with ScriptedServer("A cat.", Failure(429), {"color": "red"}) as server:
+            model = ChatLlamaVision(**server.model_options)
+            assert model.invoke("What is it?").text == "A cat."
+            assert server.requests[0].text == "What is it?"
+
+    Requests take the script's lines in their order. Leaving the `with` raises an AssertionError where lines are left that
+    nobody asked for, or where there were more requests than lines: those got a status of 400.
+
+    Attributes:
+        requests: What arrived, in order.
+
+    """
+
+    def __init__(self, *script: Plan) -> None:
+        """Prepare; it serves from `with` on.
+
+        Args:
+            *script: What the requests get, in order: text, a `tool_call`, an object that is said as JSON, an `Answer`, a
+                `Failure`, or a function that takes the `ReceivedRequest` and returns one of these.
+
+        """
+        self.requests: list[ReceivedRequest] = []
+        self._script: deque[Plan] = deque(script)
+        self._always: Plan | None = None
+        self._faults: list[BaseException] = []
+        self._lock = threading.Lock()
+        self._leaving = threading.Event()
+        self._undo = contextlib.ExitStack()
+        self._server: _Server | None = None
+
+    def script(self, *lines: Plan) -> None:
+        """Say what the next requests get, after what the script holds already."""
+        self._script.extend(lines)
+
+    def always(self, line: Plan) -> None:
+        """Say what all requests get that no script is left for."""
+        self._always = line
+
+    @property
+    def base_url(self) -> str:
+        """Where it is: everything before `/chat/completions`."""
+        if self._server is None:
+            raise RuntimeError("The server runs inside `with ScriptedServer(...) as server:` only.")
+        return f"http://{_HOST}:{self._server.server_port}/v1"
+
+    @property
+    def provider(self) -> Provider:
+        """The record, for `provider=` of any model."""
+        return Provider(
+            name="scripted",
+            title="The scripted server",
+            base_url=self.base_url,
+            key_required=False,
+            dialect=ChatCompletionsDialect(),
+            # Objects in a script are what structured output gets, so it asks in the way that is answered with JSON.
+            models=(ModelInfo("llama-3.2-11b-vision", "scripted-vision", enforces_schema=True),),
+        )
+
+    @property
+    def model_options(self) -> dict[str, Any]:
+        """What `ChatLlamaVision`, `LlamaVision` and `LlamaVisionMultiModal` take: provider and model."""
+        provider = self.provider
+        return {"provider": provider, "model": provider.models[0].name}  # and not $LLAMA_VISION_MODEL
+
+    def __enter__(self) -> Self:
+        self._leaving.clear()
+        self._server = _Server((_HOST, 0), _Handler)
+        self._server.scripted = self
+        serving = threading.Thread(target=self._server.serve_forever, args=(0.02,), name="scripted-server")
+        self._undo.enter_context(_without_proxy())
+        self._undo.callback(serving.join)
+        self._undo.callback(self._server.server_close)
+        self._undo.callback(self._server.shutdown)
+        serving.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._leaving.set()
+        self._undo.close()
+        self._server = None
+        if kind is not None:  # what went wrong already says more
+            return
+        if self._faults:
+            raise self._faults[0]
+        if self._script:
+            raise AssertionError(f"Of the script {len(self._script)} lines were never asked for.")
+
+    def answer(self, request: ReceivedRequest) -> tuple[Answer | Failure, int]:
+        """Note a request and decide what it gets. The server calls this.
+
+        Args:
+            request: What arrived.
+
+        Returns:
+            The answer, and its number from 1 on.
+
+        """
+        with self._lock:
+            self.requests.append(request)
+            number = len(self.requests)
+            line = self._script.popleft() if self._script else self._always
+        try:
+            return self._said(line, request, number), number
+        except BaseException as error:  # noqa: BLE001 - raised again at the end, in the test's own thread; pytest.fail is no Exception
+            self._faults.append(error)
+            return Failure(400, f"{type(error).__name__}: {error}"), number  # which nobody tries again
+
+    def _said(self, line: Plan | None, request: ReceivedRequest, number: int) -> Answer | Failure:
+        if line is None:
+            raise AssertionError(f"The script has no line for request {number}: {request.text[:200]!r}")
+        return as_answer(line(request) if callable(line) else line)
+
+    def pause(self, seconds: float) -> None:
+        """Wait, but not beyond the end of `with`. The server calls this."""
+        self._leaving.wait(seconds)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = False  # closing waits for the threads, so that no connection is left behind
+    scripted: ScriptedServer
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Answers one request; its connection ends with it, so that none lies in a pool when the server is gone."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # pieces arrive when they are sent
+    timeout = _IDLE_S
+    server: _Server  # pyright: ignore[reportIncompatibleVariableOverride] - it is only ever made by ours
+
+    def do_POST(self) -> None:
+        """Read the request, and send what the script says."""
+        scripted = self.server.scripted
+        content = self.rfile.read(int(self.headers.get("content-length") or 0))
+        self.close_connection = True
+        with contextlib.suppress(ConnectionError):  # whoever asked has left
+            if self.path != "/v1/chat/completions":
+                self._send(404, encode_failure(Failure(404, f"There is nothing at {self.path}.")))
+                return
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            request = ReceivedRequest(json.loads(content), headers)
+            answer, number = scripted.answer(request)
+            if isinstance(answer, Failure):
+                wish = "" if answer.retry_after_s is None else f"{answer.retry_after_s:g}"
+                self._send(answer.status, encode_failure(answer), **({"Retry-After": wish} if wish else {}))
+            elif request.streamed:
+                self._stream(answer, request, number)
+            else:
+                scripted.pause(answer.pause_s)
+                self._send(200, encode_whole(answer, request, number))
+
+    def _stream(self, answer: Answer, request: ReceivedRequest, number: int) -> None:
+        self._head(200, "text/event-stream", **{"Transfer-Encoding": "chunked"})
+        for event in encode_pieces(answer, request, number):
+            self.server.scripted.pause(answer.pause_s)
+            self.wfile.write(f"{len(event):x}\r\n".encode() + event + b"\r\n")
+        self.wfile.write(b"0\r\n\r\n")
+
+    def _send(self, status: int, body: bytes, **headers: str) -> None:
+        self._head(status, "application/json", **{"Content-Length": str(len(body)), **headers})
+        self.wfile.write(body)
+
+    def _head(self, status: int, content_type: str, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Type": content_type, "Connection": "close", **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    @override
+    def log_message(self, format: str, *args: Any) -> None:
+        """Print nothing."""
+
+
+@contextlib.contextmanager
+def _without_proxy() -> Generator[None]:
+    """Keep calls to this machine off a proxy that is set for all others."""
+    before = {name: os.environ.get(name) for name in ("NO_PROXY", "no_proxy")}
+    try:
+        for name, value in before.items():
+            os.environ[name] = f"{value},{_HOST}" if value else _HOST
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -1,0 +1,121 @@
+"""A scripted answer in the words of chat completions: whole, and as the chunks of a stream."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from llama_vision.core.untyped import as_object
+from llama_vision.core.usage import Usage
+from llama_vision.testing.answers import Answer, Failure
+from llama_vision.testing.received import ReceivedRequest
+
+_PIECE = re.compile(r"\s*\S+|\s+")
+_FRAGMENT = 7  # characters of a tool's arguments in one chunk: so few that none is JSON by itself
+_PROMPT_TOKENS = 10
+
+
+def encode_whole(answer: Answer, request: ReceivedRequest, number: int) -> bytes:
+    """Write an answer as one body.
+
+    Args:
+        answer: What is said.
+        request: What it answers.
+        number: Tells the answers of a server apart, in their ids.
+
+    Returns:
+        JSON.
+
+    """
+    message: dict[str, Any] = {"role": "assistant", "content": answer.text or None}
+    if answer.tool_calls:
+        message["tool_calls"] = _calls(answer, number)
+    choice = {"index": 0, "message": message, "finish_reason": _finish_reason(answer)}
+    body = {**_head(request, number, "chat.completion"), "choices": [choice]}
+    return json.dumps({**body, **_usage(answer)}).encode()
+
+
+def encode_pieces(answer: Answer, request: ReceivedRequest, number: int) -> Iterator[bytes]:
+    """Write an answer as server-sent events. The arguments are those of `encode_whole`.
+
+    Yields:
+        One event: a word, a fragment of a tool call, or one of the marks at the end.
+
+    """
+    head = _head(request, number, "chat.completion.chunk")
+    for delta in _deltas(answer, number):
+        piece = {"index": 0, "delta": {"role": "assistant", **delta}, "finish_reason": None}
+        yield _event({**head, "choices": [piece]})
+    yield _event({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": _finish_reason(answer)}]})
+    wanted = as_object(request.body.get("stream_options")).get("include_usage")
+    if wanted and (usage := _usage(answer)):
+        yield _event({**head, "choices": [], **usage})
+    yield b"data: [DONE]\n\n"
+
+
+def encode_failure(failure: Failure) -> bytes:
+    """Write an error as most hosts do.
+
+    Args:
+        failure: What went wrong.
+
+    Returns:
+        JSON.
+
+    """
+    error = {"message": failure.message, "type": "scripted", "param": None, "code": None}
+    return json.dumps({"error": error}).encode()
+
+
+def _event(payload: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(payload).encode() + b"\n\n"
+
+
+def _head(request: ReceivedRequest, number: int, kind: str) -> dict[str, Any]:
+    return {
+        "id": f"scripted-{number}",
+        "object": kind,
+        "created": 1_700_000_000,  # always the same, as all of it
+        "model": request.body.get("model"),
+    }
+
+
+def _finish_reason(answer: Answer) -> str:
+    return answer.finish_reason or ("tool_calls" if answer.tool_calls else "stop")
+
+
+def _calls(answer: Answer, number: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": call.id or f"call_{number}_{index}",
+            "type": "function",
+            "function": {"name": call.name, "arguments": call.arguments},
+        }
+        for index, call in enumerate(answer.tool_calls)
+    ]
+
+
+def _deltas(answer: Answer, number: int) -> Iterator[dict[str, Any]]:
+    for word in _PIECE.findall(answer.text):
+        yield {"content": word}
+    for index, call in enumerate(_calls(answer, number)):
+        name, arguments = call["function"]["name"], call["function"]["arguments"]
+        yield {"tool_calls": [{**call, "index": index, "function": {"name": name, "arguments": ""}}]}
+        for start in range(0, len(arguments), _FRAGMENT):
+            fragment = {"arguments": arguments[start : start + _FRAGMENT]}
+            yield {"tool_calls": [{"index": index, "function": fragment}]}
+
+
+def _usage(answer: Answer) -> dict[str, Any]:
+    usage = answer.usage
+    if usage is None:
+        usage = Usage(_PROMPT_TOKENS, len(_PIECE.findall(answer.text)))
+    told = {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "cost": usage.cost_usd,
+    }
+    told: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
+    if usage.cached_input_tokens is not None:
+        told["prompt_tokens_details"] = {"cached_tokens": usage.cached_input_tokens}
+    return {"usage": told} if told else {}
