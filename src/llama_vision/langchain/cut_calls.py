@@ -39,9 +39,7 @@ def ending(arguments: str, finish_reason: str) -> str:
         ToolCall(None, "", arguments).parsed()
     except ValueError:
         return _wrong_bracket(arguments) + (" (cut off)" if finish_reason == "length" else " (unreadable)")
-    return (
-        "{}" if arguments and not arguments.strip() else ""
-    )  # LangChain sees none only in a text that is empty
+    return "{}" if arguments and not arguments.strip() else ""  # LangChain sees none only in a text that is empty
 
 
 def _wrong_bracket(text: str) -> str:
