@@ -66,11 +66,13 @@ class Worker:
             The job; setting `left` takes it out.
 
         Raises:
-            LocalModelError: Too many wait already.
+            LocalModelError: Too many wait already, or the program is ending.
 
         """
         job = Job(request, emit)
         with self._news:
+            if self._stopping:
+                raise _stopped()
             if len(self._waiting) >= self._settings.max_waiting:
                 self._waiting = deque(waiting for waiting in self._waiting if not waiting.left.is_set())
             if len(self._waiting) >= self._settings.max_waiting:
@@ -108,6 +110,7 @@ class Worker:
                 engine.fail(failure)
                 for answer in answers:
                     answer.fail(failure)
+        self._give_up(engine)
 
     def _next(self, engine: "Engine | None") -> list[Job] | None:
         """Take jobs off the queue, those that came first; without anything to do, wait for one.
@@ -126,6 +129,19 @@ class Worker:
                 if not job.left.is_set():
                     taken.append(job)
             return None if self._stopping else taken
+
+    def _give_up(self, engine: "Engine | None") -> None:
+        """Tell everyone that nothing more comes."""
+        if engine is not None:
+            engine.fail(_stopped())
+        with self._news:
+            for job in self._waiting:
+                job.emit(_stopped())
+            self._waiting.clear()
+
+
+def _stopped() -> LocalModelError:
+    return LocalModelError("The local model has stopped, because the program is ending.")
 
 
 def _engine(model: str, settings: LocalSettings) -> "Engine":
