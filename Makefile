@@ -40,6 +40,7 @@ bench: $(STAMP) ## what it costs, beside raw httpx and the smallest possible cla
 	@$(BIN)/python benchmarks/concurrency.py
 	@$(BIN)/python benchmarks/images.py
 	@$(BIN)/python benchmarks/toolcalls.py
+	@$(BIN)/python benchmarks/local.py
 
 record: $(STAMP) ## record the cassettes anew with your own key: make record PROVIDER=deepinfra
 	$(BIN)/python -m pytest tests/test_cassettes.py --record-mode=rewrite -k "chat_llama_vision_delivers and [$(PROVIDER)/"

@@ -22,7 +22,9 @@ except ImportError as missing:
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_TINY = Path(__file__).parent / "tiny"
+TINY = Path(__file__).parent / "tiny"
+"""The folder of the model that comes with this package."""
+
 _FEW_PARAMETERS = 1_000_000_000
 
 
@@ -74,7 +76,7 @@ def load(model: str, settings: LocalSettings | None = None) -> LoadedModel:
         LocalModelError: They are not there, or don't fit; the text says what to do.
 
     """
-    path = str(_TINY) if model == "tiny" else model
+    path = str(TINY) if model == "tiny" else model
     settings = settings or LocalSettings()
     try:
         with _no_progress_bar() if model == "tiny" else contextlib.nullcontext():
