@@ -183,7 +183,9 @@ class Engine:
             hidden = self._decoder.hidden(step, self._slots)
             first = step.reach - hidden.shape[1]
             here = ((ends >= first) & (ends < step.reach))[:, None]
-            found = hidden[torch.arange(len(rows)), (ends - first).clamp(0, hidden.shape[1] - 1)]
+            found = hidden[
+                torch.arange(len(rows), device=ends.device), (ends - first).clamp(0, hidden.shape[1] - 1)
+            ]
             last = found if last is None else found.where(here, last)
         if last is None:
             raise LocalModelError("There is no prompt to read.")

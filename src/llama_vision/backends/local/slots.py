@@ -20,12 +20,14 @@ class Store:
 
     """
 
-    __slots__ = ("_empty", "_max_rows", "_unit", "columns", "growths", "keys", "rows", "values")
+    __slots__ = ("_max_rows", "_unit", "columns", "growths", "keys", "rows", "values")
 
     def __init__(self, layers: list[int], empty: torch.Tensor, max_rows: int, unit: int) -> None:
-        self._empty, self._max_rows, self._unit = empty, max_rows, unit
-        self.rows = self.columns = self.growths = 0
-        self.keys: dict[int, torch.Tensor] = dict.fromkeys(layers, self._zeros(0, 0))
+        self._max_rows, self._unit = max_rows, unit
+        self.rows: int = 0
+        self.columns: int = 0
+        self.growths: int = 0
+        self.keys: dict[int, torch.Tensor] = dict.fromkeys(layers, empty)
         self.values: dict[int, torch.Tensor] = dict(self.keys)
 
     def reserve(self, rows: int, columns: int, max_columns: int | None = None) -> None:
@@ -39,15 +41,15 @@ class Store:
         """
         if rows <= self.rows and columns <= self.columns:
             return
-        before = self.rows, self.columns
-        self.rows = max(self.rows, min(_doubled(1, rows), self._max_rows))
         wide = _doubled(self._unit, columns)
-        self.columns = max(self.columns, min(wide, max_columns or wide))
+        rows = max(self.rows, min(_doubled(1, rows), self._max_rows))
+        columns = max(self.columns, min(wide, max_columns or wide))
         self.growths += 1
         for tensors in (self.keys, self.values):
             for layer, old in tensors.items():
-                tensors[layer] = self._zeros(self.rows, self.columns)
-                tensors[layer][: before[0], :, : before[1]] = old
+                tensors[layer] = self._grown(old, rows, columns)
+        # Last, so that all is tried again after a failure for want of memory.
+        self.rows, self.columns = rows, columns
 
     def move(self, source: int, target: int, columns: int) -> None:
         """Copy the first columns of a row into another row."""
@@ -55,8 +57,14 @@ class Store:
             for tensor in tensors.values():
                 tensor[target, :, :columns] = tensor[source, :, :columns]
 
-    def _zeros(self, rows: int, columns: int) -> torch.Tensor:
-        return self._empty.new_zeros(rows, self._empty.shape[1], columns, self._empty.shape[3])
+    @staticmethod
+    def _grown(old: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+        rows, columns = max(rows, old.shape[0]), max(columns, old.shape[2])
+        if (rows, columns) == (old.shape[0], old.shape[2]):
+            return old
+        new = old.new_zeros(rows, old.shape[1], columns, old.shape[3])
+        new[: old.shape[0], :, : old.shape[2]] = old
+        return new
 
 
 class Slots:

@@ -25,6 +25,8 @@ Outcome: TypeAlias = Event | LlamaVisionError
 """What a consumer receives: events, the last of them `Finished`, or an error in its place."""
 
 _PATIENCE_AT_EXIT_S = 5.0
+_NEW_AT_A_STEP = 4
+"""To make a picture ready takes longer than a step, and those who are being answered wait meanwhile."""
 
 
 @dataclass(slots=True, eq=False)
@@ -120,6 +122,8 @@ class Worker:
 
         """
         room = 1 if engine is None else engine.free
+        if engine is not None and engine.working:
+            room = min(room, _NEW_AT_A_STEP)
         taken: list[Job] = []
         with self._news:
             while not (self._waiting or self._stopping or (engine is not None and engine.working)):
