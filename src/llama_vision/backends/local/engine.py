@@ -21,6 +21,9 @@ from llama_vision.core.request import ChatRequest
 _PROMPT_WORDS_AT_ONCE = 4096
 """Of prompts that are read together, those that fill up the shorter ones included."""
 
+_FILLED_UP_FOR_NOTHING = 32
+"""So few words more are read in the time of none."""
+
 
 @dataclass(slots=True, eq=False)
 class _Row:
@@ -95,15 +98,7 @@ class Engine:
             answers: Not more than `free`.
 
         """
-        group: list[Answer] = []
-        longest = 0
-        for answer in answers:
-            longest = max(longest, len(answer.prompt.ids))
-            if group and longest * (len(group) + 1) > _PROMPT_WORDS_AT_ONCE:
-                self._read_or_fail(group)
-                group, longest = [], len(answer.prompt.ids)
-            group.append(answer)
-        if group:
+        for group in _alike(answers):
             self._read_or_fail(group)
 
     @torch.inference_mode()
@@ -245,6 +240,21 @@ class Engine:
             row = self._rows[target] = self._rows[source]
             self._slots.move(source, target, row.position, row.columns)
         return source
+
+
+def _alike(answers: Sequence[Answer]) -> list[list[Answer]]:
+    """Put prompts of similar lengths together: the shorter ones are filled up, which costs as much as words."""
+    groups: list[list[Answer]] = []
+    for answer in sorted(answers, key=lambda answer: len(answer.prompt.ids)):
+        length = len(answer.prompt.ids)
+        if groups:
+            shortest = len(groups[-1][0].prompt.ids)
+            fits = length * (len(groups[-1]) + 1) <= _PROMPT_WORDS_AT_ONCE
+            if fits and length <= 2 * shortest + _FILLED_UP_FOR_NOTHING:
+                groups[-1].append(answer)
+                continue
+        groups.append([answer])
+    return groups
 
 
 def failure_of(error: Exception) -> LlamaVisionError:
