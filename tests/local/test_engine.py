@@ -188,6 +188,22 @@ def test_steps_of_rounded_shapes_say_the_same(loaded, tiled):
         assert 1 < len(engine._graphs._recordings) < 20
 
 
+class NoGraphs(Graphs):
+    """On a GPU that can't record."""
+
+    def _recorded(self, shape):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+
+def test_where_steps_cannot_be_recorded_they_are_done_without(loaded):
+    engine = Engine(loaded, LocalSettings())
+    engine._graphs = NoGraphs(engine._scores, 16, loaded.device)
+    with pytest.warns(UserWarning, match="take longer: operation not permitted"):
+        replies = answered(engine, [ask("Say hi"), ask("Repeat: Paris London")])
+    assert [reply.text for reply in replies] == ["Hi", "Paris London"]
+    assert engine._graphs is None
+
+
 def test_words_alone_stay_out_of_everything_that_sees(loaded):
     engine = Engine(loaded, LocalSettings())
     used = []

@@ -1,5 +1,6 @@
 """Answers many requests at once: they join and leave at every step, and none sees another."""
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -60,13 +61,14 @@ class Engine:
         self.vision = Vision(loaded, settings.image_cache_bytes)
         self._loaded = loaded
         self._max_rows = settings.max_batch_size
-        self._slots = Slots(loaded.network, self._max_rows, self.max_len)
+        self._slots = Slots(loaded.network, self._max_rows)
         self._decoder = Decoder(loaded.network, self.max_len)
         self._like = torch.zeros((), dtype=loaded.network.dtype, device=loaded.device)
         self._rows: list[_Row] = []
         self._seeing = 0
         self._graphs: Graphs | None = None
         if loaded.device.type == "cuda":
+            torch.cuda.set_device(loaded.device)  # of this thread
             self._graphs = Graphs(self._scores, self._max_rows, loaded.device)
 
     @property
@@ -201,7 +203,15 @@ class Engine:
             mixed=len(set(columns)) > 1,
         )
         if self._graphs is not None:
-            return self._graphs.run(numbers, shape, self._slots)[: len(rows)]
+            try:
+                return self._graphs.run(numbers, shape, self._slots)[: len(rows)]
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                self._graphs = None
+                warnings.warn(
+                    f"Steps can't be recorded on this GPU, so they take longer: {error}", stacklevel=2
+                )
         return self._scores(torch.tensor(numbers, device=self._like.device), shape)
 
     def _scores(self, numbers: torch.Tensor, shape: StepShape) -> torch.Tensor:

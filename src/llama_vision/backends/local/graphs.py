@@ -40,10 +40,12 @@ class Graphs:
         shape = rounded(shape, self._max_rows, slots)
         filled = [*numbers, *[(0, 0, 0)] * (shape.rows - len(numbers))]
         self._numbers[: shape.rows].copy_(torch.tensor(filled))
-        if self._growths != slots.growths or len(self._recordings) >= _MOST_RECORDINGS:
+        if self._growths != slots.growths:
             self._recordings.clear()
             self._growths = slots.growths
         if shape not in self._recordings:
+            if len(self._recordings) >= _MOST_RECORDINGS:
+                self._recordings.clear()
             self._recordings[shape] = self._recorded(shape)
         graph, scores = self._recordings[shape]
         graph.replay()
@@ -58,7 +60,8 @@ class Graphs:
         torch.cuda.current_stream().wait_stream(side)
         self._pool = self._pool or torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        # Other threads, such as those of another model, may go on using the GPU.
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             scores = self._work(self._numbers, shape)
         return graph, scores
 

@@ -73,13 +73,12 @@ class Slots:
     Attributes:
         words: Of the layers in which words look at words.
         pictures: Of the layers in which words look at pictures; without pictures it takes no memory.
-        max_len: The most columns of words.
 
     """
 
-    __slots__ = ("max_len", "pictures", "words")
+    __slots__ = ("pictures", "words")
 
-    def __init__(self, network: Any, max_rows: int, max_len: int) -> None:
+    def __init__(self, network: Any, max_rows: int) -> None:
         text = network.config.text_config
         crossing = set(text.cross_attention_layers)
         own = [layer for layer in range(text.num_hidden_layers) if layer not in crossing]
@@ -87,7 +86,6 @@ class Slots:
         empty = torch.zeros(0, text.num_key_value_heads, 0, size, dtype=network.dtype, device=network.device)
         self.words = Store(own, empty, max_rows, _WORDS_AT_FIRST)
         self.pictures = Store(sorted(crossing), empty, max_rows, network.model.vision_model.num_patches)
-        self.max_len = max_len
 
     @property
     def growths(self) -> int:
