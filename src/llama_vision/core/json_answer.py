@@ -10,7 +10,7 @@ MAX_REASKS = 2
 
 _FENCE = re.compile(r"```[\w+-]*(.*?)(?:```|\Z)", re.DOTALL)
 _OPENING = re.compile(r"[{\[]")
-_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+"?+|[{}\[\]]', re.DOTALL)
+_STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[{}\[\]]', re.DOTALL)
 
 _MOST_UNCLOSED = 16
 """Each bracket that is never closed costs a look at all of the rest, so that is given up after a few."""

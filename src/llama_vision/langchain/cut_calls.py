@@ -9,7 +9,7 @@ import re
 
 from llama_vision.core.messages import ToolCall
 
-_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+("?+)|[{}\[\]]', re.DOTALL)
+_STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*("?)|[{}\[\]]', re.DOTALL)
 
 
 def check_begun(arguments: str, finish_reason: str | None) -> None:

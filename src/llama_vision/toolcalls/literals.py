@@ -19,14 +19,14 @@ _MAX_WORD = 400
 
 # What is the same in JSON: characters, and escapes that are whole.
 _PLAIN = {
-    quote: re.compile(rf"""(?:[^{quote}"\\\x00-\x1f]++|\\(?:["\\bfnrt]|u[0-9a-fA-F]{{4}}))+""")
-    for quote in ('"', "'")
+    quote: re.compile(rf"""{char}*(?:\\(?:["\\bfnrt]|u[0-9a-fA-F]{{4}}){char}*)*""")
+    for quote, char in (('"', r'[^"\\\x00-\x1f]'), ("'", r"[^'\"\\\x00-\x1f]"))
 }
 # Characters only, to its end, where all of it is at hand.
-_PLAIN_TO_END = {'"': re.compile(r'"[^"\\\x00-\x1f]*+"'), "'": re.compile(r"'[^'\"\\\x00-\x1f]*+'")}
+_PLAIN_TO_END = {'"': re.compile(r'"[^"\\\x00-\x1f]*"'), "'": re.compile(r"'[^'\"\\\x00-\x1f]*'")}
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 # An ordinary one of which nothing is still to come.
-_NUMBER_AT_HAND = re.compile(r"-?(?:0|[1-9][0-9]{0,19}+)(?:\.[0-9]{1,19}+)?(?=[ \t\r\n,\])}])")
+_NUMBER_AT_HAND = re.compile(r"-?(?:0|[1-9][0-9]{0,19})(?:\.[0-9]{1,19})?(?=[ \t\r\n,\])}])")
 _WORDS = {"true": "true", "false": "false", "null": "null", "True": "true", "False": "false", "None": "null"}
 _JSON_ESCAPES = frozenset('"\\/bfnrt')
 _PYTHON_ESCAPES = {"a": "\\u0007", "v": "\\u000b", "'": "'", '"': '\\"', "\\": "\\\\", "\n": ""} | {

@@ -31,8 +31,8 @@ _OPENING = re.compile(
 )
 # What is certainly none: an object with another first key, a list in a list, a name in a list without arguments.
 _NO_CALL = re.compile(
-    rf"""\{{{SPACE.pattern}(["'])(?!(?:{"|".join(sorted(FIRST_KEYS))})\1)[^"'\\\x00-\x1f]*+\1"""
-    rf"""|\[{SPACE.pattern}(?:\[|\w[\w.+\-]*+[ \t\r\n]*+[^(])"""
+    rf"""\{{{SPACE.pattern}(["'])(?!(?:{"|".join(sorted(FIRST_KEYS))})\1)[^"'\\\x00-\x1f]*\1"""
+    rf"""|\[{SPACE.pattern}(?:\[|\w[\w.+\-]*[ \t\r\n]*[^\w.+\-( \t\r\n])"""
 )
 _SEPARATORS = re.compile(r"[ \t\r\n;,]*")
 _ALL = re.compile(r"(?s:.*)")

@@ -8,7 +8,8 @@ import re
 
 STOP_TOKENS = ("<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "</s>")
 
-_RUN = re.compile(rf"(?:(?:{'|'.join(re.escape(token) for token in STOP_TOKENS)})\s*)*+")
+# Not possessive, here and elsewhere: Python 3.11.2, which Debian 12 has, reads repeated groups of that kind wrongly.
+_RUN = re.compile(rf"(?:(?:{'|'.join(re.escape(token) for token in STOP_TOKENS)})\s*)*")
 _SPACE = re.compile(r"\s*")
 _BEGUN = frozenset(token[:cut] for token in STOP_TOKENS for cut in range(len(token)))
 _LONGEST = max(map(len, STOP_TOKENS))
