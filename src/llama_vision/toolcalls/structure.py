@@ -6,7 +6,9 @@ from collections.abc import Callable
 from llama_vision.toolcalls.source import SPACE, WORD, Reading, TextSource
 
 # A quote that stands alone opens a string that does not end in the piece at hand.
-_TOKEN = re.compile(r"""(?s:"[^"\\\n]*(?:\\.[^"\\\n]*)*["\n]|'[^'\\\n]*(?:\\.[^'\\\n]*)*['\n]|[\[\](){}"'])""")
+_TOKEN = re.compile(
+    r"""(?s:"[^"\\\n]*(?:\\.[^"\\\n]*)*["\n]|'[^'\\\n]*(?:\\.[^'\\\n]*)*['\n]|[\[\](){}"'])"""
+)
 # The name before a bracket, where all of it is at hand.
 _NAME_AT_HAND = re.compile(rf"{SPACE.pattern}{WORD.pattern}{SPACE.pattern}(?=[(\[])")
 _TAG = re.compile(r"[^<>{\n]*")
