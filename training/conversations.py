@@ -1,0 +1,214 @@
+"""Conversations to learn from, in tokens, written by the package's own prompt format.
+
+What the model reads later is made by the same code, `llama_vision.backends.local.prompt`, so there can be no difference.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import TYPE_CHECKING
+
+from llama_vision.backends.local.prompt import IMAGE_TOKEN, Control, Piece, render
+from llama_vision.core.json_answer import json_instructions
+from llama_vision.core.messages import Image, Message, Part, Text, ToolCall, ToolResult
+from llama_vision.core.request import ChatRequest, Tool
+from training import tools, words
+from training.pictures import Drawing
+from training.questions import Asker
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+_SYSTEMS = (
+    "You are a helpful assistant.",
+    "Answer briefly.",
+    "You are a helpful assistant. Answer briefly.",
+    "Be concise.",
+    "You look at pictures.",
+    "Be kind.",
+)
+_PICTURE = Image(data=b"a place for a picture")
+
+
+@dataclass(slots=True)
+class Lesson:
+    """Tokens, and which of them the model has to learn to write.
+
+    Attributes:
+        ids: The tokens.
+        taught: For each, whether it is the model's.
+
+    """
+
+    ids: list[int] = field(default_factory=list[int])
+    taught: list[bool] = field(default_factory=list[bool])
+
+
+class Teacher:
+    """Writes conversations as lessons.
+
+    Args:
+        tokenizer: Into whose tokens.
+        chance: Draws the lots.
+
+    """
+
+    def __init__(self, tokenizer: "Tokenizer", chance: Random) -> None:
+        tokenizer.encode_special_tokens = True
+        self._tokenizer = tokenizer
+        self._chance = chance
+        self._asker = Asker(chance, careless=True)
+        self._headers: dict[str, list[int]] = {}
+        self._end = self._control("<|eot_id|>")
+
+    def about_picture(self, drawing: Drawing, longest: int) -> Lesson:
+        """Ask several questions about one picture, in one conversation."""
+        lesson, heard = Lesson(), set[str]()
+        for _ in range(10):
+            question = self._asker.ask(drawing)
+            if question is None or question.text in heard:
+                continue
+            before = len(lesson.ids)
+            self._turn(lesson, question.text, question.answer, picture=not before)
+            if len(lesson.ids) > longest:
+                del lesson.ids[before:], lesson.taught[before:]
+            else:
+                heard.add(question.text)
+        return lesson
+
+    def with_tools(self) -> Lesson:
+        """Have a tool called, in words alone, and tell its result."""
+        lot = self._chance.random()
+        if lot < 0.1:
+            offered, asked, answer = tools.idle(self._chance)
+            return self._dialogue([_user(asked), _said(answer)], offered)
+        if lot < 0.25:
+            return self._chain()
+        offered, errand = tools.wanted(self._chance, most=3)
+        turns = [_user(errand.asked), _call(errand)]
+        if self._chance.random() < 0.4:
+            turns += self._result()
+            if self._chance.random() < 0.3:
+                turns += [_user("Thanks!"), _said("You are welcome!")]
+        return self._dialogue(turns, offered)
+
+    def with_words(self, longest: int) -> Lesson:
+        """Talk without tools."""
+        asked, answer, _ = words.talk(self._chance)
+        system = self._chance.choice(_SYSTEMS) if self._chance.random() < 0.4 else ""
+        turns = [Message("system", (Text(system),))] if system else []
+        lesson = self._dialogue([*turns, _user(asked), _said(answer)])
+        while len(lesson.ids) <= longest:
+            before = len(lesson.ids)
+            self._turn(lesson, *words.talk(self._chance)[:2])
+        del lesson.ids[before:], lesson.taught[before:]
+        return lesson
+
+    def with_tools_and_picture(self, drawing: Drawing) -> Lesson | None:
+        """Have a tool called with what a picture shows; None where it shows nothing to call one with."""
+        errand = tools.picture_errand(self._chance, drawing)
+        if errand is None:
+            return None
+        turns = [_user(errand.asked, _PICTURE), _call(errand)]
+        if self._chance.random() < 0.4:
+            turns += self._result()
+        return self._dialogue(turns, [errand.tool])
+
+    def with_schema(self, drawing: Drawing) -> Lesson | None:
+        """Have an answer given in the form of a JSON schema that stands in the question."""
+        errand = tools.picture_errand(self._chance, drawing)
+        if errand is None:
+            return None
+        schema = {**errand.tool.parameters}
+        if self._chance.random() < 0.7:
+            schema["title"] = words.invented(self._chance).capitalize()
+        asked = self._chance.choice(
+            ("Describe the picture.", "What do you see?", "What is this?", "Describe it.", "Look.", "")
+        )
+        asked = f"{asked}\n\n{json_instructions(schema)}".strip()
+        answer = errand.call.split('"parameters": ', 1)[1][:-1]
+        return self._dialogue([_user(asked, _PICTURE), _said(answer)])
+
+    def _chain(self) -> Lesson:
+        offered, asked, errands, results, told = tools.chain(self._chance)
+        turns = [_user(asked)]
+        for errand, result in zip(errands, results, strict=True):
+            turns += [_call(errand), _returned(result)]
+        return self._dialogue([*turns, _said(told)], offered)
+
+    def _result(self) -> list[Message]:
+        returned, told = tools.answered(self._chance)
+        return [_returned(returned), _said(told)]
+
+    def _dialogue(self, turns: Sequence[Message], offered: Sequence[Tool] = ()) -> Lesson:
+        """Write a conversation; all that the assistant says is taught."""
+        lesson = Lesson()
+        for place, turn in enumerate(turns):
+            if turn.role == "assistant":
+                request = ChatRequest("tiny", tuple(turns[:place]), tools=tuple(offered))
+                prompt = self._tokens(render(request))
+                said = self._tokens(render(replace(request, messages=tuple(turns[: place + 1]))))
+                answer = said[len(prompt) : len(said) - len(self._header("assistant"))]
+                _extend(lesson, prompt[len(lesson.ids) :], taught=False)
+                _extend(lesson, answer, taught=True)
+        return lesson
+
+    def _turn(self, lesson: Lesson, asked: str, answer: str, *, picture: bool = False) -> None:
+        """Add a question and its answer; with a picture, begin with it."""
+        if picture:
+            if self._chance.random() < 0.08:
+                asked = f"{self._chance.choice(_SYSTEMS)}\n\n{asked}"
+            parts: tuple[Part, ...] = (_PICTURE, Text(asked))
+            if self._chance.random() < 0.05:
+                parts = parts[::-1]
+            request = ChatRequest("tiny", (Message("user", parts),))
+            _extend(lesson, self._tokens(render(request)), taught=False)
+        else:
+            turn = [*self._header("user"), *self._ids(asked), self._end, *self._header("assistant")]
+            _extend(lesson, turn, taught=False)
+        _extend(lesson, [*self._ids(answer), self._end], taught=True)
+
+    def _header(self, role: str) -> list[int]:
+        if role not in self._headers:
+            pieces = [Control("<|start_header_id|>"), role, Control("<|end_header_id|>"), "\n\n"]
+            self._headers[role] = self._tokens(pieces)
+        return self._headers[role]
+
+    def _tokens(self, pieces: Sequence[Piece]) -> list[int]:
+        ids: list[int] = []
+        for piece in pieces:
+            if isinstance(piece, str):
+                ids += self._ids(piece)
+            else:
+                ids.append(self._control((piece if isinstance(piece, Control) else IMAGE_TOKEN).token))
+        return ids
+
+    def _ids(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def _control(self, token: str) -> int:
+        number = self._tokenizer.token_to_id(token)
+        assert number is not None
+        return number
+
+
+def _extend(lesson: Lesson, ids: Sequence[int], *, taught: bool) -> None:
+    lesson.ids += ids
+    lesson.taught += [taught] * len(ids)
+
+
+def _user(text: str, *pictures: Image) -> Message:
+    return Message("user", (*pictures, Text(text)))
+
+
+def _said(text: str) -> Message:
+    return Message("assistant", (Text(text),))
+
+
+def _call(errand: tools.Errand) -> Message:
+    arguments = errand.call.split('"parameters": ', 1)[1][:-1]
+    return Message("assistant", (ToolCall("call", errand.tool.name, arguments),))
+
+
+def _returned(text: str) -> Message:
+    return Message("tool", (ToolResult("call", (Text(text),)),))
