@@ -50,7 +50,16 @@ class LlamaVisionError(Exception):
     partial: Reply | None = None
 
     def at(self, provider: str, model: str | None = None) -> Self:
-        """Say where it happened, unless that is known already."""
+        """Say where it happened, unless that is known already.
+
+        Args:
+            provider: The provider's name.
+            model: The provider's id of the model.
+
+        Returns:
+            The error itself.
+
+        """
         self.provider = self.provider or provider
         self.model = self.model or model
         return self

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 from llama_vision.core.events import Event, Finished, Started, TextDelta, ToolCallDelta, UsageReport
+from llama_vision.core.markup import note, paragraph, reply_words, usage_words
 from llama_vision.core.messages import ToolCall
 from llama_vision.core.usage import Usage
 
@@ -50,6 +51,10 @@ class Reply:
         for event in events:
             builder.add(event)
         return builder.reply()
+
+    def _repr_html_(self) -> str:
+        """Show it in a notebook."""
+        return paragraph(reply_words(self.text, self.tool_calls)) + note(usage_words(self.usage))
 
 
 class _GrowingCall:

@@ -127,7 +127,12 @@ class ChatRequest:
         return self.tools if self.text_tool_calls and not forbidden else ()
 
     def images(self) -> list[Image]:
-        """All pictures of the conversation, in order, those in tool results included."""
+        """Collect the pictures of the conversation.
+
+        Returns:
+            All of them in order, those in tool results included.
+
+        """
         found: list[Image] = []
         for message in self.messages:
             for part in message.parts:

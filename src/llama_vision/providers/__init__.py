@@ -21,6 +21,7 @@ _RECORDS = (
 )
 
 PROVIDERS: dict[str, Provider] = {record.name: record for record in _RECORDS}
+"""All records by name. One added here is found by its name everywhere."""
 
 
 def find_provider(provider: str | Provider) -> Provider:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from llama_vision.core.markup import table
 from llama_vision.core.models import ModelInfo
 from llama_vision.dialects.dialect import Dialect
 from llama_vision.images.rules import ImageRules
@@ -109,5 +110,20 @@ class Provider:
         Args:
             parameter: Its name in `core.options`.
 
+        Returns:
+            Whether the provider documents it, or has no such list.
+
         """
         return self.parameters is None or parameter in self.parameters
+
+    def _repr_html_(self) -> str:
+        """Show it in a notebook."""
+        facts = {
+            "provider": self.name,
+            "who": self.title,
+            "address": self.base_url or "",
+            "models": "\n".join(model.name for model in self.models),
+            "key": ", ".join(self.key_env) or "none",
+            "documentation": self.docs,
+        }
+        return table((), [row for row in facts.items() if row[1]])
