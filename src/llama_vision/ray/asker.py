@@ -1,0 +1,222 @@
+"""`BatchAsker`: a question about pictures, put to a model for each row of a batch."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from llama_vision.backends import open_backend
+from llama_vision.captions import DEFAULT_CONCURRENCY, DEFAULT_PROMPT, check_concurrency
+from llama_vision.core.backend import Backend
+from llama_vision.core.errors import ConfigurationError, UnsupportedInputError
+from llama_vision.core.messages import Message, Text
+from llama_vision.core.options import SAMPLING_OPTIONS, make_request
+from llama_vision.core.request import ChatRequest
+from llama_vision.providers import Provider, find_provider
+from llama_vision.providers.checks import check_request
+from llama_vision.providers.defaults import default_model, default_provider
+from llama_vision.ray.answers import KINDS, answered
+from llama_vision.ray.cells import images_of, words_of
+from llama_vision.ray.columns import Columns, columns_of
+from llama_vision.ray.form import Form
+from llama_vision.ray.running import answer_all
+
+_LOCAL_CONCURRENCY = 32
+"""The local model answers as many together as it has room for, and lets the others wait."""
+
+_OF_A_REQUEST = SAMPLING_OPTIONS | {"stop", "extra_body"}
+# The others are parameters of ours, or can't be handed to another process: a header may be a key, a client is a socket.
+_OF_A_BACKEND = frozenset(inspect.signature(open_backend).parameters) - {
+    *("provider", "api_key", "headers", "http_client", "http_async_client")
+}
+
+
+class BatchAsker:
+    """Asks a model about each row of a batch, many at once, and gives the batch back with the answers in new columns.
+
+    Ray Data's `map_batches` takes it (or use `ask_dataset`), and so does whatever else hands over batches of columns: a
+    pandas DataFrame, a pyarrow Table, or a dictionary of arrays or lists:
+
+        ask = BatchAsker("What color is it?", provider="deepinfra")
+        frame = ask(frame)                                    # pandas
+        ddf.map_partitions(ask, meta=ask(ddf.head(0)))        # Dask
+        df.mapInPandas(lambda frames: map(ask, frames), ...)  # Spark, with the schema of the new columns
+
+    Rows keep their order and all their cells. The columns that come with them, each empty (None) where there is nothing
+    to say:
+
+    - `text`: the model's words; of an answer that failed later those that had arrived.
+    - `json`, with a `schema` only: JSON text that fits it. It stays text because a column has one type, in all batches.
+    - `finish_reason`: such as `stop`, or `length` for an answer that was cut off at `max_tokens`.
+    - `input_tokens`, `output_tokens`, `cost_usd` (US dollars), `cost_is_estimate`: of all that was asked for the row.
+    - `seconds`: how long that took.
+    - `error_type`, `error`: the name of the error (see `llama_vision.core.errors`) and its text.
+
+    The local model is loaded once in a process, with the first batch. An instance can be pickled, and holds no key, no
+    connection and no weights.
+
+    Args:
+        prompt: What to ask about each row. Default: a description of the picture, unless there is a `prompt_column`.
+        provider: As for `ChatLlamaVision`: a name or a record. Default: `$LLAMA_VISION_PROVIDER`, else `"local"`.
+        model: As for `ChatLlamaVision`. Default: `$LLAMA_VISION_MODEL`, else the provider's first.
+        prompt_column: The column of questions, in place of `prompt`.
+        image_column: The column of pictures; None asks without. A cell holds bytes, a path, a URL, a PIL image, an array
+            (height x width x 3, of bytes), `{"bytes": ..., "path": ...}`, a list of several of these, or nothing.
+            Text that is no URL is read as a path: pass no paths that came from someone else.
+        schema: What the answers shall be: a pydantic class or a JSON schema. They are kept to it in the surest way the
+            provider has, checked, and asked for again up to twice.
+        system: Instructions that come before each question.
+        concurrency: How many rows are on their way at once. Default: 32 for the local model, 8 elsewhere.
+        on_error: `"keep"` has failures in their rows; `"raise"` raises the first one.
+        prefix: Goes before the names of the new columns.
+        api_key: A function that gives the provider's key, called where the model is asked. Default: the provider's own
+            variables in the environment there. A key itself is refused: it would be pickled, and sent to every worker.
+        **options: Options of a call (`max_tokens`, `temperature`, `stop`, `extra_body`, ...), and of
+            `llama_vision.backends.open_backend` (`base_url`, `account_id`, `timeout`, `max_retries`, `images`, ...).
+
+    Raises:
+        ConfigurationError: Something does not fit together.
+        UnsupportedInputError: The provider can't do what is wanted.
+
+    """
+
+    def __init__(
+        self,
+        prompt: str | None = None,
+        *,
+        provider: str | Provider | None = None,
+        model: str | None = None,
+        prompt_column: str | None = None,
+        image_column: str | None = "image",
+        schema: type[BaseModel] | Mapping[str, Any] | None = None,
+        system: str | None = None,
+        concurrency: int | None = None,
+        on_error: Literal["keep", "raise"] = "keep",
+        prefix: str = "",
+        api_key: Callable[[], str] | None = None,
+        **options: Any,
+    ) -> None:
+        self.provider = find_provider(provider or default_provider())
+        self.model = self.provider.model_info(model or default_model(self.provider)).id
+        self._prompt = _checked_prompt(prompt, prompt_column)
+        self._prompt_column = prompt_column
+        self._image_column = image_column
+        self._form = None if schema is None else Form.of(schema, self.provider, self.model)
+        self._system = system
+        default = _LOCAL_CONCURRENCY if self.provider.dialect is None else DEFAULT_CONCURRENCY
+        self._concurrency = default if concurrency is None else concurrency
+        self._on_error = on_error
+        self._prefix = prefix
+        self._api_key = _checked_key(api_key)
+        self._request_options = {name: options.pop(name) for name in _OF_A_REQUEST & options.keys()}
+        self._backend_options = options
+        self._backend: Backend | None = None
+        self._check()
+
+    def __repr__(self) -> str:
+        column = self._prompt_column
+        about = repr(self._prompt) if column is None else f"prompt_column={column!r}"
+        return f"BatchAsker({about}, provider={self.provider.name!r}, model={self.model!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_backend": None}
+
+    def __call__(self, batch: Any) -> Any:
+        """Ask about each row.
+
+        Args:
+            batch: A pandas DataFrame, a pyarrow Table, or a dictionary of arrays or lists. It is not changed.
+
+        Returns:
+            The same kind of batch, with the new columns.
+
+        Raises:
+            ConfigurationError: It is no batch, lacks a column, or has one of the new ones.
+            LlamaVisionError: With `on_error="raise"`, what went wrong with a row.
+
+        """
+        columns = columns_of(batch)
+        added = [name for name in KINDS if name != "json" or self._form is not None]
+        self._check_names(columns, added)
+        rows = [
+            partial(answered, self._open(), partial(self._request, prompt, picture), self._form)
+            for prompt, picture in zip(*self._cells(columns), strict=True)
+        ]
+        answers = answer_all(rows, concurrency=self._concurrency, keep=self._on_error == "keep")
+        cells = [answer.cells() for answer in answers]
+        return columns.with_columns(
+            {f"{self._prefix}{name}": (KINDS[name], [row[name] for row in cells]) for name in added}
+        )
+
+    def _cells(self, columns: Columns) -> tuple[Sequence[Any], Sequence[Any]]:
+        """Give the prompts and the pictures."""
+        prompts, pictures = self._prompt_column, self._image_column
+        return (
+            [self._prompt] * columns.height if prompts is None else columns.read(prompts),
+            [None] * columns.height if pictures is None else columns.read(pictures),
+        )
+
+    def _check_names(self, columns: Columns, added: list[str]) -> None:
+        for name in (self._prompt_column, self._image_column):
+            if name is not None and name not in columns.names:
+                instead = (
+                    " To ask without pictures, give image_column=None." if name == self._image_column else ""
+                )
+                raise ConfigurationError(
+                    f"The batch has no column {name!r}. Its columns are: {', '.join(columns.names)}.{instead}"
+                )
+        if taken := [f"{self._prefix}{name}" for name in added if f"{self._prefix}{name}" in columns.names]:
+            raise ConfigurationError(
+                f"The batch has the columns {', '.join(taken)} already. Give another prefix=... for the new ones."
+            )
+
+    def _request(self, prompt: object, picture: object) -> ChatRequest:
+        # The pictures come first: words before them can't see them.
+        asked = Message("user", (*images_of(picture), Text(words_of(prompt))))
+        system = (Message("system", (Text(self._system),)),) if self._system else ()
+        return make_request(self.model, (*system, asked), self._request_options)
+
+    def _open(self) -> Backend:
+        """Open the backend here, in the process that asks; many threads may at once, since it holds nothing yet."""
+        if self._backend is None:
+            key = None if self._api_key is None else self._api_key()
+            self._backend = open_backend(self.provider, api_key=key, **self._backend_options)
+        return self._backend
+
+    def _check(self) -> None:
+        """Say what is wrong for every row before there is any."""
+        check_concurrency(self._concurrency)
+        if self._on_error not in ("keep", "raise"):
+            raise ConfigurationError(f"on_error is 'keep' or 'raise', and not {self._on_error!r}.")
+        if unknown := sorted(self._backend_options.keys() - _OF_A_BACKEND):
+            raise ConfigurationError(
+                f"There is no option {', '.join(unknown)}. Known are: {', '.join(sorted(_OF_A_REQUEST | _OF_A_BACKEND))}."
+            )
+        request = self._request(self._prompt or DEFAULT_PROMPT, None)
+        check_request(self.provider, request if self._form is None else self._form.asked_in(request))
+        if self._image_column is not None and self.provider.image_rules.max_count == 0:
+            raise UnsupportedInputError(
+                f"{self.provider.title} takes no images. {self.provider.image_rules.instead} "
+                "To ask without pictures, give image_column=None."
+            )
+        if self.provider.dialect is not None:  # the local one may need what only the workers have
+            open_backend(self.provider, **self._backend_options)
+
+
+def _checked_prompt(prompt: str | None, column: str | None) -> str | None:
+    if prompt is not None and column is not None:
+        raise ConfigurationError(
+            f"There is a prompt for all rows and a prompt_column, {column!r}: give one of both."
+        )
+    return DEFAULT_PROMPT if prompt is None and column is None else prompt
+
+
+def _checked_key(key: object) -> Any:
+    if key is None or callable(key):
+        return key
+    raise ConfigurationError(  # and the text does not show it
+        "A key would be pickled, and sent to every worker as it is. Set the provider's variable in the environment of the "
+        "workers, or give a function that returns the key: api_key=lambda: os.environ['MY_KEY']."
+    )

@@ -1,0 +1,124 @@
+"""`ask_dataset`: a Ray Dataset with answers."""
+
+import os
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from llama_vision.core.errors import ConfigurationError, MissingDependencyError
+from llama_vision.ray.asker import BatchAsker
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
+
+DEFAULT_BATCH_SIZE = 64
+"""Rows. Twice what the local model has under way, so that its end is not all waiting; little to ask again after a crash."""
+
+
+def ask_dataset(
+    dataset: "Dataset",
+    prompt: str | None = None,
+    *,
+    actors: int | tuple[int, int] = 1,
+    batch_size: int = DEFAULT_BATCH_SIZE,
+    num_cpus: float | None = None,
+    num_gpus: float | None = None,
+    **asker: Any,
+) -> "Dataset":
+    """Ask about each row of a Ray Dataset. As all of Ray Data it begins when the rows are taken, shown or written.
+
+        answers = ask_dataset(ray.data.read_images("photos"), "What is it?", actors=4, model="llama-3.2-11b-vision")
+        answers.write_parquet("answers")
+
+    Each actor has the model by itself, and answers its batch together. What goes wrong with a row stands in the row; where an
+    actor dies, Ray starts another and gives it the same rows again, which hosted providers bill again.
+
+    Rows keep their order within a block. Among blocks Ray keeps it only where it is told to, before:
+    `ray.data.DataContext.get_current().execution_options.preserve_order = True`.
+
+    Args:
+        dataset: The rows, with a column `image` or the one that `image_column` names.
+        prompt: What to ask about each row; as for `BatchAsker`.
+        actors: How many, or the fewest and the most.
+        batch_size: How many rows an actor gets at once.
+        num_cpus: Processors reserved for each actor, which for the local model are its threads, too. Default: 1, or less
+            where all actors would hold more than half of the cluster's: the tasks that read and shuffle need some, and wait
+            for ever where actors hold them all.
+        num_gpus: GPUs reserved for each actor; a fraction lets several share one. Default: 1 for the local model where the
+            cluster has any, and 0 for `tiny` and for what is hosted.
+        **asker: What else `BatchAsker` takes.
+
+    Returns:
+        The dataset with the columns of `BatchAsker`.
+
+    Raises:
+        MissingDependencyError: Ray is not installed.
+        ConfigurationError: Something does not fit together.
+        UnsupportedInputError: The provider can't do what is wanted.
+
+    """
+    try:
+        from ray import cloudpickle  # noqa: PLC0415 - takes a second; `BatchAsker` does without
+        from ray.data import ActorPoolStrategy  # noqa: PLC0415 - as above
+    except ImportError as missing:
+        raise MissingDependencyError(
+            "Ray Data is not installed: pip install 'llama-vision[ray]'"
+        ) from missing
+    checked = BatchAsker(prompt, **asker)
+    # Decided here: the environment of the workers may name others.
+    asker |= {"provider": checked.provider, "model": checked.model}
+    _check_travels(cast("Any", cloudpickle), asker)
+    fewest, most = (actors, actors) if isinstance(actors, int) else actors
+    if not 1 <= fewest <= most or batch_size < 1:
+        raise ConfigurationError(
+            f"actors={actors!r} and batch_size={batch_size} leave nobody to ask, or nothing to ask about."
+        )
+    if num_gpus is None:
+        local = checked.provider.dialect is None and checked.model != "tiny"
+        num_gpus = 1 if local and _cluster("GPU", 0) else 0
+    untyped = cast("Any", dataset)
+    return untyped.map_batches(
+        BatchAsker,
+        fn_constructor_args=(prompt,),
+        fn_constructor_kwargs=asker,
+        compute=ActorPoolStrategy(min_size=fewest, max_size=most),
+        batch_size=batch_size,
+        batch_format="pyarrow",  # keeps the types of all columns, also where a batch has no value for one
+        udf_modifying_row_count=False,  # so that Ray applies a `limit` of a batch or more before anything is asked
+        num_cpus=_share(num_cpus, most),
+        num_gpus=num_gpus or None,
+    )
+
+
+def _check_travels(cloudpickle: Any, options: Mapping[str, Any]) -> None:
+    """Name what would not get through to the workers; Ray says so in three pages, and later."""
+    for name, value in options.items():
+        try:
+            cloudpickle.dumps(value)
+        except Exception as error:
+            raise ConfigurationError(
+                f"{name}=... can't be sent to other processes: {error}. Classes and functions have to be at the top of a "
+                "module, a script or a notebook, and not inside of a function."
+            ) from error
+
+
+def _share(num_cpus: float | None, actors: int) -> float:
+    """Leave processors to the tasks that feed the actors."""
+    there = _cluster("CPU", os.cpu_count() or 1)
+    if num_cpus is None:
+        return min(1.0, max(int(there / 2 / actors * 1000) / 1000, 0.001))
+    if num_cpus * actors >= there:
+        warnings.warn(
+            f"{actors} actors with num_cpus={num_cpus:g} take all of the cluster's {there:g} processors: a task that "
+            "reads or shuffles rows then waits for ever, unless the cluster grows. Give less.",
+            stacklevel=3,
+        )
+    return num_cpus
+
+
+def _cluster(resource: str, default: float) -> float:
+    """Ask Ray how much of something the cluster has, without starting one."""
+    import ray  # noqa: PLC0415 - as above
+
+    untyped = cast("Any", ray)
+    return untyped.cluster_resources().get(resource, 0) if untyped.is_initialized() else default
