@@ -8,7 +8,7 @@ PROVIDER ?= deepinfra
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo format check test test-oldest bench record
+.PHONY: help setup demo format check test test-oldest bench train evaluate docs notebooks record
 
 help: ## what can be done here
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -59,6 +59,19 @@ bench: $(STAMP) ## what it costs, beside raw httpx and the smallest possible cla
 	@$(BIN)/python benchmarks/images.py
 	@$(BIN)/python benchmarks/toolcalls.py
 	@$(BIN)/python -m benchmarks.rag
+
+docs: $(STAMP) ## the documentation, into build/docs; a broken link or an unreadable docstring fails it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -W error -m mkdocs build --strict --quiet
+	@echo "build/docs/index.html"
+
+train: $(STAMP) ## the tiny model's weights anew, into build/tiny: an hour on one free core
+	$(BIN)/python -m training.train build/tiny
+
+evaluate: $(STAMP) ## what the tiny model can; MODEL=build/tiny for weights of your own
+	@$(BIN)/python -m training.evaluate --model $(or $(MODEL),tiny)
+
+notebooks: $(STAMP) ## run the notebooks anew, and keep what they put out
+	$(BIN)/python -m tests.notebooks.running $(ARGS)
 
 record: $(STAMP) ## record the cassettes anew with your own key: make record PROVIDER=deepinfra
 	$(BIN)/python -m pytest tests/test_cassettes.py --record-mode=rewrite -k "chat_llama_vision_delivers and [$(PROVIDER)/"

@@ -19,6 +19,7 @@ DEFAULT_TIMEOUT_S = 120.0
 """Seconds without a byte before a call is given up: an answer to a large picture may take long to begin."""
 
 DEFAULT_MAX_RETRIES = 2
+"""How often a call that failed for a passing reason is made again."""
 
 
 def open_backend(

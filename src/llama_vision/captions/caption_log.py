@@ -68,11 +68,28 @@ class CaptionLog:
             self._file.close()
 
     def get(self, key: str) -> Caption | None:
-        """Look a caption up."""
+        """Look a caption up.
+
+        Args:
+            key: What the caption was kept under.
+
+        Returns:
+            The caption, or None where there is none.
+
+        """
         return self._known.get(key)
 
     def has(self, key: str, file: str) -> bool:
-        """Tell whether there is a line for this file, with this caption."""
+        """Tell whether there is a line for this file, with this caption.
+
+        Args:
+            key: What the caption was kept under.
+            file: The picture's name in the log.
+
+        Returns:
+            Whether there is one.
+
+        """
         return (key, file) in self._lines
 
     def add(self, key: str, caption: Caption, *, file: str, **about: Any) -> None:

@@ -76,6 +76,7 @@ class CaptionFailure:
 
 
 Outcome: TypeAlias = Captioned | CaptionFailure
+"""What came of one picture."""
 
 
 def _own_name(path: Path) -> str:

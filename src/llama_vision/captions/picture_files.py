@@ -30,7 +30,15 @@ class PictureFiles:
 
 
 def absolute(path: str | Path) -> Path:
-    """Say where a file is, whatever the current folder will be."""
+    """Say where a file is, whatever the current folder will be.
+
+    Args:
+        path: From the current folder or from the root; `~` is the user's own.
+
+    Returns:
+        The path from the root.
+
+    """
     return Path(path).expanduser().absolute()
 
 

@@ -10,6 +10,7 @@ from llama_vision.core.messages import Image
 from llama_vision.core.reply import Reply
 
 DEFAULT_PROMPT = "Describe the image."
+"""What is asked about each picture."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,11 +56,21 @@ class ScriptedServer:
         self._server: _Server | None = None
 
     def script(self, *lines: Plan) -> None:
-        """Say what the next requests get, after what the script holds already."""
+        """Say what the next requests get, after what the script holds already.
+
+        Args:
+            *lines: As for `ScriptedServer` itself.
+
+        """
         self._script.extend(lines)
 
     def always(self, line: Plan) -> None:
-        """Say what all requests get that no script is left for."""
+        """Say what all requests get that no script is left for.
+
+        Args:
+            line: As one of the script.
+
+        """
         self._always = line
 
     @property
@@ -138,7 +148,12 @@ class ScriptedServer:
         return as_answer(line(request) if callable(line) else line)
 
     def pause(self, seconds: float) -> None:
-        """Wait, but not beyond the end of `with`. The server calls this."""
+        """Wait, but not beyond the end of `with`. The server calls this.
+
+        Args:
+            seconds: How long.
+
+        """
         self._leaving.wait(seconds)
 
 

@@ -62,7 +62,12 @@ class TextCallReader:
         return read
 
     def close(self) -> list[Event]:
-        """Give what was held back, where the reply breaks off."""
+        """Give what was held back, where the reply breaks off.
+
+        Returns:
+            The last events.
+
+        """
         return [*self._end_of_words(cut=True), *self._not_found_before()]
 
     def _end_of_words(self, *, cut: bool) -> list[Event]:
