@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llama_vision.backends.local.constrain import Constrainer
+from llama_vision.backends.local.settings import LocalSettings
 from llama_vision.core.errors import LocalModelError, MissingDependencyError
 
 try:
@@ -21,7 +22,9 @@ except ImportError as missing:
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_TINY = Path(__file__).parent / "tiny"
+TINY = Path(__file__).parent / "tiny"
+"""The folder of the model that comes with this package."""
+
 _FEW_PARAMETERS = 1_000_000_000
 
 
@@ -59,11 +62,12 @@ def pick_device() -> "torch.device":
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def load(model: str) -> LoadedModel:
+def load(model: str, settings: LocalSettings | None = None) -> LoadedModel:
     """Load weights, tokenizer and preprocessing.
 
     Args:
         model: `tiny`, a folder, or an id on the Hugging Face hub, which has to be downloaded or cached there.
+        settings: Their `device` and `dtype` count.
 
     Returns:
         The model.
@@ -72,14 +76,20 @@ def load(model: str) -> LoadedModel:
         LocalModelError: They are not there, or don't fit; the text says what to do.
 
     """
-    path = str(_TINY) if model == "tiny" else model
+    path = str(TINY) if model == "tiny" else model
+    settings = settings or LocalSettings()
     try:
         with _no_progress_bar() if model == "tiny" else contextlib.nullcontext():
             processor = _untyped(AutoProcessor).from_pretrained(path)
-            network = _untyped(MllamaForConditionalGeneration).from_pretrained(path, dtype="auto")
-        network = _placed(network.eval(), pick_device())
-    except (OSError, ValueError, RuntimeError) as error:
-        raise LocalModelError(_advice(model, error)) from error
+            network = _untyped(MllamaForConditionalGeneration).from_pretrained(path, dtype=settings.dtype)
+        network = _placed(network.eval(), _device(settings), settings)
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        AssertionError,
+    ) as error:  # the last is torch's for "no CUDA here"
+        raise LocalModelError(_advice(model, settings, error)) from error
     tokenizer: Tokenizer = processor.tokenizer.backend_tokenizer
     tokenizer.encode_special_tokens = True
     ends: Any = network.generation_config.eos_token_id
@@ -99,16 +109,28 @@ def _untyped(transformers_class: Any) -> Any:
     return transformers_class
 
 
-def _placed(network: Any, device: "torch.device") -> Any:
+def _device(settings: LocalSettings) -> "torch.device":
+    return pick_device() if settings.device is None else torch.device(settings.device)
+
+
+def _placed(network: Any, device: "torch.device", settings: LocalSettings) -> Any:
     """Move to the device. A processor computes a small model best in 32 bits; a large one would not fit."""
-    if device.type == "cpu" and network.num_parameters() < _FEW_PARAMETERS:
+    if device.type == "cpu" and settings.dtype == "auto" and network.num_parameters() < _FEW_PARAMETERS:
         return network.float()
     return network.to(device)
 
 
-def _advice(model: str, error: Exception) -> str:
+def _advice(model: str, settings: LocalSettings, error: Exception) -> str:
     if isinstance(error, torch.OutOfMemoryError):
-        return f"{model} does not fit into the memory of {pick_device()}: the 11B takes 22 GB, the 90B 180 GB. {error}"
+        where = settings.device or pick_device()
+        return (
+            f"{model} does not fit into the memory of {where}: the 11B takes 22 GB, the 90B 180 GB. {error}"
+        )
+    if settings.device is not None and not isinstance(error, OSError):
+        return (
+            f"{model} can't be loaded onto the device {settings.device!r}. Is it there, and does torch know of it? "
+            f"The reason: {error}"
+        )
     return (
         f"{model} can't be loaded. Pass a folder that holds its weights, or its id on the Hugging Face hub after "
         f"accepting Meta's licence there and logging in with `hf auth login`. The reason: {error}"
