@@ -207,17 +207,11 @@ class Engine:
                 return self._graphs.run(numbers, shape, self._slots)[: len(rows)]
             except torch.OutOfMemoryError:
                 raise
-<<<<<<< ours
-            except RuntimeError as error:  # steps can be done unrecorded too, slower
-                self._graphs = None
-                warnings.warn(f"Steps can't be recorded on this GPU, and are slower: {error}", stacklevel=2)
-=======
             except RuntimeError as error:
                 self._graphs = None
                 warnings.warn(
                     f"Steps can't be recorded on this GPU, so they take longer: {error}", stacklevel=2
                 )
->>>>>>> theirs
         return self._scores(torch.tensor(numbers, device=self._like.device), shape)
 
     def _scores(self, numbers: torch.Tensor, shape: StepShape) -> torch.Tensor:
