@@ -8,6 +8,7 @@ from dataclasses import replace
 import PIL.Image
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList, MllamaForConditionalGeneration
+from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
 from transformers.models.mllama.processing_mllama import (
     convert_sparse_cross_attention_mask_to_dense,
     get_cross_attention_token_mask,
@@ -27,11 +28,12 @@ def tensors_of(loaded, request):
     tensors = {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids), dtype=torch.long)}
     pictures = [PIL.Image.open(io.BytesIO(image.data)) for image in request.images()]
     if pictures:
-        features = loaded.image_processor(images=[pictures], return_tensors="pt")
+        processor = MllamaImageProcessorPil(**loaded.pixel_options)
+        features = processor(images=[pictures], return_tensors="pt")
         mask = convert_sparse_cross_attention_mask_to_dense(
             [get_cross_attention_token_mask(ids, loaded.network.config.image_token_index)],
             num_tiles=features["num_tiles"],
-            max_num_tiles=loaded.image_processor.max_image_tiles,
+            max_num_tiles=processor.max_image_tiles,
             length=len(ids),
         )
         names = ("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask")
@@ -117,6 +119,4 @@ def with_four_tiles(loaded):
             if "gate" in name:
                 weights.data.fill_(0.7)
     network.generation_config = loaded.network.generation_config
-    processor = copy.deepcopy(loaded.image_processor)
-    processor.max_image_tiles = 4
-    return replace(loaded, network=network, image_processor=processor)
+    return replace(loaded, network=network, pixel_options={**loaded.pixel_options, "max_image_tiles": 4})

@@ -1,18 +1,19 @@
 """What the model sees in pictures: worked out once for each picture, and kept for the next question about it."""
 
 import hashlib
-import io
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
-import PIL.Image
 import torch
 
 from llama_vision.backends.local.loading import LoadedModel
-from llama_vision.core.errors import ImageError
 from llama_vision.core.messages import Image
+
+if TYPE_CHECKING:
+    from llama_vision.backends.local.pixels import PixelRules, Tiles
 
 _PICTURES_AT_ONCE = 8
 """Seeing one takes 19 TFLOP and a few GB for a moment with the 11B."""
@@ -45,28 +46,36 @@ class Picture:
 
     Attributes:
         key: Equal for equal pictures.
-        pixels: What the network takes, until it is seen.
-        seen: What it saw.
+        tiles: The picture laid out, until it is seen.
+        seen: What the network saw.
 
     """
 
     key: bytes
-    pixels: Any = None
+    tiles: "Tiles | None" = None
     seen: Seen | None = None
 
 
 class Vision:
-    """The half of the network that sees, with a memory of what it has seen of late."""
+    """The half of the network that sees, with a memory of what it has seen of late.
+
+    Attributes:
+        cached_bytes: How much that takes.
+        looks: How many pictures it has looked at.
+
+    """
 
     def __init__(self, loaded: LoadedModel, cache_bytes: int) -> None:
         self._loaded = loaded
         self._limit = cache_bytes
         self._cache: OrderedDict[bytes, Seen] = OrderedDict()
+        self._lock = threading.Lock()
+        self._known_rules: PixelRules | None = None
         self.cached_bytes = 0
         self.looks = 0
 
     def picture(self, image: Image, number: int) -> Picture:
-        """Make a picture ready to be seen.
+        """Make a picture ready to be seen. It may run in any thread, and takes milliseconds of it.
 
         Args:
             image: With its bytes.
@@ -77,18 +86,21 @@ class Vision:
 
         Raises:
             ImageError: It can't be decoded.
+            LocalModelError: The checkpoint wants its pictures in a way that is not known here.
 
         """
-        data = image.data or b""
-        key = hashlib.blake2b(data, digest_size=16).digest()
-        if (seen := self._cache.get(key)) is not None:
-            self._cache.move_to_end(key)
-            return Picture(key, seen=seen)
-        opened = _open(image, number)
-        return Picture(key, self._loaded.image_processor(images=[[opened]], return_tensors="pt"))
+        # Here and not above: who shows no pictures needs none of it.
+        from llama_vision.backends.local.pixels import tiles_of  # noqa: PLC0415 - as said
+
+        key = hashlib.blake2b(image.data or b"", digest_size=16).digest()
+        with self._lock:
+            if (seen := self._cache.get(key)) is not None:
+                self._cache.move_to_end(key)
+                return Picture(key, seen=seen)
+        return Picture(key, tiles=tiles_of(image, number, self._rules()))
 
     def see(self, pictures: Sequence[Picture]) -> None:
-        """Look at those pictures that were not seen yet; equal ones are looked at once."""
+        """Look at those pictures that were not seen yet; equal ones are looked at once. For the engine's thread."""
         fresh: dict[bytes, Picture] = {}
         for picture in pictures:
             picture.seen = picture.seen or self._cache.get(picture.key)
@@ -99,21 +111,28 @@ class Vision:
             self._look(new[start : start + _PICTURES_AT_ONCE])
         for picture in pictures:
             picture.seen = picture.seen or fresh[picture.key].seen
-            picture.pixels = None
+            picture.tiles = None
 
     def _look(self, pictures: Sequence[Picture]) -> None:
-        network, device = self._loaded.network, self._loaded.device
-        names = ("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask")
-        given = {name: torch.cat([one.pixels[name] for one in pictures]).to(device) for name in names}
-        given["pixel_values"] = given["pixel_values"].to(network.dtype)
+        from llama_vision.backends.local.pixels import network_input  # noqa: PLC0415 - see `picture`
+
+        network = self._loaded.network
+        tiles = [picture.tiles for picture in pictures if picture.tiles is not None]
+        given = network_input(tiles, self._rules(), self._loaded.device, network.dtype)
         found = network.model.vision_model(**given).last_hidden_state
         states = network.model.multi_modal_projector(found)[:, 0]
-        for picture, tiles in zip(pictures, states, strict=True):
-            # Hugging Face fills up with empty tiles, which no word ever sees.
-            real = tiles[: int(picture.pixels["num_tiles"][0][0])].flatten(0, 1)
-            picture.seen = self._for_layers(real)
+        for picture, laid, shown in zip(pictures, tiles, states, strict=True):
+            # The rest are empty tiles, which no word ever sees.
+            picture.seen = self._for_layers(shown[: laid.count].flatten(0, 1))
             self._keep(picture.key, picture.seen)
         self.looks += len(pictures)
+
+    def _rules(self) -> "PixelRules":
+        from llama_vision.backends.local.pixels import pixel_rules  # noqa: PLC0415 - see `picture`
+
+        if self._known_rules is None:
+            self._known_rules = pixel_rules(self._loaded.pixel_options)
+        return self._known_rules
 
     def _for_layers(self, states: torch.Tensor) -> Seen:
         """Turn (columns, width) into keys and values."""
@@ -130,16 +149,8 @@ class Vision:
     def _keep(self, key: bytes, seen: Seen) -> None:
         if seen.size > self._limit:
             return
-        self._cache[key] = seen
-        self.cached_bytes += seen.size
-        while self.cached_bytes > self._limit:
-            self.cached_bytes -= self._cache.popitem(last=False)[1].size
-
-
-def _open(picture: Image, number: int) -> PIL.Image.Image:
-    try:
-        opened = PIL.Image.open(io.BytesIO(picture.data or b""))
-        opened.load()
-    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
-        raise ImageError(f"Image {number} ({picture.media_type}) can't be decoded: {error}") from error
-    return opened
+        with self._lock:
+            self._cache[key] = seen
+            self.cached_bytes += seen.size
+            while self.cached_bytes > self._limit:
+                self.cached_bytes -= self._cache.popitem(last=False)[1].size
