@@ -31,6 +31,7 @@ class Answer:
         emit: Called with each event, and with an error in place of the last.
         cancelled: Whether nobody waits any more.
         tokens: How many there are.
+        known: How many tokens of the prompt need not be read, since another answer's began alike.
         over: Whether it has come to an end.
 
     """
@@ -46,6 +47,7 @@ class Answer:
     stops: StopStrings
     decoder: DecodeStream = field(default_factory=lambda: DecodeStream(skip_special_tokens=False))
     tokens: int = 0
+    known: int = 0
     over: bool = False
 
     def start(self) -> None:
@@ -79,7 +81,8 @@ class Answer:
         self.over = True
         if not self.stops.hit and (held := self.stops.close()):
             self.emit(TextDelta(held))
-        self.emit(UsageReport(Usage(input_tokens=len(self.prompt.ids), output_tokens=self.tokens)))
+        used = Usage(len(self.prompt.ids), self.tokens, cached_input_tokens=self.known)
+        self.emit(UsageReport(used))
         self.emit(Finished(reason))
 
 

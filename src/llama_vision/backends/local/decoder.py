@@ -46,7 +46,7 @@ class Pass:
         reach: How many columns of the slots are looked at.
         veil: 0 where a word sees a column, minus infinity where not (rows or 1, 1, words, reach); None where all do.
         sight: What they see of pictures, where any row does.
-        in_order: Whether the places are 0, 1, 2 and so on, so that the slots need not be copied to be read.
+        first: The first of the places, where the others follow one by one, so that the slots need not be copied to be read.
 
     """
 
@@ -56,7 +56,7 @@ class Pass:
     reach: int
     veil: torch.Tensor | None
     sight: Sight | None
-    in_order: bool
+    first: int | None
 
 
 class Decoder:
@@ -130,7 +130,7 @@ class Decoder:
         keys, values = store.keys[number], store.values[number]
         keys[step.places, :, step.positions] = key
         values[step.places, :, step.positions] = self._heads(attention.v_proj(normed))
-        rows = slice(len(step.tokens)) if step.in_order else step.places[:, 0]
+        rows = step.places[:, 0] if step.first is None else slice(step.first, step.first + len(step.tokens))
         seen = self._attended(query, keys[rows, :, : step.reach], values[rows, :, : step.reach], step.veil)
         return attention.o_proj(seen)
 

@@ -44,6 +44,14 @@ class Prompt:
         """The pictures that the answer sees."""
         return tuple(glimpse for glimpse in self.glimpses if glimpse.end == len(self.ids))
 
+    @property
+    def words(self) -> list[int | bytes]:
+        """Its tokens, with the key of each picture in the place of its own: what says whether two prompts are the same."""
+        words: list[int | bytes] = [*self.ids]
+        for glimpse in self.glimpses:
+            words[glimpse.start] = glimpse.picture.key
+        return words
+
 
 def prompt_of(loaded: LoadedModel, vision: Vision, pieces: Sequence[Piece]) -> Prompt:
     """Turn a prompt into tokens and pictures.

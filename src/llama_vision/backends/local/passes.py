@@ -1,51 +1,72 @@
-"""What goes through the layers: whole prompts at first, then one token of every answer at a time."""
+"""What goes through the layers: pieces of prompts at first, then one token of every answer at a time."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
 from llama_vision.backends.local.decoder import Pass, Sight
-from llama_vision.backends.local.inputs import Prompt
+from llama_vision.backends.local.inputs import Glimpse, Prompt
 from llama_vision.backends.local.slots import Slots
-
-_WORDS_AT_ONCE = 1024
-"""Of a prompt. What each word may look at takes memory by the square."""
+from llama_vision.backends.local.vision import Seen
 
 
-def prompt_passes(prompts: Sequence[Prompt], places: Sequence[int], like: torch.Tensor) -> Iterator[Pass]:
-    """Cut prompts into passes.
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Words of a prompt that are read at once.
+
+    Attributes:
+        prompt: The prompt; its pictures that these words see are seen.
+        place: Its row of the slots, where the words before these stand.
+        start: The first of the words.
+        stop: The first that is not read.
+
+    """
+
+    prompt: Prompt
+    place: int
+    start: int
+    stop: int
+
+    @property
+    def glimpses(self) -> list[Glimpse]:
+        """The pictures that any of the words sees."""
+        return [one for one in self.prompt.glimpses if one.start < self.stop and one.end > self.start]
+
+
+def reading_pass(pieces: Sequence[Piece], max_len: int, like: torch.Tensor) -> Pass:
+    """Read pieces of prompts together.
 
     Args:
-        prompts: Those with pictures first; the pictures are seen. Shorter ones are filled up at the end, where what is
-            written into the slots is overwritten before anyone may look at it.
-        places: The row of the slots for each.
+        pieces: Those that see pictures first. Shorter ones are filled up at the end, where what is written into the slots
+            is overwritten before anyone may look at it.
+        max_len: The most words of an answer with its prompt.
         like: A tensor of the right device and precision.
 
-    Yields:
-        Passes for all of the prompts, from the first words to the last.
+    Returns:
+        The pass.
 
     """
     device = like.device
-    longest = max(len(prompt.ids) for prompt in prompts)
-    tokens = torch.tensor(
-        [prompt.ids + [0] * (longest - len(prompt.ids)) for prompt in prompts], device=device
+    longest = max(piece.stop - piece.start for piece in pieces)
+    reach = min(max(piece.start for piece in pieces) + longest, max_len)
+    texts = [piece.prompt.ids[piece.start : piece.stop] for piece in pieces]
+    tokens = torch.tensor([text + [0] * (longest - len(text)) for text in texts], device=device)
+    starts = torch.tensor([[piece.start] for piece in pieces], device=device)
+    # No prompt reaches as far as the last position: an answer has to have room.
+    positions = (starts + torch.arange(longest, device=device)).clamp(max=max_len - 1)
+    unequal = positions if len({piece.start for piece in pieces}) > 1 else positions[:1]
+    places = [piece.place for piece in pieces]
+    follow = places == [*range(places[0], places[0] + len(places))]
+    return Pass(
+        tokens=tokens,
+        positions=positions,
+        places=torch.tensor(places, device=device)[:, None],
+        reach=reach,
+        veil=_veil(torch.arange(reach, device=device) <= unequal[:, None, :, None], like),
+        sight=_sight_of_pieces([piece for piece in pieces if piece.glimpses], longest, like),
+        first=places[0] if follow else None,
     )
-    rows = torch.tensor(places, device=device)[:, None]
-    columns = torch.arange(longest, device=device)
-    sight = _sight_of_prompts([prompt for prompt in prompts if prompt.glimpses], longest, like)
-    for start in range(0, longest, _WORDS_AT_ONCE):
-        stop = min(start + _WORDS_AT_ONCE, longest)
-        positions = columns[start:stop]
-        yield Pass(
-            tokens=tokens[:, start:stop],
-            positions=positions.expand(len(prompts), -1),
-            places=rows,
-            reach=stop,
-            veil=_veil(columns[:stop] <= positions[:, None], like)[None, None],
-            sight=sight and _between(sight, start, stop),
-            in_order=False,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +115,7 @@ def step_pass(numbers: torch.Tensor, shape: StepShape, slots: Slots) -> Pass:
         reach=shape.reach,
         veil=veil,
         sight=_sight_of_step(widths[: shape.seeing], shape, slots) if shape.seeing else None,
-        in_order=True,
+        first=0,
     )
 
 
@@ -112,35 +133,33 @@ def _sight_of_step(widths: torch.Tensor, shape: StepShape, slots: Slots) -> Sigh
     )
 
 
-def _sight_of_prompts(prompts: Sequence[Prompt], longest: int, like: torch.Tensor) -> Sight | None:
-    """Put the pictures of each prompt beside one another, and work out which words see them."""
-    if not prompts:
+def _sight_of_pieces(pieces: Sequence[Piece], longest: int, like: torch.Tensor) -> Sight | None:
+    """Put the pictures of each piece beside one another, and work out which words see them."""
+    if not pieces:
         return None
-    seen = [[glimpse.picture.seen for glimpse in prompt.glimpses] for prompt in prompts]
-    pictures = [[one for one in row if one is not None] for row in seen]
-    columns = max(sum(one.columns for one in row) for row in pictures)
-    visible = torch.zeros(len(prompts), 1, longest, columns, dtype=torch.bool, device=like.device)
+    pictures = [_pictures(piece) for piece in pieces]
+    columns = max(sum(seen.columns for _, seen in row) for row in pictures)
+    visible = torch.zeros(len(pieces), 1, longest, columns, dtype=torch.bool, device=like.device)
     keys: dict[int, torch.Tensor] = {}
     values: dict[int, torch.Tensor] = {}
-    for ours, theirs in ((keys, "keys"), (values, "values")):
-        for layer, one in getattr(pictures[0][0], theirs).items():
-            ours[layer] = like.new_zeros(len(prompts), one.shape[0], columns, one.shape[2])
-    for row, prompt in enumerate(prompts):
+    for ours, theirs in ((keys, pictures[0][0][1].keys), (values, pictures[0][0][1].values)):
+        for layer, one in theirs.items():
+            ours[layer] = like.new_zeros(len(pieces), one.shape[0], columns, one.shape[2])
+    for row, piece in enumerate(pieces):
         end = 0
-        for glimpse, picture in zip(prompt.glimpses, pictures[row], strict=True):
-            begin, end = end, end + picture.columns
-            visible[row, 0, glimpse.start : glimpse.end, begin:end] = True
-            for ours, theirs in ((keys, picture.keys), (values, picture.values)):
+        for glimpse, seen in pictures[row]:
+            begin, end = end, end + seen.columns
+            first = max(glimpse.start - piece.start, 0)
+            visible[row, 0, first : glimpse.end - piece.start, begin:end] = True
+            for ours, theirs in ((keys, seen.keys), (values, seen.values)):
                 for layer, one in theirs.items():
                     ours[layer][row, :, begin:end] = one
     sees = visible.any(-1, keepdim=True)
-    return Sight(len(prompts), keys, values, _veil(visible | ~sees, like), sees[:, 0].to(like))
+    return Sight(len(pieces), keys, values, _veil(visible | ~sees, like), sees[:, 0].to(like))
 
 
-def _between(sight: Sight, start: int, stop: int) -> Sight:
-    if sight.veil is None or sight.open is None:
-        return sight
-    return replace(sight, veil=sight.veil[:, :, start:stop], open=sight.open[:, start:stop])
+def _pictures(piece: Piece) -> list[tuple[Glimpse, Seen]]:
+    return [(glimpse, seen) for glimpse in piece.glimpses if (seen := glimpse.picture.seen) is not None]
 
 
 def _veil(visible: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,13 @@ from llama_vision.core.errors import ConfigurationError
 Precision: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
 Quantization: TypeAlias = Literal["int8", "fp8"]
 
-_AT_LEAST = {"max_batch_size": 1, "max_model_len": 2, "image_cache_bytes": 0, "max_waiting": 1}
+_AT_LEAST = {
+    "max_batch_size": 1,
+    "max_model_len": 2,
+    "image_cache_bytes": 0,
+    "prefix_cache_bytes": 0,
+    "max_waiting": 1,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +31,9 @@ class LocalSettings:
             as answers grow: the 11B needs 131 kB for each token of each answer in the making.
         image_cache_bytes: Up to how many bytes of what the model saw in pictures are kept for the next question about the
             same ones: the 11B needs 53 MB for each tile of 560 x 560 pixels. 0 keeps nothing.
+        prefix_cache_bytes: Up to how many bytes of conversations that are over are kept, so that a next turn, or another
+            question after the same beginning, is read only from where it differs: the 11B needs 131 kB for each token.
+            0 keeps nothing.
         max_waiting: How many requests may wait. One more is refused.
         device: Such as `cpu`, `mps`, `cuda` or `cuda:1`. None takes the fastest there is.
         dtype: In what precision it computes. `auto` keeps that of the weights, but for small models on a processor,
@@ -39,6 +48,7 @@ class LocalSettings:
     max_batch_size: int = 16
     max_model_len: int | None = None
     image_cache_bytes: int = 2**30
+    prefix_cache_bytes: int = 2**28
     max_waiting: int = 4096
     device: str | None = None
     dtype: Precision = "auto"

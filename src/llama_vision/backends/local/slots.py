@@ -6,6 +6,9 @@ import torch
 
 _WORDS_AT_FIRST = 256
 
+_KEPT_AT_REST = 4
+"""Times as many columns as at first. More than 1,024 words, or four tiles, are given back when nobody needs them."""
+
 
 class Store:
     """The keys and values of one kind of layers: (rows, heads, columns, size) for each layer.
@@ -20,10 +23,10 @@ class Store:
 
     """
 
-    __slots__ = ("_max_rows", "_unit", "columns", "growths", "keys", "rows", "values")
+    __slots__ = ("_empty", "_max_rows", "_unit", "columns", "growths", "keys", "rows", "values")
 
     def __init__(self, layers: list[int], empty: torch.Tensor, max_rows: int, unit: int) -> None:
-        self._max_rows, self._unit = max_rows, unit
+        self._empty, self._max_rows, self._unit = empty, max_rows, unit
         self.rows: int = 0
         self.columns: int = 0
         self.growths: int = 0
@@ -50,6 +53,27 @@ class Store:
                 tensors[layer] = self._grown(old, rows, columns)
         # Last, so that all is tried again after a failure for want of memory.
         self.rows, self.columns = rows, columns
+
+    @property
+    def large(self) -> bool:
+        """Whether it has grown beyond what most answers need."""
+        return self.columns > _KEPT_AT_REST * self._unit
+
+    def shrink(self) -> None:
+        """Give all memory back."""
+        self.growths += 1
+        self.rows = self.columns = 0
+        for tensors in (self.keys, self.values):
+            tensors.update(dict.fromkeys(tensors, self._empty))
+
+    def remembered(self, row: int, columns: int) -> torch.Tensor:
+        """Copy the first columns of a row (keys and values of each layer, heads, columns, size)."""
+        return torch.stack([one[row, :, :columns] for one in (*self.keys.values(), *self.values.values())])
+
+    def recall(self, row: int, remembered: torch.Tensor) -> None:
+        """Put what was `remembered` into the first columns of a row."""
+        for one, ours in zip((*self.keys.values(), *self.values.values()), remembered, strict=True):
+            one[row, :, : ours.shape[1]] = ours
 
     def move(self, source: int, target: int, columns: int) -> None:
         """Copy the first columns of a row into another row."""
@@ -91,6 +115,17 @@ class Slots:
     def growths(self) -> int:
         """How often anything has moved to other memory."""
         return self.words.growths + self.pictures.growths
+
+    @property
+    def large(self) -> bool:
+        """Whether they have grown beyond what most answers need."""
+        return self.words.large or self.pictures.large
+
+    def shrink(self) -> None:
+        """Give back what is beyond what most answers need; nobody may be in a row."""
+        for store in (self.words, self.pictures):
+            if store.large:
+                store.shrink()
 
     def move(self, source: int, target: int, words: int, vision: int) -> None:
         """Copy a row over another one.

@@ -28,6 +28,9 @@ _PATIENCE_AT_EXIT_S = 5.0
 _NEW_AT_A_STEP = 4
 """To make a picture ready takes longer than a step, and those who are being answered wait meanwhile."""
 
+_IDLE_S = 10.0
+"""After so long without anything to do, the memory that large requests took is given back."""
+
 
 @dataclass(slots=True, eq=False)
 class Job:
@@ -54,6 +57,7 @@ class Worker:
         self._waiting: deque[Job] = deque()
         self._news = threading.Condition()
         self._stopping = False
+        self._engine: Engine | None = None
         self._thread = threading.Thread(target=self._run, name=f"llama-vision {model}", daemon=True)
         self._thread.start()
 
@@ -94,14 +98,15 @@ class Worker:
         self._thread.join(_PATIENCE_AT_EXIT_S)
 
     def _run(self) -> None:
-        engine: Engine | None = None
-        while (jobs := self._next(engine)) is not None:
+        while (jobs := self._next(self._engine)) is not None:
             try:
-                if engine is None:
-                    engine = _engine(self._model, self._settings)
+                engine = self._engine = self._engine or _engine(self._model, self._settings)
             except Exception as error:  # noqa: BLE001 - whatever it is, someone is waiting to hear of it
                 for job in jobs:
                     job.emit(_failure("Loading", error))
+                continue
+            if not (jobs or engine.working):
+                engine.rest()
                 continue
             answers = [answer for job in jobs if (answer := _prepared(job, engine)) is not None]
             try:
@@ -112,13 +117,14 @@ class Worker:
                 engine.fail(failure)
                 for answer in answers:
                     answer.fail(failure)
-        self._give_up(engine)
+        self._give_up()
 
     def _next(self, engine: "Engine | None") -> list[Job] | None:
         """Take jobs off the queue, those that came first; without anything to do, wait for one.
 
         Returns:
-            What to begin with: nothing, where only answers in the making are to go on. None when it is time to stop.
+            What to begin with: nothing, where only answers in the making are to go on, or where there has been nothing to
+            do for a while. None when it is time to stop.
 
         """
         room = 1 if engine is None else engine.free
@@ -127,17 +133,18 @@ class Worker:
         taken: list[Job] = []
         with self._news:
             while not (self._waiting or self._stopping or (engine is not None and engine.working)):
-                self._news.wait()
+                if not self._news.wait(_IDLE_S if engine is not None and engine.large else None):
+                    break
             while self._waiting and len(taken) < room:
                 job = self._waiting.popleft()
                 if not job.left.is_set():
                     taken.append(job)
             return None if self._stopping else taken
 
-    def _give_up(self, engine: "Engine | None") -> None:
+    def _give_up(self) -> None:
         """Tell everyone that nothing more comes."""
-        if engine is not None:
-            engine.fail(_stopped())
+        if self._engine is not None:
+            self._engine.fail(_stopped())
         with self._news:
             for job in self._waiting:
                 job.emit(_stopped())
