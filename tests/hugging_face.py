@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import io
+import itertools
 from dataclasses import replace
 
 import PIL.Image
@@ -39,6 +40,54 @@ def tensors_of(loaded, request):
         names = ("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask")
         tensors |= {name: features[name] for name in names} | {"cross_attention_mask": torch.as_tensor(mask)}
     return tensors
+
+
+def batch_of(loaded, requests):
+    """What `generate` takes for several requests at once: filled up on the left, and with empty pictures."""
+    rows = [tensors_of(loaded, request) for request in requests]
+    longest = max(row["input_ids"].shape[1] for row in rows)
+    fullest = next(row for row in rows if _pictures(row) == max(map(_pictures, rows)))
+    batch = [
+        {
+            name: _filled(row.get(name), like, longest if name in _BY_WORD else None)
+            for name, like in fullest.items()
+        }
+        for row in rows
+    ]
+    return {name: torch.cat([row[name] for row in batch]) for name in fullest}
+
+
+_BY_WORD = ("input_ids", "attention_mask", "cross_attention_mask")
+
+
+def _pictures(row):
+    return row["pixel_values"].shape[1] if "pixel_values" in row else 0
+
+
+def _filled(tensor, like, words):
+    """Put zeros in front of the words, and behind the pictures."""
+    shape = [1, like.shape[1] if words is None else words, *like.shape[2:]]
+    filled = torch.zeros(shape, dtype=like.dtype)
+    if tensor is not None:
+        # The words stand at the end of the second dimension, pictures at the beginning of theirs.
+        place = [slice(size) for size in tensor.shape]
+        if words is not None:
+            place[1] = slice(words - tensor.shape[1], None)
+        filled[tuple(place)] = tensor
+    return filled
+
+
+def generated_together(loaded, batch, *, repaired):
+    """The tokens of greedy answers to a batch of requests with equal `max_tokens`, as `generated` gives them for one."""
+    with (
+        torch.inference_mode(),
+        row_mask_repaired(loaded.network) if repaired else contextlib.nullcontext(),
+    ):
+        all_ids = loaded.network.generate(**batch, max_new_tokens=48, do_sample=False)
+    answers = all_ids[:, batch["input_ids"].shape[1] :].tolist()
+    return [
+        list(itertools.takewhile(lambda token: token not in loaded.end_ids, answer)) for answer in answers
+    ]
 
 
 @contextlib.contextmanager
