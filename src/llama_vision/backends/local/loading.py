@@ -135,8 +135,9 @@ def _read(path: str, device: "torch.device", settings: LocalSettings) -> LoadedM
     tokenizer: Tokenizer = _untyped(AutoTokenizer).from_pretrained(path).backend_tokenizer
     tokenizer.encode_special_tokens = True
     pixel_options, _ = _untyped(ImageProcessingMixin).get_image_processor_dict(path)
+    dtype = "bfloat16" if settings.quantization == "fp8" else settings.dtype
     network, found = _untyped(MllamaForConditionalGeneration).from_pretrained(
-        path, dtype=settings.dtype, output_loading_info=True
+        path, dtype=dtype, ignore_mismatched_sizes=True, output_loading_info=True
     )
     check_complete(path, found)
     network = _placed(network.eval(), device, settings)
@@ -159,12 +160,11 @@ def _untyped(transformers_class: Any) -> Any:
 
 def _device(settings: LocalSettings) -> "torch.device":
     """Find the device, before 22 GB are read for one that is not there."""
-    if settings.device is None:
-        return pick_device()
+    wanted = settings.device or pick_device()
     try:
-        return torch.empty(0, device=settings.device).device
+        return torch.empty(0, device=wanted).device
     except (RuntimeError, AssertionError) as error:  # the second is torch's for "no CUDA here"
-        raise no_device(settings.device, error) from error
+        raise no_device(str(wanted), error) from error
 
 
 def _placed(network: Any, device: "torch.device", settings: LocalSettings) -> Any:

@@ -63,16 +63,25 @@ def check_complete(model: str, found: dict[str, Any]) -> None:
         found: What transformers tells about its loading.
 
     Raises:
-        LocalModelError: Some are missing.
+        LocalModelError: Some are missing, or of another shape than config.json says.
 
     """
     missing = sorted(str(key) for key in found["missing_keys"])
     if missing:
-        some = ", ".join(missing[:_SOME]) + (", ..." if len(missing) > _SOME else "")
         raise LocalModelError(
-            f"{model} can't be loaded: {len(missing)} of its weights are missing ({some}). "
+            f"{model} can't be loaded: {len(missing)} of its weights are missing ({_some(missing)}). "
             "Download it again, all files that end in .safetensors."
         )
+    other = sorted(str(name) for name, *_ in found["mismatched_keys"])
+    if other:
+        raise LocalModelError(
+            f"{model} can't be loaded: {len(other)} of its weights have another shape than its config.json says "
+            f"({_some(other)}). Download both again, from the same place."
+        )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_SOME]) + (", ..." if len(names) > _SOME else "")
 
 
 def no_device(name: str, error: Exception) -> LocalModelError:

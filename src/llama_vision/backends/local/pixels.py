@@ -217,7 +217,7 @@ def _values(options: Mapping[str, Any]) -> tuple[tuple[float, ...], ...]:
     if options.get("do_normalize", True):
         means, deviations = (_of_colors(options[name]) for name in ("image_mean", "image_std"))
         colors = [(levels - mean) / by for mean, by in zip(means, deviations, strict=True)]
-    return tuple(tuple(color.tolist()) for color in colors)
+    return tuple(tuple(float(number) for number in color) for color in colors)
 
 
 def _of_colors(value: Any) -> torch.Tensor:

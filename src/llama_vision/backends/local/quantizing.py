@@ -30,13 +30,14 @@ class Int8Linear(nn.Module):
         super().__init__()
         weight = linear.weight.detach().float()
         # The scale is rounded first, and the weights by it: so its rounding costs nothing.
-        scale = _scale_of_rows(weight, _INT8_MOST).to(linear.weight.dtype)
+        dtype = linear.weight.dtype
+        scale = _scale_of_rows(weight, _INT8_MOST).to(dtype).clamp_(min=torch.finfo(dtype).tiny)
         rounded = (weight / scale.float()).round_().clamp_(-_INT8_MOST, _INT8_MOST).to(torch.int8)
         self.weight: torch.Tensor
         self.register_buffer("weight", rounded)
         self.scale: torch.Tensor
         self.register_buffer("scale", scale[:, 0])
-        self.bias = linear.bias
+        self.bias: torch.Tensor | None = linear.bias
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Multiply (..., in) to (..., out)."""
@@ -58,12 +59,12 @@ class Fp8Linear(nn.Module):
         self.register_buffer("weight", weight)
         self.scale: torch.Tensor
         self.register_buffer("scale", scale.t().contiguous())
-        self.bias = linear.bias
+        self.bias: torch.Tensor | None = linear.bias
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Multiply (..., in) to (..., out)."""
         rows, scale = _as_fp8(hidden.reshape(-1, hidden.shape[-1]))
-        found: torch.Tensor = torch._scaled_mm(  # noqa: SLF001 - torch's only name for it  # pyright: ignore[reportPrivateUsage]
+        found: torch.Tensor = torch._scaled_mm(  # noqa: SLF001 - torch's only name for it  # pyright: ignore[reportPrivateImportUsage]
             rows, self.weight.t(), scale_a=scale, scale_b=self.scale, out_dtype=hidden.dtype
         )
         found = found.view(*hidden.shape[:-1], -1)
@@ -141,4 +142,4 @@ def _packs(hidden: torch.Tensor) -> bool:
 
 
 def _packed_product(rows: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    return torch._weight_int8pack_mm(rows, weight, scale)  # noqa: SLF001 - as above  # pyright: ignore[reportPrivateUsage]
+    return torch._weight_int8pack_mm(rows, weight, scale)  # noqa: SLF001 - as above  # pyright: ignore[reportPrivateImportUsage]
