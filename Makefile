@@ -59,6 +59,7 @@ bench: $(STAMP) ## what it costs, beside raw httpx and the smallest possible cla
 	@$(BIN)/python benchmarks/images.py
 	@$(BIN)/python benchmarks/toolcalls.py
 	@$(BIN)/python benchmarks/local.py
+	@$(BIN)/python benchmarks/pixels.py
 	@$(BIN)/python -m benchmarks.rag
 
 record: $(STAMP) ## record the cassettes anew with your own key: make record PROVIDER=deepinfra

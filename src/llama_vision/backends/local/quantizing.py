@@ -64,7 +64,7 @@ class Fp8Linear(nn.Module):
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Multiply (..., in) to (..., out)."""
         rows, scale = _as_fp8(hidden.reshape(-1, hidden.shape[-1]))
-        found: torch.Tensor = torch._scaled_mm(  # noqa: SLF001 - torch's only name for it  # pyright: ignore[reportPrivateImportUsage]
+        found: torch.Tensor = torch._scaled_mm(  # noqa: SLF001 - torch's only name for it  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
             rows, self.weight.t(), scale_a=scale, scale_b=self.scale, out_dtype=hidden.dtype
         )
         found = found.view(*hidden.shape[:-1], -1)
@@ -142,4 +142,4 @@ def _packs(hidden: torch.Tensor) -> bool:
 
 
 def _packed_product(rows: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    return torch._weight_int8pack_mm(rows, weight, scale)  # noqa: SLF001 - as above  # pyright: ignore[reportPrivateImportUsage]
+    return torch._weight_int8pack_mm(rows, weight, scale)  # noqa: SLF001 - as above  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
