@@ -122,7 +122,7 @@ def test_after_a_failure_the_mended_folder_loads(folder):
 @pytest.mark.parametrize("device", ["cuda:77", "banana"])
 def test_a_device_that_is_not_there_is_named_before_anything_is_read(device):
     with pytest.raises(
-        LocalModelError, match=rf"can't use a device '{device}' here.*can be .*'cpu'.*The reason: "
+        LocalModelError, match=rf"can't use a device '{device}'.*can be .*'cpu'.*The reason: "
     ):
         load("/no/such/folder", LocalSettings(device=device))
 

@@ -90,7 +90,7 @@ def no_device(name: str, error: Exception) -> LocalModelError:
     if torch.backends.mps.is_available():
         there.insert(0, "mps")
     failure = LocalModelError(
-        f"torch can't use a device {name!r} here. LocalSettings(device=...) can be {' or '.join(map(repr, there))}; "
+        f"torch can't use a device {name!r}. Is it there? LocalSettings(device=...) can be {' or '.join(map(repr, there))}; "
         f"None takes the fastest. The reason: {error}"
     )
     failure.__cause__ = error
