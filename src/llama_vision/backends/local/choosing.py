@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from llama_vision.backends.local.constrain import Constraint
+from llama_vision.backends.local.constrain import Constraint, unpacked
 from llama_vision.core.request import Sampling
 
 _BARRED = float("-inf")
@@ -76,21 +76,17 @@ class Chooser:
 
     @property
     def plain(self) -> bool:
-        """Whether the likeliest token is right as it is."""
-        is_free = self.constraint is None or not self.constraint.active
-        return self.greedy and is_free and self._penalty is None
+        """Whether the likeliest token that is allowed is right as it is."""
+        return self.greedy and self._penalty is None
 
     def limited(self, scores: torch.Tensor) -> torch.Tensor:
-        """Make what stands already less likely, and bar what the constraint does not allow: (vocabulary,) -> the same."""
+        """Make what stands already less likely: (vocabulary,) -> the same."""
         if self._penalty is not None and self._written is not None:
             # `<|image|>` may stand in a prompt and has no score.
             written = self._written[self._written < len(scores)]
             standing = scores[written]
             lowered = torch.where(standing < 0, standing * self._penalty, standing / self._penalty)
             scores = scores.index_copy(0, written, lowered)
-        if self.constraint is not None and self.constraint.active:
-            allowed = torch.as_tensor(self.constraint.allowed(len(scores))).to(scores.device)
-            scores = scores.masked_fill(~allowed, _BARRED)
         return scores
 
     def luck(self, scores: torch.Tensor) -> torch.Tensor:
@@ -114,21 +110,38 @@ def choose(scores: torch.Tensor, choosers: Sequence[Chooser]) -> list[int | Exce
         For each row a token, or why none could be chosen.
 
     """
-    likeliest = scores.argmax(-1)
-    special = [row for row, chooser in enumerate(choosers) if not chooser.plain]
-    if not special:
-        return [*_numbers(likeliest)]
     failures: dict[int, Exception] = {}
-    for row in special:
+    scores = _barred(scores, choosers, failures)
+    likeliest = scores.argmax(-1)
+    for row, chooser in enumerate(choosers):
+        if chooser.plain or row in failures:
+            continue
         try:
-            limited = choosers[row].limited(scores[row].float())
-            if choosers[row].greedy:
-                likeliest[row] = limited.argmax()
-            else:
-                likeliest[row] = _drawn(limited, choosers[row])
+            limited = chooser.limited(scores[row].float())
+            likeliest[row] = limited.argmax() if chooser.greedy else _drawn(limited, chooser)
         except Exception as error:  # noqa: BLE001 - it concerns one row, and the others go on
             failures[row] = error
     return [failures.get(row, token) for row, token in enumerate(_numbers(likeliest))]
+
+
+def _barred(
+    scores: torch.Tensor, choosers: Sequence[Chooser], failures: dict[int, Exception]
+) -> torch.Tensor:
+    """Bar what constraints don't allow, in all rows at once; on a GPU the network is still at work meanwhile."""
+    masks: dict[int, bytes] = {}
+    for row, chooser in enumerate(choosers):
+        if chooser.constraint is not None and chooser.constraint.active:
+            try:
+                masks[row] = chooser.constraint.mask()
+            except Exception as error:  # noqa: BLE001 - as in `choose`
+                failures[row] = error
+    if not masks:
+        return scores
+    barred = torch.as_tensor(~unpacked([*masks.values()], scores.shape[1])).to(scores.device)
+    if len(masks) == len(scores):
+        return scores.masked_fill(barred, _BARRED)
+    rows = torch.tensor([*masks], device=scores.device)
+    return scores.index_copy(0, rows, scores[rows].masked_fill(barred, _BARRED))
 
 
 def _drawn(scores: torch.Tensor, chooser: Chooser) -> torch.Tensor:

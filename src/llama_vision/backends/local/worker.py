@@ -61,6 +61,11 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name=f"llama-vision {model}", daemon=True)
         self._thread.start()
 
+    @property
+    def busy(self) -> bool:
+        """Whether anyone waits or is being answered."""
+        return bool(self._waiting) or (self._engine is not None and self._engine.working > 0)
+
     def submit(self, request: ChatRequest, emit: Callable[[Outcome], None]) -> Job:
         """Queue a request.
 
