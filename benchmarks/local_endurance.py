@@ -29,7 +29,7 @@ FORM = ResponseFormat(
         "required": ["color"],
     },
 )
-PATIENCE_S = 120.0
+PATIENCE_S = 600.0
 
 
 def backend():
