@@ -42,7 +42,7 @@ def ran(code, **environment):
         capture_output=True,
         check=True,
         text=True,
-        timeout=120,
+        timeout=300,
         env=os.environ | environment,
     )
     return done.stdout, done.stderr
