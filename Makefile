@@ -58,6 +58,8 @@ bench: $(STAMP) ## what it costs, beside raw httpx and the smallest possible cla
 	@$(BIN)/python benchmarks/concurrency.py
 	@$(BIN)/python benchmarks/images.py
 	@$(BIN)/python benchmarks/toolcalls.py
+	@$(BIN)/python benchmarks/local.py
+	@$(BIN)/python benchmarks/pixels.py
 	@$(BIN)/python -m benchmarks.rag
 
 docs: $(STAMP) ## the documentation, into build/docs; a broken link or an unreadable docstring fails it

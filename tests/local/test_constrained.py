@@ -126,8 +126,8 @@ def said(reply):
 
 
 def outcome(reply):
-    """All of a reply but the ids made up for its calls."""
-    return said(reply), reply.finish_reason, reply.usage
+    """All of a reply but the ids made up for its calls, and what was known of its prompt."""
+    return said(reply), reply.finish_reason, reply.usage.input_tokens, reply.usage.output_tokens
 
 
 def calls_one_of(text, tools):

@@ -357,6 +357,17 @@ def test_the_vocabulary_is_taken_in_once(model):
 UNKNOWN = {"type": "object", "properties": {"a": {"type": "string", "format": "tea"}}}
 
 
+def test_a_grammar_is_compiled_once_and_answers_do_not_share_it(model):
+    first, second = (constraint_of(model, response_format=form(SCHEMAS["nested"])) for _ in range(2))
+    beginning = first.allowed(1024)
+    first.accept(tokens_of(model, "{")[0])
+    assert (second.allowed(1024) == beginning).all()
+    assert (constraint_of(model, response_format=form(SCHEMAS["nested"])).allowed(1024) == beginning).all()
+    for number in range(100):
+        constraint_of(model, response_format=form({"const": number}))
+    assert len(model.constrainer._compiled) == 64
+
+
 def test_a_schema_that_can_not_be_kept_to_is_refused_by_name(model):
     with pytest.raises(
         UnsupportedInputError, match="schema of response_format: llguidance says `Unknown format: tea`"

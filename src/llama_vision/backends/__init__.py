@@ -1,7 +1,7 @@
 """What answers: hosted endpoints over HTTP, and the model on this machine."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llama_vision.core.backend import Backend
 from llama_vision.core.errors import ConfigurationError
@@ -33,6 +33,7 @@ def open_backend(
     max_retries: int = DEFAULT_MAX_RETRIES,
     headers: Mapping[str, str] | None = None,
     images: "ImageSettings | None" = None,
+    local: Mapping[str, Any] | None = None,
     http_client: "httpx.Client | None" = None,
     http_async_client: "httpx.AsyncClient | None" = None,
 ) -> Backend:
@@ -48,6 +49,7 @@ def open_backend(
         max_retries: How often a call that failed for a passing reason is made again.
         headers: Sent with every call.
         images: How pictures are made ready.
+        local: How a model runs on this machine: the fields of `LocalSettings`, by name.
         http_client: Used for synchronous calls in place of the shared one.
         http_async_client: Used for asynchronous calls in place of the shared ones.
 
@@ -55,15 +57,20 @@ def open_backend(
         The backend.
 
     Raises:
-        ConfigurationError: The provider needs an address and there is none, or the address is not one.
+        ConfigurationError: The provider needs an address and there is none, or the address is not one; or `local` has
+            a field that there is not, a value out of range, or a provider that is elsewhere.
 
     """
     if account_id is not None:
         checked_account(provider, account_id)
     if provider.dialect is None:
-        from llama_vision.backends.local import LocalBackend  # noqa: PLC0415 - loads torch, for who asks for it
+        from llama_vision.backends.local import LocalBackend, local_settings  # noqa: PLC0415 - loads torch, for who asks for it
 
-        return LocalBackend(provider, images)
+        return LocalBackend(provider, images, local_settings(local or {}))
+    if local:
+        raise ConfigurationError(
+            f"{', '.join(local)}: that is for models on this machine, and {provider.title} runs elsewhere."
+        ).at(provider.name)
     address = base_url or provider.base_url
     if address is None:
         raise ConfigurationError(

@@ -6,6 +6,7 @@ least.
 """
 
 import math
+from functools import lru_cache
 
 TILE = 560
 """The side of a tile in pixels."""
@@ -13,16 +14,34 @@ TILE = 560
 TOKENS_PER_TILE = 1601
 """A tile is 40 x 40 patches of 14 pixels, and one token for the whole: https://docs.together.ai/docs/vision-overview."""
 
-_LAYOUTS = ((1, 1), (1, 2), (1, 3), (1, 4), (2, 1), (2, 2), (3, 1), (4, 1))
-"""(rows, columns), in the order in which the processor tries them: the first of equals is taken."""
+MOST_TILES = 4
+"""The most tiles of a picture."""
 
 
-def tile_layout(width: int, height: int) -> tuple[int, int]:
+@lru_cache
+def layouts(most: int = MOST_TILES) -> tuple[tuple[int, int], ...]:
+    """List what tiles can be laid out as.
+
+    Args:
+        most: The most tiles there may be.
+
+    Returns:
+        (rows, columns) in the order in which the processor tries them, where the first of equals is taken, and in which the
+        network numbers them from 1.
+
+    """
+    sides = range(1, most + 1)
+    return tuple((rows, columns) for rows in sides for columns in sides if rows * columns <= most)
+
+
+def tile_layout(width: int, height: int, *, tile: int = TILE, most: int = MOST_TILES) -> tuple[int, int]:
     """Tell how a picture is laid out.
 
     Args:
         width: In pixels, upright.
         height: In pixels, upright.
+        tile: The side of a tile in pixels.
+        most: The most tiles there may be.
 
     Returns:
         Columns and rows of tiles.
@@ -32,10 +51,10 @@ def tile_layout(width: int, height: int) -> tuple[int, int]:
 
     """
     _check(width, height)
-    scales = {layout: min(layout[0] * TILE / height, layout[1] * TILE / width) for layout in _LAYOUTS}
+    scales = {layout: min(layout[0] * tile / height, layout[1] * tile / width) for layout in layouts(most)}
     up = [scale for scale in scales.values() if scale >= 1]
     wanted = min(up) if up else max(scales.values())
-    fitting = [layout for layout in _LAYOUTS if scales[layout] == wanted]
+    fitting = [layout for layout in layouts(most) if scales[layout] == wanted]
     rows, columns = min(fitting, key=lambda layout: layout[0] * layout[1])
     return columns, rows
 
@@ -89,29 +108,29 @@ def target_size(
     return (long, short) if width > height else (short, long)
 
 
-def fit(width: int, height: int, most_wide: int, most_high: int) -> tuple[int, int]:
-    """Scale a size down into a frame, as the model's own processor rounds it.
+def fit(width: int, height: int, most_wide: int, most_high: int, *, least: int = 1) -> tuple[int, int]:
+    """Scale a size into a frame, as the model's own processor rounds it.
 
     Args:
         width: In pixels.
         height: In pixels.
         most_wide: The frame's width in pixels.
         most_high: The frame's height in pixels.
+        least: Scale up what is smaller than this, until a side is of it or of the frame.
 
     Returns:
-        Width and height in pixels, each at least 1; unchanged where they fit.
+        Width and height in pixels, each at least 1; unchanged where they fit and neither is less than `least`.
 
     Raises:
         ValueError: A side is not positive.
 
     """
     _check(width, height)
-    by_width, by_height = most_wide / width, most_high / height
-    if min(by_width, by_height) >= 1:
-        return width, height
+    wide, high = min(max(width, least), most_wide), min(max(height, least), most_high)
+    by_width, by_height = wide / width, high / height
     if by_width < by_height:
-        return most_wide, min(math.floor(height * by_width) or 1, most_high)
-    return min(math.floor(width * by_height) or 1, most_wide), most_high
+        return wide, min(math.floor(height * by_width) or 1, high)
+    return min(math.floor(width * by_height) or 1, wide), high
 
 
 def _check(width: int, height: int) -> None:

@@ -75,6 +75,9 @@ class ChatLlamaVision(ChatLlamaVisionModel):
         image_allowed_hosts: The only hosts that pictures are fetched from, where the provider needs their bytes; they may
             be private. Default: any public host.
         image_private_networks: Whether pictures may be fetched from addresses that are not public.
+        local_settings: How a model runs on this machine: `max_batch_size` answers at the same time, `max_model_len` tokens
+            of prompt and reply, `image_cache_bytes` for what it saw in pictures, `max_waiting` requests, `device`, `dtype`,
+            `quantization` (`int8`, `fp8`); see `llama_vision.backends.local.LocalSettings`.
         http_client: Used for synchronous calls in place of the shared connection pool.
         http_async_client: Used for asynchronous calls in place of the shared pools.
 

@@ -74,6 +74,7 @@ class ChatLlamaVisionModel(Closes, BaseChatModel):
     image_policy: ImagePolicy = "error"
     image_allowed_hosts: list[str] | None = None
     image_private_networks: bool = False
+    local_settings: dict[str, Any] | None = None
     # Headers may hold keys of other companies, so they stay out of what is printed and saved.
     default_headers: dict[str, str] | None = Field(default=None, repr=False, exclude=True)
     extra_body: dict[str, Any] | None = None
@@ -211,6 +212,7 @@ class ChatLlamaVisionModel(Closes, BaseChatModel):
                 allowed_hosts=tuple(self.image_allowed_hosts or ()),
                 private_networks=self.image_private_networks,
             ),
+            local=self.local_settings,
             http_client=self.http_client,
             http_async_client=self.http_async_client,
         )

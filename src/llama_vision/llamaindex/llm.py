@@ -67,6 +67,9 @@ class LlamaVision(LlamaVisionPrograms):
         image_allowed_hosts: The only hosts that pictures are fetched from, where the provider needs their bytes; they may
             be private. Default: any public host.
         image_private_networks: Whether pictures may be fetched from addresses that are not public.
+        local_settings: How a model runs on this machine: `max_batch_size` answers at the same time, `max_model_len` tokens
+            of prompt and reply, `image_cache_bytes` for what it saw in pictures, `max_waiting` requests, `device`, `dtype`,
+            `quantization` (`int8`, `fp8`); see `llama_vision.backends.local.LocalSettings`.
         default_headers: Sent with every call; left out of dumps and pickles, because they may hold keys.
         system_prompt: Put before conversations that have no system message of their own.
 

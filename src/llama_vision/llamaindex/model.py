@@ -63,6 +63,7 @@ class LlamaVisionModel(Closes, FunctionCallingLLM):
     image_policy: ImagePolicy = "error"
     image_allowed_hosts: list[str] | None = None
     image_private_networks: bool = False
+    local_settings: dict[str, Any] | None = None
     default_headers: dict[str, str] | None = Field(default=None, exclude=True, repr=False)
 
     @model_validator(mode="before")
@@ -145,6 +146,7 @@ class LlamaVisionModel(Closes, FunctionCallingLLM):
                 allowed_hosts=tuple(self.image_allowed_hosts or ()),
                 private_networks=self.image_private_networks,
             ),
+            local=self.local_settings,
         )
 
     def _request(self, messages: Sequence[ChatMessage], call: dict[str, Any]) -> ChatRequest:

@@ -5,6 +5,7 @@ import contextlib
 import queue
 from collections.abc import AsyncGenerator, Generator
 
+from llama_vision.backends.local.settings import LocalSettings
 from llama_vision.backends.local.worker import Outcome, worker_for
 from llama_vision.backends.pictures import awith_ready_pictures, with_ready_pictures
 from llama_vision.core.errors import LlamaVisionError, UnsupportedInputError
@@ -19,11 +20,14 @@ from llama_vision.toolcalls import TextCallReader
 
 
 class LocalBackend:
-    """Llama 3.2 Vision on this machine. Requests to one model are answered one after the other."""
+    """Llama 3.2 Vision on this machine. Requests to one model are answered together, as they come."""
 
-    def __init__(self, provider: Provider, images: ImageSettings | None = None) -> None:
+    def __init__(
+        self, provider: Provider, images: ImageSettings | None = None, local: LocalSettings | None = None
+    ) -> None:
         self._provider = provider
         self._images = images or ImageSettings()
+        self._local = local or LocalSettings()
 
     def __repr__(self) -> str:
         return f"LocalBackend({self._provider.name!r})"
@@ -45,7 +49,7 @@ class LocalBackend:
         with self._located(request):
             request = self._checked(with_ready_pictures(self._provider, request, self._images))
             outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
-            job = worker_for(request.model).submit(request, outcomes.put)
+            job = worker_for(request.model, self._local).submit(request, outcomes.put)
             try:
                 calls = TextCallReader(request.readable_tools)
                 event = None
@@ -66,7 +70,7 @@ class LocalBackend:
                 with contextlib.suppress(RuntimeError):  # the loop is closed, so nobody waits
                     loop.call_soon_threadsafe(outcomes.put_nowait, outcome)
 
-            job = worker_for(request.model).submit(request, emit)
+            job = worker_for(request.model, self._local).submit(request, emit)
             try:
                 calls = TextCallReader(request.readable_tools)
                 event = None

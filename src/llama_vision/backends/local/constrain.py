@@ -1,5 +1,6 @@
 """Keeps an answer to a grammar: after every token it says which tokens may come next."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from llama_vision.backends.local.grammar import CALL_OPENING, Grammar
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 # A token brings a character at least, and `<|python_tag|>` may stand in front.
 _TOKENS_OF_AN_OPENING = len(CALL_OPENING) + 1
 _ERROR_LENGTH = 300
+
+_COMPILED_GRAMMARS = 64
+"""To compile one takes a millisecond or more, to copy it some microseconds."""
 
 
 class Constraint:
@@ -51,14 +55,20 @@ class Constraint:
         """
         import numpy as np  # noqa: PLC0415 - comes with transformers, so only where this room's extra is installed
 
+        return np.ones(width, dtype=np.bool_) if self._matcher is None else unpacked([self.mask()], width)[0]
+
+    def mask(self) -> bytes:
+        """Work out the same with a bit for each token, where any is forbidden.
+
+        Raises:
+            LocalModelError: As above.
+
+        """
         if self._matcher is None:
-            return np.ones(width, dtype=np.bool_)
-        packed = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+            raise LocalModelError("There is no mask for an answer that is free.")
+        packed = self._matcher.compute_bitmask()
         self._check(self._matcher)
-        allowed = np.zeros(width, dtype=np.bool_)
-        bits = np.unpackbits(packed, bitorder="little")[:width]
-        allowed[: len(bits)] = bits
-        return allowed
+        return packed
 
     def accept(self, token: int) -> None:
         """Take note of the token that was chosen; the one that ends a reply need not be told.
@@ -82,15 +92,26 @@ class Constraint:
             raise LocalModelError(f"llguidance can't follow the answer: {matcher.get_error()}")
 
 
+def unpacked(masks: Sequence[bytes], width: int) -> "npt.NDArray[np.bool_]":
+    """Turn masks of one vocabulary into (masks, width), true where a token may come."""
+    import numpy as np  # noqa: PLC0415 - see `Constraint.allowed`
+
+    packed = np.frombuffer(b"".join(masks), dtype=np.uint8).reshape(len(masks), -1)
+    bits = np.unpackbits(packed, axis=1, count=min(width, packed.shape[1] * 8), bitorder="little")
+    # Scores beyond the vocabulary are of no token.
+    return np.pad(bits, ((0, 0), (0, width - bits.shape[1]))).view(np.bool_)
+
+
 class Constrainer:
     """Makes constraints for one model. Its vocabulary is taken in with the first: a second for 128,000 words."""
 
-    __slots__ = ("_end_ids", "_tokenizer", "_vocabulary")
+    __slots__ = ("_compiled", "_end_ids", "_tokenizer", "_vocabulary")
 
     def __init__(self, tokenizer: "Tokenizer", end_ids: frozenset[int]) -> None:
         self._tokenizer = tokenizer
         self._end_ids = end_ids
         self._vocabulary: LLTokenizer | None = None
+        self._compiled: dict[str, LLMatcher] = {}  # the latest used last
 
     def constraint(self, grammar: Grammar) -> Constraint | None:
         """Get ready to watch over an answer.
@@ -115,9 +136,14 @@ class Constrainer:
             raise MissingDependencyError(
                 "To keep the local model to a tool or to JSON takes llguidance: pip install 'llama-vision[local]'"
             ) from missing
-        matcher = LLMatcher(self._words(), LLMatcher.grammar_from_lark(grammar.lark), log_level=0)
+        matcher = self._compiled.pop(grammar.lark, None) or LLMatcher(
+            self._words(), LLMatcher.grammar_from_lark(grammar.lark), log_level=0
+        )
         if not matcher.is_error():
-            return Constraint(matcher, allows_prose=grammar.allows_prose)
+            self._compiled[grammar.lark] = matcher
+            if len(self._compiled) > _COMPILED_GRAMMARS:
+                del self._compiled[next(iter(self._compiled))]
+            return Constraint(matcher.deep_copy(), allows_prose=grammar.allows_prose)
         if grammar.allows_prose:
             return None
         raise UnsupportedInputError(_complaint(grammar, matcher.get_error()))

@@ -1,82 +1,103 @@
-"""From a prompt to the tensors a model takes."""
+"""From the pieces of a prompt to tokens, and to which of them see which picture."""
 
-import io
 from collections.abc import Sequence
-from typing import Any
-
-import PIL.Image
-import torch
-from transformers.models.mllama.processing_mllama import (
-    convert_sparse_cross_attention_mask_to_dense,
-    get_cross_attention_token_mask,
-)
+from dataclasses import dataclass
 
 from llama_vision.backends.local.loading import LoadedModel
 from llama_vision.backends.local.prompt import IMAGE_TOKEN, Control, Piece
-from llama_vision.core.errors import ImageError, LocalModelError
+from llama_vision.backends.local.vision import Picture, Vision
+from llama_vision.core.errors import LocalModelError
 from llama_vision.core.messages import Image
 
 
-def model_inputs(loaded: LoadedModel, pieces: Sequence[Piece]) -> dict[str, torch.Tensor]:
-    """Turn a prompt into tensors on the model's device.
+@dataclass(frozen=True, slots=True)
+class Glimpse:
+    """Which words see a picture.
+
+    Attributes:
+        picture: The picture.
+        start: The first token that sees it, which is its own.
+        end: The first that does not any more.
+
+    """
+
+    picture: Picture
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt, as the engine takes it.
+
+    Attributes:
+        ids: Its tokens.
+        glimpses: Its pictures, in order.
+
+    """
+
+    ids: list[int]
+    glimpses: tuple[Glimpse, ...]
+
+    @property
+    def lasting(self) -> tuple[Glimpse, ...]:
+        """The pictures that the answer sees."""
+        return tuple(glimpse for glimpse in self.glimpses if glimpse.end == len(self.ids))
+
+    @property
+    def words(self) -> list[int | bytes]:
+        """Its tokens, with the key of each picture in the place of its own: what says whether two prompts are the same."""
+        words: list[int | bytes] = [*self.ids]
+        for glimpse in self.glimpses:
+            words[glimpse.start] = glimpse.picture.key
+        return words
+
+
+def prompt_of(loaded: LoadedModel, vision: Vision, pieces: Sequence[Piece]) -> Prompt:
+    """Turn a prompt into tokens and pictures.
 
     Args:
-        loaded: Whose tokenizer and preprocessing to use.
+        loaded: Whose tokenizer to use.
+        vision: Makes the pictures ready.
         pieces: From `prompt.render`.
 
     Returns:
-        What `generate` takes: `input_ids` (1, tokens), `attention_mask`, and with pictures also `pixel_values`
-        (1, pictures, tiles, 3, height, width), `aspect_ratio_ids`, `aspect_ratio_mask` and `cross_attention_mask`.
+        The prompt.
 
     Raises:
         ImageError: A picture can't be decoded.
+        LocalModelError: The model is no Llama 3.2 Vision.
 
     """
-    ids = [token for piece in pieces for token in _token_ids(loaded, piece)]
-    tensors: dict[str, Any] = {
-        "input_ids": torch.tensor([ids]),
-        "attention_mask": torch.ones(1, len(ids), dtype=torch.long),
-    }
-    pictures = [piece for piece in pieces if isinstance(piece, Image)]
-    if pictures:
-        opened = [_open(picture, number) for number, picture in enumerate(pictures, start=1)]
-        tensors |= _picture_tensors(loaded, opened, ids)
-    return {name: tensor.to(loaded.device) for name, tensor in tensors.items()}
+    ids: list[int] = []
+    images: list[Image] = []
+    places: list[int] = []
+    for piece in pieces:
+        if isinstance(piece, Image):
+            images.append(piece)
+            places.append(len(ids))
+        ids += _token_ids(loaded, piece)
+    pictures = [vision.picture(image, number) for number, image in enumerate(images, start=1)]
+    spans = zip(pictures, places, _ends(places, len(ids)), strict=True)
+    return Prompt(ids, tuple(Glimpse(*span) for span in spans))
+
+
+def _ends(places: Sequence[int], length: int) -> list[int]:
+    """Find where each picture is out of sight: at the next one, but neighbours are seen together (as transformers does)."""
+    ends: list[int] = []
+    after, end = length, length
+    for place in reversed(places):
+        end = end if place == after - 1 else after
+        ends.insert(0, end)
+        after = place
+    return ends
 
 
 def _token_ids(loaded: LoadedModel, piece: Piece) -> list[int]:
     if isinstance(piece, str):
         return loaded.tokenizer.encode(piece, add_special_tokens=False).ids
-    return [_control_id(loaded, piece if isinstance(piece, Control) else IMAGE_TOKEN)]
-
-
-def _control_id(loaded: LoadedModel, control: Control) -> int:
+    control = piece if isinstance(piece, Control) else IMAGE_TOKEN
     token_id = loaded.tokenizer.token_to_id(control.token)
     if token_id is None:
         raise LocalModelError(f"The model's tokenizer has no {control.token}: it is no Llama 3.2 Vision.")
-    return token_id
-
-
-def _picture_tensors(loaded: LoadedModel, pictures: list[PIL.Image.Image], ids: list[int]) -> dict[str, Any]:
-    features = loaded.image_processor(images=[pictures], return_tensors="pt")
-    mask = convert_sparse_cross_attention_mask_to_dense(
-        [get_cross_attention_token_mask(ids, _control_id(loaded, IMAGE_TOKEN))],
-        num_tiles=features["num_tiles"],
-        max_num_tiles=loaded.image_processor.max_image_tiles,
-        length=len(ids),
-    )
-    return {
-        "pixel_values": features["pixel_values"].to(loaded.network.dtype),
-        "aspect_ratio_ids": features["aspect_ratio_ids"],
-        "aspect_ratio_mask": features["aspect_ratio_mask"],
-        "cross_attention_mask": torch.as_tensor(mask),
-    }
-
-
-def _open(picture: Image, number: int) -> PIL.Image.Image:
-    try:
-        opened = PIL.Image.open(io.BytesIO(picture.data or b""))
-        opened.load()
-    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
-        raise ImageError(f"Image {number} ({picture.media_type}) can't be decoded: {error}") from error
-    return opened
+    return [token_id]

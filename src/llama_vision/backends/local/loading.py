@@ -1,37 +1,52 @@
 """Loading a model: the 3.6 million parameters that come with this package, or the 11 billion, by the same code."""
 
 import contextlib
-from collections.abc import Generator
+import os
+import threading
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
+from weakref import WeakValueDictionary
 
 from llama_vision.backends.local.constrain import Constrainer
-from llama_vision.core.errors import LocalModelError, MissingDependencyError
+from llama_vision.backends.local.settings import LocalSettings
+from llama_vision.core.errors import MissingDependencyError
 
 try:
     import torch
-    from transformers import AutoProcessor, MllamaForConditionalGeneration
+    from transformers import AutoConfig, AutoTokenizer, MllamaForConditionalGeneration
+    from transformers.image_processing_base import ImageProcessingMixin
     from transformers.utils import logging as transformers_logging
 except ImportError as missing:
     raise MissingDependencyError(
         "The local model needs torch and transformers: pip install 'llama-vision[local]'"
     ) from missing
 
+from llama_vision.backends.local.loading_failures import (
+    check_complete,
+    no_device,
+    no_mllama,
+    why_not_loaded,
+)
+from llama_vision.backends.local.quantizing import check_quantization, quantize
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_TINY = Path(__file__).parent / "tiny"
+TINY = Path(__file__).parent / "tiny"
+"""The folder of the model that comes with this package."""
+
 _FEW_PARAMETERS = 1_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class LoadedModel:
-    """A model that is ready.
+    """A model that is ready. Nobody changes it, so several engines may use it at the same time.
 
     Attributes:
         network: The Mllama, in evaluation mode on its device.
-        image_processor: Hugging Face's preprocessing.
+        pixel_options: How it wants its pictures, as the checkpoint says; `pixels.pixel_rules` reads it.
         tokenizer: Takes every text as words, also `<|eot_id|>`: control tokens are put in by their ids.
         context_window: In tokens, prompt and reply together.
         end_ids: The tokens that end a reply.
@@ -40,7 +55,7 @@ class LoadedModel:
     """
 
     network: Any
-    image_processor: Any
+    pixel_options: Mapping[str, Any]
     tokenizer: "Tokenizer"
     context_window: int
     end_ids: frozenset[int]
@@ -59,36 +74,80 @@ def pick_device() -> "torch.device":
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def load(model: str) -> LoadedModel:
-    """Load weights, tokenizer and preprocessing.
+def load(model: str, settings: LocalSettings | None = None) -> LoadedModel:
+    """Load weights and tokenizer, once in a process for as long as anyone uses them.
 
     Args:
         model: `tiny`, a folder, or an id on the Hugging Face hub, which has to be downloaded or cached there.
+        settings: Their `device`, `dtype` and `quantization` count.
 
     Returns:
-        The model.
+        The model; the same for everyone who asks with equal ones of these.
 
     Raises:
         LocalModelError: They are not there, or don't fit; the text says what to do.
 
     """
-    path = str(_TINY) if model == "tiny" else model
+    settings = settings or LocalSettings()
+    device = _device(settings)
+    check_quantization(settings.quantization, device)
+    key = model, str(device), settings.dtype, settings.quantization
+    with _lock:
+        own_lock = _locks.setdefault(key, threading.Lock())
+    with own_lock:
+        loaded = _loaded.get(key)
+        if loaded is None:
+            loaded = _loaded[key] = _fresh(model, device, settings)
+        return loaded
+
+
+_Key: TypeAlias = tuple[str, str, str, str | None]
+_loaded: WeakValueDictionary[_Key, LoadedModel] = WeakValueDictionary()
+_locks: dict[_Key, threading.Lock] = {}
+_lock = threading.Lock()
+
+
+def _forget() -> None:
+    """Load anew after a fork: a GPU's memory is not copied, and a lock may be held by a thread of the parent's."""
+    global _lock  # noqa: PLW0603 - as said
+    _lock = threading.Lock()
+    _locks.clear()
+    _loaded.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
+def _fresh(model: str, device: "torch.device", settings: LocalSettings) -> LoadedModel:
+    path = str(TINY) if model == "tiny" else model
     try:
         with _no_progress_bar() if model == "tiny" else contextlib.nullcontext():
-            processor = _untyped(AutoProcessor).from_pretrained(path)
-            network = _untyped(MllamaForConditionalGeneration).from_pretrained(path, dtype="auto")
-        network = _placed(network.eval(), pick_device())
-    except (OSError, ValueError, RuntimeError) as error:
-        raise LocalModelError(_advice(model, error)) from error
-    tokenizer: Tokenizer = processor.tokenizer.backend_tokenizer
+            return _read(path, device, settings)
+    except Exception as error:
+        raise why_not_loaded(model, device, error) from error
+
+
+def _read(path: str, device: "torch.device", settings: LocalSettings) -> LoadedModel:
+    config = _untyped(AutoConfig).from_pretrained(path)
+    if config.model_type != "mllama":
+        raise no_mllama(path, config.model_type)
+    tokenizer: Tokenizer = _untyped(AutoTokenizer).from_pretrained(path).backend_tokenizer
     tokenizer.encode_special_tokens = True
-    ends: Any = network.generation_config.eos_token_id
+    pixel_options, _ = _untyped(ImageProcessingMixin).get_image_processor_dict(path)
+    dtype = "bfloat16" if settings.quantization == "fp8" else settings.dtype
+    network, found = _untyped(MllamaForConditionalGeneration).from_pretrained(
+        path, dtype=dtype, ignore_mismatched_sizes=True, output_loading_info=True
+    )
+    check_complete(path, found)
+    network = _placed(network.eval(), device, settings)
+    ends: Any = network.generation_config.eos_token_id or config.text_config.eos_token_id
     end_ids = frozenset[int]([ends] if isinstance(ends, int) else ends)
     return LoadedModel(
         network=network,
-        image_processor=processor.image_processor,
+        pixel_options=pixel_options,
         tokenizer=tokenizer,
-        context_window=network.config.text_config.max_position_embeddings,
+        context_window=config.text_config.max_position_embeddings,
         end_ids=end_ids,
         constrainer=Constrainer(tokenizer, end_ids),
     )
@@ -99,20 +158,22 @@ def _untyped(transformers_class: Any) -> Any:
     return transformers_class
 
 
-def _placed(network: Any, device: "torch.device") -> Any:
+def _device(settings: LocalSettings) -> "torch.device":
+    """Find the device, before 22 GB are read for one that is not there."""
+    wanted = settings.device or pick_device()
+    try:
+        return torch.empty(0, device=wanted).device
+    except (RuntimeError, AssertionError) as error:  # the second is torch's for "no CUDA here"
+        raise no_device(str(wanted), error) from error
+
+
+def _placed(network: Any, device: "torch.device", settings: LocalSettings) -> Any:
     """Move to the device. A processor computes a small model best in 32 bits; a large one would not fit."""
-    if device.type == "cpu" and network.num_parameters() < _FEW_PARAMETERS:
-        return network.float()
+    if device.type == "cpu" and settings.dtype == "auto" and network.num_parameters() < _FEW_PARAMETERS:
+        network = network.float()
+    if settings.quantization is not None:
+        quantize(network, settings.quantization, device)
     return network.to(device)
-
-
-def _advice(model: str, error: Exception) -> str:
-    if isinstance(error, torch.OutOfMemoryError):
-        return f"{model} does not fit into the memory of {pick_device()}: the 11B takes 22 GB, the 90B 180 GB. {error}"
-    return (
-        f"{model} can't be loaded. Pass a folder that holds its weights, or its id on the Hugging Face hub after "
-        f"accepting Meta's licence there and logging in with `hf auth login`. The reason: {error}"
-    )
 
 
 @contextlib.contextmanager

@@ -63,11 +63,8 @@ def render(request: ChatRequest) -> list[Piece]:
         _TOOL_GUIDANCE + "".join(_tool(tool) + "\n\n" for tool in request.tools) if request.tools else ""
     )
     for message in turns:
-        if message.role == "user":
-            pieces += _user_turn(message, guidance)
-            guidance = ""
-        else:
-            pieces += _message(message)
+        pieces += _message(message, guidance)
+        guidance = "" if message.role == "user" else guidance
     if guidance:
         raise UnsupportedInputError("The local model needs a user message to offer tools with.")
     return [*pieces, *_header("assistant")]
@@ -105,10 +102,10 @@ def _joined(pieces: Sequence[Piece]) -> list[Piece]:
     return joined
 
 
-def _message(message: Message) -> Iterator[Piece]:
+def _message(message: Message, guidance: str) -> Iterator[Piece]:
     match message.role:
         case "user":
-            yield from _user_turn(message, "")
+            yield from _user_turn(message, guidance)
         case "system":
             yield from _turn("system", _system_text(message))
         case "assistant":

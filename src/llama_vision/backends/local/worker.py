@@ -1,4 +1,4 @@
-"""One thread per model, which answers one request after the other.
+"""One thread per model, which drives its engine.
 
 Everything heavy happens in it: loading, preparing pictures, generating. So an event loop is never blocked, and a
 consumer that is slow, or leaves, does not stand in the way.
@@ -6,26 +6,33 @@ consumer that is slow, or leaves, does not stand in the way.
 
 import atexit
 import os
-import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
+from llama_vision.backends.local.settings import LocalSettings
 from llama_vision.core.errors import LlamaVisionError, LocalModelError
 from llama_vision.core.events import Event
 from llama_vision.core.request import ChatRequest
 
 if TYPE_CHECKING:
-    from llama_vision.backends.local.loading import LoadedModel
+    from llama_vision.backends.local.answer import Answer
+    from llama_vision.backends.local.engine import Engine
 
 Outcome: TypeAlias = Event | LlamaVisionError
 """What a consumer receives: events, the last of them `Finished`, or an error in its place."""
 
 _PATIENCE_AT_EXIT_S = 5.0
+_NEW_AT_A_STEP = 4
+"""To make a picture ready takes longer than a step, and those who are being answered wait meanwhile."""
+
+_IDLE_S = 10.0
+"""After so long without anything to do, the memory that large requests took is given back."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Job:
     """One request in the queue.
 
@@ -42,15 +49,22 @@ class Job:
 
 
 class Worker:
-    """Loads a model with the first job, and answers jobs in the order they come."""
+    """Loads a model with the first job, and takes jobs in the order they come, several at a time."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, settings: LocalSettings) -> None:
         self._model = model
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._current: Job | None = None
+        self._settings = settings
+        self._waiting: deque[Job] = deque()
+        self._news = threading.Condition()
         self._stopping = False
+        self._engine: Engine | None = None
         self._thread = threading.Thread(target=self._run, name=f"llama-vision {model}", daemon=True)
         self._thread.start()
+
+    @property
+    def busy(self) -> bool:
+        """Whether anyone waits or is being answered."""
+        return bool(self._waiting) or (self._engine is not None and self._engine.working > 0)
 
     def submit(self, request: ChatRequest, emit: Callable[[Outcome], None]) -> Job:
         """Queue a request.
@@ -62,56 +76,128 @@ class Worker:
         Returns:
             The job; setting `left` takes it out.
 
+        Raises:
+            LocalModelError: Too many wait already, or the program is ending.
+
         """
         job = Job(request, emit)
-        self._jobs.put(job)
+        with self._news:
+            if self._stopping:
+                raise _stopped()
+            if len(self._waiting) >= self._settings.max_waiting:
+                self._waiting = deque(waiting for waiting in self._waiting if not waiting.left.is_set())
+            if len(self._waiting) >= self._settings.max_waiting:
+                raise LocalModelError(
+                    f"{len(self._waiting)} requests wait for the local model already. Ask for less at a time "
+                    "(max_concurrency in LangChain), or set LocalSettings(max_waiting=...) higher."
+                )
+            self._waiting.append(job)
+            self._news.notify()
         return job
 
     def stop(self) -> None:
-        """End the thread, in the middle of an answer if need be."""
-        self._stopping = True
-        if (current := self._current) is not None:
-            current.left.set()
-        self._jobs.put(None)
+        """End the thread, in the middle of answers if need be."""
+        with self._news:
+            self._stopping = True
+            self._news.notify()
         self._thread.join(_PATIENCE_AT_EXIT_S)
 
     def _run(self) -> None:
-        loaded: LoadedModel | None = None
-        while (job := self._jobs.get()) is not None and not self._stopping:
-            if job.left.is_set():
-                continue
-            self._current = job
+        while (jobs := self._next(self._engine)) is not None:
             try:
-                # torch loads in this thread; where it is not installed, this import says so.
-                from llama_vision.backends.local.loading import load  # noqa: PLC0415 - as said
-
-                loaded = loaded or load(self._model)
-                _answer(loaded, job)
-            except LlamaVisionError as error:
-                job.emit(error)
+                engine = self._engine = self._engine or _engine(self._model, self._settings)
             except Exception as error:  # noqa: BLE001 - whatever it is, someone is waiting to hear of it
-                failure = LocalModelError(f"Generating failed: {type(error).__name__}: {error}")
-                failure.__cause__ = error
-                job.emit(failure)
-            self._current = None
+                for job in jobs:
+                    job.emit(_failure("Loading", error))
+                continue
+            if not (jobs or engine.working):
+                engine.rest()
+                continue
+            answers = [answer for job in jobs if (answer := _prepared(job, engine)) is not None]
+            try:
+                engine.admit(answers)
+                engine.step()
+            except Exception as error:  # noqa: BLE001 - as above
+                failure = _failure("Generating", error)
+                engine.fail(failure)
+                for answer in answers:
+                    answer.fail(failure)
+        self._give_up()
+
+    def _next(self, engine: "Engine | None") -> list[Job] | None:
+        """Take jobs off the queue, those that came first; without anything to do, wait for one.
+
+        Returns:
+            What to begin with: nothing, where only answers in the making are to go on, or where there has been nothing to
+            do for a while. None when it is time to stop.
+
+        """
+        room = 1 if engine is None else engine.free
+        if engine is not None and engine.working:
+            room = min(room, _NEW_AT_A_STEP)
+        taken: list[Job] = []
+        with self._news:
+            while not (self._waiting or self._stopping or (engine is not None and engine.working)):
+                if not self._news.wait(_IDLE_S if engine is not None and engine.large else None):
+                    break
+            while self._waiting and len(taken) < room:
+                job = self._waiting.popleft()
+                if not job.left.is_set():
+                    taken.append(job)
+            return None if self._stopping else taken
+
+    def _give_up(self) -> None:
+        """Tell everyone that nothing more comes."""
+        if self._engine is not None:
+            self._engine.fail(_stopped())
+        with self._news:
+            for job in self._waiting:
+                job.emit(_stopped())
+            self._waiting.clear()
 
 
-def _answer(loaded: "LoadedModel", job: Job) -> None:
-    from llama_vision.backends.local.generation import generate  # noqa: PLC0415 - after `loading`, which knows of torch
-
-    generate(loaded, job.request, job.emit, job.left.is_set)
+def _stopped() -> LocalModelError:
+    return LocalModelError("The local model has stopped, because the program is ending.")
 
 
-_workers: dict[str, Worker] = {}
+def _engine(model: str, settings: LocalSettings) -> "Engine":
+    # torch loads in the worker's thread; where it is not installed, the first import says so.
+    from llama_vision.backends.local.loading import load  # noqa: PLC0415 - as said
+
+    loaded = load(model, settings)
+    from llama_vision.backends.local.engine import Engine  # noqa: PLC0415 - as said
+
+    return Engine(loaded, settings)
+
+
+def _prepared(job: Job, engine: "Engine") -> "Answer | None":
+    """Get ready to answer, or tell why that can't be."""
+    try:
+        return engine.answer_to(job.request, job.emit, job.left.is_set)
+    except Exception as error:  # noqa: BLE001 - it concerns this job only
+        job.emit(_failure("Preparing the request", error))
+        return None
+
+
+def _failure(work: str, error: Exception) -> LlamaVisionError:
+    if isinstance(error, LlamaVisionError):
+        return error
+    failure = LocalModelError(f"{work} failed: {type(error).__name__}: {error}")
+    failure.__cause__ = error
+    return failure
+
+
+_DEFAULT = LocalSettings()
+_workers: dict[tuple[str, LocalSettings], Worker] = {}
 _lock = threading.Lock()
 
 
-def worker_for(model: str) -> Worker:
-    """Get the worker of a model: one for the whole process, however many objects use the model."""
+def worker_for(model: str, settings: LocalSettings = _DEFAULT) -> Worker:
+    """Get the worker of a model: one for the whole process, however many objects use the model with equal settings."""
     with _lock:
-        if model not in _workers:
-            _workers[model] = Worker(model)
-        return _workers[model]
+        if (model, settings) not in _workers:
+            _workers[model, settings] = Worker(model, settings)
+        return _workers[model, settings]
 
 
 @atexit.register

@@ -1,0 +1,112 @@
+"""Mllamas with weights by chance, for measurements: the 11B's shape, and one for a processor that only shows that it runs."""
+
+from dataclasses import dataclass
+
+import torch
+from transformers import GenerationConfig, MllamaConfig, MllamaForConditionalGeneration
+
+from llama_vision.backends.local.constrain import Constrainer
+from llama_vision.backends.local.loading import LoadedModel, load
+from llama_vision.backends.local.quantizing import quantize
+
+PIXELS = {"image_mean": [0.48, 0.46, 0.41], "image_std": [0.27, 0.26, 0.28], "max_image_tiles": 4}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is measured.
+
+    Attributes:
+        vision: Of the configuration, what differs from the 11B's.
+        text: The same.
+        batches: How many answers at the same time.
+        tokens: How many steps are timed.
+        warm: How many come before.
+        copied: Bytes that are copied to find out how fast memory is.
+
+    """
+
+    vision: dict
+    text: dict
+    batches: tuple[int, ...] = (1, 8, 32)
+    tokens: int = 64
+    warm: int = 8
+    copied: int = 2**32
+
+
+ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 5e5,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+FULL = Shape({"image_size": 560, "max_num_tiles": 4}, {"rope_parameters": ROPE})
+TINY = Shape(
+    vision={
+        "image_size": 56,
+        "max_num_tiles": 4,
+        "hidden_size": 32,
+        "num_hidden_layers": 3,
+        "num_global_layers": 1,
+        "attention_heads": 2,
+        "intermediate_size": 64,
+        "intermediate_layers_indices": [1],
+        "vision_output_dim": 64,
+    },
+    text={
+        "vocab_size": 1024,
+        "hidden_size": 64,
+        "num_hidden_layers": 5,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 96,
+        "cross_attention_layers": [1, 3],
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+        "rope_parameters": ROPE,
+    },
+    batches=(1, 4),
+    tokens=16,
+    warm=2,
+    copied=2**22,
+)
+
+
+def network_by_chance(shape, device):
+    """Build the weights where they are used, in the precision in which they are used."""
+    config = MllamaConfig(
+        vision_config=shape.vision,
+        text_config=shape.text,
+        image_token_index=shape.text.get("vocab_size", 128256),
+    )
+    torch.manual_seed(1)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.device(device):
+            network = MllamaForConditionalGeneration(config).eval()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for name, weights in network.named_parameters():
+        if name.endswith("gate"):  # closed at first, as training begins
+            weights.data.fill_(0.5)
+    network.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=None, pad_token_id=0)
+    return network
+
+
+def loaded_by_chance(shape, device, quantization):
+    network = network_by_chance(shape, device)
+    if quantization is not None:
+        quantize(network, quantization, device)
+    tokenizer = load("tiny").tokenizer
+    side = shape.vision["image_size"]
+    return LoadedModel(
+        network=network,
+        pixel_options={**PIXELS, "size": {"height": side, "width": side}},
+        tokenizer=tokenizer,
+        context_window=4096,
+        end_ids=frozenset(),  # every answer is as long as it may be
+        constrainer=Constrainer(tokenizer, frozenset()),
+    )

@@ -1,0 +1,48 @@
+"""The local model under a crowd, and over many requests: `benchmarks/local.py` does the same for longer.
+
+Each runs in a process of its own, where no coverage is measured, and is timed in seconds of the processor.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "local.py"
+
+
+def figures(*options):
+    quiet = {name: value for name, value in os.environ.items() if not name.startswith(("COV", "PYTEST"))}
+    done = subprocess.run(
+        [sys.executable, BENCHMARK, *options, "--json"],
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=600,
+        env=quiet,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_sixteen_questions_together_are_faster_than_one_after_another():
+    assert figures("--together")["16 together"] > 2.0  # 4 where nobody else computes
+
+
+def test_a_mask_costs_little_beside_a_step():
+    found = figures("--masks")
+    assert max(found.values()) < 0.25, found  # 0.08 where nobody else computes
+
+
+def test_memory_is_flat_over_many_requests():
+    found = figures("--requests", "600")
+    assert found["answered"] == 600
+    _, early, *_, last = found["megabytes"]
+    assert last - early < 20, found
+
+
+def test_a_crowd_loses_nobody():
+    found = figures("--soak", "8")
+    assert found["lost"] == []
+    assert sum(found["counts"].values()) > 10, found

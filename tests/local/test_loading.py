@@ -1,0 +1,328 @@
+"""A model is loaded once, from wherever it is, and where that can't be, the error says what to do."""
+
+import gc
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from llama_vision import ChatRequest, Message, Text, image_from_any
+from llama_vision.backends.local import LocalBackend, LocalSettings
+from llama_vision.backends.local.engine import Engine
+from llama_vision.backends.local.loading import TINY, load
+from llama_vision.backends.local.worker import worker_for
+from llama_vision.core.errors import LocalModelError
+from llama_vision.providers import find_provider
+from tests.drawing import one_shape
+from tests.random_model import write_random_model
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return write_random_model(tmp_path_factory.mktemp("models") / "whole")
+
+
+@pytest.fixture
+def folder(whole, tmp_path):
+    """A model's folder to spoil."""
+    return shutil.copytree(whole, tmp_path / "model")
+
+
+def ran(code, **environment):
+    """Run a program of its own, and take what it printed and what it showed."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        check=True,
+        text=True,
+        timeout=300,
+        env=os.environ | environment,
+    )
+    return done.stdout, done.stderr
+
+
+def without_weights(folder):
+    (folder / "model.safetensors").unlink()
+
+
+def with_cut_weights(folder):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+
+
+def with_a_weight_left_out(folder):
+    weights = load_file(folder / "model.safetensors")
+    del weights[next(name for name in weights if name.endswith("norm.weight") and "layer" not in name)]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def with_another_shape(folder):
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["intermediate_size"] = 128
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def of_another_kind(folder):
+    (folder / "config.json").write_text('{"model_type": "llama", "hidden_size": 64}')
+
+
+def with_half_a_config(folder):
+    (folder / "config.json").write_text('{"model_type": "mll')
+
+
+def without_a_tokenizer(folder):
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").unlink()
+
+
+def without_preprocessing(folder):
+    (folder / "preprocessor_config.json").unlink()
+
+
+SPOILED = [
+    (
+        without_weights,
+        r"has to hold config.json, \*.safetensors.*Download it again.*no file named model.safetensors",
+    ),
+    (with_cut_weights, "Download it again.*header"),
+    (
+        with_a_weight_left_out,
+        r"1 of its weights are missing \(model.language_model.norm.weight\).*Download it again",
+    ),
+    (with_another_shape, r"15 of its weights have another shape.*layers.0.mlp.down_proj.weight.*, \.\.\."),
+    (of_another_kind, "of the kind 'llama', and this backend runs Llama 3.2 Vision.*provider='vllm'"),
+    (with_half_a_config, "Download it again.*not a valid JSON file"),
+    (without_a_tokenizer, "tokenizer.json.*Download it again"),
+    (without_preprocessing, "preprocessor_config.json"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "words"), SPOILED, ids=[spoil.__name__ for spoil, _ in SPOILED])
+def test_a_spoiled_folder_is_refused_with_advice(folder, spoil, words):
+    spoil(folder)
+    with pytest.raises(LocalModelError, match=rf"(?s)model can't be loaded: .*{words}"):
+        load(str(folder))
+
+
+def test_after_a_failure_the_mended_folder_loads(folder):
+    (folder / "config.json").rename(folder / "elsewhere")
+    with pytest.raises(LocalModelError):
+        load(str(folder))
+    (folder / "elsewhere").rename(folder / "config.json")
+    assert load(str(folder)).context_window == 512
+
+
+@pytest.mark.parametrize("device", ["cuda:77", "banana"])
+def test_a_device_that_is_not_there_is_named_before_anything_is_read(device):
+    with pytest.raises(
+        LocalModelError, match=rf"can't use a device '{device}'.*can be .*'cpu'.*The reason: "
+    ):
+        load("/no/such/folder", LocalSettings(device=device))
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("/no/such/folder", "it is no folder here"),
+        ("acme/never-downloaded", "not on this machine.*without HF_HUB_OFFLINE"),
+    ],
+)
+def test_what_is_nowhere_is_told(model, words):
+    with pytest.raises(LocalModelError, match=rf"{model} can't be loaded: .*{words}"):
+        load(model)
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Says what the Hugging Face hub says of repositories that are gated or not there."""
+
+    def do_GET(self):
+        self.refuse()
+
+    def do_HEAD(self):
+        self.refuse()
+
+    def refuse(self):
+        gated = "gated" in self.path
+        self.send_response(403 if gated else 404)
+        self.send_header("X-Error-Code", "GatedRepo" if gated else "RepoNotFound")
+        self.send_header("X-Error-Message", "Access to this model is restricted")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def test_the_hub_refuses_and_the_error_says_what_to_do(tmp_path):
+    code = """
+from llama_vision.backends.local.loading import load
+from llama_vision.core.errors import LocalModelError
+for model in ("acme/gated", "acme/missing"):
+    try:
+        load(model)
+    except LocalModelError as error:
+        print(" ".join(str(error).split()))
+"""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        address = f"http://127.0.0.1:{server.server_port}"
+        printed, _ = ran(
+            code, HF_ENDPOINT=address, HF_HUB_OFFLINE="0", HF_HOME=str(tmp_path), NO_PROXY="127.0.0.1"
+        )
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    gated, missing = printed.splitlines()
+    assert gated.startswith(
+        "acme/gated can't be loaded: its weights are given to those who accept Meta's licence"
+    )
+    assert "https://huggingface.co/acme/gated" in gated
+    assert "hf auth login" in gated
+    assert missing.startswith("acme/missing can't be loaded: the Hugging Face hub shows no such model")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems don't keep to the limit")
+def test_too_little_memory_is_told(folder):
+    weights = load_file(folder / "model.safetensors")
+    big = torch.zeros(2_000_000, 64)  # half a gigabyte
+    weights["model.language_model.embed_tokens.weight"] = big
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["vocab_size"] = len(big) - 8
+    weights["lm_head.weight"] = torch.zeros(len(big) - 8, 64)
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    code = f"""
+import resource
+from llama_vision.backends.local.loading import load
+from llama_vision.core.errors import LocalModelError
+load("tiny")
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 3 * 10**8, used + 3 * 10**8))
+try:
+    load({str(folder)!r})
+except LocalModelError as error:
+    print(error)
+"""
+    printed, _ = ran(code)
+    assert "model does not fit into the memory of cpu: the 11B takes 22 GB" in printed
+    assert "quantization='int8'" in printed
+
+
+def test_an_id_of_the_hub_is_found_where_it_was_downloaded_to(whole, tmp_path):
+    repository = tmp_path / "hub" / "models--acme--mllama"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0" * 40)
+    shutil.copytree(whole, repository / "snapshots" / ("0" * 40))
+    code = """
+from llama_vision.langchain import ChatLlamaVision
+reply = ChatLlamaVision(provider="local", model="acme/mllama", temperature=0, max_tokens=8).invoke("Hi")
+print(reply.usage_metadata["output_tokens"])
+"""
+    printed, _ = ran(code, HF_HUB_CACHE=str(tmp_path / "hub"))
+    assert int(printed) > 0
+
+
+LOADED = "from llama_vision.backends.local.loading import load; load({!r})"
+
+
+def test_a_bar_shows_how_far_it_is_unless_that_is_not_wanted(whole):
+    assert "100%" in ran(LOADED.format(str(whole)))[1]
+    assert ran(LOADED.format(str(whole)), TQDM_DISABLE="1") == ("", "")
+    assert ran(LOADED.format("tiny")) == ("", "")
+
+
+def test_words_alone_load_nothing_that_pictures_need():
+    code = """
+import sys
+from llama_vision import ChatRequest, Message, Text, image_from_any
+from llama_vision.backends.local import LocalBackend
+from llama_vision.demo import PICTURES
+from llama_vision.providers import find_provider
+sees = ["llama_vision.backends.local.pixels", "transformers.models.mllama.image_processing_pil_mllama"]
+backend = LocalBackend(find_provider("local"))
+for parts in [(Text("Say hi"),), (image_from_any(PICTURES["circle"]), Text("Say hi"))]:
+    backend.complete(ChatRequest("tiny", (Message("user", parts),)))
+    print(*[name in sys.modules for name in sees])
+"""
+    assert ran(code)[0] == "False False\nTrue False\n"
+
+
+def test_engines_of_other_settings_share_the_weights():
+    one, other = (
+        LocalSettings(max_batch_size=2),
+        LocalSettings(max_batch_size=5, max_model_len=300, max_waiting=9),
+    )
+    assert load("tiny", one) is load("tiny", other) is load("tiny")
+    assert worker_for("tiny", one) is not worker_for("tiny", other)
+
+
+def test_another_precision_is_another_copy():
+    plain = load("tiny", LocalSettings(device="cpu"))
+    others = [LocalSettings(device="cpu", dtype="bfloat16"), LocalSettings(device="cpu", quantization="int8")]
+    assert len({id(one) for one in [plain, *(load("tiny", settings) for settings in others)]}) >= 2
+    for settings in others:
+        other = load("tiny", settings)
+        assert other is not plain
+        assert load("tiny", settings) is other
+
+
+def test_threads_that_ask_at_once_get_the_same_copy(whole):
+    found = [None] * 6
+    start = threading.Barrier(len(found))
+
+    def work(number):
+        start.wait()
+        found[number] = load(str(whole), LocalSettings(device="cpu", dtype="float16"))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(found))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({id(one) for one in found}) == 1
+
+
+def test_weights_that_nobody_uses_go():
+    settings = LocalSettings(device="cpu", dtype="float16")
+    engine = Engine(load("tiny", settings), settings)
+    first = id(load("tiny", settings))
+    assert id(load("tiny", settings)) == first
+    network = [load("tiny", settings).network]
+    del engine
+    gc.collect()
+    assert load("tiny", settings).network is not network[0]
+
+
+def test_two_engines_on_the_same_weights_answer_at_the_same_time():
+    backends = [
+        LocalBackend(find_provider("local"), local=LocalSettings(max_batch_size=rows)) for rows in (1, 3)
+    ]
+    answers = {}
+
+    def work(number):
+        picture, color, shape = one_shape(number)
+        request = ChatRequest(
+            "tiny", (Message("user", (image_from_any(picture), Text(f"What color is the {shape}?"))),)
+        )
+        answers[number] = backends[number % 2].complete(request).text == color
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == dict.fromkeys(range(10), True)
+
+
+def test_the_tiny_models_folder_is_a_folder_like_any():
+    assert load(str(TINY)).context_window == load("tiny").context_window

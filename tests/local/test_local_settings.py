@@ -1,0 +1,53 @@
+"""How a model runs on this machine can be said where the model is made."""
+
+import pytest
+
+from llama_vision.backends.local import LocalSettings, local_settings
+from llama_vision.core.errors import ConfigurationError
+from llama_vision.langchain import ChatLlamaVision
+from llama_vision.llamaindex import LlamaVision
+
+
+def by_langchain(**options):
+    return ChatLlamaVision(**options).invoke("Say hi").text
+
+
+def by_llama_index(**options):
+    return LlamaVision(**options).complete("Say hi").text
+
+
+BOTH = pytest.mark.parametrize("ask", [by_langchain, by_llama_index])
+
+
+@BOTH
+def test_settings_count(ask):
+    assert ask(provider="local", local_settings={"max_batch_size": 2, "dtype": "float32"}) == "Hi"
+    with pytest.raises(Exception, match="model's context 10") as refused:
+        ask(provider="local", local_settings={"max_model_len": 10})
+    assert type(refused.value).__name__ == "UnsupportedInputError"
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"max_rows": 3}, "There is no local setting max_rows. There are: max_batch_size"),
+        ({"max_batch_size": 0}, "1 or more"),
+    ],
+)
+def test_wrong_settings_are_refused_by_name(ask, settings, words):
+    with pytest.raises(ConfigurationError, match=words):
+        ask(provider="local", local_settings=settings)
+
+
+@BOTH
+def test_they_are_refused_where_the_model_is_elsewhere(ask):
+    with pytest.raises(
+        ConfigurationError, match="max_batch_size: that is for models on this machine, and DeepInfra"
+    ):
+        ask(provider="deepinfra", api_key="test", local_settings={"max_batch_size": 2})
+
+
+def test_names_and_values_make_the_settings():
+    assert local_settings({"max_waiting": 3}) == LocalSettings(max_waiting=3)
+    assert local_settings({}) == LocalSettings()

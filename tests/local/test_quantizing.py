@@ -1,0 +1,145 @@
+"""Weights in 8 bits: half the memory, and nearly the same answers."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from llama_vision import ChatRequest, Message, Sampling, Text, image_from_any
+from llama_vision.backends.local import LocalBackend, LocalSettings, local_settings
+from llama_vision.backends.local.loading import load
+from llama_vision.backends.local.quantizing import Fp8Linear, Int8Linear, quantize
+from llama_vision.core.errors import ConfigurationError, LocalModelError
+from llama_vision.providers import find_provider
+from tests.drawing import one_shape
+from tests.hugging_face import row_mask_repaired, tensors_of
+
+CPU = torch.device("cpu")
+BF16 = LocalSettings(device="cpu", dtype="bfloat16")
+F32 = LocalSettings(device="cpu", dtype="float32")
+INT8 = LocalSettings(device="cpu", quantization="int8")
+
+
+def questions():
+    for seed in range(12):
+        picture, color, shape = one_shape(seed)
+        for words, pictures in [(f"What color is the {shape}?", [picture]), (f"Repeat: {color} {shape}", [])]:
+            parts = (*(image_from_any(one) for one in pictures), Text(words))
+            yield ChatRequest("tiny", (Message("user", parts),), sampling=Sampling(temperature=0))
+
+
+def scores(loaded):
+    """What the network makes of every word of every question."""
+    found = []
+    for request in questions():
+        tensors = tensors_of(loaded, request)
+        if "pixel_values" in tensors:
+            tensors["pixel_values"] = tensors["pixel_values"].to(loaded.network.dtype)
+        with torch.inference_mode(), row_mask_repaired(loaded.network):
+            found.append(loaded.network(**tensors).logits[0].float())
+    return found
+
+
+def difference(found, expected):
+    """How far scores are from others, as a share of their size, on average."""
+    shares = [
+        ((one - other).norm() / other.norm()).item() for one, other in zip(found, expected, strict=True)
+    ]
+    return sum(shares) / len(shares)
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return scores(load("tiny", F32))
+
+
+def with_fp8(loaded):
+    network = copy.deepcopy(loaded.network)
+    quantize(network, "fp8", CPU)
+    return replace(loaded, network=network)
+
+
+def test_scores_differ_by_less_than_is_said(expected):
+    assert difference(scores(load("tiny", F32)), expected) == 0
+    of_bfloat16 = difference(scores(load("tiny", BF16)), expected)
+    assert 0 < difference(scores(load("tiny", INT8)), expected) < of_bfloat16 < 0.008
+    assert difference(scores(load("tiny", replace(BF16, quantization="int8"))), expected) < 0.012
+    assert 0.01 < difference(scores(with_fp8(load("tiny", F32))), expected) < 0.05
+
+
+@pytest.mark.parametrize("settings", [INT8, replace(INT8, dtype="bfloat16")], ids=["float32", "bfloat16"])
+def test_answers_are_right(settings):
+    backend = LocalBackend(find_provider("local"), local=settings)
+    for seed in range(10):
+        picture, color, shape = one_shape(seed)
+        parts = (image_from_any(picture), Text(f"What color is the {shape}?"))
+        assert backend.complete(ChatRequest("tiny", (Message("user", parts),))).text == color
+
+
+def bytes_of(network, kinds):
+    layers = [module for module in network.modules() if isinstance(module, kinds)]
+    return sum(one.nbytes for layer in layers for one in [*layer.parameters(), *layer.buffers()])
+
+
+def test_it_takes_half_the_memory():
+    plain, small = load("tiny", BF16).network, load("tiny", replace(BF16, quantization="int8")).network
+    before = bytes_of(plain, nn.Linear)
+    kept = bytes_of(small, nn.Linear)
+    assert kept == small.lm_head.weight.nbytes
+    assert bytes_of(small, Int8Linear) < 0.51 * (before - kept)
+    assert not [
+        name for name, one in small.named_modules() if isinstance(one, nn.Linear) and name != "lm_head"
+    ]
+
+
+def test_fp8_leaves_alone_what_sees():
+    network = with_fp8(load("tiny", BF16)).network
+    small = [name for name, module in network.named_modules() if isinstance(module, Fp8Linear)]
+    assert len(small) == 6 * 3 + 4 * 4  # six layers, of which four look at words
+    assert not [name for name in small if "vision" in name or "cross_attn" in name or "lm_head" in name]
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [
+        *((Int8Linear, dtype) for dtype in (torch.float32, torch.bfloat16, torch.float16)),
+        *((Fp8Linear, dtype) for dtype in (torch.float32, torch.bfloat16)),
+    ],
+)
+@pytest.mark.parametrize("rows", [1, 5, 40])
+def test_a_layer_multiplies(kind, dtype, rows):
+    with torch.random.fork_rng():
+        torch.manual_seed(rows)
+        layer = nn.Linear(128, 96, dtype=dtype)
+        layer.weight.data[3] = 0
+        hidden = torch.randn(2, rows, 128, dtype=dtype)
+    with torch.inference_mode():
+        found, expected = kind(layer)(hidden), layer(hidden)
+    assert (found.shape, found.dtype) == (expected.shape, dtype)
+    assert (found - expected).norm() / expected.norm() < (0.01 if kind is Int8Linear else 0.05)
+    assert torch.isfinite(kind(layer)(torch.zeros_like(hidden))).all()
+
+
+def test_widths_that_the_packed_product_cannot_read():
+    layer = nn.Linear(130, 100, bias=False, dtype=torch.bfloat16)
+    hidden = torch.randn(3, 130, dtype=torch.bfloat16)
+    with torch.inference_mode():
+        found, expected = Int8Linear(layer)(hidden), layer(hidden)
+    assert (found - expected).norm() / expected.norm() < 0.01
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what machines without a Hopper GPU hear")
+def test_fp8_says_which_gpus_can():
+    with pytest.raises(LocalModelError, match=r"Hopper.*H100, H200.*this is the device cpu.*int8"):
+        load("tiny", LocalSettings(device="cpu", quantization="fp8"))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [({"quantization": "int4"}, "int8.*int4"), ({"quantization": "fp8", "dtype": "float16"}, "bfloat16")],
+)
+def test_what_there_is_not_is_refused(given, words):
+    with pytest.raises(ConfigurationError, match=words):
+        local_settings(given)

@@ -1,0 +1,112 @@
+"""Any folder with Mllama weights works: one by chance, with several tiles, says through LangChain what transformers says."""
+
+import base64
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from llama_vision import ChatRequest, Message, Sampling, Text, image_from_any
+from llama_vision.backends import open_backend
+from llama_vision.backends.local import LocalBackend, LocalSettings
+from llama_vision.backends.local.loading import load
+from llama_vision.langchain import ChatLlamaVision
+from llama_vision.llamaindex import LlamaVision
+from llama_vision.providers import find_provider
+from llama_vision.providers.shaping import shaped
+from tests.drawing import one_shape
+from tests.hugging_face import generated
+from tests.random_model import SIDE, write_random_model
+
+SIZES = [
+    (SIDE, SIDE),
+    (2 * SIDE, SIDE),
+    (SIDE, 3 * SIDE),
+    (2 * SIDE, 2 * SIDE),
+    (30, 20),
+    (500, 100),
+    (400, 390),
+]
+GREEDY = Sampling(max_tokens=24, temperature=0)
+LOCAL = find_provider("local")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return str(write_random_model(tmp_path_factory.mktemp("second") / "model"))
+
+
+@pytest.fixture(scope="module")
+def loaded(folder):
+    return load(folder)
+
+
+def picture(number):
+    return one_shape(number)[0].resize(SIZES[number % len(SIZES)])
+
+
+def asked(folder, *parts, system=None):
+    messages = (
+        Message("user", tuple(Text(one) if isinstance(one, str) else image_from_any(one) for one in parts)),
+    )
+    if system is not None:
+        messages = (Message("system", (Text(system),)), *messages)
+    return ChatRequest(folder, messages, sampling=GREEDY)
+
+
+def expected(loaded, request):
+    """What `generate` says, of the same pictures as they are sent and the same order of words."""
+    tokens = generated(loaded, shaped(LOCAL, request))
+    return loaded.tokenizer.decode(tokens, skip_special_tokens=False)
+
+
+def requests_of(folder):
+    yield asked(folder, "Say hi")
+    for number in range(len(SIZES)):
+        yield asked(folder, picture(number), "What is it?")
+        yield asked(
+            folder, picture(number), picture(number + 2), f"Which of {number}?", system="You are brief."
+        )
+        yield asked(
+            folder, "First", picture(number), "then", picture(number + 1), picture(number + 3), "and?"
+        )
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+def test_its_answers_are_those_of_generate(folder, loaded, rows):
+    backend = LocalBackend(LOCAL, local=LocalSettings(max_batch_size=rows))
+    requests = list(requests_of(folder))
+    with ThreadPoolExecutor(rows) as threads:
+        answers = [reply.text for reply in threads.map(backend.complete, requests)]
+    assert answers == [expected(loaded, request) for request in requests]
+    assert len(set(answers)) > len(requests) * 2 / 3
+
+
+def block(part):
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    data = base64.b64encode(image_from_any(part).data).decode()
+    return {"type": "image", "base64": data, "mime_type": "image/png"}
+
+
+def test_a_system_prompt_and_several_pictures_through_langchain(folder, loaded):
+    content = [picture(3), picture(4), "Which is red?"]
+    model = ChatLlamaVision(provider="local", model=folder, temperature=0, max_tokens=24)
+    reply = model.invoke([("system", "You are brief."), ("user", [block(part) for part in content])])
+    assert reply.text == expected(loaded, asked(folder, *content, system="You are brief."))
+    assert reply.usage_metadata["output_tokens"] > 0
+
+
+def test_it_is_another_model_than_the_tiny_one(folder):
+    tiny = LlamaVision(provider="local", temperature=0).complete("Say hi").text
+    other = LlamaVision(provider="local", model=folder, temperature=0, max_tokens=8).complete("Say hi").text
+    assert tiny == "Hi" != other
+
+
+def test_pictures_of_different_tiles_make_a_difference(folder):
+    backend = open_backend(LOCAL)
+    whole = one_shape(2)[0].resize((2 * SIDE, 2 * SIDE))
+    replies = {
+        backend.complete(asked(folder, whole.resize(size), "What is it?")).text
+        for size in [(SIDE, SIDE), whole.size]
+    }
+    assert len(replies) == 2

@@ -1,0 +1,43 @@
+"""A second Mllama with weights by chance, in a folder as they are published: it knows nothing, and sees in four tiles."""
+
+import json
+import shutil
+
+import torch
+from transformers import MllamaConfig, MllamaForConditionalGeneration
+
+from llama_vision.backends.local.loading import TINY
+from tests.hugging_face import TILINGS
+
+SIDE = 56
+
+
+def write_random_model(folder, seed=5):
+    """Write weights, tokenizer and preprocessing into a folder that is not there yet."""
+    vision = {"image_size": SIDE, "patch_size": 14, "max_num_tiles": 4, "supported_aspect_ratios": TILINGS}
+    vision |= {"hidden_size": 64, "attention_heads": 4, "intermediate_size": 96, "num_hidden_layers": 3}
+    vision |= {"num_global_layers": 1, "intermediate_layers_indices": [0, 2], "vision_output_dim": 192}
+    text = {"vocab_size": 1024, "hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
+    text |= {"num_hidden_layers": 5, "intermediate_size": 96, "cross_attention_layers": [1, 3]}
+    text |= {"max_position_embeddings": 512, "bos_token_id": 1008, "pad_token_id": 1012}
+    text |= {
+        "eos_token_id": [1009, 1016, 1017],
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+    }
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = MllamaForConditionalGeneration(
+            MllamaConfig(vision_config=vision, text_config=text, image_token_index=1024)
+        )
+        for name, weights in network.named_parameters():
+            if "gate" in name:
+                weights.data.fill_(0.7)
+            elif weights.dim() > 1:
+                weights.data.normal_(std=0.25)
+    network.save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        shutil.copy(TINY / name, folder)
+    options = json.loads((TINY / "processor_config.json").read_text())["image_processor"]
+    options |= {"max_image_tiles": 4, "size": {"height": SIDE, "width": SIDE}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(options))
+    return folder
