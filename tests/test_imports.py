@@ -13,7 +13,7 @@ ROOT = Path(llama_vision.__file__).parent
 ORDER = ["core", "images", "toolcalls", "dialects", "providers", "backends", "captions"]
 """Each room may import from itself and from those before it."""
 
-FACES = {"langchain", "llamaindex", "cli", "demo", "testing", "ray"}
+FACES = {"langchain", "llamaindex", "cli", "demo", "jupyter", "testing", "ray"}
 """What users meet: may import any room, and none of each other but for the demo, which shows both adapters."""
 
 ALLOWED = {
@@ -23,13 +23,14 @@ ALLOWED = {
     "__init__": {*ORDER, "version"},
     "version": set(),
 }
-FRAMEWORKS = {"langchain_core", "llama_index", "torch", "transformers", "llguidance", "PIL", "ray"}
+FRAMEWORKS = {"IPython", "langchain_core", "llama_index", "torch", "transformers", "llguidance", "PIL", "ray"}
 MAY_USE = {
     "langchain": {"langchain_core"},
     "llamaindex": {"llama_index", "PIL"},
     "demo": {"langchain_core", "llama_index"},
     "backends": {"torch", "transformers", "llguidance", "PIL"},
     "images": {"PIL"},
+    "jupyter": {"IPython"},
     "ray": {"ray"},
 }
 
@@ -83,6 +84,7 @@ def test_dialects_do_no_input_or_output():
         ("llama_vision.llamaindex", {"langchain_core", "torch", "transformers"}),
         ("llama_vision.testing", FRAMEWORKS | {"llama_index_core", "httpx", "pytest"}),
         ("llama_vision.ray", FRAMEWORKS | {"llama_index_core", "httpx", "numpy", "pandas", "pyarrow"}),
+        ("llama_vision.jupyter", FRAMEWORKS | {"llama_index_core", "httpx", "ipywidgets"}),
         ("llama_vision.cli", {"langchain_core", "llama_index", "torch", "transformers", "PIL", "httpx"}),
     ],
 )

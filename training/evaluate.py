@@ -258,7 +258,9 @@ def _picture(drawing: Drawing) -> Image:
 
 def write_card(card: Path, found: Sequence[Score]) -> None:
     """Put figures into a model card, between its marks."""
-    rows = [f"| {one.name} | {one.share:.1%} | {'' if one.goal is None else f'{one.goal:.0%}'} |" for one in found]
+    rows = [
+        f"| {one.name} | {one.share:.1%} | {'' if one.goal is None else f'{one.goal:.0%}'} |" for one in found
+    ]
     table = "\n".join(["| question | right | goal |", "|---|---|---|", *rows])
     before, _, rest = card.read_text("utf-8").partition(_MARK)
     after = rest.partition(_END)[2]

@@ -5,6 +5,7 @@ from dataclasses import fields
 
 import pytest
 
+from llama_vision.backends.local import LocalSettings
 from llama_vision.core import errors
 from llama_vision.langchain.errors import as_both
 from tests.docs.markdown import ROOT
@@ -36,10 +37,6 @@ def test_what_an_error_is_in_langchain(row):
 
 
 def test_every_local_setting_is_explained():
-    try:
-        from llama_vision.backends.local import LocalSettings
-    except ImportError:
-        pytest.skip("the batching engine is not in this tree yet")
     shown = {row[0].strip("`"): row[1] for row in rows("local.md", 3)}
     assert set(shown) == {field.name for field in fields(LocalSettings)}
     for field in fields(LocalSettings):

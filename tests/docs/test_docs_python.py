@@ -9,7 +9,6 @@ import sys
 
 import pytest
 
-from llama_vision.langchain import ChatLlamaVision
 from llama_vision.providers import PROVIDERS
 from tests.docs.markdown import (
     CONTRIBUTING,
@@ -33,9 +32,6 @@ WARNINGS = ["-W", "error", "-W", "ignore::DeprecationWarning:inspect"]
 
 RUNS = [(README, [block]) for block in python_blocks(README)]
 RUNS += [(path, found) for path in (CONTRIBUTING, *PAGES) if (found := python_blocks(path))]
-NOT_YET = pytest.mark.xfail(
-    "local_settings" not in ChatLlamaVision.model_fields, reason="comes with the batching engine", strict=True
-)
 
 
 def name_of(run):
@@ -44,11 +40,7 @@ def name_of(run):
     return f"{path.relative_to(ROOT)}{place}"
 
 
-def marks_of(run):
-    return [NOT_YET] if run[0].name == "local.md" else []
-
-
-@pytest.mark.parametrize("run", [pytest.param(run, id=name_of(run), marks=marks_of(run)) for run in RUNS])
+@pytest.mark.parametrize("run", [pytest.param(run, id=name_of(run)) for run in RUNS])
 def test_python_runs(run, tmp_path):
     path, chosen = run
     file = tmp_path / f"{path.stem}.py"
