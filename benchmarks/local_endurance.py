@@ -156,7 +156,7 @@ class Soak:
         """Hang up after some pieces."""
         stream = self.backend.stream(endless(chance))
         for _ in range(chance.randint(1, 20)):
-            next(stream)
+            next(stream, None)  # it may have come to its end before
         stream.close()
 
     def cancel(self, chance):
