@@ -79,3 +79,23 @@ def test_a_cost_is_worked_out_from_the_price_per_million():
 @pytest.mark.parametrize("usage", [Usage(), Usage(input_tokens=1), Usage(output_tokens=1)])
 def test_no_cost_is_made_up_where_a_count_is_missing(usage):
     assert Price(1, 1).estimate(usage) is None
+
+
+@settings(deadline=None)
+@given(USAGES, USAGES, USAGES)
+def test_replies_add_up_in_any_order_and_grouping(first, second, third):
+    assert first + second == second + first
+    left, right = (first + second) + third, first + (second + third)
+    assert (left.input_tokens, left.output_tokens) == (right.input_tokens, right.output_tokens)
+    assert left.cost_usd == pytest.approx(right.cost_usd)
+
+
+@settings(deadline=None)
+@given(USAGES)
+def test_nothing_told_adds_nothing(usage):
+    assert usage + Usage() == Usage() + usage == usage
+
+
+def test_a_sum_is_an_estimate_if_a_part_is():
+    total = Usage(10, 5, None, 0.5) + Usage(1, 2, 3, 0.25, cost_is_estimate=True)
+    assert total == Usage(11, 7, 3, 0.75, cost_is_estimate=True)

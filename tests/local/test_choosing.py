@@ -130,7 +130,7 @@ class Broken:
 
     active = True
 
-    def allowed(self, width):
+    def mask(self):
         raise RuntimeError("no way on")
 
 

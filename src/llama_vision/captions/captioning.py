@@ -11,14 +11,10 @@ from typing import Any, TypeAlias
 from llama_vision.captions.caption_log import Caption, CaptionLog
 from llama_vision.captions.question import Question
 from llama_vision.core.errors import (
-    AuthenticationError,
+    SAME_FOR_EVERY_CALL,
     ConfigurationError,
-    InsufficientCreditsError,
-    LicenceNotAcceptedError,
     LlamaVisionError,
     MalformedReplyError,
-    ModelNotFoundError,
-    QuotaExhaustedError,
 )
 from llama_vision.core.messages import Image
 from llama_vision.core.reply import Reply
@@ -27,16 +23,6 @@ from llama_vision.images import image_from_any
 
 DEFAULT_CONCURRENCY = 8
 """Calls on their way at once."""
-
-_HOPELESS = (
-    AuthenticationError,
-    ConfigurationError,
-    InsufficientCreditsError,
-    LicenceNotAcceptedError,
-    ModelNotFoundError,
-    QuotaExhaustedError,
-)
-"""What went wrong with one picture and would with every other: nothing more is asked then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,12 +157,12 @@ class Captioning:
         began = time.monotonic()
         try:
             reply = await self._question.ask(image)
-        except _HOPELESS as error:
+        except SAME_FOR_EVERY_CALL as error:
             self.hopeless = error
             raise
         seconds = time.monotonic() - began
         self.asked += 1
-        self.usage = _sum(self.usage, reply.usage)
+        self.usage = self.usage + reply.usage
         caption = self._read_caption(reply)
         told = reply.usage
         self._note(
@@ -223,17 +209,3 @@ def check_concurrency(concurrency: int) -> None:
 def _read(path: Path) -> tuple[Image, str]:
     image = image_from_any(path)
     return image, hashlib.sha256(image.data or b"").hexdigest()
-
-
-def _sum(first: Usage, second: Usage) -> Usage:
-    def plus(name: str) -> Any:
-        told = [value for value in (getattr(first, name), getattr(second, name)) if value is not None]
-        return sum(told) if told else None
-
-    return Usage(
-        input_tokens=plus("input_tokens"),
-        output_tokens=plus("output_tokens"),
-        cached_input_tokens=plus("cached_input_tokens"),
-        cost_usd=plus("cost_usd"),
-        cost_is_estimate=first.cost_is_estimate or second.cost_is_estimate,
-    )

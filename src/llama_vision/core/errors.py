@@ -183,3 +183,14 @@ class TruncatedStreamError(StreamError):
 
 class LocalModelError(LlamaVisionError):
     """A model on this machine could not be loaded, or failed while generating."""
+
+
+SAME_FOR_EVERY_CALL: tuple[type[LlamaVisionError], ...] = (
+    AuthenticationError,
+    ConfigurationError,
+    InsufficientCreditsError,
+    LicenceNotAcceptedError,
+    ModelNotFoundError,
+    QuotaExhaustedError,
+)
+"""What goes wrong with one call and would with every other to the same model: of many, no more need be made."""

@@ -1,6 +1,9 @@
 """What a reply consumed."""
 
 from dataclasses import dataclass
+from typing import TypeVar
+
+_Number = TypeVar("_Number", int, float)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,16 @@ class Usage:
     cached_input_tokens: int | None = None
     cost_usd: float | None = None
     cost_is_estimate: bool = False
+
+    def __add__(self, other: "Usage") -> "Usage":
+        """Add up two replies; what neither tells stays unknown."""
+        return Usage(
+            input_tokens=_sum(self.input_tokens, other.input_tokens),
+            output_tokens=_sum(self.output_tokens, other.output_tokens),
+            cached_input_tokens=_sum(self.cached_input_tokens, other.cached_input_tokens),
+            cost_usd=_sum(self.cost_usd, other.cost_usd),
+            cost_is_estimate=self.cost_is_estimate or other.cost_is_estimate,
+        )
 
     def merged(self, later: "Usage") -> "Usage":
         """Take a later report of the same reply into account.
@@ -50,3 +63,9 @@ def _larger(first: int | None, second: int | None) -> int | None:
     if first is None or second is None:
         return second if first is None else first
     return max(first, second)
+
+
+def _sum(first: _Number | None, second: _Number | None) -> _Number | None:
+    if first is None or second is None:
+        return second if first is None else first
+    return first + second

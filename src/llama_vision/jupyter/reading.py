@@ -108,7 +108,7 @@ class GrowingReply:
             self._reply,
             text=self._reply.text + str(message.text),
             tool_calls=tuple(self._calls.values()),
-            usage=_sum(self._reply.usage, _message_usage(message)),
+            usage=self._reply.usage + _message_usage(message),
             finish_reason=told.get("finish_reason"),
             model=told.get("model_name"),
             id=told.get("id"),
@@ -208,18 +208,4 @@ def _response_usage(response: Any) -> Usage:
         cached_input_tokens=counts.get("cached_tokens"),
         cost_usd=told.get("cost_usd"),
         cost_is_estimate=bool(told.get("cost_is_estimate")),
-    )
-
-
-def _sum(first: Usage, second: Usage) -> Usage:
-    def total(name: str) -> Any:
-        known = [value for usage in (first, second) if (value := getattr(usage, name)) is not None]
-        return sum(known) if known else None
-
-    return Usage(
-        input_tokens=total("input_tokens"),
-        output_tokens=total("output_tokens"),
-        cached_input_tokens=total("cached_input_tokens"),
-        cost_usd=total("cost_usd"),
-        cost_is_estimate=first.cost_is_estimate or second.cost_is_estimate,
     )

@@ -124,20 +124,7 @@ def _misfit(problem: str, reply: Reply, times: int, *, cut: bool) -> MalformedRe
 
 def _last(heard: list[Reply]) -> Reply | None:
     """Give the last reply with what all of them took."""
-    return replace(heard[-1], usage=_sum([reply.usage for reply in heard])) if heard else None
-
-
-def _sum(usages: list[Usage]) -> Usage:
-    def total(name: str) -> Any:
-        told = [value for usage in usages if (value := getattr(usage, name)) is not None]
-        return sum(told) if told else None
-
-    return Usage(
-        input_tokens=total("input_tokens"),
-        output_tokens=total("output_tokens"),
-        cost_usd=total("cost_usd"),
-        cost_is_estimate=any(usage.cost_is_estimate for usage in usages),
-    )
+    return replace(heard[-1], usage=sum((reply.usage for reply in heard), Usage())) if heard else None
 
 
 def _storable(text: str) -> str:

@@ -3,25 +3,8 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from llama_vision.core.errors import (
-    AuthenticationError,
-    ConfigurationError,
-    InsufficientCreditsError,
-    LicenceNotAcceptedError,
-    ModelNotFoundError,
-    QuotaExhaustedError,
-)
+from llama_vision.core.errors import SAME_FOR_EVERY_CALL
 from llama_vision.ray.answers import Answer
-
-_HOPELESS = (
-    AuthenticationError,
-    ConfigurationError,
-    InsufficientCreditsError,
-    LicenceNotAcceptedError,
-    ModelNotFoundError,
-    QuotaExhaustedError,
-)
-"""What went wrong with one row and would with every other: of that batch nothing more is asked then."""
 
 
 def answer_all(rows: Sequence[Callable[[], Answer]], *, concurrency: int, keep: bool) -> list[Answer]:
@@ -46,7 +29,11 @@ def answer_all(rows: Sequence[Callable[[], Answer]], *, concurrency: int, keep: 
         if stopped is not None:
             return Answer(error=stopped)
         answer = rows[number]()
-        if answer.error is not None and stopped is None and (not keep or isinstance(answer.error, _HOPELESS)):
+        if (
+            answer.error is not None
+            and stopped is None
+            and (not keep or isinstance(answer.error, SAME_FOR_EVERY_CALL))
+        ):
             answer.error.add_note(f"This was row {number + 1} of a batch of {len(rows)}.")
             stopped = answer.error
         return answer

@@ -1,7 +1,7 @@
-"""One thread per model, which drives its engine.
+"""Two threads per model: one loads it and drives its engine, the other makes requests ready meanwhile.
 
-Everything heavy happens in it: loading, preparing pictures, generating. So an event loop is never blocked, and a
-consumer that is slow, or leaves, does not stand in the way.
+Everything heavy happens in them. So an event loop is never blocked, a consumer that is slow, or leaves, does not stand
+in the way, and no answer in the making waits for somebody's picture to be decoded.
 """
 
 import atexit
@@ -26,7 +26,7 @@ Outcome: TypeAlias = Event | LlamaVisionError
 
 _PATIENCE_AT_EXIT_S = 5.0
 _NEW_AT_A_STEP = 4
-"""To make a picture ready takes longer than a step, and those who are being answered wait meanwhile."""
+"""To look at a picture takes longer than a step, and those who are being answered wait meanwhile."""
 
 _IDLE_S = 10.0
 """After so long without anything to do, the memory that large requests took is given back."""
@@ -38,14 +38,18 @@ class Job:
 
     Attributes:
         request: What to answer.
-        emit: Called in the worker's thread with each outcome.
+        emit: Called in the worker's threads with each outcome.
         left: Set when nobody waits for the answer any more.
+        answer: What the engine takes, once it is ready.
+        ready: Whether it has been made ready; without an answer, that failed, and has been told.
 
     """
 
     request: ChatRequest
     emit: Callable[[Outcome], None]
     left: threading.Event = field(default_factory=threading.Event)
+    answer: "Answer | None" = None
+    ready: bool = False
 
 
 class Worker:
@@ -55,6 +59,7 @@ class Worker:
         self._model = model
         self._settings = settings
         self._waiting: deque[Job] = deque()
+        self._unready: deque[Job] = deque()  # those of them that nobody has begun to make ready
         self._news = threading.Condition()
         self._stopping = False
         self._engine: Engine | None = None
@@ -71,7 +76,7 @@ class Worker:
 
         Args:
             request: What to answer.
-            emit: Called in the worker's thread; it must not block.
+            emit: Called in the worker's threads; it must not block.
 
         Returns:
             The job; setting `left` takes it out.
@@ -86,65 +91,107 @@ class Worker:
                 raise _stopped()
             if len(self._waiting) >= self._settings.max_waiting:
                 self._waiting = deque(waiting for waiting in self._waiting if not waiting.left.is_set())
+                self._unready = deque(waiting for waiting in self._unready if not waiting.left.is_set())
             if len(self._waiting) >= self._settings.max_waiting:
                 raise LocalModelError(
                     f"{len(self._waiting)} requests wait for the local model already. Ask for less at a time "
                     "(max_concurrency in LangChain), or set LocalSettings(max_waiting=...) higher."
                 )
             self._waiting.append(job)
-            self._news.notify()
+            self._unready.append(job)
+            self._news.notify_all()
         return job
 
     def stop(self) -> None:
-        """End the thread, in the middle of answers if need be."""
+        """End the threads, in the middle of answers if need be."""
         with self._news:
             self._stopping = True
-            self._news.notify()
+            self._news.notify_all()
         self._thread.join(_PATIENCE_AT_EXIT_S)
 
     def _run(self) -> None:
-        while (jobs := self._next(self._engine)) is not None:
-            try:
-                engine = self._engine = self._engine or _engine(self._model, self._settings)
-            except Exception as error:  # noqa: BLE001 - whatever it is, someone is waiting to hear of it
-                for job in jobs:
-                    job.emit(_failure("Loading", error))
-                continue
+        while (engine := self._loaded()) is not None and (jobs := self._next(engine)) is not None:
             if not (jobs or engine.working):
                 engine.rest()
                 continue
-            answers = [answer for job in jobs if (answer := _prepared(job, engine)) is not None]
+            answers = [job.answer for job in jobs if job.answer is not None]
             try:
                 engine.admit(answers)
                 engine.step()
-            except Exception as error:  # noqa: BLE001 - as above
+            except Exception as error:  # noqa: BLE001 - whatever it is, someone is waiting to hear of it
                 failure = _failure("Generating", error)
                 engine.fail(failure)
                 for answer in answers:
                     answer.fail(failure)
         self._give_up()
 
-    def _next(self, engine: "Engine | None") -> list[Job] | None:
-        """Take jobs off the queue, those that came first; without anything to do, wait for one.
+    def _loaded(self) -> "Engine | None":
+        """Load the model when the first job comes; where that fails, tell all who wait, and try again for who comes next.
+
+        Returns:
+            The engine, or None when it is time to stop.
+
+        """
+        while self._engine is None:
+            with self._news:
+                self._news.wait_for(lambda: self._waiting or self._stopping)
+                if self._stopping:
+                    return None
+            try:
+                engine = _engine(self._model, self._settings)
+            except Exception as error:  # noqa: BLE001 - as in `_run`
+                with self._news:
+                    jobs = list(self._waiting)
+                    self._waiting.clear()
+                    self._unready.clear()
+                for job in jobs:
+                    job.emit(_failure("Loading", error))
+                continue
+            self._engine = engine
+            name = f"llama-vision {self._model} requests"
+            threading.Thread(target=self._make_ready, args=(engine,), name=name, daemon=True).start()
+        return self._engine
+
+    def _make_ready(self, engine: "Engine") -> None:
+        """Make those ready that wait, in the order they came, and not many more than the engine can take at a time."""
+        while (job := self._next_unready()) is not None:
+            answer = None if job.left.is_set() else _prepared(job, engine)
+            with self._news:
+                job.answer, job.ready = answer, True
+                self._news.notify_all()
+
+    def _next_unready(self) -> Job | None:
+        most = self._settings.max_batch_size
+        with self._news:
+            self._news.wait_for(
+                lambda: self._stopping or (self._unready and len(self._waiting) - len(self._unready) < most)
+            )
+            return None if self._stopping else self._unready.popleft()
+
+    def _next(self, engine: "Engine") -> list[Job] | None:
+        """Take jobs off the queue that are ready, those that came first; without anything to do, wait for one.
 
         Returns:
             What to begin with: nothing, where only answers in the making are to go on, or where there has been nothing to
             do for a while. None when it is time to stop.
 
         """
-        room = 1 if engine is None else engine.free
-        if engine is not None and engine.working:
-            room = min(room, _NEW_AT_A_STEP)
+        room = min(engine.free, _NEW_AT_A_STEP) if engine.working else engine.free
         taken: list[Job] = []
         with self._news:
-            while not (self._waiting or self._stopping or (engine is not None and engine.working)):
-                if not self._news.wait(_IDLE_S if engine is not None and engine.large else None):
-                    break
-            while self._waiting and len(taken) < room:
+            if not engine.working:
+                self._news.wait_for(
+                    lambda: self._stopping or self._has_ready(), _IDLE_S if engine.large else None
+                )
+            while self._has_ready() and len(taken) < room:
                 job = self._waiting.popleft()
-                if not job.left.is_set():
+                if job.answer is not None and not job.left.is_set():
                     taken.append(job)
+            self._news.notify_all()
             return None if self._stopping else taken
+
+    def _has_ready(self) -> bool:
+        return bool(self._waiting) and self._waiting[0].ready
 
     def _give_up(self) -> None:
         """Tell everyone that nothing more comes."""
@@ -154,6 +201,7 @@ class Worker:
             for job in self._waiting:
                 job.emit(_stopped())
             self._waiting.clear()
+            self._unready.clear()
 
 
 def _stopped() -> LocalModelError:
