@@ -163,7 +163,8 @@ class Soak:
         async def leave():
             task = asyncio.create_task(self.backend.acomplete(endless(chance)))
             await asyncio.sleep(chance.random() / 5)
-            task.cancel()
+            if not task.cancel():
+                return  # it had come to its end before
             await asyncio.wait([task], timeout=PATIENCE_S)
             if not task.cancelled():
                 raise AssertionError("it was not cancelled")

@@ -19,6 +19,8 @@ PICTURE_WORDS, LONG_WORDS = 96, 320
 """Lengths are fixed, so that each kind of batch is compiled once."""
 PICTURES, LONG_ROWS, LONG_PICTURES = 48, 12, 3
 """How many rows a batch of pictures has, how many one of long talks, and how many of those have a picture."""
+LONGEST_WORDS, LONGEST_ROWS, LONGEST_PICTURES = 512, 8, 2
+"""The same for the longest talks, those about several tools: what is further apart than ever in training is not understood."""
 
 
 @dataclass(slots=True)
@@ -93,35 +95,33 @@ class Maker:
         lessons = [self._teacher.about_picture(drawing, PICTURE_WORDS) for drawing in drawings]
         return self._batch(lessons, drawings, PICTURE_WORDS)
 
-    def words(self) -> Batch:
-        """Make long talks without any picture."""
-        return self._batch([self._long() for _ in range(LONG_ROWS)], [], LONG_WORDS)
-
     def mixed(self) -> Batch:
         """Make long talks, the first few about pictures."""
+        return self._talks(LONG_ROWS, LONG_PICTURES, LONG_WORDS)
+
+    def longest(self) -> Batch:
+        """Make fewer and longer ones."""
+        return self._talks(LONGEST_ROWS, LONGEST_PICTURES, LONGEST_WORDS)
+
+    def _talks(self, rows: int, pictures: int, words: int) -> Batch:
         drawings, lessons = [], []
-        while len(lessons) < LONG_PICTURES:
+        while len(lessons) < pictures:
             drawing = (
                 scene(self._chance, count=1) if self._chance.random() < 0.4 else any_drawing(self._chance)
             )
-            kind = (
-                self._teacher.with_schema
-                if self._chance.random() < 0.35
-                else self._teacher.with_tools_and_picture
-            )
-            lesson = kind(drawing)
-            if lesson is not None and len(lesson.ids) <= LONG_WORDS:
+            seeing = self._chance.random() < 0.35
+            lesson = (self._teacher.with_schema if seeing else self._teacher.with_tools_and_picture)(drawing)
+            if lesson is not None and len(lesson.ids) <= words:
                 drawings.append(drawing)
                 lessons.append(lesson)
-        rest = [self._long() for _ in range(LONG_ROWS - LONG_PICTURES)]
-        return self._batch([*lessons, *rest], drawings, LONG_WORDS)
+        return self._batch([*lessons, *(self._long(words) for _ in range(rows - pictures))], drawings, words)
 
-    def _long(self) -> Lesson:
+    def _long(self, words: int) -> Lesson:
         while True:
             if self._chance.random() < 0.3:
-                return self._teacher.with_words(LONG_WORDS)
+                return self._teacher.with_words(words)
             lesson = self._teacher.with_tools()
-            if len(lesson.ids) <= LONG_WORDS:
+            if len(lesson.ids) <= words:
                 return lesson
 
     def _batch(self, lessons: list[Lesson], drawings: list[Drawing], words: int) -> Batch:

@@ -1,7 +1,8 @@
 """Teaches the tiny model: `make train`, or `python -m training.train OUT`.
 
 It goes on from `training/first`, weights that a first trial left behind, which had learned with pictures seen by the words before
-them (transformers issue 39379). First the half that sees learns alone, patch by patch; then everything together. Seeds and steps
+them (transformers issue 39379). First the half that sees learns alone, patch by patch; then everything together; then talks
+that are longer still. Seeds and steps
 are fixed, so the same machine makes the same weights; another one rounds differently, and makes as good ones. `--from-nothing`
 begins without any weights, with a tokenizer of its own, and needs more steps.
 """
@@ -40,6 +41,7 @@ class Plan:
         together: Steps for everything.
         rate: The highest learning rate.
         talks: One in so many steps is about long talks.
+        longest: Steps for the longest talks, at half the rate.
         seed: Decides pictures, words and starting values.
         compiled: Whether passes are compiled, which takes a C++ compiler and a few minutes, and halves the time after that.
 
@@ -49,6 +51,7 @@ class Plan:
     together: int = 3800
     rate: float = 1e-3
     talks: int = 3
+    longest: int = 600
     seed: int = 1
     compiled: bool = True
 
@@ -69,8 +72,7 @@ class Trainer:
         config = MllamaConfig.from_pretrained(folder)
         self.network = fresh(config)
         if continued:
-            state = MllamaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).state_dict()
-            self.network.load_state_dict(state)
+            self.network.load_state_dict(_weights(folder))
         self._questions = PatchQuestions(config.vision_config.vision_output_dim)
         self._see, self._read = seen_pictures, read_words
         if plan.compiled:
@@ -106,6 +108,22 @@ class Trainer:
             log.add(step, **{"talks" if kinds.is_talk(step) else "pictures": words.item()}, **right)
             if step % 500 == 499:
                 self.save(out)
+        self.save(out)
+
+    def learn_the_longest(self, out: Path) -> None:
+        """Go on from what was written, with the longest talks, and pictures in every third step."""
+        plan = self._plan
+        self.network.load_state_dict(_weights(out))
+        every = list(self.network.parameters())
+        optimizer = _optimizer(every, plan.rate / 2)
+        log = _Log("longest", plan.longest)
+        for step, batch in enumerate(
+            stream(self._folder, _longest, seed=plan.seed * 1000 + 2, count=plan.longest)
+        ):
+            _set_rate(optimizer, step, plan.longest, lowest=0.02)
+            loss = self.words_loss(self.seen(batch), batch)
+            _learn(optimizer, every, loss)
+            log.add(step, **{"talks" if step % 3 else "pictures": loss.item()})
         self.save(out)
 
     def save(self, out: Path) -> None:
@@ -153,6 +171,14 @@ class _Alternating:
 
 def _pictures(maker: Maker, step: int) -> Batch:  # noqa: ARG001 - as `stream` calls it
     return maker.pictures()
+
+
+def _longest(maker: Maker, step: int) -> Batch:
+    return maker.longest() if step % 3 else maker.pictures()
+
+
+def _weights(folder: Path) -> dict[str, torch.Tensor]:
+    return MllamaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).state_dict()
 
 
 def _optimizer(parameters: Sequence[torch.Tensor], rate: float) -> torch.optim.Optimizer:
@@ -217,6 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--talks", type=int, default=defaults.talks, help="one in so many steps is about long talks"
     )
+    parser.add_argument("--longest", type=int, default=defaults.longest, help="steps for the longest talks")
     parser.add_argument("--seed", type=int, default=defaults.seed)
     parser.add_argument("--threads", type=int, default=1, help="of the processor; more round differently")
     parser.add_argument("--plainly", action="store_true", help="compile nothing")
@@ -226,10 +253,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         lay(given.out)
     else:
         shutil.copytree(FIRST, given.out, dirs_exist_ok=True)
-    plan = Plan(given.seeing, given.together, given.rate, given.talks, given.seed, not given.plainly)
+    plan = Plan(
+        given.seeing, given.together, given.rate, given.talks, given.longest, given.seed, not given.plainly
+    )
     trainer = Trainer(given.out, plan, continued=not given.from_nothing)
     trainer.learn_to_see()
     trainer.learn_everything(given.out)
+    trainer.learn_the_longest(given.out)
 
 
 if __name__ == "__main__":

@@ -190,7 +190,7 @@ def test_who_leaves_or_fails_while_it_is_read_leaves_no_trace(endless, monkeypat
 def test_the_next_turn_reads_only_what_is_new(tiled, pictures):
     seen = [one_shape(seed)[0] for seed in range(pictures)]
     engine = Engine(tiled, LocalSettings())
-    request = ask("Repeat: Paris London Berlin Rome Oslo Cairo", *seen)
+    request = ask("Repeat: " + "Paris London Berlin Rome Oslo Cairo " * 4, *seen)
     for question, more in [("And now?", []), ("And this?", seen[:1]), ("Are you sure?", [])]:
         reply = answered(engine, request)
         request = next_turn(request, reply, question, *more)

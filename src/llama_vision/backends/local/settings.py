@@ -81,6 +81,12 @@ class LocalSettings:
 def local_settings(given: Mapping[str, Any]) -> LocalSettings:
     """Make settings of names and values.
 
+    Args:
+        given: The fields of `LocalSettings`, by name.
+
+    Returns:
+        The settings.
+
     Raises:
         ConfigurationError: A name is not known, or a value is out of range.
 
