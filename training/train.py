@@ -41,7 +41,7 @@ class Plan:
         together: Steps for everything.
         rate: The highest learning rate.
         talks: One in so many steps is about long talks.
-        longest: Steps for the longest talks, at half the rate.
+        longest: Steps for the longest talks, in rounds, each of which begins at half the rate.
         seed: Decides pictures, words and starting values.
         compiled: Whether passes are compiled, which takes a C++ compiler and a few minutes, and halves the time after that.
 
@@ -51,7 +51,7 @@ class Plan:
     together: int = 3800
     rate: float = 1e-3
     talks: int = 3
-    longest: int = 600
+    longest: tuple[int, ...] = (600, 1000)
     seed: int = 1
     compiled: bool = True
 
@@ -110,17 +110,16 @@ class Trainer:
                 self.save(out)
         self.save(out)
 
-    def learn_the_longest(self, out: Path) -> None:
-        """Go on from what was written, with the longest talks, and pictures in every third step."""
+    def learn_the_longest(self, out: Path, number: int) -> None:
+        """Go on from what was written, for a round of the longest talks, and pictures in every third step."""
         plan = self._plan
+        steps, seed = plan.longest[number], plan.seed * 1000 + 2 + number
         self.network.load_state_dict(_weights(out))
         every = list(self.network.parameters())
         optimizer = _optimizer(every, plan.rate / 2)
-        log = _Log("longest", plan.longest)
-        for step, batch in enumerate(
-            stream(self._folder, _longest, seed=plan.seed * 1000 + 2, count=plan.longest)
-        ):
-            _set_rate(optimizer, step, plan.longest, lowest=0.02)
+        log = _Log(f"longest, round {number + 1}", steps)
+        for step, batch in enumerate(stream(self._folder, _longest, seed=seed, count=steps)):
+            _set_rate(optimizer, step, steps, lowest=0.02)
             loss = self.words_loss(self.seen(batch), batch)
             _learn(optimizer, every, loss)
             log.add(step, **{"talks" if step % 3 else "pictures": loss.item()})
@@ -243,7 +242,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--talks", type=int, default=defaults.talks, help="one in so many steps is about long talks"
     )
-    parser.add_argument("--longest", type=int, default=defaults.longest, help="steps for the longest talks")
+    longest = {"type": int, "nargs": "*", "default": defaults.longest}
+    parser.add_argument("--longest", **longest, help="steps for the longest talks, round by round")
     parser.add_argument("--seed", type=int, default=defaults.seed)
     parser.add_argument("--threads", type=int, default=1, help="of the processor; more round differently")
     parser.add_argument("--plainly", action="store_true", help="compile nothing")
@@ -254,12 +254,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:
         shutil.copytree(FIRST, given.out, dirs_exist_ok=True)
     plan = Plan(
-        given.seeing, given.together, given.rate, given.talks, given.longest, given.seed, not given.plainly
+        given.seeing,
+        given.together,
+        given.rate,
+        given.talks,
+        tuple(given.longest),
+        given.seed,
+        not given.plainly,
     )
     trainer = Trainer(given.out, plan, continued=not given.from_nothing)
     trainer.learn_to_see()
     trainer.learn_everything(given.out)
-    trainer.learn_the_longest(given.out)
+    for number in range(len(plan.longest)):
+        trainer.learn_the_longest(given.out, number)
 
 
 if __name__ == "__main__":
