@@ -69,7 +69,21 @@ def test_a_few_steps_make_it_better_and_the_same_steps_make_the_same(tmp_path, c
     """Both phases run, from nothing: a tokenizer, a folder that can be loaded, and a loss that falls."""
     folders = [tmp_path / "one", tmp_path / "two"]
     for folder in folders:
-        main([str(folder), "--from-nothing", "--plainly", "--seeing", "2", "--together", "2", "--talks", "2"])
+        main(
+            [
+                str(folder),
+                "--from-nothing",
+                "--plainly",
+                "--seeing",
+                "2",
+                "--together",
+                "2",
+                "--talks",
+                "2",
+                "--longest",
+                "1",
+            ]
+        )
     states = [
         MllamaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).state_dict()
         for folder in folders
