@@ -1,8 +1,8 @@
 """Agents of both frameworks use two tools with the model on this machine, for which nothing is scripted.
 
 The tiny model mostly answers after a result, so the second call of a chain has to be asked for, and a tool that is done with is not
-offered again; of a second errand in the same talk it knows nothing. Which tool comes first, what is in the calls, and the answer
-are its own.
+offered again; a second errand in the same talk has to name its tool. Which tool comes first, what is in the calls, and the
+answer are its own.
 """
 
 import asyncio
@@ -139,7 +139,7 @@ class ToolsOfThatName(ObjectRetriever):
 
 
 @each_way
-def test_llamaindex_calls_of_its_own_accord_in_each_talk(streaming):
+def test_llamaindex_calls_of_its_own_accord_in_each_turn_of_a_talk(streaming):
     tools = Tools()
     agent = FunctionAgent(
         tool_retriever=ToolsOfThatName(tools.described(FunctionTool.from_defaults)),
@@ -149,8 +149,9 @@ def test_llamaindex_calls_of_its_own_accord_in_each_talk(streaming):
     shown = []
 
     async def talked():
-        for said in ("Get weather for Paris.", "Compute number for 20."):
-            handler = agent.run(said, memory=ChatMemoryBuffer.from_defaults(token_limit=2048))
+        memory = ChatMemoryBuffer.from_defaults(token_limit=2048)
+        for said in ("Get weather for Paris.", "Call compute_number with number=20."):
+            handler = agent.run(said, memory=memory)
             shown.append("")
             async for event in handler.stream_events():
                 if isinstance(event, AgentStream):

@@ -148,7 +148,7 @@ SHORT_WEATHER = tool("get_weather", "Get the weather", city={"type": "string", "
 
 
 @pytest.mark.parametrize("choice", ["any", "required", True, "get_time", NAMED], ids=str)
-@pytest.mark.parametrize("words", ["Get weather for Paris.", "Say hi"])
+@pytest.mark.parametrize("words", ["Please get weather with city Paris.", "Say hi"])
 def test_the_local_model_calls_what_it_has_to(adapter, style, choice, words):
     asked = [Message("user", (Text(words),))]
     options = {"tools": [SHORT_WEATHER, CLOCK], "tool_choice": choice, "temperature": 0, "max_tokens": 200}
@@ -160,6 +160,8 @@ def test_the_local_model_calls_what_it_has_to(adapter, style, choice, words):
     assert fits(arguments, offered[name])
     if choice in ("get_time", NAMED):
         assert (name, arguments) == ("get_time", {})
+    elif "Paris" in words:
+        assert (name, arguments) == ("get_weather", {"city": "Paris"})
 
 
 def test_the_local_model_is_not_made_to_call_where_it_must_not(adapter, style):
