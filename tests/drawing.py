@@ -6,17 +6,8 @@ import random
 
 from PIL import Image, ImageDraw, ImageFont
 
-COLORS = {
-    "red": (220, 30, 30),
-    "green": (30, 160, 50),
-    "blue": (40, 70, 220),
-    "yellow": (240, 215, 30),
-    "purple": (140, 40, 170),
-    "orange": (245, 140, 20),
-    "black": (20, 20, 20),
-    "pink": (250, 130, 190),
-}
-SHAPES = ("circle", "square", "triangle", "star", "cross")
+from training.pictures import COLORS, SHAPES
+
 SIDE = 224
 
 

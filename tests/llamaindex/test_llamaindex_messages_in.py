@@ -138,6 +138,7 @@ def test_calls_that_cannot_be_read_are_told_in_words_with_what_was_answered_to_t
     def told(call_id, text):
         return ChatMessage(role="tool", content=text, additional_kwargs={"tool_call_id": call_id})
 
+    told_of, unread = "I called", "with arguments that can't be read"
     in_words = '{"name": "look", "parameters": {"pla'
     assert to_messages(
         [
@@ -153,8 +154,7 @@ def test_calls_that_cannot_be_read_are_told_in_words_with_what_was_answered_to_t
             "assistant",
             (
                 Text("Hm."),
-                Text("I called look with arguments that can't be read: {\"pla"),
-                Text("I called sleep with arguments that can't be read: [1]"),
+                Text(f'\n{told_of} look {unread}: {{"pla\n{told_of} sleep {unread}: [1]'),
                 ToolCall("wait", "wait", "{}"),
             ),
         ),

@@ -1,5 +1,6 @@
 """A model is loaded once, from wherever it is, and where that can't be, the error says what to do."""
 
+import asyncio
 import gc
 import json
 import os
@@ -117,6 +118,23 @@ def test_after_a_failure_the_mended_folder_loads(folder):
         load(str(folder))
     (folder / "elsewhere").rename(folder / "config.json")
     assert load(str(folder)).context_window == 512
+
+
+def test_a_load_that_fails_is_told_to_all_who_wait_for_it(folder):
+    """Not one load after the other, each as long as the first."""
+    without_weights(folder)
+    backend = LocalBackend(find_provider("local"))
+    request = ChatRequest(str(folder), (Message("user", (Text("Hi"),)),))
+
+    async def told():
+        asked = (backend.acomplete(request) for _ in range(8))
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    errors = asyncio.run(told())
+    assert len(errors) == 8
+    assert all(isinstance(error, LocalModelError) for error in errors), errors
+    assert "Download it again" in str(errors[0])
+    assert len(set(map(id, errors))) == 1, "the model was loaded more than once"
 
 
 @pytest.mark.parametrize("device", ["cuda:77", "banana"])

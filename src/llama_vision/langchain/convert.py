@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from typing import Any, assert_never, cast
 
 from langchain_core.messages import (
@@ -23,10 +22,11 @@ from langchain_core.utils.function_calling import convert_to_json_schema, conver
 
 from llama_vision.core.errors import ImageError, UnsupportedInputError
 from llama_vision.core.events import Event, Finished, Started, TextDelta, ToolCallDelta, UsageReport
-from llama_vision.core.messages import Message, Role, Text, ToolCall, ToolResult
+from llama_vision.core.messages import Message, Role, ToolCall, ToolResult
 from llama_vision.core.options import make_request
 from llama_vision.core.reply import Reply, ReplyBuilder
 from llama_vision.core.request import ChatRequest
+from llama_vision.core.unreadable_calls import told_in_words
 from llama_vision.core.untyped import as_object
 from llama_vision.core.usage import Usage
 from llama_vision.langchain.content import content_parts
@@ -100,32 +100,24 @@ def to_messages(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
         ImageError: A picture can't be read; the text names the message.
 
     """
-    unreadable = _unreadable_ids(messages)
     translated: list[Message] = []
     for position, message in enumerate(messages):
         try:
-            translated.append(_to_message(message, unreadable))
+            translated.append(_to_message(message))
         except (UnsupportedInputError, ImageError) as error:
             raise type(error)(f"Message {position} ({message.type}): {error}") from error
-    return tuple(translated)
-
-
-def _unreadable_ids(messages: Sequence[BaseMessage]) -> set[str | None]:
     said = [message for message in messages if isinstance(message, AIMessage)]
-    readable = {call["id"] for message in said for call in message.tool_calls}
-    return {call["id"] for message in said for call in message.invalid_tool_calls} - readable
+    invalid = [call for message in said for call in _invalid_calls(message)]
+    return tuple(told_in_words(translated, lambda call: call not in invalid))
 
 
-def _to_message(message: BaseMessage, unreadable: AbstractSet[str | None]) -> Message:
+def _to_message(message: BaseMessage) -> Message:
     parts = content_parts(cast("str | list[str | dict[str, Any]]", message.content))
     match message:
-        case ToolMessage() if message.tool_call_id in unreadable:
-            return Message("user", parts)
         case ToolMessage():
             return Message("tool", (ToolResult(message.tool_call_id, parts),), message.name)
         case AIMessage():
-            told = _unreadable(message, after=bool(parts))
-            return Message("assistant", (*parts, *told, *_calls(message)), message.name)
+            return Message("assistant", (*parts, *_invalid_calls(message), *_calls(message)), message.name)
         case HumanMessage():
             return Message("user", parts, message.name)
         case SystemMessage():
@@ -146,13 +138,10 @@ def _calls(message: AIMessage) -> list[ToolCall]:
     ]
 
 
-def _unreadable(message: AIMessage, *, after: bool) -> list[Text]:
-    """Tell of the calls that can't be read, each in a line of its own."""
-    lines = [
-        f"I called {call['name']} with arguments that can't be read: {call['args']}"
-        for call in message.invalid_tool_calls
+def _invalid_calls(message: AIMessage) -> list[ToolCall]:
+    return [
+        ToolCall(call["id"], call["name"] or "", call["args"] or "") for call in message.invalid_tool_calls
     ]
-    return [Text("\n" * after + "\n".join(lines))] if lines else []
 
 
 def to_message(reply: Reply, provider: str) -> AIMessage:

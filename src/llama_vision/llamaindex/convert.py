@@ -1,8 +1,7 @@
 """LlamaIndex's messages and ours, in both directions."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import Any, assert_never
 
 from llama_index.core.base.llms.types import (
@@ -22,6 +21,7 @@ from llama_vision.core.messages import Image, Message, Part, Role, Text, ToolCal
 from llama_vision.core.options import OPTIONS, make_request
 from llama_vision.core.reply import Reply, ReplyBuilder
 from llama_vision.core.request import ChatRequest
+from llama_vision.core.unreadable_calls import told_in_words
 from llama_vision.core.untyped import as_object
 from llama_vision.core.usage import Usage
 from llama_vision.llamaindex.images import blocks_of, to_image
@@ -94,24 +94,7 @@ def to_messages(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
             translated.append(_to_message(message))
         except (UnsupportedInputError, ImageError) as error:
             raise type(error)(f"Message {position} ({message.role.value}): {error}") from error
-    return tuple(_with_readable_calls(translated))
-
-
-def _with_readable_calls(messages: Sequence[Message]) -> Iterator[Message]:
-    unreadable: set[str | None] = set()  # of the calls so far: an id may come again in a later turn
-    for message in messages:
-        calls = [part for part in message.parts if isinstance(part, ToolCall)]
-        broken = [call for call in calls if not _is_readable(call)]
-        unreadable = (unreadable - {call.id for call in calls}) | {call.id for call in broken}
-        match message.parts:
-            case _ if broken:
-                parts = [part for part in message.parts if part not in calls]
-                parts += [_told(call) for call in broken if not _is_written_in(message.text, call)]
-                yield replace(message, parts=(*parts, *(call for call in calls if call not in broken)))
-            case (ToolResult() as result,) if result.call_id in unreadable:
-                yield Message("user", result.parts)
-            case _:
-                yield message
+    return tuple(told_in_words(translated, _is_readable))
 
 
 def _is_readable(call: ToolCall) -> bool:
@@ -120,15 +103,6 @@ def _is_readable(call: ToolCall) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _is_written_in(text: str, call: ToolCall) -> bool:
-    """Tell whether the words hold the call already, as they do where the model wrote it as text."""
-    return call.name in text and call.arguments in text
-
-
-def _told(call: ToolCall) -> Text:
-    return Text(f"I called {call.name} with arguments that can't be read: {call.arguments}")
 
 
 def _to_message(message: ChatMessage) -> Message:

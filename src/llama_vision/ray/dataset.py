@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+from llama_vision.backends.local.settings import BUNDLED
 from llama_vision.core.errors import ConfigurationError, MissingDependencyError
 from llama_vision.ray.asker import BatchAsker
 
@@ -74,7 +75,7 @@ def ask_dataset(
             f"actors={actors!r} and batch_size={batch_size} leave nobody to ask, or nothing to ask about."
         )
     if num_gpus is None:
-        local = checked.provider.dialect is None and checked.model != "tiny"
+        local = checked.provider.dialect is None and checked.model != BUNDLED
         num_gpus = 1 if local and _cluster("GPU", 0) else 0
     untyped = cast("Any", dataset)
     return untyped.map_batches(

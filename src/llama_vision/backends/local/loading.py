@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import WeakValueDictionary
 
 from llama_vision.backends.local.constrain import Constrainer
-from llama_vision.backends.local.settings import LocalSettings
+from llama_vision.backends.local.settings import BUNDLED, LocalSettings
 from llama_vision.core.errors import MissingDependencyError
 
 try:
@@ -120,9 +120,9 @@ if hasattr(os, "register_at_fork"):
 
 
 def _fresh(model: str, device: "torch.device", settings: LocalSettings) -> LoadedModel:
-    path = str(TINY) if model == "tiny" else model
+    path = str(TINY) if model == BUNDLED else model
     try:
-        with _no_progress_bar() if model == "tiny" else contextlib.nullcontext():
+        with _no_progress_bar() if model == BUNDLED else contextlib.nullcontext():
             return _read(path, device, settings)
     except Exception as error:
         raise why_not_loaded(model, device, error) from error

@@ -9,6 +9,9 @@ from llama_vision.core.errors import ConfigurationError
 Precision: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
 Quantization: TypeAlias = Literal["int8", "fp8"]
 
+BUNDLED = "tiny"
+"""The model that comes with this package: it is never looked for elsewhere, loads in no time, and needs no GPU."""
+
 _AT_LEAST = {
     "max_batch_size": 1,
     "max_model_len": 2,
