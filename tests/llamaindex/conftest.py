@@ -17,6 +17,14 @@ def paths(tmp_path):
 
 
 @pytest.fixture
+def folder(tmp_path):
+    """An empty folder for pictures."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
 def own_loop():
     """Give the thread an event loop and close it: LlamaIndex's parts make one otherwise, which nobody closes."""
     loop = asyncio.new_event_loop()
