@@ -6,7 +6,7 @@ import random
 
 from PIL import Image, ImageDraw, ImageFont
 
-from training.pictures import COLORS, SHAPES
+from training.canvas import COLORS, SHAPES
 
 SIDE = 224
 

@@ -11,16 +11,16 @@ import numpy as np
 from PIL import Image
 from tokenizers import Tokenizer
 
+from training.canvas import Drawing
 from training.conversations import Lesson, Teacher
 from training.foundation import IMAGE_SIZE, PATCH_SIZE
-from training.pictures import Drawing, chart, scene, sign
+from training.pictures import chart, scene
+from training.signs import sign
 
-PICTURE_WORDS, LONG_WORDS = 96, 320
-"""Lengths are fixed, so that each kind of batch is compiled once."""
-PICTURES, LONG_ROWS, LONG_PICTURES = 48, 12, 3
+PICTURE_WORDS, LONG_WORDS = 152, 640
+"""Lengths are fixed, so that each kind of batch is compiled once: the longest JSON list fits the one, three tools the other."""
+PICTURES, LONG_ROWS, LONG_PICTURES = 36, 8, 2
 """How many rows a batch of pictures has, how many one of long talks, and how many of those have a picture."""
-LONGEST_WORDS, LONGEST_ROWS, LONGEST_PICTURES = 512, 8, 2
-"""The same for the longest talks, those about several tools: what is further apart than ever in training is not understood."""
 
 
 @dataclass(slots=True)
@@ -33,6 +33,7 @@ class Batch:
         tiles: (pictures, 3, side, side), 0 to 255, of the first rows; None where there are none.
         labels: (pictures, patches), as `Drawing.labels`.
         places: (pictures, patches), as `Drawing.places`.
+        middles: (pictures, patches), the label of what has its middle there, or 0.
         sees: (rows, words, 1), whether the word sees the picture of its row.
 
     """
@@ -42,14 +43,15 @@ class Batch:
     tiles: np.ndarray | None
     labels: np.ndarray | None
     places: np.ndarray | None
+    middles: np.ndarray | None
     sees: np.ndarray
 
 
-def tile_of(drawing: Drawing) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def tile_of(drawing: Drawing) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Make of a picture what the package's preprocessing makes: scaled into the tile, black beside it.
 
     Returns:
-        Pixels, (3, side, side), 0 to 255; and for each patch what stands in its middle, and where.
+        Pixels, (3, side, side), 0 to 255; and for each patch what stands in its middle, where, and what has its own middle in it.
 
     """
     image, side = drawing.image.convert("RGB"), IMAGE_SIZE
@@ -57,11 +59,14 @@ def tile_of(drawing: Drawing) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     width, height = (min(side, max(1, int(length * scale + 1e-6))) for length in image.size)
     tile = Image.new("RGB", (side, side))
     tile.paste(image.resize((width, height), Image.Resampling.BILINEAR), (0, 0))
-    maps = (_middles(one, width, height) for one in (drawing.labels, drawing.places))
-    return np.asarray(tile).transpose(2, 0, 1).copy(), *maps
+    labels, places = (_looked_up(one, width, height) for one in (drawing.labels, drawing.places))
+    middles = np.zeros((side // PATCH_SIZE, side // PATCH_SIZE), np.int64)
+    for x, y, label in drawing.middles:
+        middles[int(y * height) // PATCH_SIZE, int(x * width) // PATCH_SIZE] = label
+    return np.asarray(tile).transpose(2, 0, 1).copy(), labels, places, middles.reshape(-1)
 
 
-def _middles(drawn: Image.Image, width: int, height: int) -> np.ndarray:
+def _looked_up(drawn: Image.Image, width: int, height: int) -> np.ndarray:
     """Look up the middle of each patch of the tile in a map of the picture."""
     middles, values = np.arange(PATCH_SIZE // 2, IMAGE_SIZE, PATCH_SIZE), np.asarray(drawn)
     across, down = middles[middles < width], middles[middles < height]
@@ -95,34 +100,24 @@ class Maker:
         lessons = [self._teacher.about_picture(drawing, PICTURE_WORDS) for drawing in drawings]
         return self._batch(lessons, drawings, PICTURE_WORDS)
 
-    def mixed(self) -> Batch:
+    def talks(self) -> Batch:
         """Make long talks, the first few about pictures."""
-        return self._talks(LONG_ROWS, LONG_PICTURES, LONG_WORDS)
-
-    def longest(self) -> Batch:
-        """Make fewer and longer ones."""
-        return self._talks(LONGEST_ROWS, LONGEST_PICTURES, LONGEST_WORDS)
-
-    def _talks(self, rows: int, pictures: int, words: int) -> Batch:
         drawings, lessons = [], []
-        while len(lessons) < pictures:
+        while len(lessons) < LONG_PICTURES:
             drawing = (
                 scene(self._chance, count=1) if self._chance.random() < 0.4 else any_drawing(self._chance)
             )
             seeing = self._chance.random() < 0.35
-            lesson = (self._teacher.with_schema if seeing else self._teacher.with_tools_and_picture)(drawing)
-            if lesson is not None and len(lesson.ids) <= words:
+            talk = self._teacher.with_schema if seeing else self._teacher.with_tools_and_picture
+            if (lesson := talk(drawing, LONG_WORDS)) is not None:
                 drawings.append(drawing)
                 lessons.append(lesson)
-        return self._batch([*lessons, *(self._long(words) for _ in range(rows - pictures))], drawings, words)
+        lessons += (self._without_picture() for _ in range(LONG_ROWS - LONG_PICTURES))
+        return self._batch(lessons, drawings, LONG_WORDS)
 
-    def _long(self, words: int) -> Lesson:
-        while True:
-            if self._chance.random() < 0.3:
-                return self._teacher.with_words(words)
-            lesson = self._teacher.with_tools()
-            if len(lesson.ids) <= words:
-                return lesson
+    def _without_picture(self) -> Lesson:
+        talk = self._teacher.with_words if self._chance.random() < 0.2 else self._teacher.with_tools
+        return talk(LONG_WORDS)
 
     def _batch(self, lessons: list[Lesson], drawings: list[Drawing], words: int) -> Batch:
         ids = np.full((len(lessons), words), self._pad, np.int64)

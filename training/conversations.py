@@ -13,7 +13,7 @@ from llama_vision.core.json_answer import json_instructions
 from llama_vision.core.messages import Image, Message, Part, Text, ToolCall, ToolResult
 from llama_vision.core.request import ChatRequest, Tool
 from training import tools, words
-from training.pictures import Drawing
+from training.canvas import Drawing
 from training.questions import Asker
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ _SYSTEMS = (
     "Be kind.",
 )
 _PICTURE = Image(data=b"a place for a picture")
+_ERRANDS = 8
+"""How many more errands a talk with tools has at most, so that it is as long as it may be."""
 
 
 @dataclass(slots=True)
@@ -63,7 +65,62 @@ class Teacher:
 
     def about_picture(self, drawing: Drawing, longest: int) -> Lesson:
         """Ask several questions about one picture, in one conversation."""
-        lesson, heard = Lesson(), set[str]()
+        return self._asked(Lesson(), drawing, longest)
+
+    def with_tools(self, longest: int) -> Lesson:
+        """Have tools called, in words alone, and tell their results: one errand after the other, until it is long enough."""
+        lot = self._chance.random()
+        if lot < 0.1:
+            offered, asked, answer = tools.idle(self._chance)
+            turns = [_user(asked), _said(answer)]
+        elif lot < 0.25:
+            offered, turns = self._chain()
+        else:
+            offered, errand = tools.wanted(self._chance, most=3)
+            turns = self._done(errand)
+        for _ in range(_ERRANDS):
+            turns += self._another(offered)
+        return self._dialogue(turns, offered, longest)
+
+    def with_words(self, longest: int) -> Lesson:
+        """Talk without tools."""
+        asked, answer, _ = words.talk(self._chance)
+        system = self._chance.choice(_SYSTEMS) if self._chance.random() < 0.4 else ""
+        turns = [Message("system", (Text(system),))] if system else []
+        lesson = self._dialogue([*turns, _user(asked), _said(answer)], (), longest)
+        while len(lesson.ids) <= longest:
+            before = len(lesson.ids)
+            self._turn(lesson, *words.talk(self._chance)[:2])
+        del lesson.ids[before:], lesson.taught[before:]
+        return lesson
+
+    def with_tools_and_picture(self, drawing: Drawing, longest: int) -> Lesson | None:
+        """Have a tool called with what a picture shows, then ask about it; None where it shows nothing to call one with."""
+        errand = tools.picture_errand(self._chance, drawing)
+        if errand is None:
+            return None
+        lesson = self._dialogue(self._done(errand, _PICTURE), [errand.tool], longest)
+        return self._asked(lesson, drawing, longest)
+
+    def with_schema(self, drawing: Drawing, longest: int) -> Lesson | None:
+        """Have an answer given in the form of a JSON schema that stands in the question, then ask on."""
+        errand = tools.picture_errand(self._chance, drawing)
+        if errand is None:
+            return None
+        schema = {**errand.tool.parameters}
+        if self._chance.random() < 0.7:
+            schema["title"] = words.invented(self._chance).capitalize()
+        asked = self._chance.choice(
+            ("Describe the picture.", "What do you see?", "What is this?", "Describe it.", "Look.", "")
+        )
+        asked = f"{asked}\n\n{json_instructions(schema)}".strip()
+        answer = errand.call.split('"parameters": ', 1)[1][:-1]
+        lesson = self._dialogue([_user(asked, _PICTURE), _said(answer)], (), longest)
+        return self._asked(lesson, drawing, longest)
+
+    def _asked(self, lesson: Lesson, drawing: Drawing, longest: int) -> Lesson:
+        """Add questions about a picture, as many as there is room for."""
+        heard = set[str]()
         for _ in range(10):
             question = self._asker.ask(drawing)
             if question is None or question.text in heard:
@@ -76,81 +133,37 @@ class Teacher:
                 heard.add(question.text)
         return lesson
 
-    def with_tools(self) -> Lesson:
-        """Have a tool called, in words alone, and tell its result."""
-        lot = self._chance.random()
-        if lot < 0.1:
-            offered, asked, answer = tools.idle(self._chance)
-            return self._dialogue([_user(asked), _said(answer)], offered)
-        if lot < 0.25:
-            return self._chain()
-        offered, errand = tools.wanted(self._chance, most=3)
-        turns = [_user(errand.asked), _call(errand)]
-        if self._chance.random() < 0.4:
-            turns += self._result()
-            if self._chance.random() < 0.3:
-                turns += [_user("Thanks!"), _said("You are welcome!")]
-        return self._dialogue(turns, offered)
-
-    def with_words(self, longest: int) -> Lesson:
-        """Talk without tools."""
-        asked, answer, _ = words.talk(self._chance)
-        system = self._chance.choice(_SYSTEMS) if self._chance.random() < 0.4 else ""
-        turns = [Message("system", (Text(system),))] if system else []
-        lesson = self._dialogue([*turns, _user(asked), _said(answer)])
-        while len(lesson.ids) <= longest:
-            before = len(lesson.ids)
-            self._turn(lesson, *words.talk(self._chance)[:2])
-        del lesson.ids[before:], lesson.taught[before:]
-        return lesson
-
-    def with_tools_and_picture(self, drawing: Drawing) -> Lesson | None:
-        """Have a tool called with what a picture shows; None where it shows nothing to call one with."""
-        errand = tools.picture_errand(self._chance, drawing)
-        if errand is None:
-            return None
-        turns = [_user(errand.asked, _PICTURE), _call(errand)]
-        if self._chance.random() < 0.4:
-            turns += self._result()
-        return self._dialogue(turns, [errand.tool])
-
-    def with_schema(self, drawing: Drawing) -> Lesson | None:
-        """Have an answer given in the form of a JSON schema that stands in the question."""
-        errand = tools.picture_errand(self._chance, drawing)
-        if errand is None:
-            return None
-        schema = {**errand.tool.parameters}
-        if self._chance.random() < 0.7:
-            schema["title"] = words.invented(self._chance).capitalize()
-        asked = self._chance.choice(
-            ("Describe the picture.", "What do you see?", "What is this?", "Describe it.", "Look.", "")
-        )
-        asked = f"{asked}\n\n{json_instructions(schema)}".strip()
-        answer = errand.call.split('"parameters": ', 1)[1][:-1]
-        return self._dialogue([_user(asked, _PICTURE), _said(answer)])
-
-    def _chain(self) -> Lesson:
+    def _chain(self) -> tuple[list[Tool], list[Message]]:
         offered, asked, errands, results, told = tools.chain(self._chance)
         turns = [_user(asked)]
         for errand, result in zip(errands, results, strict=True):
             turns += [_call(errand), _returned(result)]
-        return self._dialogue([*turns, _said(told)], offered)
+        return offered, [*turns, _said(told)]
 
-    def _result(self) -> list[Message]:
+    def _done(self, errand: tools.Errand, *pictures: Image) -> list[Message]:
+        """Have an errand done, and its result told."""
         returned, told = tools.answered(self._chance)
-        return [_returned(returned), _said(told)]
+        return [_user(errand.asked, *pictures), _call(errand), _returned(returned), _said(told)]
 
-    def _dialogue(self, turns: Sequence[Message], offered: Sequence[Tool] = ()) -> Lesson:
-        """Write a conversation; all that the assistant says is taught."""
+    def _another(self, offered: Sequence[Tool]) -> list[Message]:
+        """Go on with small talk, or an errand for one of the tools."""
+        if self._chance.random() < 0.15:
+            asked, answer = words.small_talk(self._chance)
+            return [_user(asked), _said(answer)]
+        return self._done(tools.errand_with(self._chance, self._chance.choice(offered)))
+
+    def _dialogue(self, turns: Sequence[Message], offered: Sequence[Tool], longest: int) -> Lesson:
+        """Write a conversation up to a length; all that the assistant says is taught."""
         lesson = Lesson()
         for place, turn in enumerate(turns):
-            if turn.role == "assistant":
+            if turn.role == "assistant" and len(lesson.ids) < longest:
                 request = ChatRequest("tiny", tuple(turns[:place]), tools=tuple(offered))
                 prompt = self._tokens(render(request))
                 said = self._tokens(render(replace(request, messages=tuple(turns[: place + 1]))))
                 answer = said[len(prompt) : len(said) - len(self._header("assistant"))]
                 _extend(lesson, prompt[len(lesson.ids) :], taught=False)
                 _extend(lesson, answer, taught=True)
+        del lesson.ids[longest:], lesson.taught[longest:]
         return lesson
 
     def _turn(self, lesson: Lesson, asked: str, answer: str, *, picture: bool = False) -> None:

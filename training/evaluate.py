@@ -21,8 +21,10 @@ from llama_vision.core.reply import Reply
 from llama_vision.core.request import ChatRequest, Sampling, Tool, ToolChoice
 from llama_vision.providers import find_provider
 from training import tools, words
-from training.pictures import UNSEEN_WORDS, WORDS, Drawing, chart, number_text, random_letters, scene, sign
+from training.canvas import Drawing
+from training.pictures import chart, scene
 from training.questions import Asker
+from training.signs import UNSEEN_WORDS, WORDS, number_text, random_letters, sign
 
 _AT_ONCE = 32
 _SEED = 987_654_321

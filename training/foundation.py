@@ -16,8 +16,9 @@ from llama_vision.backends.local.prompt import render
 from llama_vision.core.messages import Message, Text
 from llama_vision.core.request import ChatRequest
 from training import tools, words
-from training.pictures import chart, scene, sign
+from training.pictures import chart, scene
 from training.questions import Asker
+from training.signs import sign
 
 IMAGE_SIZE, PATCH_SIZE = 96, 8
 VOCABULARY = 1024

@@ -12,15 +12,20 @@ from torch import nn
 from torch.nn import functional
 from transformers import MllamaConfig, MllamaForConditionalGeneration
 
-from training.pictures import BAR, CHARACTERS, COLORS, FIRST_CHARACTER, FROM_LEFT
+from training.canvas import BAR, CHARACTERS, COLORS, FIRST_CHARACTER, FROM_LEFT
 
+_FIRST_LETTER = 1 + 8 * (BAR + 1)
 _LABELS = {
     "shape": BAR + 2,
     "color": len(COLORS) + 1,
     "character": len(CHARACTERS) + 1,
     "place": FROM_LEFT + 6,
+    "middle": _FIRST_LETTER + len(CHARACTERS),
 }
-"""What each patch is asked, and how many answers there are; the first is: nothing of the kind."""
+"""What each patch is asked, and how many answers there are; the first is: nothing of the kind.
+
+`middle` is what has its middle in the patch: what is to be counted has as many of them as there are things, of whatever size.
+"""
 
 
 def fresh(config: MllamaConfig) -> Any:
@@ -111,7 +116,7 @@ class PatchQuestions(nn.ModuleDict):
         super().__init__({name: nn.Linear(width, answers) for name, answers in _LABELS.items()})
 
     def loss(
-        self, seen: torch.Tensor, labels: torch.Tensor, places: torch.Tensor
+        self, seen: torch.Tensor, labels: torch.Tensor, places: torch.Tensor, middles: torch.Tensor
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """Compare what patches answer with the truth.
 
@@ -119,6 +124,7 @@ class PatchQuestions(nn.ModuleDict):
             seen: (pictures, 1 + patches, width).
             labels: (pictures, patches), as `Drawing.labels` has them.
             places: (pictures, patches), as `Drawing.places` has them.
+            middles: (pictures, patches), as `Batch.middles`.
 
         Returns:
             The loss, and for each question the share of right answers where there is something.
@@ -130,6 +136,9 @@ class PatchQuestions(nn.ModuleDict):
             "color": torch.where(shown, (labels - 1) % 8 + 1, 0),
             "character": torch.where(labels >= FIRST_CHARACTER, labels - FIRST_CHARACTER + 1, 0),
             "place": places,
+            "middle": torch.where(
+                middles < FIRST_CHARACTER, middles, middles - FIRST_CHARACTER + _FIRST_LETTER
+            ),
         }
         total, right = torch.zeros(()), dict[str, float]()
         for name, truth in truths.items():

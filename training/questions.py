@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
+from training.canvas import COLORS, PLACES, SHAPES, Drawing, Thing
 from training.phrases import carelessly, phrase
-from training.pictures import COLORS, PLACES, SHAPES, WORDS, Drawing, Thing, number_text, random_letters
+from training.signs import WORDS, number_text, random_letters
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -37,18 +38,18 @@ class Asker:
         self._careless = careless
         self._kinds: dict[str, dict[str, tuple[float, Callable[[Drawing], tuple[str, str] | None]]]] = {
             "scene": {
-                "color": (4, self._color),
-                "shape": (3, self._shape),
-                "where": (4, self._where),
-                "at": (2, self._at),
-                "count_all": (2, self._count_all),
-                "count_shape": (2.5, self._count_shape),
-                "count_color": (2, self._count_color),
-                "count_both": (1, self._count_both),
+                "color": (2.5, self._color),
+                "shape": (2, self._shape),
+                "where": (3, self._where),
+                "at": (3, self._at),
+                "count_all": (2.5, self._count_all),
+                "count_shape": (4, self._count_shape),
+                "count_color": (3.5, self._count_color),
+                "count_both": (1.5, self._count_both),
                 "exists": (2.5, self._exists),
                 "describe": (3.5, self._describe),
                 "kind": (0.3, self._kind),
-                "json": (3, self._json),
+                "json": (4.5, self._json),
             },
             "sign": {
                 "read": (7, self._read),

@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 from llama_vision.core.request import Tool
-from training.pictures import Drawing
+from training.canvas import Drawing
 from training.words import KEYS, invented, name, number, small_talk, value
 
 _VERBS = "get find search lookup fetch send create compute check list read open save set show book add delete convert".split()
@@ -48,9 +48,14 @@ class Errand:
 
 def errand(chance: Random) -> Errand:
     """Invent a tool and a wish that needs it."""
-    if chance.random() < 0.12:
-        return _sum(chance)
-    tool = some_tool(chance)
+    return errand_with(chance, _sum(chance) if chance.random() < 0.12 else some_tool(chance))
+
+
+def errand_with(chance: Random, tool: Tool) -> Errand:
+    """Invent a wish that needs this tool."""
+    if set(tool.parameters["properties"]) == {"a", "b"}:
+        a, b = number(chance), number(chance)
+        return Errand(tool, chance.choice(_SUMS[tool.name][2:]).format(a=a, b=b), {"a": a, "b": b})
     whole = tool.parameters["properties"]
     arguments = {
         key: number(chance) if kind["type"] == "integer" else _words(chance) for key, kind in whole.items()
@@ -167,7 +172,7 @@ def chain(chance: Random) -> tuple[list[Tool], str, list[Errand], tuple[str, str
 def _among_others(chance, one, most):
     tools = [one.tool]
     for _ in range(chance.randint(1, most) - 1):
-        other = _sum(chance).tool if chance.random() < 0.12 else some_tool(chance)
+        other = _sum(chance) if chance.random() < 0.12 else some_tool(chance)
         if all(_differ(other, tool) for tool in tools):
             tools.append(other)
     chance.shuffle(tools)
@@ -181,7 +186,6 @@ def _differ(one, other):
 
 def _sum(chance):
     doing = chance.choice(list(_SUMS))
-    a, b = number(chance), number(chance)
     about = chance.choice(
         (
             f"{doing.capitalize()} two numbers",
@@ -189,8 +193,7 @@ def _sum(chance):
             f"{doing.capitalize()} a and b.",
         )
     )
-    tool = Tool(doing, about, _schema(chance, ["a", "b"], kind="integer"))
-    return Errand(tool, chance.choice(_SUMS[doing][2:]).format(a=a, b=b), {"a": a, "b": b})
+    return Tool(doing, about, _schema(chance, ["a", "b"], kind="integer"))
 
 
 def _keys(chance):
@@ -245,6 +248,13 @@ def _wish(chance, tool, arguments):
             f"Can you {verb} the {noun} for {values}?",
             f"How is the {noun} in {values}?",
             f"{verb.capitalize()} the {noun} of {values}, please.",
+            f"Could you please {act} for {values}?",
+            f"Show me the {noun} for {values}.",
+            f"I want to {act} for {values}.",
+            f"I would like to know the {noun} of {values}.",
+            f"{noun.capitalize()} for {values}?",
+            f"{act.capitalize()} where {' and '.join(f'{key} is {one}' for key, one in arguments.items())}.",
+            f"{act.capitalize()} with {', '.join(f'{key}={one}' for key, one in arguments.items())}",
             f"Call {tool.name} with {', '.join(f'{key}={one}' for key, one in arguments.items())}.",
             f"Use {tool.name}: {', '.join(pairs)}.",
         )

@@ -1,10 +1,8 @@
 """Teaches the tiny model: `make train`, or `python -m training.train OUT`.
 
-It goes on from `training/first`, weights that a first trial left behind, which had learned with pictures seen by the words before
-them (transformers issue 39379). First the half that sees learns alone, patch by patch; then everything together; then talks
-that are longer still. Seeds and steps
-are fixed, so the same machine makes the same weights; another one rounds differently, and makes as good ones. `--from-nothing`
-begins without any weights, with a tokenizer of its own, and needs more steps.
+It goes on from `training/first`, weights that earlier rounds left behind. First the half that sees learns alone, patch by patch;
+then everything together. Seeds and steps are fixed, so the same machine makes the same weights; another one rounds differently,
+and makes as good ones. `--from-nothing` begins without any weights, with a tokenizer of its own, and needs more steps.
 """
 
 import argparse
@@ -40,18 +38,16 @@ class Plan:
         seeing: Steps for the half that sees, alone.
         together: Steps for everything.
         rate: The highest learning rate.
-        talks: One in so many steps is about long talks.
-        longest: Steps for the longest talks, in rounds, each of which begins at half the rate.
+        talks: The share of steps that are about long talks.
         seed: Decides pictures, words and starting values.
         compiled: Whether passes are compiled, which takes a C++ compiler and a few minutes, and halves the time after that.
 
     """
 
-    seeing: int = 250
-    together: int = 3800
+    seeing: int = 200
+    together: int = 4000
     rate: float = 1e-3
-    talks: int = 3
-    longest: tuple[int, ...] = (600, 1000)
+    talks: float = 0.4
     seed: int = 1
     compiled: bool = True
 
@@ -105,24 +101,9 @@ class Trainer:
             words = self.words_loss(seen, batch)
             patches, right = self.patches_loss(seen, batch)
             _learn(optimizer, every, words + _PATCHES_WEIGH * patches)
-            log.add(step, **{"talks" if kinds.is_talk(step) else "pictures": words.item()}, **right)
+            log.add(step, **{"talks" if kinds.are_talks(step) else "pictures": words.item()}, **right)
             if step % 500 == 499:
                 self.save(out)
-        self.save(out)
-
-    def learn_the_longest(self, out: Path, number: int) -> None:
-        """Go on from what was written, for a round of the longest talks, and pictures in every third step."""
-        plan = self._plan
-        steps, seed = plan.longest[number], plan.seed * 1000 + 2 + number
-        self.network.load_state_dict(_weights(out))
-        every = list(self.network.parameters())
-        optimizer = _optimizer(every, plan.rate / 2)
-        log = _Log(f"longest, round {number + 1}", steps)
-        for step, batch in enumerate(stream(self._folder, _longest, seed=seed, count=steps)):
-            _set_rate(optimizer, step, steps, lowest=0.02)
-            loss = self.words_loss(self.seen(batch), batch)
-            _learn(optimizer, every, loss)
-            log.add(step, **{"talks" if step % 3 else "pictures": loss.item()})
         self.save(out)
 
     def save(self, out: Path) -> None:
@@ -138,7 +119,7 @@ class Trainer:
     def patches_loss(self, seen: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
         """Compare what patches show with what the network says of them; also the shares of right answers."""
         return self._questions.loss(
-            seen.float(), *(torch.from_numpy(one) for one in (batch.labels, batch.places))
+            seen.float(), *(torch.from_numpy(one) for one in (batch.labels, batch.places, batch.middles))
         )
 
     def words_loss(self, seen: torch.Tensor, batch: Batch) -> torch.Tensor:
@@ -158,22 +139,18 @@ class Trainer:
 class _Alternating:
     """Which kind of batch comes when; a class, because it goes to another process."""
 
-    def __init__(self, talks: int) -> None:
+    def __init__(self, talks: float) -> None:
         self._talks = talks
 
-    def is_talk(self, step: int) -> bool:
-        return step % self._talks == 0
+    def are_talks(self, step: int) -> bool:
+        return int((step + 1) * self._talks) > int(step * self._talks)
 
     def __call__(self, maker: Maker, step: int) -> Batch:
-        return maker.mixed() if self.is_talk(step) else maker.pictures()
+        return maker.talks() if self.are_talks(step) else maker.pictures()
 
 
 def _pictures(maker: Maker, step: int) -> Batch:  # noqa: ARG001 - as `stream` calls it
     return maker.pictures()
-
-
-def _longest(maker: Maker, step: int) -> Batch:
-    return maker.longest() if step % 3 else maker.pictures()
 
 
 def _weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -240,12 +217,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--together", type=int, default=defaults.together, help="steps for everything")
     parser.add_argument("--rate", type=float, default=defaults.rate, help="the highest learning rate")
     parser.add_argument(
-        "--talks", type=int, default=defaults.talks, help="one in so many steps is about long talks"
+        "--talks", type=float, default=defaults.talks, help="the share of steps that are about long talks"
     )
-    longest = {"type": int, "nargs": "*", "default": defaults.longest}
-    parser.add_argument("--longest", **longest, help="steps for the longest talks, round by round")
     parser.add_argument("--seed", type=int, default=defaults.seed)
-    parser.add_argument("--threads", type=int, default=1, help="of the processor; more round differently")
+    parser.add_argument(
+        "--threads", type=int, default=2, help="of the processor; another number rounds differently"
+    )
     parser.add_argument("--plainly", action="store_true", help="compile nothing")
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
@@ -258,15 +235,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         given.together,
         given.rate,
         given.talks,
-        tuple(given.longest),
         given.seed,
         not given.plainly,
     )
     trainer = Trainer(given.out, plan, continued=not given.from_nothing)
     trainer.learn_to_see()
     trainer.learn_everything(given.out)
-    for number in range(len(plan.longest)):
-        trainer.learn_the_longest(given.out, number)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from training.batches import LONG_PICTURES, LONG_ROWS, LONG_WORDS, PICTURE_WORDS
 from training.conversations import Teacher
 from training.phrases import PHRASES, phrase
 from training.pictures import scene
+from training.questions import Asker
 from training.train import FIRST
 
 
@@ -53,15 +54,19 @@ def split_picture(text):
     return [part for part in (before, mark, after) if part]
 
 
+@pytest.mark.parametrize("longest", [LONG_WORDS, 2000])
 @pytest.mark.parametrize("seed", range(20))
-def test_only_what_the_model_says_is_taught(seed, tiny_tokenizer):
-    lesson = Teacher(tiny_tokenizer, random.Random(seed)).with_tools()
+def test_only_what_the_model_says_is_taught(seed, longest, tiny_tokenizer):
+    lesson = Teacher(tiny_tokenizer, random.Random(seed)).with_tools(longest)
+    assert len(lesson.ids) <= longest
     taught = tiny_tokenizer.decode(
         [token for token, mine in zip(lesson.ids, lesson.taught, strict=True) if mine],
         skip_special_tokens=False,
     )
     spoken = [text for role, text in turns_of(tiny_tokenizer, lesson) if role == "assistant"]
-    assert taught == "".join(f"{text}<|eot_id|>" for text in spoken)
+    said = "".join(f"{text}<|eot_id|>" for text in spoken)
+    assert said.startswith(taught)
+    assert longest == LONG_WORDS or (taught == said and len(spoken) > 8), "cut though there was room"
 
 
 def test_every_call_that_is_taught_stands_in_what_was_asked():
@@ -81,6 +86,27 @@ def test_the_second_call_of_a_chain_takes_what_the_first_returned():
         offered, _, (first, second), (found, _), _ = tools.chain(chance)
         assert {tool.name for tool in offered} == {first.tool.name, second.tool.name}
         assert list(second.arguments.values()) == list(json.loads(found).values())
+
+
+def test_a_wish_can_be_had_for_any_tool_that_is_offered():
+    chance = random.Random(4)
+    for _ in range(300):
+        offered, _ = tools.wanted(chance, most=3)
+        for tool in offered:
+            errand = tools.errand_with(chance, tool)
+            assert errand.tool is tool
+            assert list(errand.arguments) == tool.parameters["required"]
+            assert all(str(value) in errand.asked for value in errand.arguments.values())
+
+
+def test_the_longest_list_has_room_in_a_talk_about_a_picture(tiny_tokenizer):
+    """What is never taught whole is never learnt: six different things, asked for as JSON."""
+    chance, lengths = random.Random(1), []
+    for _ in range(400):
+        question = Asker(chance).ask(scene(chance, count=6), "json")
+        answer = tiny_tokenizer.encode(question.answer, add_special_tokens=False).ids
+        lengths.append(len(answer) + 40)  # for the question and what is around it
+    assert max(lengths) <= PICTURE_WORDS
 
 
 def test_the_last_phrase_of_each_kind_is_kept_from_training():
@@ -112,11 +138,11 @@ def test_words_that_are_said_back_stand_in_the_question():
 
 def test_batches_have_fixed_shapes_and_the_same_seed_makes_the_same_ones():
     one, other = Maker(FIRST, 3), Maker(FIRST, 3)
-    pictures, mixed = one.pictures(), one.mixed()
+    pictures, talks = one.pictures(), one.talks()
     assert pictures.ids.shape == (PICTURES, PICTURE_WORDS)
-    assert mixed.ids.shape == (LONG_ROWS, LONG_WORDS)
-    assert mixed.tiles.shape[0] == LONG_PICTURES
+    assert talks.ids.shape == (LONG_ROWS, LONG_WORDS)
+    assert talks.tiles.shape[0] == LONG_PICTURES
     np.testing.assert_array_equal(other.pictures().ids, pictures.ids)
-    np.testing.assert_array_equal(other.mixed().tiles, mixed.tiles)
-    sees = mixed.sees[:, :, 0].any(1)
+    np.testing.assert_array_equal(other.talks().tiles, talks.tiles)
+    sees = talks.sees[:, :, 0].any(1)
     assert sees.tolist() == [True] * LONG_PICTURES + [False] * (LONG_ROWS - LONG_PICTURES)

@@ -6,21 +6,11 @@ import numpy as np
 import pytest
 
 from training.batches import tile_of
+from training.canvas import CHARACTERS, COLORS, FIRST_CHARACTER, SHAPES, Thing
 from training.foundation import IMAGE_SIZE, PATCH_SIZE
-from training.pictures import (
-    COLORS,
-    FIRST_CHARACTER,
-    NEVER_TRAINED,
-    SHAPES,
-    UNSEEN_WORDS,
-    WORDS,
-    Thing,
-    chart,
-    random_letters,
-    scene,
-    sign,
-)
+from training.pictures import NEVER_TRAINED, chart, scene
 from training.questions import Asker, describe
+from training.signs import UNSEEN_WORDS, WORDS, random_letters, sign
 
 KINDS = {"scene": scene, "sign": sign, "chart": chart}
 
@@ -77,6 +67,30 @@ def test_a_sign_is_labelled_letter_by_letter():
     assert "".join(chr(ord("A") + value - FIRST_CHARACTER - 10) for value in seen) == "EXIT"
 
 
+def test_the_middle_of_each_thing_is_marked_where_it_is():
+    side = IMAGE_SIZE // PATCH_SIZE
+    for seed in range(30):
+        drawing = scene(random.Random(seed), plain=True)
+        marked = {
+            (thing.x, thing.y, 1 + SHAPES.index(thing.shape) * 8 + list(COLORS).index(thing.color))
+            for thing in drawing.things
+        }
+        middles = tile_of(drawing)[3].reshape(side, side)
+        assert np.count_nonzero(middles) == len(marked)
+        for x, y, label in marked:
+            row, column = int(y * side), int(x * side)
+            assert label in middles[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_sign_can_be_read_to_its_end(seed):
+    chance = random.Random(seed)
+    drawing = sign(chance, text="DANGER")
+    across = np.asarray(drawing.labels).max(0)
+    last = FIRST_CHARACTER + CHARACTERS.index("R")
+    assert (across == last).sum() >= (across == FIRST_CHARACTER + CHARACTERS.index("E")).sum() - 1
+
+
 def test_a_chart_knows_its_tallest_and_shortest_bar():
     for seed in range(20):
         drawing = chart(random.Random(seed))
@@ -94,10 +108,11 @@ def test_a_chart_knows_its_tallest_and_shortest_bar():
 def test_a_tile_is_what_the_package_makes_of_the_picture(draw, seed, tiny_image_processor):
     drawing = draw(random.Random(seed))
     made = tiny_image_processor(images=[[drawing.image]], return_tensors="np")["pixel_values"][0, 0, 0]
-    tile, labels, places = tile_of(drawing)
+    tile, labels, places, middles = tile_of(drawing)
     assert np.abs(made * 127.5 + 127.5 - tile).max() < 0.01
     patches = (IMAGE_SIZE // PATCH_SIZE) ** 2
-    assert labels.shape == places.shape == (patches,)
+    assert labels.shape == places.shape == middles.shape == (patches,)
+    assert np.count_nonzero(middles) <= max(len(drawing.things), len(drawing.text))
 
 
 def test_every_question_has_the_answer_that_the_picture_gives():
