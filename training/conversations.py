@@ -5,6 +5,7 @@ What the model reads later is made by the same code, `llama_vision.backends.loca
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -62,6 +63,7 @@ class Teacher:
         self._asker = Asker(chance, careless=True)
         self._headers: dict[str, list[int]] = {}
         self._end = self._control("<|eot_id|>")
+        self._ids = lru_cache(256)(self._encoded)  # a conversation is written once for each of its turns
 
     def about_picture(self, drawing: Drawing, longest: int) -> Lesson:
         """Ask several questions about one picture, in one conversation."""
@@ -196,7 +198,7 @@ class Teacher:
                 ids.append(self._control((piece if isinstance(piece, Control) else IMAGE_TOKEN).token))
         return ids
 
-    def _ids(self, text: str) -> list[int]:
+    def _encoded(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def _control(self, token: str) -> int:
