@@ -66,7 +66,7 @@ docs: $(STAMP) ## the documentation, into build/docs; a broken link or an unread
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -W error -m mkdocs build --strict --quiet
 	@echo "build/docs/index.html"
 
-train: $(STAMP) ## the tiny model's weights anew, into build/tiny: an hour on two cores
+train: $(STAMP) ## the tiny model's weights anew, into build/tiny: a quarter of an hour on two cores
 	$(BIN)/python -m training.train build/tiny
 
 evaluate: $(STAMP) ## what the tiny model can; MODEL=build/tiny for weights of your own

@@ -116,7 +116,7 @@ class Maker:
         return self._batch(lessons, drawings, LONG_WORDS)
 
     def _without_picture(self) -> Lesson:
-        talk = self._teacher.with_words if self._chance.random() < 0.2 else self._teacher.with_tools
+        talk = self._teacher.with_words if self._chance.random() < 0.15 else self._teacher.with_tools
         return talk(LONG_WORDS)
 
     def _batch(self, lessons: list[Lesson], drawings: list[Drawing], words: int) -> Batch:

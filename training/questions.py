@@ -38,18 +38,18 @@ class Asker:
         self._careless = careless
         self._kinds: dict[str, dict[str, tuple[float, Callable[[Drawing], tuple[str, str] | None]]]] = {
             "scene": {
-                "color": (2.5, self._color),
+                "color": (2, self._color),
                 "shape": (2, self._shape),
-                "where": (3, self._where),
+                "where": (2.5, self._where),
                 "at": (3, self._at),
                 "count_all": (2.5, self._count_all),
                 "count_shape": (4, self._count_shape),
                 "count_color": (3.5, self._count_color),
-                "count_both": (1.5, self._count_both),
+                "count_both": (3, self._count_both),
                 "exists": (2.5, self._exists),
                 "describe": (3.5, self._describe),
                 "kind": (0.3, self._kind),
-                "json": (4.5, self._json),
+                "json": (5, self._json),
             },
             "sign": {
                 "read": (7, self._read),

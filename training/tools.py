@@ -60,7 +60,12 @@ def errand_with(chance: Random, tool: Tool) -> Errand:
     arguments = {
         key: number(chance) if kind["type"] == "integer" else _words(chance) for key, kind in whole.items()
     }
-    return Errand(tool, _wish(chance, tool, arguments), arguments)
+    hint = (
+        chance.choice((" Use the tool.", " Use a tool.", " Please use the tool."))
+        if chance.random() < 0.06
+        else ""
+    )
+    return Errand(tool, _wish(chance, tool, arguments) + hint, arguments)
 
 
 def some_tool(chance: Random, parameters: list[str] | None = None) -> Tool:
@@ -233,6 +238,7 @@ def _wish(chance, tool, arguments):
     verb, _, noun = act.partition(" ")
     noun = noun or verb
     values = " and ".join(str(one) for one in arguments.values())
+    written = f"{tool.name}({', '.join(str(one) for one in arguments.values())})"
     pairs = [f"{key} {one}" for key, one in arguments.items()]
     return chance.choice(
         (
@@ -248,6 +254,10 @@ def _wish(chance, tool, arguments):
             f"Can you {verb} the {noun} for {values}?",
             f"How is the {noun} in {values}?",
             f"{verb.capitalize()} the {noun} of {values}, please.",
+            f"Call {written}.",
+            f"What is {written}?",
+            f"What is the value of {written}? Use the tool.",
+            f"What does {written} give?",
             f"Could you please {act} for {values}?",
             f"Show me the {noun} for {values}.",
             f"I want to {act} for {values}.",

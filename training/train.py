@@ -44,10 +44,10 @@ class Plan:
 
     """
 
-    seeing: int = 200
-    together: int = 4000
-    rate: float = 1e-3
-    talks: float = 0.4
+    seeing: int = 100
+    together: int = 1100
+    rate: float = 6e-4
+    talks: float = 0.45
     seed: int = 1
     compiled: bool = True
 
@@ -77,7 +77,7 @@ class Trainer:
     def learn_to_see(self) -> None:
         """Teach the half that sees what each patch shows."""
         vision = [*self.network.model.vision_model.parameters(), *self._questions.parameters()]
-        optimizer = _optimizer(vision, 2e-3)
+        optimizer = _optimizer(vision, 2 * self._plan.rate)
         log = _Log("seeing", self._plan.seeing)
         batches = stream(self._folder, _pictures, seed=self._plan.seed * 1000, count=self._plan.seeing)
         for step, batch in enumerate(batches):
