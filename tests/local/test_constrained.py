@@ -163,7 +163,8 @@ def test_an_answer_fits_its_schema(backend, schema, seed):
 @pytest.mark.parametrize("seed", range(15))
 def test_any_object(backend, seed):
     form = ResponseFormat("json_object")
-    reply = backend.complete(ask(drawn_question(seed), response_format=form, sampling=hot(seed, 1500)))
+    sampling = replace(hot(seed), repetition_penalty=1.2)  # no grammar ends what says the same over and over
+    reply = backend.complete(ask(drawn_question(seed), response_format=form, sampling=sampling))
     assert isinstance(json.loads(reply.text), dict)
 
 
@@ -203,7 +204,9 @@ def undecided(seed):
 def test_what_begins_as_a_call_is_one_and_prose_is_as_free_as_ever(backend, seed):
     guarded = backend.complete(undecided(seed))
     free = backend.complete(replace(undecided(seed), tool_choice=ToolChoice("none")))
-    if not free.text.startswith('{"name"'):
+    if "\ufffd" in free.text:  # bytes that are no letter; what is watched over is text
+        assert guarded.text.startswith(free.text.partition("\ufffd")[0])
+    elif not free.text.startswith('{"name"'):
         assert outcome(guarded) == outcome(free)
     elif said(guarded).startswith('{"name"'):
         assert calls_one_of(said(guarded), TOOLS)
