@@ -22,6 +22,20 @@ F32 = LocalSettings(device="cpu", dtype="float32")
 INT8 = LocalSettings(device="cpu", quantization="int8")
 
 
+def multiplies_fp8_here():
+    try:
+        Fp8Linear(nn.Linear(16, 16))(torch.ones(1, 16))
+    except NotImplementedError:
+        return False
+    return True
+
+
+NEEDS_FP8 = pytest.mark.skipif(
+    not multiplies_fp8_here(),
+    reason="this torch multiplies floats of 8 bits on GPUs alone, as torch 2.5 does",
+)
+
+
 def questions():
     for seed in range(12):
         picture, color, shape = one_shape(seed)
@@ -66,6 +80,10 @@ def test_scores_differ_by_less_than_is_said(expected):
     of_bfloat16 = difference(scores(load("tiny", BF16)), expected)
     assert 0 < difference(scores(load("tiny", INT8)), expected) < of_bfloat16 < 0.008
     assert difference(scores(load("tiny", replace(BF16, quantization="int8"))), expected) < 0.012
+
+
+@NEEDS_FP8
+def test_scores_in_fp8_differ_by_less_than_is_said(expected):
     assert 0.01 < difference(scores(with_fp8(load("tiny", F32))), expected) < 0.05
 
 
@@ -105,7 +123,7 @@ def test_fp8_leaves_alone_what_sees():
     ("kind", "dtype"),
     [
         *((Int8Linear, dtype) for dtype in (torch.float32, torch.bfloat16, torch.float16)),
-        *((Fp8Linear, dtype) for dtype in (torch.float32, torch.bfloat16)),
+        *(pytest.param(Fp8Linear, dtype, marks=NEEDS_FP8) for dtype in (torch.float32, torch.bfloat16)),
     ],
 )
 @pytest.mark.parametrize("rows", [1, 5, 40])
