@@ -97,9 +97,10 @@ def unpacked(masks: Sequence[bytes], width: int) -> "npt.NDArray[np.bool_]":
     import numpy as np  # noqa: PLC0415 - see `Constraint.allowed`
 
     packed = np.frombuffer(b"".join(masks), dtype=np.uint8).reshape(len(masks), -1)
-    bits = np.unpackbits(packed, axis=1, count=min(width, packed.shape[1] * 8), bitorder="little")
-    # Scores beyond the vocabulary are of no token.
-    return np.pad(bits, ((0, 0), (0, width - bits.shape[1]))).view(np.bool_)
+    known = min(width, packed.shape[1] * 8)
+    bits = np.zeros((len(masks), width), dtype=np.bool_)  # scores beyond the vocabulary are of no token
+    bits[:, :known] = np.unpackbits(packed, axis=1, count=known, bitorder="little")
+    return bits
 
 
 class Constrainer:
