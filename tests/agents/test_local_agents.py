@@ -150,7 +150,7 @@ def test_llamaindex_calls_of_its_own_accord_in_each_turn_of_a_talk(streaming):
 
     async def talked():
         memory = ChatMemoryBuffer.from_defaults(token_limit=2048)
-        for said in ("Get weather for Paris.", "Call compute_number with number=20."):
+        for said in ("Get weather for Paris.", "Compute number for 20."):
             handler = agent.run(said, memory=memory)
             shown.append("")
             async for event in handler.stream_events():

@@ -148,7 +148,7 @@ SHORT_WEATHER = tool("get_weather", "Get the weather", city={"type": "string", "
 
 
 @pytest.mark.parametrize("choice", ["any", "required", True, "get_time", NAMED], ids=str)
-@pytest.mark.parametrize("words", ["Please get weather with city Paris.", "Say hi"])
+@pytest.mark.parametrize("words", ["What is the weather for Paris?", "Say hi"])
 def test_the_local_model_calls_what_it_has_to(adapter, style, choice, words):
     asked = [Message("user", (Text(words),))]
     options = {"tools": [SHORT_WEATHER, CLOCK], "tool_choice": choice, "temperature": 0, "max_tokens": 200}

@@ -167,6 +167,12 @@ def test_calls_that_cannot_be_read_are_told_in_words_with_what_was_answered_to_t
     )
 
 
+def test_a_call_without_arguments_is_told_also_where_its_name_was_said():
+    cut = {"id": "c1", "name": "look", "args": "", "error": "cut off"}
+    (message,) = to_messages([AIMessage("I will look.", invalid_tool_calls=[cut])])
+    assert message.text == "I will look.\nI called look with arguments that can't be read: "
+
+
 @pytest.mark.parametrize(
     "message", [FunctionMessage("1", name="f"), ChatMessage("Hi", role="narrator")], ids=lambda m: m.type
 )

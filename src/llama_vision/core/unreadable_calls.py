@@ -38,6 +38,6 @@ def _told(calls: Sequence[ToolCall], said: str) -> list[Text]:
     lines = [
         f"I called {call.name} with arguments that can't be read: {call.arguments}"
         for call in calls
-        if not (call.name in said and call.arguments in said)
+        if not (call.arguments.strip() and call.name in said and call.arguments in said)
     ]
     return [Text("\n" * bool(said) + "\n".join(lines))] if lines else []
