@@ -19,14 +19,14 @@ import PIL.Image
 from PIL import ImageChops, ImageFilter
 
 from llama_vision.core.messages import Image
-from llama_vision.images.prepare import ImageOptions, prepare, prepare_all
-from llama_vision.images.rules import ImageRules
+from llama_vision.images.constraints import ImageConstraints
+from llama_vision.images.prepare import EncodingOptions, prepare_image, prepare_images
 
 ROUNDS, REPEATS, QUALITY = 9, 50, 85
 WIDTH, HEIGHT = 4000, 3000
 GOALS = {"speed": 3.0, "bytes": 8.0, "repeat_ms": 1.0, "memory_mb": 80.0}
 AT_LEAST = {"speed", "bytes"}
-RULES, OPTIONS = ImageRules(), ImageOptions(quality=QUALITY)
+RULES, OPTIONS = ImageConstraints(), EncodingOptions(quality=QUALITY)
 
 
 def photograph():
@@ -62,11 +62,11 @@ def seconds(work):
 
 def repeat_ms(image):
     """Measure the same picture again, given as an equal copy of its bytes each time."""
-    prepare_all([image], RULES, OPTIONS)
+    prepare_images([image], RULES, OPTIONS)
     times = []
     for _ in range(REPEATS):
         copy = replace(image, data=bytes(bytearray(image.data)))
-        times.append(seconds(lambda c=copy: prepare_all([c], RULES, OPTIONS)))
+        times.append(seconds(lambda c=copy: prepare_images([c], RULES, OPTIONS)))
     return statistics.median(times) * 1000
 
 
@@ -91,7 +91,7 @@ BETWEEN = "import subprocess, sys; sys.exit(subprocess.run([sys.executable, *sys
 OURS = """
 from llama_vision.core.messages import Image
 from llama_vision.images.prepare import prepare
-from llama_vision.images.rules import ImageRules
+from llama_vision.images.constraints import ImageRules
 prepare(Image(data=data, media_type="image/jpeg"), ImageRules())
 """
 ONE_LINE = """
@@ -103,12 +103,12 @@ PIL.Image.open(io.BytesIO(data)).convert("RGB").resize((1120, 840)).save(io.Byte
 def results():
     data = photograph()
     image = Image(data=data, media_type="image/jpeg")
-    ours = prepare(image, RULES, OPTIONS)
+    ours = prepare_image(image, RULES, OPTIONS)
     with PIL.Image.open(io.BytesIO(ours.data)) as sent:
         size = sent.size
     theirs = one_line(data, size)
     rounds = [
-        (seconds(lambda: prepare(image, RULES, OPTIONS)), seconds(lambda: one_line(data, size)))
+        (seconds(lambda: prepare_image(image, RULES, OPTIONS)), seconds(lambda: one_line(data, size)))
         for _ in range(ROUNDS)
     ]
     nothing = peak_mb(data, "")

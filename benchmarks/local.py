@@ -23,11 +23,11 @@ from local_endurance import many, soak
 from transformers import AutoProcessor
 from transformers.utils import logging
 
-from llama_vision import ChatRequest, Message, ResponseFormat, Sampling, Text, image_from_any
+from llama_vision import ChatRequest, Message, ResponseFormat, SamplingParams, Text, image_from_any
 from llama_vision.backends.local import LocalBackend
+from llama_vision.backends.local.config import LocalSettings
 from llama_vision.backends.local.engine import Engine
-from llama_vision.backends.local.loading import TINY, load
-from llama_vision.backends.local.settings import LocalSettings
+from llama_vision.backends.local.model_loader import TINY_MODEL_PATH, load_model
 from llama_vision.core.events import TextDelta
 from llama_vision.providers import find_provider
 
@@ -58,12 +58,14 @@ def picture(number):
 
 def ask(seen, tokens, **options):
     message = Message("user", (image_from_any(seen), Text(WORDS)))
-    return ChatRequest("tiny", (message,), sampling=Sampling(max_tokens=tokens, temperature=0), **options)
+    return ChatRequest(
+        "tiny", (message,), sampling=SamplingParams(max_tokens=tokens, temperature=0), **options
+    )
 
 
 def babble(words, tokens, seed):
     """Ask for an answer that hardly ever ends by itself."""
-    sampling = Sampling(max_tokens=tokens, temperature=50.0, top_k=1000, seed=seed)
+    sampling = SamplingParams(max_tokens=tokens, temperature=50.0, top_k=1000, seed=seed)
     return ChatRequest("tiny", (Message("user", (Text(words),)),), sampling=sampling)
 
 
@@ -140,7 +142,7 @@ def masks(loaded, rows):
     for options in ({}, {"response_format": form}):
         engine = Engine(loaded, LocalSettings(max_batch_size=rows))
         requests = [ask(picture(row), 80, **options) for row in range(rows)]
-        engine.admit([engine.answer_to(one, lambda event: None, lambda: False) for one in requests])
+        engine.add_sequences([engine.answer_to(one, lambda event: None, lambda: False) for one in requests])
         engine.step()
         engines.append(engine)
     # A step of one, a step of the other: so that both meet the machine in the same mood.
@@ -212,9 +214,9 @@ def results():
     torch.set_num_threads(1)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    processor = AutoProcessor.from_pretrained(TINY)
+    processor = AutoProcessor.from_pretrained(TINY_MODEL_PATH)
     # Every answer is as long as it may be: what is compared is speed, on the same number of tokens.
-    loaded = replace(load("tiny"), end_ids=frozenset[int]())
+    loaded = replace(load_model("tiny"), end_ids=frozenset[int]())
     one_round(loaded, processor, 0)
     rounds = [one_round(loaded, processor, number) for number in range(1, ROUNDS + 1)]
     found = {figure: statistics.median(one[figure] for one in rounds) for figure in rounds[0]}
@@ -266,7 +268,7 @@ def one_thing(options):
         return many(options.requests)
     if options.soak:
         return soak(options.soak)
-    loaded = replace(load("tiny"), end_ids=frozenset[int]())
+    loaded = replace(load_model("tiny"), end_ids=frozenset[int]())
     if options.together:
         return {
             "16 together": statistics.median(together(loaded, number) for number in range(3)),

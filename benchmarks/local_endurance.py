@@ -13,9 +13,9 @@ from pathlib import Path
 
 import PIL.Image
 
-from llama_vision import ChatRequest, Image, Message, ResponseFormat, Sampling, Text, image_from_any
+from llama_vision import ChatRequest, Image, Message, ResponseFormat, SamplingParams, Text, image_from_any
 from llama_vision.backends.local import LocalBackend, LocalSettings
-from llama_vision.backends.local.worker import worker_for
+from llama_vision.backends.local.engine_thread import get_engine_thread
 from llama_vision.core.errors import ImageError, UnsupportedInputError
 from llama_vision.providers import find_provider
 
@@ -38,7 +38,7 @@ def backend():
 
 def ask(words, *pictures, tokens=24, **options):
     parts = (*(image_from_any(picture) for picture in pictures), Text(words))
-    sampling = Sampling(max_tokens=tokens, temperature=0)
+    sampling = SamplingParams(max_tokens=tokens, temperature=0)
     return ChatRequest("tiny", (Message("user", parts),), sampling=sampling, **options)
 
 
@@ -203,7 +203,7 @@ class Soak:
 
     def idle(self):
         """Wait until nobody is being answered; False where that does not come about."""
-        worker, end = worker_for("tiny", SETTINGS), time.monotonic() + 20
+        worker, end = get_engine_thread("tiny", SETTINGS), time.monotonic() + 20
         while worker.busy and time.monotonic() < end:
             time.sleep(0.01)
         return not worker.busy
@@ -211,7 +211,7 @@ class Soak:
 
 def endless(chance):
     """Ask for an answer that goes on, by chance of a thousand words a token."""
-    sampling = Sampling(max_tokens=300, temperature=50.0, top_k=1000, seed=chance.randrange(2**31))
+    sampling = SamplingParams(max_tokens=300, temperature=50.0, top_k=1000, seed=chance.randrange(2**31))
     return replace(ask(f"Say {chance.random()}"), sampling=sampling)
 
 

@@ -21,12 +21,12 @@ import torch
 from transformers.utils import logging
 
 from benchmarks.random_weights import FULL, TINY, loaded_by_chance
-from llama_vision import ChatRequest, Message, Sampling, Text, image_from_any
+from llama_vision import ChatRequest, Message, SamplingParams, Text, image_from_any
+from llama_vision.backends.local.config import LocalSettings
 from llama_vision.backends.local.engine import Engine
-from llama_vision.backends.local.loading import load, pick_device
-from llama_vision.backends.local.pixels import network_input, pixel_rules
-from llama_vision.backends.local.quantizing import check_quantization
-from llama_vision.backends.local.settings import LocalSettings
+from llama_vision.backends.local.image_processor import parse_image_processor_config, to_pixel_values
+from llama_vision.backends.local.model_loader import default_device, load_model
+from llama_vision.backends.local.quantization import check_quantization
 from llama_vision.core.errors import LocalModelError
 
 GOALS = {"batch 1": 180.0, "batch 32": 2500.0}
@@ -51,7 +51,7 @@ def requests(shape, rows, *, first):
     side = 2 * shape.vision["image_size"]
     colors = [(40 + number, 80, first % 256) for number in range(rows)]
     pictures = [image_from_any(PIL.Image.new("RGB", (side, side), color)) for color in colors]
-    sampling = Sampling(max_tokens=2048, temperature=0)
+    sampling = SamplingParams(max_tokens=2048, temperature=0)
     return [
         ChatRequest("11b", (Message("user", (picture, Text(WORDS))),), sampling=sampling)
         for picture in pictures
@@ -87,20 +87,20 @@ def ours(loaded, shape, rows, speed, first):
     ]
 
     def begin():
-        engine.admit(answers)
-        while min(answer.tokens for answer in answers) < 1:
+        engine.add_sequences(answers)
+        while min(answer.num_output_tokens for answer in answers) < 1:
             engine.step()
 
     beginning = seconds(loaded.device, begin)
     for _ in range(shape.warm):
         engine.step()
-    before = sum(answer.tokens for answer in answers)
+    before = sum(answer.num_output_tokens for answer in answers)
     took = seconds(loaded.device, lambda: [engine.step() for _ in range(shape.tokens)])
-    written = sum(answer.tokens for answer in answers) - before
+    written = sum(answer.num_output_tokens for answer in answers) - before
     if written != rows * shape.tokens:
         raise LocalModelError(f"{written} tokens were written, and not {rows} x {shape.tokens}.")
     floor = bytes_of_step(loaded, answers) / speed
-    engine.fail(LocalModelError("It is measured."))
+    engine.abort_all(LocalModelError("It is measured."))
     return {
         "tokens/s": written / took,
         "ms a step": took / shape.tokens * 1e3,
@@ -118,10 +118,10 @@ def theirs(loaded, shape, rows):
         for one in requests(shape, rows, first=200)
     ]
     device, network = loaded.device, loaded.network
-    tiles = [glimpse.picture.tiles for prompt in prompts for glimpse in prompt.glimpses]
-    given = network_input(tiles, pixel_rules(loaded.pixel_options), device, network.dtype)
-    ids = torch.tensor([prompt.ids for prompt in prompts], device=device)
-    start = prompts[0].glimpses[0].start
+    tiles = [glimpse.image.tiles for prompt in prompts for glimpse in prompt.image_spans]
+    given = to_pixel_values(tiles, parse_image_processor_config(loaded.pixel_options), device, network.dtype)
+    ids = torch.tensor([prompt.token_ids for prompt in prompts], device=device)
+    start = prompts[0].image_spans[0].start
     seen = torch.zeros(*ids.shape, 1, 4, dtype=torch.long, device=device)
     seen[:, start:] = 1
     given |= {"input_ids": ids, "attention_mask": torch.ones_like(ids), "cross_attention_mask": seen}
@@ -141,7 +141,7 @@ def agreement(device):
     """Count how many answers of the tiny model are the same here and on the processor, sixteen at a time."""
     said = []
     for place in ("cpu", str(device)):
-        loaded = load("tiny", LocalSettings(device=place, dtype="float32"))
+        loaded = load_model("tiny", LocalSettings(device=place, dtype="float32"))
         engine = Engine(loaded, LocalSettings(max_batch_size=16))
         heard = [[] for _ in range(32)]
         for first in (0, 16):
@@ -154,11 +154,11 @@ def agreement(device):
                     else (Text("Say hi"),)
                 )
                 asked = ChatRequest(
-                    "tiny", (Message("user", parts),), sampling=Sampling(max_tokens=32, temperature=0)
+                    "tiny", (Message("user", parts),), sampling=SamplingParams(max_tokens=32, temperature=0)
                 )
                 group.append(engine.answer_to(asked, heard[number].append, lambda: False))
-            engine.admit(group)
-            while engine.working:
+            engine.add_sequences(group)
+            while engine.num_running:
                 engine.step()
         said.append(["".join(getattr(event, "text", "") for event in events) for events in heard])
     return {"equal": sum(one == other for one, other in zip(*said, strict=True)), "of": len(said[0])}
@@ -230,7 +230,7 @@ def main():
     parser.add_argument("--json", action="store_true", help="print figures for a program")
     options = parser.parse_args()
     logging.set_verbosity_error()
-    device = torch.device("cpu") if options.tiny else pick_device()
+    device = torch.device("cpu") if options.tiny else default_device()
     if device.type != "cuda" and not options.tiny:
         parser.exit(1, "This measures an NVIDIA GPU, and there is none here. --tiny shows that it runs.\n")
     found = results(TINY if options.tiny else FULL, device, (lambda *_: None) if options.json else show)

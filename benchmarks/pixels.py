@@ -14,7 +14,11 @@ import PIL.Image
 import torch
 from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
 
-from llama_vision.backends.local.pixels import laid_out, network_input, pixel_rules
+from llama_vision.backends.local.image_processor import (
+    parse_image_processor_config,
+    resize_and_tile,
+    to_pixel_values,
+)
 
 ROUNDS = 9
 SIZES = [(560, 560), (1120, 1120), (3000, 2000)]
@@ -24,7 +28,7 @@ OPTIONS = {
     "max_image_tiles": 4,
     "size": {"height": 560, "width": 560},
 }
-RULES = pixel_rules(OPTIONS)
+RULES = parse_image_processor_config(OPTIONS)
 GOALS = {"ratio": 1.5, "difference": 2e-7}
 
 
@@ -35,7 +39,7 @@ def milliseconds(work):
 
 
 def to_network(tiles):
-    return network_input([tiles], RULES, torch.device("cpu"), torch.float32)["pixel_values"]
+    return to_pixel_values([tiles], RULES, torch.device("cpu"), torch.float32)["pixel_values"]
 
 
 def one_size(size):
@@ -44,7 +48,7 @@ def one_size(size):
     picture = PIL.Image.fromarray(levels)
     rounds = []
     for _ in range(ROUNDS):
-        laying, tiles = milliseconds(lambda: laid_out(picture, RULES))
+        laying, tiles = milliseconds(lambda: resize_and_tile(picture, RULES))
         numbering, ours = milliseconds(lambda t=tiles: to_network(t))
         theirs, made = milliseconds(lambda: processor(images=[[picture]], return_tensors="pt"))
         rounds.append((laying, numbering, theirs))

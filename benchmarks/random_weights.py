@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from transformers import GenerationConfig, MllamaConfig, MllamaForConditionalGeneration
 
-from llama_vision.backends.local.constrain import Constrainer
-from llama_vision.backends.local.loading import LoadedModel, load
-from llama_vision.backends.local.quantizing import quantize
+from llama_vision.backends.local.guided_decoding import GrammarCompiler
+from llama_vision.backends.local.model_loader import LoadedModel, load_model
+from llama_vision.backends.local.quantization import quantize
 
 PIXELS = {"image_mean": [0.48, 0.46, 0.41], "image_std": [0.27, 0.26, 0.28], "max_image_tiles": 4}
 
@@ -100,13 +100,13 @@ def loaded_by_chance(shape, device, quantization):
     network = network_by_chance(shape, device)
     if quantization is not None:
         quantize(network, quantization, device)
-    tokenizer = load("tiny").tokenizer
+    tokenizer = load_model("tiny").tokenizer
     side = shape.vision["image_size"]
     return LoadedModel(
-        network=network,
-        pixel_options={**PIXELS, "size": {"height": side, "width": side}},
+        model=network,
+        image_processor_config={**PIXELS, "size": {"height": side, "width": side}},
         tokenizer=tokenizer,
         context_window=4096,
-        end_ids=frozenset(),  # every answer is as long as it may be
-        constrainer=Constrainer(tokenizer, frozenset()),
+        eos_token_ids=frozenset(),  # every answer is as long as it may be
+        grammar_compiler=GrammarCompiler(tokenizer, frozenset()),
     )

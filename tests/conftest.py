@@ -11,7 +11,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 
-from llama_vision.backends.clients import close_sync
+from llama_vision.backends.http.connection_pools import close_sync
 from tests.cassette_files import use_our_files
 from tests.emulator import DIALECTS, Emulator
 

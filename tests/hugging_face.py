@@ -15,17 +15,17 @@ from transformers.models.mllama.processing_mllama import (
     get_cross_attention_token_mask,
 )
 
-from llama_vision.backends.local.grammar import grammar_of
-from llama_vision.backends.local.inputs import prompt_of
-from llama_vision.backends.local.prompt import render
-from llama_vision.backends.local.vision import Vision
+from llama_vision.backends.local.chat_template import apply_chat_template
+from llama_vision.backends.local.grammar import build_grammar
+from llama_vision.backends.local.input_processor import tokenize_prompt
+from llama_vision.backends.local.vision_encoder import VisionEncoder
 
 TILINGS = [[1, 1], [1, 2], [1, 3], [1, 4], [2, 1], [2, 2], [3, 1], [4, 1]]
 
 
 def tensors_of(loaded, request):
     """What `generate` takes, made by Hugging Face's preprocessing and masks."""
-    ids = prompt_of(loaded, Vision(loaded, 0), render(request)).ids
+    ids = tokenize_prompt(loaded, VisionEncoder(loaded, 0), apply_chat_template(request)).token_ids
     tensors = {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids), dtype=torch.long)}
     pictures = [PIL.Image.open(io.BytesIO(image.data)) for image in request.images()]
     if pictures:
@@ -133,7 +133,7 @@ class _Held(LogitsProcessor):
 def generated(loaded, request):
     """The tokens of a greedy answer, without the one that ends it."""
     tensors = tensors_of(loaded, request)
-    grammar = grammar_of(request)
+    grammar = build_grammar(request)
     length = tensors["input_ids"].shape[1]
     processors = LogitsProcessorList()
     if grammar is not None:

@@ -6,7 +6,7 @@ import shutil
 import torch
 from transformers import MllamaConfig, MllamaForConditionalGeneration
 
-from llama_vision.backends.local.loading import TINY
+from llama_vision.backends.local.model_loader import TINY_MODEL_PATH
 from tests.hugging_face import TILINGS
 
 SIDE = 56
@@ -36,8 +36,8 @@ def write_random_model(folder, seed=5):
                 weights.data.normal_(std=0.25)
     network.save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
-        shutil.copy(TINY / name, folder)
-    options = json.loads((TINY / "processor_config.json").read_text())["image_processor"]
+        shutil.copy(TINY_MODEL_PATH / name, folder)
+    options = json.loads((TINY_MODEL_PATH / "processor_config.json").read_text())["image_processor"]
     options |= {"max_image_tiles": 4, "size": {"height": SIDE, "width": SIDE}}
     (folder / "preprocessor_config.json").write_text(json.dumps(options))
     return folder

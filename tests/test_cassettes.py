@@ -7,7 +7,7 @@ import pytest
 
 from llama_vision.core.errors import ConfigurationError
 from llama_vision.providers import PROVIDERS
-from llama_vision.providers.keys import checked_account, checked_key
+from llama_vision.providers.credentials import resolve_account_id, resolve_api_key
 from tests.cassette_cases import CASES, ROOT, access_to_emulator, ask_langchain, ask_llamaindex
 from tests.cassette_files import saved_only_if_all_is_well, vcr_options
 from tests.cassette_reading import complaint, said
@@ -34,8 +34,8 @@ def access(request, record_mode):
         url = f"http://127.0.0.1{DIALECTS[case.provider]().base_path}" if emulated else None
         return {"url": url, "api_key": "recorded", "account_id": "recorded" if provider.account_env else None}
     try:
-        checked_key(provider, None)
-        checked_account(provider, None)
+        resolve_api_key(provider, None)
+        resolve_account_id(provider, None)
     except ConfigurationError as error:
         pytest.exit(f"Nothing was recorded. {error}", returncode=2)
     # VCR can't read zstd, which httpx asks for where it finds a package for it.

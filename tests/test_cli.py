@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from llama_vision.demo import PICTURES
+from llama_vision.demo import SAMPLE_IMAGES
 from llama_vision.providers import PROVIDERS
 from tests.drawing import one_shape, png
 from tests.emulator import ACCOUNT_ID, completion, refusal
@@ -80,7 +80,7 @@ def test_options_arrive_and_the_last_line_tells_the_cost(emulator):
         50,
         "--temperature",
         0,
-        PICTURES["circle"],
+        SAMPLE_IMAGES["circle"],
         "What is it?",
     )
     assert (done.returncode, done.stdout) == (0, b"I see 1 image(s).\n")
@@ -111,7 +111,7 @@ def test_a_picture_from_the_input(emulator):
     done = run(
         *("ask", "--provider", "deepinfra", "--base-url", emulator.base_url, "-", "What?"),
         env={"DEEPINFRA_TOKEN": emulator.api_key},
-        stdin=PICTURES["circle"].read_bytes(),
+        stdin=SAMPLE_IMAGES["circle"].read_bytes(),
     )
     assert done.stdout == b"I see 1 image(s).\n"
 
@@ -165,7 +165,7 @@ def test_providers_are_listed_with_their_keys():
         assert provider.name in shown
         assert all(model.id in shown for model in provider.models)
         assert all(name in shown for name in (*provider.key_env, *provider.account_env))
-        assert all(model.retired in shown for model in provider.models)
+        assert all(model.deprecation in shown for model in provider.models)
     assert "found in DEEPINFRA_API_KEY" in shown
     assert "none found in LLAMA_VISION_API_KEY" in shown
     assert "account: found in CF_ACCOUNT_ID (looked at CLOUDFLARE_ACCOUNT_ID, CF_ACCOUNT_ID)" in shown
@@ -189,7 +189,7 @@ def test_the_table_has_a_row_for_each_provider_and_says_what_is_retired():
     notes = shown.strip().splitlines()[-1]
     assert notes.startswith("† It may no longer answer. `aimlapi`: ")
     for name, provider in PROVIDERS.items():
-        assert any(model.retired for model in provider.models) is (f"`{name}`: " in notes)
+        assert any(model.deprecation for model in provider.models) is (f"`{name}`: " in notes)
 
 
 def test_version_and_help():

@@ -6,7 +6,7 @@ import sys
 import PIL.Image
 import pytest
 
-from llama_vision.demo import PICTURES
+from llama_vision.demo import SAMPLE_IMAGES
 from tests.drawing import SAMPLES
 
 
@@ -25,11 +25,11 @@ def test_all_its_answers_are_right():
 
 @pytest.mark.parametrize("name", SAMPLES)
 def test_the_shapes_of_its_pictures_are_those_we_draw(name):
-    shipped, drawn = PIL.Image.open(PICTURES[name]).convert("RGB"), SAMPLES[name]()
+    shipped, drawn = PIL.Image.open(SAMPLE_IMAGES[name]).convert("RGB"), SAMPLES[name]()
     assert shipped.size == drawn.size
     if name != "sign":  # letters differ between versions of Pillow
         assert shipped.tobytes() == drawn.tobytes()
 
 
 def test_every_shipped_picture_is_one_of_ours():
-    assert PICTURES.keys() == SAMPLES.keys()
+    assert SAMPLE_IMAGES.keys() == SAMPLES.keys()

@@ -6,10 +6,10 @@ from llama_vision import Provider
 from llama_vision.cli.providers import markdown_table
 from llama_vision.core.errors import UnsupportedInputError
 from llama_vision.core.models import ModelInfo, Price
-from llama_vision.dialects.chat_completions import ChatCompletionsDialect
+from llama_vision.dialects.chat_completions.dialect import ChatCompletionsDialect
 from llama_vision.langchain import ChatLlamaVision
 from llama_vision.llamaindex import LlamaVision
-from llama_vision.providers import ANY, PROVIDERS, ImageRules, Range
+from llama_vision.providers import PROVIDERS, UNBOUNDED, ImageConstraints, Range
 
 EXAMPLE = Provider(
     name="example",
@@ -20,8 +20,8 @@ EXAMPLE = Provider(
     models=(
         ModelInfo("llama-3.2-11b-vision", "meta-llama/Llama-3.2-11B-Vision-Instruct", price=Price(1.0, 2.0)),
     ),
-    image_rules=ImageRules(max_count=1),
-    parameters={"max_tokens": ANY, "temperature": Range(0, 1)},
+    image_rules=ImageConstraints(max_count=1),
+    parameters={"max_tokens": UNBOUNDED, "temperature": Range(0, 1)},
     docs="https://example.com",
 )
 

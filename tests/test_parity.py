@@ -2,7 +2,7 @@
 
 import pytest
 
-from llama_vision.demo import PICTURES
+from llama_vision.demo import SAMPLE_IMAGES
 from tests.call_styles import all_styles
 from tests.emulator import completion
 
@@ -39,7 +39,7 @@ def test_a_fixed_list_of_events(emulator, name):
     emulator.always(body)
     answers = all_styles(
         "What?",
-        [PICTURES["circle"].read_bytes()],
+        [SAMPLE_IMAGES["circle"].read_bytes()],
         TOOLS,
         url=emulator.base_url,
         provider="deepinfra",
@@ -68,7 +68,7 @@ def test_a_fixed_list_of_events(emulator, name):
     ],
 )
 def test_the_local_model(question, answer, usage):
-    answers = all_styles(question, [PICTURES["circle"].read_bytes()], provider="local")
+    answers = all_styles(question, [SAMPLE_IMAGES["circle"].read_bytes()], provider="local")
     assert len(answers) == 23
     expected = {"text": answer, "calls": [], "usage": usage, "cost": None, "end": "stop", "model": "tiny"}
     assert_all_the_same(answers, expected)

@@ -1,6 +1,6 @@
 """Conversations to learn from, in tokens, written by the package's own prompt format.
 
-What the model reads later is made by the same code, `llama_vision.backends.local.prompt`, so there can be no difference.
+What the model reads later is made by the same code, `llama_vision.backends.local.chat_template`, so there can be no difference.
 """
 
 from collections.abc import Sequence
@@ -9,10 +9,15 @@ from functools import lru_cache
 from random import Random
 from typing import TYPE_CHECKING
 
-from llama_vision.backends.local.prompt import IMAGE_TOKEN, Control, Piece, render
-from llama_vision.core.json_answer import json_instructions
+from llama_vision.backends.local.chat_template import (
+    IMAGE_TOKEN,
+    PromptPart,
+    SpecialToken,
+    apply_chat_template,
+)
 from llama_vision.core.messages import Image, Message, Part, Text, ToolCall, ToolResult
 from llama_vision.core.request import ChatRequest, Tool
+from llama_vision.structured.extract import schema_instructions
 from training import tools, words
 from training.canvas import Drawing
 from training.questions import Asker
@@ -115,7 +120,7 @@ class Teacher:
         asked = self._chance.choice(
             ("Describe the picture.", "What do you see?", "What is this?", "Describe it.", "Look.", "")
         )
-        asked = f"{asked}\n\n{json_instructions(schema)}".strip()
+        asked = f"{asked}\n\n{schema_instructions(schema)}".strip()
         answer = errand.call.split('"parameters": ', 1)[1][:-1]
         lesson = self._dialogue([_user(asked, _PICTURE), _said(answer)], (), longest)
         return self._asked(lesson, drawing, longest)
@@ -160,8 +165,8 @@ class Teacher:
         for place, turn in enumerate(turns):
             if turn.role == "assistant" and len(lesson.ids) < longest:
                 request = ChatRequest("tiny", tuple(turns[:place]), tools=tuple(offered))
-                prompt = self._tokens(render(request))
-                said = self._tokens(render(replace(request, messages=tuple(turns[: place + 1]))))
+                prompt = self._tokens(apply_chat_template(request))
+                said = self._tokens(apply_chat_template(replace(request, messages=tuple(turns[: place + 1]))))
                 answer = said[len(prompt) : len(said) - len(self._header("assistant"))]
                 _extend(lesson, prompt[len(lesson.ids) :], taught=False)
                 _extend(lesson, answer, taught=True)
@@ -177,7 +182,7 @@ class Teacher:
             if self._chance.random() < 0.05:
                 parts = parts[::-1]
             request = ChatRequest("tiny", (Message("user", parts),))
-            _extend(lesson, self._tokens(render(request)), taught=False)
+            _extend(lesson, self._tokens(apply_chat_template(request)), taught=False)
         else:
             turn = [*self._header("user"), *self._ids(asked), self._end, *self._header("assistant")]
             _extend(lesson, turn, taught=False)
@@ -185,17 +190,17 @@ class Teacher:
 
     def _header(self, role: str) -> list[int]:
         if role not in self._headers:
-            pieces = [Control("<|start_header_id|>"), role, Control("<|end_header_id|>"), "\n\n"]
+            pieces = [SpecialToken("<|start_header_id|>"), role, SpecialToken("<|end_header_id|>"), "\n\n"]
             self._headers[role] = self._tokens(pieces)
         return self._headers[role]
 
-    def _tokens(self, pieces: Sequence[Piece]) -> list[int]:
+    def _tokens(self, pieces: Sequence[PromptPart]) -> list[int]:
         ids: list[int] = []
         for piece in pieces:
             if isinstance(piece, str):
                 ids += self._ids(piece)
             else:
-                ids.append(self._control((piece if isinstance(piece, Control) else IMAGE_TOKEN).token))
+                ids.append(self._control((piece if isinstance(piece, SpecialToken) else IMAGE_TOKEN).token))
         return ids
 
     def _encoded(self, text: str) -> list[int]:

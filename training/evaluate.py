@@ -18,7 +18,7 @@ from random import Random
 from llama_vision.backends.local import LocalBackend
 from llama_vision.core.messages import Image, Message, Text, ToolCall, ToolResult
 from llama_vision.core.reply import Reply
-from llama_vision.core.request import ChatRequest, Sampling, Tool, ToolChoice
+from llama_vision.core.request import ChatRequest, SamplingParams, Tool, ToolChoice
 from llama_vision.providers import find_provider
 from training import tools, words
 from training.canvas import Drawing
@@ -199,7 +199,7 @@ class Examiner:
     def _request(
         self, *turns: Message, offered: Sequence[Tool] = (), choice: ToolChoice | None = None
     ) -> ChatRequest:
-        sampling = Sampling(max_tokens=160, temperature=0)
+        sampling = SamplingParams(max_tokens=160, temperature=0)
         return ChatRequest(
             self._model,
             turns,

@@ -12,7 +12,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 from transformers import GenerationConfig, MllamaConfig, MllamaProcessor, PreTrainedTokenizerFast
 from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
 
-from llama_vision.backends.local.prompt import render
+from llama_vision.backends.local.chat_template import apply_chat_template
 from llama_vision.core.messages import Message, Text
 from llama_vision.core.request import ChatRequest
 from training import tools, words
@@ -169,7 +169,7 @@ def _texts(chance: Random) -> Iterator[str]:
             messages = (Message("user", (Text(errand.asked),)),)
             yield "".join(
                 piece
-                for piece in render(ChatRequest("tiny", messages, tools=tuple(offered)))
+                for piece in apply_chat_template(ChatRequest("tiny", messages, tools=tuple(offered)))
                 if isinstance(piece, str)
             )
             yield errand.call

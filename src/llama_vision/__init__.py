@@ -7,28 +7,28 @@ from llama_vision.core.errors import LlamaVisionError
 from llama_vision.core.messages import Image, Message, Text, ToolCall, ToolResult
 from llama_vision.core.models import ModelInfo, Price
 from llama_vision.core.reply import Reply
-from llama_vision.core.request import ChatRequest, ResponseFormat, Sampling, Tool, ToolChoice
+from llama_vision.core.request import ChatRequest, ResponseFormat, SamplingParams, Tool, ToolChoice
 from llama_vision.core.usage import Usage
 from llama_vision.images import image_from_any
 from llama_vision.providers import PROVIDERS, Provider, find_provider
 from llama_vision.version import __version__
 
 
-def use_aiohttp(*, wanted: bool = True) -> None:
+def use_aiohttp(*, enabled: bool = True) -> None:
     """Carry asynchronous calls over aiohttp, which costs a fraction of httpx's processor time when many run at once.
 
     It needs the extra `llama-vision[aiohttp]`, and holds for the clients of event loops that make their first call after it.
 
     Args:
-        wanted: False goes back to httpx.
+        enabled: False goes back to httpx.
 
     Raises:
         MissingDependencyError: The extra is not installed.
 
     """
-    from llama_vision.backends import clients  # noqa: PLC0415 - loads httpx, for who asks for it
+    from llama_vision.backends.http import connection_pools  # noqa: PLC0415 - loads httpx, for who asks for it
 
-    clients.use_aiohttp(wanted=wanted)
+    connection_pools.use_aiohttp(enabled=enabled)
 
 
 __all__ = [
@@ -42,7 +42,7 @@ __all__ = [
     "Provider",
     "Reply",
     "ResponseFormat",
-    "Sampling",
+    "SamplingParams",
     "Text",
     "Tool",
     "ToolCall",

@@ -8,7 +8,12 @@ import httpx
 import pytest
 
 from llama_vision import Reply
-from llama_vision.backends.clients import AsyncLease, close_async, close_sync, sync_client
+from llama_vision.backends.http.connection_pools import (
+    AsyncClientLease,
+    close_async,
+    close_sync,
+    lease_client,
+)
 from tests.backends.alone import run_alone
 from tests.emulator import Emulator, Wait, chunks, completion, event_stream
 from tests.emulator.asking import STREAMED_WAYS, WAYS, aask, ask, backend_for, collected, question
@@ -84,12 +89,12 @@ async def test_an_asynchronous_stream_in_flight_survives_an_aclose(emulator: Emu
 
 
 def test_what_was_let_go_of_is_closed_by_its_last_user():
-    with sync_client(ADDRESS) as first:
-        with sync_client(ADDRESS) as second:
+    with lease_client(ADDRESS) as first:
+        with lease_client(ADDRESS) as second:
             close_sync(ADDRESS)
         assert first is second
         assert not first.is_closed
-        with sync_client(ADDRESS) as third:
+        with lease_client(ADDRESS) as third:
             assert third is not first
     assert first.is_closed
     assert not third.is_closed
@@ -98,12 +103,12 @@ def test_what_was_let_go_of_is_closed_by_its_last_user():
 
 
 async def test_what_a_loop_let_go_of_is_closed_by_its_last_user():
-    async with AsyncLease(ADDRESS) as first:
-        async with AsyncLease(ADDRESS) as second:
+    async with AsyncClientLease(ADDRESS) as first:
+        async with AsyncClientLease(ADDRESS) as second:
             await close_async(ADDRESS)
         assert first is second
         assert not first.is_closed
-        async with AsyncLease(ADDRESS) as third:
+        async with AsyncClientLease(ADDRESS) as third:
             assert third is not first
     assert first.is_closed
     assert not third.is_closed
@@ -113,7 +118,7 @@ async def test_what_a_loop_let_go_of_is_closed_by_its_last_user():
 
 def test_a_client_is_given_back_even_where_a_call_failed():
     def fail() -> httpx.Client:
-        with sync_client(ADDRESS) as client:
+        with lease_client(ADDRESS) as client:
             clients.append(client)
             raise ZeroDivisionError
 
@@ -125,9 +130,9 @@ def test_a_client_is_given_back_even_where_a_call_failed():
 
 
 async def test_closing_an_address_leaves_the_others_open():
-    with sync_client(ADDRESS), sync_client(f"{ADDRESS}/other") as other:
+    with lease_client(ADDRESS), lease_client(f"{ADDRESS}/other") as other:
         close_sync(ADDRESS)
-    async with AsyncLease(ADDRESS), AsyncLease(f"{ADDRESS}/other") as asynchronous:
+    async with AsyncClientLease(ADDRESS), AsyncClientLease(f"{ADDRESS}/other") as asynchronous:
         await close_async(ADDRESS)
     assert not other.is_closed
     assert not asynchronous.is_closed
@@ -208,7 +213,7 @@ def test_closing_leaves_nothing_behind(emulator: Emulator, way: str):
         else:
             ask(backend, {way!r})
         backend.close()
-        import llama_vision.backends.clients as clients
+        import llama_vision.backends.http.connection_pools as clients
         assert not clients._sync_pools and not any(loop.pools for loop in clients._loops.values())
         """,
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from llama_vision.backends.clients import AsyncLease, sync_client
+from llama_vision.backends.http.connection_pools import AsyncClientLease, lease_client
 from tests.backends.alone import run_alone
 from tests.emulator import Emulator, Wait, chunks, completion, event_stream
 from tests.emulator.asking import aask, ask, backend_for
@@ -135,14 +135,14 @@ def test_a_refusal_does_not_cost_the_connection(emulator: Emulator):
 
 
 async def leased() -> httpx.AsyncClient:
-    async with AsyncLease(ADDRESS) as client:
+    async with AsyncClientLease(ADDRESS) as client:
         await asyncio.sleep(0)
         return client
 
 
 def test_there_is_one_client_of_an_address_for_all_threads():
     def lease() -> httpx.Client:
-        with sync_client(ADDRESS) as client:
+        with lease_client(ADDRESS) as client:
             return client
 
     with ThreadPoolExecutor(5) as pool:
@@ -155,9 +155,9 @@ async def test_there_is_one_client_in_a_loop_even_for_calls_that_begin_together(
 
 
 async def test_every_address_has_a_client_of_its_own():
-    with sync_client(ADDRESS) as one, sync_client(f"{ADDRESS}/v2") as other:
+    with lease_client(ADDRESS) as one, lease_client(f"{ADDRESS}/v2") as other:
         assert one is not other
-    async with AsyncLease(ADDRESS) as one, AsyncLease(f"{ADDRESS}/v2") as other:
+    async with AsyncClientLease(ADDRESS) as one, AsyncClientLease(f"{ADDRESS}/v2") as other:
         assert one is not other
 
 

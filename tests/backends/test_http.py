@@ -9,8 +9,8 @@ import httpx
 import PIL.Image
 import pytest
 
-from llama_vision import ChatRequest, Image, Message, Sampling, Text, Tool
-from llama_vision.backends import open_backend
+from llama_vision import ChatRequest, Image, Message, SamplingParams, Text, Tool
+from llama_vision.backends import create_backend
 from llama_vision.core.errors import ConfigurationError, ImageError, UnsupportedInputError
 from llama_vision.core.events import Finished, Started
 from llama_vision.providers import find_provider
@@ -129,26 +129,26 @@ def test_the_headers_say_who_asks_and_what_for(emulator: Emulator, way: str):
 
 def test_what_cannot_be_sent_is_refused_before_anything_is(emulator: Emulator, way: str):
     with pytest.raises(UnsupportedInputError, match=r"temperature=9.*\[deepinfra, meta-llama"):
-        ask(backend_for(emulator), way, question(sampling=Sampling(temperature=9)))
+        ask(backend_for(emulator), way, question(sampling=SamplingParams(temperature=9)))
     assert emulator.requests == []
 
 
 @pytest.mark.parametrize("address", ["api.deepinfra.com/v1", "ftp://127.0.0.1/v1", "/v1"])
 def test_an_address_without_http_is_refused(address: str):
     with pytest.raises(ConfigurationError, match="http"):
-        open_backend(find_provider("deepinfra"), base_url=address)
+        create_backend(find_provider("deepinfra"), base_url=address)
 
 
 @pytest.mark.parametrize("address", ["http://[::1", "http://127.0.0.1:port/v1", "http://"])
 def test_an_address_that_is_none_is_refused_when_it_is_called(way: str, address: str):
-    backend = open_backend(find_provider("deepinfra"), base_url=address, api_key="made-up", max_retries=0)
+    backend = create_backend(find_provider("deepinfra"), base_url=address, api_key="made-up", max_retries=0)
     with pytest.raises(ConfigurationError, match=r"The address can't be used.*\[deepinfra"):
         ask(backend, way)
 
 
 def test_a_provider_without_an_address_asks_for_one():
     with pytest.raises(ConfigurationError, match="needs base_url"):
-        open_backend(find_provider("openai-compatible"))
+        create_backend(find_provider("openai-compatible"))
 
 
 def test_a_slash_at_the_end_of_the_address_does_no_harm(emulator: Emulator):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from llama_vision import find_provider
-from llama_vision.backends import open_backend
+from llama_vision.backends import create_backend
 from llama_vision.core.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -83,7 +83,7 @@ def test_an_account_that_was_given_goes_before_the_environment(emulator, monkeyp
 @pytest.mark.parametrize("provider", ["deepinfra", "local", "openai-compatible"])
 def test_an_account_for_who_has_none_is_refused(provider):
     with pytest.raises(ConfigurationError, match="has no account_id; leave it out"):
-        open_backend(find_provider(provider), account_id=ACCOUNT_ID, base_url="http://127.0.0.1:9")
+        create_backend(find_provider(provider), account_id=ACCOUNT_ID, base_url="http://127.0.0.1:9")
 
 
 def test_a_wrong_account_is_an_error_that_says_so_without_showing_it(emulator, way):

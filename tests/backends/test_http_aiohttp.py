@@ -7,7 +7,7 @@ import pytest
 from httpx_aiohttp import AiohttpTransport
 
 from llama_vision import use_aiohttp
-from llama_vision.backends.clients import AsyncLease
+from llama_vision.backends.http.connection_pools import AsyncClientLease
 from llama_vision.core.errors import (
     AuthenticationError,
     ConnectionFailedError,
@@ -54,13 +54,13 @@ def way(request: pytest.FixtureRequest) -> str:
 
 
 async def test_it_is_aiohttp_that_carries_the_calls():
-    async with AsyncLease("http://127.0.0.1:9/aiohttp") as client:
+    async with AsyncClientLease("http://127.0.0.1:9/aiohttp") as client:
         assert isinstance(client._transport, AiohttpTransport)
 
 
 async def test_httpx_carries_them_again_when_it_is_wanted():
     use_aiohttp(wanted=False)
-    async with AsyncLease("http://127.0.0.1:9/aiohttp") as client:
+    async with AsyncClientLease("http://127.0.0.1:9/aiohttp") as client:
         assert not isinstance(client._transport, AiohttpTransport)
 
 

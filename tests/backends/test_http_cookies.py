@@ -2,7 +2,7 @@
 
 import httpx
 
-from llama_vision.backends import open_backend
+from llama_vision.backends import create_backend
 from llama_vision.providers import find_provider
 from tests.emulator import Emulator, completion, json_answer
 from tests.emulator.asking import WAYS, ask, backend_for, question
@@ -22,7 +22,7 @@ def test_a_cookie_is_not_sent_back(emulator: Emulator):
 def test_a_client_of_the_users_own_keeps_its_cookies(emulator: Emulator):
     emulator.script(json_answer(completion("Hi"), headers=SET_COOKIE))
     with httpx.Client() as client:
-        backend = open_backend(
+        backend = create_backend(
             find_provider("deepinfra"),
             base_url=emulator.base_url,
             api_key=emulator.api_key,

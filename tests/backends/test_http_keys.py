@@ -8,7 +8,7 @@ import traceback
 import pytest
 
 from llama_vision import find_provider
-from llama_vision.backends import open_backend
+from llama_vision.backends import create_backend
 from llama_vision.core.errors import ConfigurationError, LlamaVisionError, MissingKeyError, StatusError
 from tests.emulator import (
     NO_ANSWER,
@@ -180,7 +180,7 @@ def test_the_keys_of_other_companies_are_not_sent_to_any_endpoint(
 
 
 def test_the_key_is_looked_for_when_a_call_is_made(emulator: Emulator, monkeypatch: pytest.MonkeyPatch):
-    backend = open_backend(find_provider("deepinfra"), base_url=emulator.base_url)
+    backend = create_backend(find_provider("deepinfra"), base_url=emulator.base_url)
     monkeypatch.setenv("DEEPINFRA_API_KEY", emulator.api_key or "")
     assert os.environ["DEEPINFRA_API_KEY"]
     assert ask(backend, "complete").text

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 
 from llama_vision import find_provider
-from llama_vision.backends.http import HttpBackend
+from llama_vision.backends.http.backend import HttpBackend
 from llama_vision.core.errors import (
     AuthenticationError,
     ConfigurationError,
     ConnectionFailedError,
-    LicenceNotAcceptedError,
+    LicenseNotAcceptedError,
     RateLimitError,
     ServerError,
 )
@@ -69,7 +69,7 @@ def test_nothing_is_accepted_where_nothing_has_to_be(emulator, way):
 @pytest.mark.parametrize("provider", ["cloudflare", "cloudflare-openai"])
 def test_no_licence_is_accepted_unasked(emulator, way, provider):
     emulator.dialect.licence_accepted = False
-    with pytest.raises(LicenceNotAcceptedError, match=r"accept_license=True.*\[cloudflare") as caught:
+    with pytest.raises(LicenseNotAcceptedError, match=r"accept_license=True.*\[cloudflare") as caught:
         ask(backend(emulator, provider, accept_licence=False, max_retries=5), way, QUESTION)
     assert agreements(emulator) == [False]
     assert not emulator.dialect.licence_accepted
@@ -79,7 +79,7 @@ def test_no_licence_is_accepted_unasked(emulator, way, provider):
 def test_a_licence_that_does_not_help_is_accepted_once(emulator, way):
     refused = emulator.refusal(403, code=5016)
     emulator.script(refused, completion("?"), refused)
-    with pytest.raises(LicenceNotAcceptedError):
+    with pytest.raises(LicenseNotAcceptedError):
         ask(backend(emulator, max_retries=5), way, QUESTION)
     assert agreements(emulator) == [False, True, False]
 
@@ -131,7 +131,7 @@ def test_a_provider_without_a_licence_accepts_none(emulator_of, way):
     host = emulator_of("openai-compatible")
     body = {"success": False, "errors": [{"code": 5016, "message": "submit 'agree'"}]}
     host.script(json_answer(body, 403))
-    with pytest.raises(LicenceNotAcceptedError):
+    with pytest.raises(LicenseNotAcceptedError):
         ask(backend_for(host, "openai-compatible", accept_licence=True), way)
     assert len(host.requests) == 1
 
@@ -139,7 +139,7 @@ def test_a_provider_without_a_licence_accepts_none(emulator_of, way):
 def test_a_licence_can_be_accepted_by_itself(emulator):
     emulator.dialect.licence_accepted = False
     asking = backend(emulator, accept_licence=False)
-    asking.accept_licence(QUESTION)
+    asking.accept_license(QUESTION)
     assert emulator.dialect.licence_accepted
     ask(asking, "complete", QUESTION)
     assert agreements(emulator) == [True, False]
@@ -147,7 +147,7 @@ def test_a_licence_can_be_accepted_by_itself(emulator):
 
 def test_a_licence_that_can_not_be_accepted_by_itself_says_why(emulator):
     with pytest.raises(AuthenticationError):
-        backend(emulator, api_key="wrong").accept_licence(QUESTION)
+        backend(emulator, api_key="wrong").accept_license(QUESTION)
 
 
 def test_there_is_nothing_to_accept_at_other_providers(emulator_of):
@@ -155,5 +155,5 @@ def test_there_is_nothing_to_accept_at_other_providers(emulator_of):
     asking = backend_for(host)
     assert isinstance(asking, HttpBackend)
     with pytest.raises(ConfigurationError, match=r"DeepInfra has no licence to accept. \[deepinfra"):
-        asking.accept_licence(question())
+        asking.accept_license(question())
     assert host.requests == []

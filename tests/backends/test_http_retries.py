@@ -10,8 +10,8 @@ from email.utils import formatdate
 import httpx
 import pytest
 
-from llama_vision.backends.failures import transport_error
-from llama_vision.backends.retry import Retries, parse_retry_after
+from llama_vision.backends.http.error_mapping import map_transport_error
+from llama_vision.backends.http.retry import RetryState, parse_retry_after
 from llama_vision.core.errors import (
     AuthenticationError,
     ConnectionFailedError,
@@ -228,7 +228,9 @@ def test_an_error_that_is_cut_off_is_a_failed_connection(emulator: Emulator, way
 def test_the_waits_double_up_to_a_limit_and_are_never_the_same(made: int):
     random.seed(made)
     longest = min(8.0, 0.5 * 2**made)
-    delays = [Retries(left=1, made=made).delay_after(ConnectionFailedError()) for _ in range(50)]
+    delays = [
+        RetryState(attempts_left=1, attempts_made=made).next_delay(ConnectionFailedError()) for _ in range(50)
+    ]
     assert all(longest / 2 <= delay <= longest for delay in delays)
     assert len(set(delays)) > 40
 
@@ -246,15 +248,15 @@ def test_the_waits_double_up_to_a_limit_and_are_never_the_same(made: int):
     ],
 )
 def test_every_failure_to_get_an_answer_is_one_of_ours(error: httpx.RequestError, kind: type):
-    assert type(transport_error(error)) is kind
+    assert type(map_transport_error(error)) is kind
 
 
 def test_each_wait_is_longer_until_no_retry_is_left():
-    retries = Retries(left=2)
+    retries = RetryState(attempts_left=2)
     error = ServerError("busy")
-    assert retries.delay_after(error) <= 0.5 <= retries.delay_after(error)
+    assert retries.next_delay(error) <= 0.5 <= retries.next_delay(error)
     with pytest.raises(ServerError, match="busy"):
-        retries.delay_after(error)
+        retries.next_delay(error)
 
 
 @pytest.mark.parametrize(
@@ -262,7 +264,7 @@ def test_each_wait_is_longer_until_no_retry_is_left():
 )
 def test_what_may_have_been_answered_or_never_will_be_is_not_made_again(error: LlamaVisionError):
     with pytest.raises(type(error)):
-        Retries(left=5).delay_after(error)
+        RetryState(attempts_left=5).next_delay(error)
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from llama_vision import find_provider
-from llama_vision.backends import call
+from llama_vision.backends.http import call
 from llama_vision.core.errors import InvalidRequestError
-from llama_vision.dialects.chat_completions import ChatCompletionsDialect
+from llama_vision.dialects.chat_completions.dialect import ChatCompletionsDialect
 from tests.emulator import Emulator, completion, refusal
 from tests.emulator.asking import STREAMED_WAYS, ask, backend_for, question
 

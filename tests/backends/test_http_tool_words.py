@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from llama_vision.backends.call import Call
+from llama_vision.backends.http.call import PreparedCall
 from llama_vision.core.errors import UnsupportedInputError
 from llama_vision.core.messages import Message, Text, ToolCall, ToolResult
 from llama_vision.core.request import Tool, ToolChoice
@@ -168,12 +168,12 @@ def test_how_many_calls_there_may_be_is_refused_where_tools_go_natively(emulator
 @pytest.mark.parametrize("provider", ["aimlapi", "aigateway", "deepinfra"])
 def test_a_call_keeps_the_tools_whose_calls_may_come_as_text(emulator_of, provider, fields, offered):
     settings = backend(emulator_of(provider), provider)._settings
-    assert Call(settings, request(provider, "Hi", **fields), stream=False)._readable_tools == offered
+    assert PreparedCall(settings, request(provider, "Hi", **fields), stream=False)._readable_tools == offered
 
 
 def test_a_call_keeps_no_tools_where_text_is_to_stay_text(emulator_of):
     settings = backend(emulator_of("deepinfra"), "deepinfra")._settings
     asked = request("deepinfra", "Hi", tools=(CLOCK,), text_tool_calls=False)
-    call = Call(settings, asked, stream=False)
+    call = PreparedCall(settings, asked, stream=False)
     assert call._readable_tools == ()
     assert json.loads(call.build(None).content)["tools"][0]["function"]["name"] == "clock"

@@ -10,12 +10,12 @@ import PIL.Image
 import pytest
 
 from llama_vision import ChatRequest, Image, Message, Text, ToolResult
-from llama_vision.backends.pictures import awith_ready_pictures, with_ready_pictures
+from llama_vision.adaptation.images import aprepare_request_images, prepare_request_images
+from llama_vision.adaptation.token_estimate import estimate_text_tokens, estimate_tokens
 from llama_vision.images.settings import ImageSettings
 from llama_vision.langchain import ChatLlamaVision
 from llama_vision.llamaindex import LlamaVision
 from llama_vision.providers import PROVIDERS
-from llama_vision.providers.token_counts import estimate_text_tokens, estimate_tokens
 from tests.backends.alone import run_alone
 from tests.emulator import Emulator
 
@@ -28,8 +28,8 @@ def png(color, size=(40, 30)):
 
 def test_a_request_without_pictures_is_left_alone():
     request = ChatRequest("m", (Message("user", (Text("Hi"),)),))
-    assert with_ready_pictures(PROVIDERS["deepinfra"], request, ImageSettings()) is request
-    assert asyncio.run(awith_ready_pictures(PROVIDERS["deepinfra"], request, ImageSettings())) is request
+    assert prepare_request_images(PROVIDERS["deepinfra"], request, ImageSettings()) is request
+    assert asyncio.run(aprepare_request_images(PROVIDERS["deepinfra"], request, ImageSettings())) is request
 
 
 def test_pictures_in_tool_results_count_and_keep_their_places():
@@ -41,9 +41,9 @@ def test_pictures_in_tool_results_count_and_keep_their_places():
             Message("tool", (ToolResult("c1", (Text("See:"), green)), ToolResult("c2", (blue,)))),
         ),
     )
-    ready = with_ready_pictures(PROVIDERS["deepinfra"], request, ImageSettings())
+    ready = prepare_request_images(PROVIDERS["deepinfra"], request, ImageSettings())
     assert ready == request
-    first = with_ready_pictures(PROVIDERS["cloudflare"], request, ImageSettings(policy="first"))
+    first = prepare_request_images(PROVIDERS["cloudflare"], request, ImageSettings(on_too_many="first"))
     assert first.images() == [red]
     assert first.messages[1].parts == (ToolResult("c1", (Text("See:"),)), ToolResult("c2", ()))
 
@@ -56,7 +56,9 @@ def test_the_event_loop_goes_on_while_a_picture_is_prepared():
     async def measure():
         longest, began = 0.0, time.monotonic()
         last = began
-        work = asyncio.ensure_future(awith_ready_pictures(PROVIDERS["deepinfra"], request, ImageSettings()))
+        work = asyncio.ensure_future(
+            aprepare_request_images(PROVIDERS["deepinfra"], request, ImageSettings())
+        )
         while not work.done():
             await asyncio.sleep(0.001)
             now = time.monotonic()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama_vision.backends.retry import Retries, parse_retry_after
+from llama_vision.backends.http.retry import RetryState, parse_retry_after
 from llama_vision.core import errors
 from llama_vision.core.errors import ConnectionFailedError, RateLimitError, RequestTimeoutError, ServerError
 
@@ -20,7 +20,7 @@ def asking_for(seconds, kind=RateLimitError):
 
 @pytest.mark.parametrize("kind", [ConnectionFailedError, RateLimitError, ServerError])
 def test_failures_without_a_reply_are_tried_again(kind):
-    assert Retries(1).delay_after(kind("it broke")) > 0
+    assert RetryState(1).next_delay(kind("it broke")) > 0
 
 
 @pytest.mark.parametrize(
@@ -43,64 +43,64 @@ def test_failures_without_a_reply_are_tried_again(kind):
     ],
 )
 def test_everything_else_is_raised_at_once(kind):
-    retries, error = Retries(5), kind("it broke")
+    retries, error = RetryState(5), kind("it broke")
     with pytest.raises(kind) as caught:
-        retries.delay_after(error)
+        retries.next_delay(error)
     assert caught.value is error
-    assert retries.left == 5
+    assert retries.attempts_left == 5
 
 
 @pytest.mark.parametrize(("made", "longest"), [(0, 0.5), (1, 1), (2, 2), (3, 4), (4, 8), (5, 8), (20, 8)])
 def test_delays_double_up_to_a_longest_one(made, longest):
-    delays = [Retries(1, made).delay_after(ServerError("it broke")) for _ in range(200)]
+    delays = [RetryState(1, made).next_delay(ServerError("it broke")) for _ in range(200)]
     assert longest / 2 <= min(delays) <= max(delays) <= longest
 
 
 def test_the_next_delay_is_longer():
-    retries = Retries(4)
+    retries = RetryState(4)
     for longest in (0.5, 1, 2, 4):
-        assert longest / 2 <= retries.delay_after(ServerError("it broke")) <= longest
+        assert longest / 2 <= retries.next_delay(ServerError("it broke")) <= longest
 
 
 def test_delays_differ_so_that_clients_do_not_come_back_together():
-    assert len({Retries(1).delay_after(ServerError("it broke")) for _ in range(20)}) > 1
+    assert len({RetryState(1).next_delay(ServerError("it broke")) for _ in range(20)}) > 1
 
 
 @pytest.mark.parametrize("allowed", [0, 1, 3])
 def test_only_so_many_attempts_are_made(allowed):
-    retries, error = Retries(allowed), ServerError("it broke")
+    retries, error = RetryState(allowed), ServerError("it broke")
     for _ in range(allowed):
-        retries.delay_after(error)
+        retries.next_delay(error)
     with pytest.raises(ServerError) as caught:
-        retries.delay_after(error)
+        retries.next_delay(error)
     assert caught.value is error
-    assert (retries.left, retries.made) == (0, allowed)
+    assert (retries.attempts_left, retries.attempts_made) == (0, allowed)
 
 
 @pytest.mark.parametrize("seconds", [0, 0.2, 5, 60])
 @pytest.mark.parametrize("kind", [RateLimitError, ServerError])
 def test_a_wish_is_met_exactly(kind, seconds):
-    assert Retries(1).delay_after(asking_for(seconds, kind)) == seconds
+    assert RetryState(1).next_delay(asking_for(seconds, kind)) == seconds
 
 
 @pytest.mark.parametrize("seconds", [60.1, 3600])
 def test_a_wish_for_too_much_patience_is_handed_on(seconds):
     error = asking_for(seconds)
     with pytest.raises(RateLimitError) as caught:
-        Retries(5).delay_after(error)
+        RetryState(5).next_delay(error)
     assert caught.value is error
     assert error.retry_after == seconds
 
 
 def test_a_wish_does_not_make_an_error_worth_repeating():
     with pytest.raises(errors.InvalidRequestError):
-        Retries(5).delay_after(asking_for(1, errors.InvalidRequestError))
+        RetryState(5).next_delay(asking_for(1, errors.InvalidRequestError))
 
 
 def test_after_a_wish_the_own_delays_go_on_growing():
-    retries = Retries(2)
-    retries.delay_after(asking_for(0))
-    assert 0.5 <= retries.delay_after(ServerError("it broke")) <= 1
+    retries = RetryState(2)
+    retries.next_delay(asking_for(0))
+    assert 0.5 <= retries.next_delay(ServerError("it broke")) <= 1
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ from llama_vision import Provider
 
 def _no_image(provider: Provider) -> str | None:
     rules = provider.image_rules
-    return f"takes no pictures: {rules.instead}" if rules.max_count == 0 else None
+    return f"takes no pictures: {rules.alternative}" if rules.max_count == 0 else None
 
 
 def _no_image_url(provider: Provider) -> str | None:
-    return _no_image(provider) or (None if provider.image_rules.urls else "does not fetch addresses")
+    return _no_image(provider) or (None if provider.image_rules.accepts_urls else "does not fetch addresses")
 
 
 def _one_image(provider: Provider) -> str | None:
@@ -20,13 +20,15 @@ def _one_image(provider: Provider) -> str | None:
 
 
 def _no_tools(provider: Provider) -> str | None:
-    able = provider.takes("tools") and provider.models[0].tools
+    able = provider.supports("tools") and provider.models[0].tools
     return None if able else "takes no tools with this model: they are put into words"
 
 
 def _no_forced_tool(provider: Provider) -> str | None:
     return _no_tools(provider) or (
-        None if provider.takes("tool_choice") else "can't make the model call a tool: it is told to in words"
+        None
+        if provider.supports("tool_choice")
+        else "can't make the model call a tool: it is told to in words"
     )
 
 

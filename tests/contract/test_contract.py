@@ -14,12 +14,12 @@ from llama_vision.core.errors import (
     TruncatedStreamError,
     UnsupportedInputError,
 )
-from llama_vision.demo import PICTURES
+from llama_vision.demo import SAMPLE_IMAGES
 from tests.contract.abilities import reason_against
 from tests.emulator import HANG_UP, completion
 from tests.emulator.chat_model import GREETING
 
-PICTURE = Image(PICTURES["circle"].read_bytes(), "image/png")
+PICTURE = Image(SAMPLE_IMAGES["circle"].read_bytes(), "image/png")
 WEATHER = {
     "type": "function",
     "function": {

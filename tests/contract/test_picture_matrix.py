@@ -212,7 +212,7 @@ def test_the_options_of_the_class_arrive(emulator, provider):
 def test_an_address_is_passed_on_or_fetched_with_the_guard_up(emulator, provider):
     block = {"type": "image", "url": "http://127.0.0.1:9/secret.png"}
     model = langchain_at(emulator, provider)
-    if find_provider(provider).image_rules.urls:
+    if find_provider(provider).image_rules.accepts_urls:
         model.invoke([HumanMessage([block])])
         assert emulator.requests[-1].image_urls == [block["url"]]
     else:

@@ -2,21 +2,27 @@
 
 import pytest
 
+from llama_vision.core.call_options import (
+    CALL_OPTIONS,
+    build_request,
+    parse_response_format,
+    parse_tool,
+    parse_tool_choice,
+)
 from llama_vision.core.errors import UnsupportedInputError
 from llama_vision.core.messages import Message, Text
-from llama_vision.core.options import OPTIONS, make_request, to_response_format, to_tool, to_tool_choice
-from llama_vision.core.request import ChatRequest, ResponseFormat, Sampling, Tool, ToolChoice
+from llama_vision.core.request import ChatRequest, ResponseFormat, SamplingParams, Tool, ToolChoice
 
 MESSAGES = [Message("user", (Text("Hello"),))]
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
 
 
 def test_no_options_make_a_plain_request():
-    assert make_request("m", MESSAGES, {}) == ChatRequest("m", tuple(MESSAGES))
+    assert build_request("m", MESSAGES, {}) == ChatRequest("m", tuple(MESSAGES))
 
 
 def test_none_counts_as_not_set():
-    assert make_request("m", MESSAGES, dict.fromkeys(OPTIONS)) == ChatRequest("m", tuple(MESSAGES))
+    assert build_request("m", MESSAGES, dict.fromkeys(CALL_OPTIONS)) == ChatRequest("m", tuple(MESSAGES))
 
 
 def test_every_option_arrives():
@@ -33,14 +39,14 @@ def test_every_option_arrives():
         "extra_body": {"service_tier": "flex"},
         "text_tool_calls": False,
     }
-    assert make_request("m", MESSAGES, options) == ChatRequest(
+    assert build_request("m", MESSAGES, options) == ChatRequest(
         "m",
         tuple(MESSAGES),
         tools=(Tool("weather"),),
         tool_choice=ToolChoice("required"),
         parallel_tool_calls=False,
         response_format=ResponseFormat("json_object"),
-        sampling=Sampling(max_tokens=5, temperature=0.0, seed=0),
+        sampling=SamplingParams(max_tokens=5, temperature=0.0, seed=0),
         stop=("a", "b"),
         stream_usage=False,
         extra_body={"service_tier": "flex"},
@@ -49,23 +55,23 @@ def test_every_option_arrives():
 
 
 def test_a_single_stop_text_is_not_taken_apart():
-    assert make_request("m", MESSAGES, {"stop": "END"}).stop == ("END",)
+    assert build_request("m", MESSAGES, {"stop": "END"}).stop == ("END",)
 
 
 def test_unknown_options_are_refused_by_name_with_the_way_out():
     with pytest.raises(UnsupportedInputError, match=r"no option bottom_p, top_q.*extra_body=\{'bottom_p'"):
-        make_request("m", MESSAGES, {"top_q": 1, "bottom_p": 2, "seed": 3})
+        build_request("m", MESSAGES, {"top_q": 1, "bottom_p": 2, "seed": 3})
 
 
 @pytest.mark.parametrize("wrap", [lambda spec: {"type": "function", "function": spec}, lambda spec: spec])
 def test_a_tool_is_read_wrapped_or_bare(wrap):
     spec = {"name": "weather", "description": "Tells it.", "parameters": SCHEMA, "strict": True}
-    assert to_tool(wrap(spec)) == Tool("weather", "Tells it.", SCHEMA, strict=True)
+    assert parse_tool(wrap(spec)) == Tool("weather", "Tells it.", SCHEMA, strict=True)
 
 
 @pytest.mark.parametrize("spec", [{"name": "now"}, {"name": "now", "description": None, "parameters": None}])
 def test_a_tool_needs_no_description_and_no_parameters(spec):
-    assert to_tool(spec) == Tool("now", "", {"type": "object", "properties": {}}, strict=None)
+    assert parse_tool(spec) == Tool("now", "", {"type": "object", "properties": {}}, strict=None)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +95,7 @@ def test_a_tool_needs_no_description_and_no_parameters(spec):
     ids=repr,
 )
 def test_a_tool_choice_is_read_in_every_spelling(choice, expected):
-    assert to_tool_choice(choice) == expected
+    assert parse_tool_choice(choice) == expected
 
 
 @pytest.mark.parametrize(
@@ -97,7 +103,7 @@ def test_a_tool_choice_is_read_in_every_spelling(choice, expected):
 )
 def test_another_tool_choice_is_refused_and_shown(choice):
     with pytest.raises(UnsupportedInputError) as caught:
-        to_tool_choice(choice)
+        parse_tool_choice(choice)
     assert f"tool_choice={choice!r} is not known" in str(caught.value)
 
 
@@ -118,7 +124,7 @@ def test_another_tool_choice_is_refused_and_shown(choice):
     ],
 )
 def test_a_response_format_is_read(spec, expected):
-    assert to_response_format(spec) == expected
+    assert parse_response_format(spec) == expected
 
 
 @pytest.mark.parametrize(
@@ -126,4 +132,4 @@ def test_a_response_format_is_read(spec, expected):
 )
 def test_another_response_format_is_refused(spec):
     with pytest.raises(UnsupportedInputError, match=r"response_format=.* is not known"):
-        to_response_format(spec)
+        parse_response_format(spec)

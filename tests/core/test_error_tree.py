@@ -68,7 +68,7 @@ def test_a_status_errors_facts_survive_pickling():
     ],
 )
 def test_the_text_says_where_it_happened(place, text):
-    assert str(LlamaVisionError("it broke").at(*place)) == text
+    assert str(LlamaVisionError("it broke").with_context(*place)) == text
 
 
 def test_the_text_stands_alone_while_the_place_is_unknown():
@@ -76,12 +76,12 @@ def test_the_text_stands_alone_while_the_place_is_unknown():
 
 
 def test_the_place_said_first_stays():
-    error = LlamaVisionError("it broke").at("inner", "model").at("outer", "other")
+    error = LlamaVisionError("it broke").with_context("inner", "model").with_context("outer", "other")
     assert (error.provider, error.model) == ("inner", "model")
 
 
 def test_a_place_can_be_completed():
-    error = LlamaVisionError("it broke").at("deepinfra").at("other", "llama")
+    error = LlamaVisionError("it broke").with_context("deepinfra").with_context("other", "llama")
     assert (error.provider, error.model) == ("deepinfra", "llama")
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama_vision.core.json_answer import find_json, json_instructions, reask_message
+from llama_vision.structured.extract import extract_json, retry_message, schema_instructions
 
 WEATHER = '{"city": "Paris", "days": 3}'
 FOUND = {
@@ -39,7 +39,7 @@ FOUND = {
 
 @pytest.mark.parametrize(("text", "found"), FOUND.values(), ids=FOUND)
 def test_json_is_found(text, found):
-    assert find_json(text) == found
+    assert extract_json(text) == found
 
 
 JSON = st.recursive(
@@ -56,19 +56,19 @@ JSON = st.recursive(
 def test_any_object_is_found_among_words(value, words, fenced):
     written = json.dumps(value, ensure_ascii=False)
     around = f"```json\n{written}\n```" if fenced else written
-    assert json.loads(find_json(f"{words}{around}{words}")) == value
+    assert json.loads(extract_json(f"{words}{around}{words}")) == value
 
 
 @given(st.text('{}[]"\\` a\n'))
 def test_any_text_gives_a_part_of_it(text):
-    assert find_json(text) in text
+    assert extract_json(text) in text
 
 
 @pytest.mark.parametrize("piece", ["[", '{"a":', "[1]", '"', "```", '{"\\', "{a}", "```{", '[{"'], ids=repr)
 def test_the_time_grows_with_the_length_and_no_faster(piece):
     def seconds(times):
         begun = time.perf_counter()
-        find_json("x" + piece * times)
+        extract_json("x" + piece * times)
         return time.perf_counter() - begun
 
     seconds(2000)
@@ -77,5 +77,5 @@ def test_the_time_grows_with_the_length_and_no_faster(piece):
 
 def test_what_is_said_holds_the_schema_and_the_error():
     schema = {"title": "Été", "type": "object"}
-    assert json.dumps(schema, ensure_ascii=False) in json_instructions(schema)
-    assert "days: is missing" in reask_message("days: is missing")
+    assert json.dumps(schema, ensure_ascii=False) in schema_instructions(schema)
+    assert "days: is missing" in retry_message("days: is missing")

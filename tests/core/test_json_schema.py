@@ -2,7 +2,7 @@
 
 import pytest
 
-from llama_vision.core.json_schema import misfit
+from llama_vision.structured.validation import first_violation
 
 PERSON = {
     "type": "object",
@@ -64,7 +64,7 @@ MISFITTING = {
 
 @pytest.mark.parametrize("name", FITTING)
 def test_what_fits(name):
-    assert [misfit({"name": "Al", name: value}, PERSON) for value in FITTING[name]] == [""] * len(
+    assert [first_violation({"name": "Al", name: value}, PERSON) for value in FITTING[name]] == [""] * len(
         FITTING[name]
     )
 
@@ -72,10 +72,12 @@ def test_what_fits(name):
 @pytest.mark.parametrize("name", MISFITTING)
 def test_what_does_not_fit_is_told_by_its_place(name):
     value, told = MISFITTING[name]
-    assert misfit({"name": "Al", name: value}, PERSON) == told
+    assert first_violation({"name": "Al", name: value}, PERSON) == told
 
 
 def test_the_whole_answer_has_a_name_too():
-    assert misfit([], PERSON) == "the answer: should be object, not []"
-    assert misfit("x" * 500, {"enum": ["a"]}) == f'the answer: should be one of ["a"], not "{"x" * 79}'
-    assert misfit({}, PERSON) == "name: is missing"
+    assert first_violation([], PERSON) == "the answer: should be object, not []"
+    assert (
+        first_violation("x" * 500, {"enum": ["a"]}) == f'the answer: should be one of ["a"], not "{"x" * 79}'
+    )
+    assert first_violation({}, PERSON) == "name: is missing"

@@ -34,7 +34,7 @@ def test_merging_a_report_with_itself_changes_nothing(usage):
 @settings(deadline=None)
 @given(USAGES)
 def test_an_empty_report_changes_nothing(usage):
-    assert Usage().merged(usage) == usage
+    assert Usage().merge(usage) == usage
     assert usage.merged(Usage()) == usage
 
 
@@ -47,18 +47,18 @@ def test_three_reports_make_the_same_in_any_grouping(first, second, third):
 def test_the_larger_count_of_each_field_wins():
     growing = Usage(input_tokens=45, output_tokens=2, cached_input_tokens=None)
     zeros = Usage(input_tokens=0, output_tokens=7, cached_input_tokens=0)
-    assert growing.merged(zeros) == Usage(input_tokens=45, output_tokens=7, cached_input_tokens=0)
+    assert growing.merge(zeros) == Usage(input_tokens=45, output_tokens=7, cached_input_tokens=0)
 
 
 def test_nobody_said_is_not_zero():
-    assert Usage().merged(Usage()) == Usage(None, None, None, None)
-    assert Usage().merged(Usage(input_tokens=0)).input_tokens == 0
+    assert Usage().merge(Usage()) == Usage(None, None, None, None)
+    assert Usage().merge(Usage(input_tokens=0)).input_tokens == 0
 
 
 @pytest.mark.parametrize("swapped", [False, True])
 def test_a_told_cost_beats_a_larger_estimate(swapped):
     told, estimated = Usage(cost_usd=0.001), Usage(cost_usd=0.5, cost_is_estimate=True)
-    merged = estimated.merged(told) if swapped else told.merged(estimated)
+    merged = estimated.merge(told) if swapped else told.merge(estimated)
     assert (merged.cost_usd, merged.cost_is_estimate) == (0.001, False)
 
 
@@ -66,7 +66,7 @@ def test_a_told_cost_beats_a_larger_estimate(swapped):
 def test_the_larger_of_two_costs_of_a_kind_wins(estimate):
     small = Usage(cost_usd=0.1, cost_is_estimate=estimate)
     large = Usage(cost_usd=0.2, cost_is_estimate=estimate)
-    assert small.merged(large) == large.merged(small) == large
+    assert small.merge(large) == large.merge(small) == large
 
 
 def test_a_cost_is_worked_out_from_the_price_per_million():

@@ -3,8 +3,8 @@
 import json
 
 from llama_vision.core.reply import Reply
-from llama_vision.dialects.chat_completions import ChatCompletionsDialect
-from llama_vision.dialects.workers_ai import WorkersAiDialect
+from llama_vision.dialects.chat_completions.dialect import ChatCompletionsDialect
+from llama_vision.dialects.workers_ai.dialect import WorkersAiDialect
 
 DONE = b"[DONE]"
 

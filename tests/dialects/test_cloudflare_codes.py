@@ -8,15 +8,15 @@ from llama_vision.core.errors import (
     AuthenticationError,
     ContextTooLongError,
     InvalidRequestError,
-    LicenceNotAcceptedError,
+    LicenseNotAcceptedError,
     ModelNotFoundError,
     PermissionDeniedError,
     QuotaExhaustedError,
     RateLimitError,
     ServerError,
 )
-from llama_vision.dialects.cloudflare_codes import CODES, find_meaning
-from llama_vision.dialects.error_bodies import error_in_reply, status_error
+from llama_vision.dialects.error_bodies import error_in_body, status_error
+from llama_vision.dialects.workers_ai.error_codes import CODES, find_error_code
 
 # https://developers.cloudflare.com/workers-ai/platform/errors/, and those that users saw: code, status, error, advice
 TABLE = [
@@ -34,7 +34,7 @@ TABLE = [
     (5005, 405, InvalidRequestError, ""),
     (5006, 400, InvalidRequestError, ""),
     (5007, 400, ModelNotFoundError, ""),
-    (5016, 403, LicenceNotAcceptedError, "accept-license cloudflare"),
+    (5016, 403, LicenseNotAcceptedError, "accept-license cloudflare"),
     (5018, 403, PermissionDeniedError, ""),
     (5019, 405, InvalidRequestError, ""),
     (7000, 404, ModelNotFoundError, "Check the account id"),
@@ -71,7 +71,7 @@ def test_a_code_is_an_error_of_ours_with_advice_where_its_words_have_none(code, 
 
 @pytest.mark.parametrize(("code", "status", "kind", "advice"), TABLE)
 def test_behind_a_200_the_code_tells_the_status(code, status, kind, advice):
-    error = error_in_reply(envelope(code))
+    error = error_in_body(envelope(code))
     assert type(error) is kind
     assert error.status_code == status
     assert advice in str(error)
@@ -87,7 +87,7 @@ def test_a_code_that_stands_in_the_words_alone_counts(code, status, kind, advice
 
 @pytest.mark.parametrize("code", ["5016", None, True, 50.16])
 def test_a_code_that_is_no_number_is_looked_for_in_the_words(code):
-    kind = LicenceNotAcceptedError if code is not True else PermissionDeniedError
+    kind = LicenseNotAcceptedError if code is not True else PermissionDeniedError
     assert type(status_error(403, envelope(code, "AiError: 5016: agree"), {})) is kind
 
 
@@ -122,14 +122,14 @@ def test_a_wrong_account_may_come_with_403_too():
 )
 @pytest.mark.parametrize(("status", "kind"), [(400, InvalidRequestError), (403, PermissionDeniedError)])
 def test_without_a_known_code_the_status_decides(status, kind, body):
-    assert find_meaning(body) is None
+    assert find_error_code(body) is None
     assert type(status_error(status, json.dumps(body).encode(), {})) is kind
 
 
 @pytest.mark.parametrize("first", [{"code": 7001, "message": "m"}, {}, "m", None])
 def test_the_first_code_that_is_known_counts(first):
     errors = [first, {"code": 3036, "message": "m"}, {"code": 3040, "message": "m"}]
-    assert find_meaning({"errors": errors}) is CODES[3036]
+    assert find_error_code({"errors": errors}) is CODES[3036]
 
 
 @pytest.mark.parametrize(("code", "status", "kind", "advice"), TABLE)

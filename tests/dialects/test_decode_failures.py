@@ -17,7 +17,7 @@ from llama_vision.core.errors import (
     TruncatedStreamError,
 )
 from llama_vision.core.events import TextDelta
-from llama_vision.dialects.chat_completions import ChatCompletionsDialect
+from llama_vision.dialects.chat_completions.dialect import ChatCompletionsDialect
 from llama_vision.dialects.sse import SseDecoder
 from tests.dialects.replies import DONE, chunk, encoded, events_of, whole
 

@@ -6,7 +6,7 @@ from llama_vision.core.errors import MalformedReplyError
 from llama_vision.core.events import Finished, Started, TextDelta, UsageReport
 from llama_vision.core.reply import Reply
 from llama_vision.core.usage import Usage
-from llama_vision.dialects.chat_completions import ChatCompletionsDialect
+from llama_vision.dialects.chat_completions.dialect import ChatCompletionsDialect
 from tests.dialects.replies import DONE, chunk, encoded, events_of, reply_to, whole
 
 

@@ -9,8 +9,8 @@ import pytest
 from llama_vision.core.errors import UnsupportedInputError
 from llama_vision.core.messages import Image, Message, Text, ToolCall, ToolResult
 from llama_vision.core.request import ChatRequest
-from llama_vision.dialects.chat_completions import ChatCompletionsDialect
-from llama_vision.dialects.chat_completions_messages import encode_messages
+from llama_vision.dialects.chat_completions.dialect import ChatCompletionsDialect
+from llama_vision.dialects.chat_completions.messages import encode_messages
 
 PNG = Image(data=b"\x89PNG", media_type="image/png")
 PNG_BLOCK = {

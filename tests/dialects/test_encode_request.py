@@ -6,8 +6,8 @@ import pytest
 
 from llama_vision.core.errors import UnsupportedInputError
 from llama_vision.core.messages import Message, Text
-from llama_vision.core.request import ChatRequest, ResponseFormat, Sampling, Tool, ToolChoice
-from llama_vision.dialects.chat_completions import ChatCompletionsDialect
+from llama_vision.core.request import ChatRequest, ResponseFormat, SamplingParams, Tool, ToolChoice
+from llama_vision.dialects.chat_completions.dialect import ChatCompletionsDialect
 
 HELLO = (Message("user", (Text("Hello"),)),)
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
@@ -38,14 +38,16 @@ def test_a_calls_repr_does_not_show_its_body():
     assert "Hello" not in repr(ChatCompletionsDialect().encode(ChatRequest("m", HELLO), stream=False))
 
 
-@pytest.mark.parametrize("field", [name for name in Sampling.__dataclass_fields__ if name != "max_tokens"])
+@pytest.mark.parametrize(
+    "field", [name for name in SamplingParams.__dataclass_fields__ if name != "max_tokens"]
+)
 @pytest.mark.parametrize("value", [0, 0.5, 1])
 def test_sampling_keeps_its_names_and_its_zeros(field, value):
-    assert body(sampling=Sampling(**{field: value})) == body() | {field: value}
+    assert body(sampling=SamplingParams(**{field: value})) == body() | {field: value}
 
 
 def test_max_tokens_is_sent():
-    assert body(sampling=Sampling(max_tokens=7))["max_tokens"] == 7
+    assert body(sampling=SamplingParams(max_tokens=7))["max_tokens"] == 7
 
 
 @pytest.mark.parametrize(
@@ -148,7 +150,7 @@ def test_letters_are_sent_as_they_are_and_without_white_space():
 
 def test_further_fields_of_the_users_own_are_sent():
     extra = {"service_tier": "flex", "n": 1, "temperature": 0.3}
-    assert body(extra_body=extra, sampling=Sampling(temperature=1)) == body() | extra
+    assert body(extra_body=extra, sampling=SamplingParams(temperature=1)) == body() | extra
 
 
 @pytest.mark.parametrize(
@@ -174,8 +176,8 @@ def test_several_answers_at_once_are_refused(count):
     "fields",
     [
         {"messages": (Message("user", (Text("half a pair: \ud83e"),)),)},
-        {"sampling": Sampling(temperature=float("nan"))},
-        {"sampling": Sampling(top_p=float("inf"))},
+        {"sampling": SamplingParams(temperature=float("nan"))},
+        {"sampling": SamplingParams(top_p=float("inf"))},
         {"extra_body": {"when": object()}},
         {"tools": (Tool("t", parameters={"enum": {1, 2}}),)},
     ],

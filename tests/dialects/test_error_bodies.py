@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from llama_vision.core import errors
 from llama_vision.core.errors import ContextTooLongError, InsufficientCreditsError, InvalidRequestError
-from llama_vision.dialects.error_bodies import error_in_reply, find_request_id, status_error
+from llama_vision.dialects.error_bodies import error_in_body, find_request_id, status_error
 
 NOTHING_SAID = "no explanation was given"
 HTML = b"<!DOCTYPE html><html><head><TITLE>\n 502 Bad Gateway </TITLE></head><body>nginx</body></html>"
@@ -197,7 +197,7 @@ def test_how_long_to_wait_is_left_to_who_has_a_clock():
     ids=lambda payload: repr(payload[:20]),
 )
 def test_no_failure_is_seen_where_none_is_told(payload):
-    assert error_in_reply(payload) is None
+    assert error_in_body(payload) is None
 
 
 @settings(deadline=None)

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama_vision.toolcalls.stop_tokens import STOP_TOKENS, StopTokenFilter
+from llama_vision.toolcalls.special_tokens import STOP_TOKENS, TrailingSpecialTokenFilter
 from tests.dialects.replies import DONE, chunk, events_of, reply_to, whole
 
 
 def filtered(*pieces):
-    tokens = StopTokenFilter()
+    tokens = TrailingSpecialTokenFilter()
     return "".join([*map(tokens.feed, pieces), tokens.close()])
 
 
@@ -53,12 +53,12 @@ def test_only_whole_tokens_at_the_end_are_taken_off(pieces):
 
 
 def test_words_without_an_angle_bracket_are_never_held_back():
-    tokens = StopTokenFilter()
+    tokens = TrailingSpecialTokenFilter()
     assert [tokens.feed(word) for word in ("Hi ", "there")] == ["Hi ", "there"]
 
 
 def test_what_was_held_back_comes_with_the_word_that_clears_it():
-    tokens = StopTokenFilter()
+    tokens = TrailingSpecialTokenFilter()
     assert [tokens.feed(piece) for piece in ("1 <", " 2", "</", "b>")] == ["1 ", "< 2", "", "</b>"]
 
 

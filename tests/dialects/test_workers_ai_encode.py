@@ -7,8 +7,8 @@ import pytest
 
 from llama_vision.core.errors import UnsupportedInputError
 from llama_vision.core.messages import Image, Message, Text, ToolCall, ToolResult
-from llama_vision.core.request import ChatRequest, Sampling, Tool, ToolChoice
-from llama_vision.dialects.workers_ai import AGREE, RUN_PATH, WorkersAiDialect
+from llama_vision.core.request import ChatRequest, SamplingParams, Tool, ToolChoice
+from llama_vision.dialects.workers_ai.dialect import LICENSE_AGREEMENT, RUN_PATH, WorkersAiDialect
 
 MODEL = "@cf/meta/llama-3.2-11b-vision-instruct"
 HELLO = Message("user", (Text("Hello"),))
@@ -47,7 +47,7 @@ def test_the_model_stands_in_the_path_unescaped_and_the_account_is_left_open():
 
 
 def test_the_licence_is_accepted_with_a_single_word():
-    assert json.loads(AGREE) == {"prompt": "agree"}
+    assert json.loads(LICENSE_AGREEMENT) == {"prompt": "agree"}
 
 
 @pytest.mark.parametrize("wanted", [True, False])
@@ -60,7 +60,7 @@ def test_usage_in_a_stream_comes_unasked(wanted):
     [("temperature", 5), ("top_p", 0), ("top_k", 50), ("seed", 1), ("repetition_penalty", 2), ("max_tokens", 7)],
 )  # fmt: skip
 def test_sampling_keeps_its_names(field, value):
-    assert body(sampling=Sampling(**{field: value})) == body() | {field: value}
+    assert body(sampling=SamplingParams(**{field: value})) == body() | {field: value}
 
 
 @pytest.mark.parametrize("role", ["system", "user", "assistant"])
@@ -86,7 +86,7 @@ def test_a_picture_goes_beside_the_messages_as_its_bytes():
 
 
 def test_a_picture_may_go_as_a_data_url():
-    dialect = WorkersAiDialect(image_form="data_url")
+    dialect = WorkersAiDialect(image_encoding="data_url")
     encoded = base64.b64encode(PNG.data).decode()
     assert body(user(PNG, "Hi"), dialect=dialect)["image"] == f"data:image/png;base64,{encoded}"
 
@@ -232,4 +232,4 @@ def test_fields_that_have_a_parameter_are_refused_by_name(name):
 
 
 def test_what_is_no_json_is_refused_before_it_is_sent():
-    assert "can't be written as JSON" in refusal(sampling=Sampling(temperature=float("nan")))
+    assert "can't be written as JSON" in refusal(sampling=SamplingParams(temperature=float("nan")))

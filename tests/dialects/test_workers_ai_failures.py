@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 
 from llama_vision.core.errors import (
     InvalidRequestError,
-    LicenceNotAcceptedError,
+    LicenseNotAcceptedError,
     LlamaVisionError,
     MalformedReplyError,
     RateLimitError,
     ServerError,
     StatusError,
 )
-from llama_vision.dialects.workers_ai import WorkersAiDialect
+from llama_vision.dialects.workers_ai.dialect import WorkersAiDialect
 from tests.dialects.replies import DONE, encoded, enveloped, native_events_of, native_reply_to
 
 
@@ -27,7 +27,7 @@ def failure(code, message="m", **fields):
     ("payload", "kind", "message"),
     [
         (failure(5006, "bad input", result={}), InvalidRequestError, "400: 5006: bad input"),
-        (failure(5016, "agree", result=None), LicenceNotAcceptedError, "403: 5016: agree"),
+        (failure(5016, "agree", result=None), LicenseNotAcceptedError, "403: 5016: agree"),
         (failure(3040), RateLimitError, "429: 3040: m"),
         (failure(3007), ServerError, "408: 3007: m"),
         (failure(9999), ServerError, "500: 9999: m"),

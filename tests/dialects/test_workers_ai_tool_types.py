@@ -6,7 +6,7 @@ import pytest
 
 from llama_vision.core.messages import Message, Text
 from llama_vision.core.request import ChatRequest, Tool
-from llama_vision.dialects.workers_ai import WorkersAiDialect
+from llama_vision.dialects.workers_ai.dialect import WorkersAiDialect
 
 DEFINITIONS = {
     "Color": {"enum": ["red", "green"], "type": "string"},

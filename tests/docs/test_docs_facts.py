@@ -7,7 +7,7 @@ import pytest
 
 from llama_vision.backends.local import LocalSettings
 from llama_vision.core import errors
-from llama_vision.langchain.errors import as_both
+from llama_vision.langchain.errors import to_langchain_error
 from tests.docs.markdown import ROOT
 
 DOCS = ROOT / "docs"
@@ -31,7 +31,7 @@ def test_every_error_is_explained():
 
 @pytest.mark.parametrize("row", rows("errors.md", 4), ids=lambda row: row[0].strip("`"))
 def test_what_an_error_is_in_langchain(row):
-    kinds = {kind.__name__ for kind in type(as_both(ERRORS[row[0].strip("`")]("..."))).__mro__}
+    kinds = {kind.__name__ for kind in type(to_langchain_error(ERRORS[row[0].strip("`")]("..."))).__mro__}
     assert row[3].strip("`") in kinds
     assert row[3].strip("`") not in {"Exception", "LlamaVisionError"}
 

@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from llama_vision.demo import PICTURES
+from llama_vision.demo import SAMPLE_IMAGES
 from llama_vision.providers import find_provider
 from tests.docs.markdown import CONTRIBUTING, PAGES, README, ROOT, commands
 from tests.docs.test_docs_python import ENVIRONMENT
@@ -34,7 +34,7 @@ def folder(tmp_path):
     """What the commands name."""
     for name, picture in PICTURES_NAMED.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        shutil.copy(PICTURES[picture], tmp_path / name)
+        shutil.copy(SAMPLE_IMAGES[picture], tmp_path / name)
     return tmp_path
 
 

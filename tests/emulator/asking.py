@@ -5,7 +5,7 @@ from collections.abc import AsyncIterable
 from typing import Any
 
 from llama_vision import ChatRequest, Message, Reply, Text
-from llama_vision.backends import open_backend
+from llama_vision.backends import create_backend
 from llama_vision.core.backend import Backend
 from llama_vision.core.events import Event
 from llama_vision.providers import find_provider
@@ -19,7 +19,7 @@ MODEL = "meta-llama/Llama-3.2-11B-Vision-Instruct"
 def backend_for(emulator: Emulator, provider: str = "deepinfra", **options: Any) -> Backend:
     """Open a backend that talks to the emulator."""
     options = {"base_url": emulator.base_url, "api_key": emulator.api_key, "timeout": 20, **options}
-    return open_backend(find_provider(provider), **options)
+    return create_backend(find_provider(provider), **options)
 
 
 def question(text: str = "Hello!", **more: Any) -> ChatRequest:

@@ -6,7 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_vision.images.addresses import address_in, plain_host, why_not_public, why_not_public_name
+from llama_vision.images.public_addresses import (
+    non_public_reason,
+    normalize_host,
+    parse_ip,
+    private_name_reason,
+)
 
 
 def words(text):
@@ -30,17 +35,17 @@ PUBLIC = words("""
 
 @pytest.mark.parametrize("text", PRIVATE)
 def test_what_only_this_network_reaches(text):
-    assert why_not_public(ipaddress.ip_address(text))
+    assert non_public_reason(ipaddress.ip_address(text))
 
 
 @pytest.mark.parametrize("text", PUBLIC)
 def test_what_everyone_reaches(text):
-    assert why_not_public(ipaddress.ip_address(text)) is None
+    assert non_public_reason(ipaddress.ip_address(text)) is None
 
 
 @given(st.ip_addresses(v=4) | st.ip_addresses(v=6))
 def test_nothing_is_public_that_python_knows_to_be_private(address):
-    if why_not_public(address) is None:
+    if non_public_reason(address) is None:
         inside = getattr(address, "ipv4_mapped", None) or address
         assert inside.is_global or address in ipaddress.ip_network("64:ff9b::/96")
         assert not inside.is_multicast
@@ -50,9 +55,13 @@ def test_nothing_is_public_that_python_knows_to_be_private(address):
 def test_inside_ipv6_an_ipv4_address_is_no_more_public(address):
     mapped = ipaddress.IPv6Address(f"::ffff:{address}")
     translated = ipaddress.IPv6Address(f"64:ff9b::{address}")
-    assert bool(why_not_public(address)) == bool(why_not_public(mapped)) == bool(why_not_public(translated))
+    assert (
+        bool(non_public_reason(address))
+        == bool(non_public_reason(mapped))
+        == bool(non_public_reason(translated))
+    )
     for hidden in (f"::{address}", f"::ffff:0:{address}"):
-        assert why_not_public(ipaddress.IPv6Address(hidden))
+        assert non_public_reason(ipaddress.IPv6Address(hidden))
 
 
 @pytest.mark.parametrize(
@@ -70,8 +79,8 @@ def test_inside_ipv6_an_ipv4_address_is_no_more_public(address):
     ],
 )
 def test_one_form_of_a_host(host, plain):
-    assert plain_host(host) == plain
-    assert plain_host(plain) == plain
+    assert normalize_host(host) == plain
+    assert normalize_host(plain) == plain
 
 
 @pytest.mark.parametrize("host", ["2130706433", "0x7f000001", "0X7F.1", "127.1", "127.0.1", "0177.0.0.1", "017700000001",
@@ -79,7 +88,7 @@ def test_one_form_of_a_host(host, plain):
                                   "4294967297", "127.0.0.1.0x0", "8.8.2056"])  # fmt: skip
 def test_other_spellings_of_numbers_are_refused_and_not_read(host):
     with pytest.raises(ValueError, match="write IPv4 as four decimal numbers"):
-        plain_host(host)
+        normalize_host(host)
 
 
 @pytest.mark.parametrize("host", ["", ".", "..", "example..com", ".example.com", "example.com..", "a b", "a%20b", "exa%6dple",
@@ -87,27 +96,27 @@ def test_other_spellings_of_numbers_are_refused_and_not_read(host):
                                   "1.2.3.4%0", "::1%1", "fe80::1%eth0", "::g", "1:2", "[::1]", ":"])  # fmt: skip
 def test_what_is_no_host(host):
     with pytest.raises(ValueError, match="host"):
-        plain_host(host)
+        normalize_host(host)
 
 
 @given(st.text())
 def test_any_text_is_a_host_or_refused(host):
     try:
-        plain = plain_host(host)
+        plain = normalize_host(host)
     except ValueError:
         return
-    assert plain_host(plain) == plain
-    assert address_in(plain) or not plain.rpartition(".")[2].isdecimal()
+    assert normalize_host(plain) == plain
+    assert parse_ip(plain) or not plain.rpartition(".")[2].isdecimal()
 
 
 @pytest.mark.parametrize("name", ["localhost", "a.localhost", "localhost.localdomain", "printer.local", "local", "router.home.arpa",
                                   "metadata.google.internal"])  # fmt: skip
 def test_names_of_this_network(name):
-    assert why_not_public_name(name)
+    assert private_name_reason(name)
 
 
 @pytest.mark.parametrize(
     "name", ["example.com", "local.example", "mylocalhost.com", "notlocal", "home.arpa.example"]
 )
 def test_names_that_may_be_public(name):
-    assert why_not_public_name(name) is None
+    assert private_name_reason(name) is None

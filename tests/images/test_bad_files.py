@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from llama_vision.core.errors import ImageError
 from llama_vision.core.messages import Image
+from llama_vision.images.constraints import ImageConstraints
+from llama_vision.images.contact_sheet import contact_sheet
 from llama_vision.images.decode import MAX_PIXELS
-from llama_vision.images.grid import contact_sheet
-from llama_vision.images.prepare import prepare
-from llama_vision.images.rules import ImageRules
+from llama_vision.images.prepare import prepare_image
 from tests.images.pictures import HAS_AVIF, encoded, photo, sketch
 
-RULES = ImageRules()
+RULES = ImageConstraints()
 KINDS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", *(["AVIF"] if HAS_AVIF else []))
 FILES = {kind: encoded(photo(60, 40), kind) for kind in KINDS}
 FILES["progressive JPEG"] = encoded(photo(60, 40), "JPEG", progressive=True)
@@ -34,7 +34,7 @@ def outcome(data):
     """Prepare a file: the decoded picture, or None where it is refused by name."""
     began = time.perf_counter()
     try:
-        prepared = prepare(Image(data=data, media_type="image/png"), RULES)
+        prepared = prepare_image(Image(data=data, media_type="image/png"), RULES)
     except ImageError as error:
         return None if len(str(error)) < 600 else error
     finally:
@@ -48,7 +48,7 @@ def outcome(data):
 
 def refusal(data):
     with pytest.raises(ImageError) as caught:
-        prepare(Image(data=data, media_type="image/png"), RULES)
+        prepare_image(Image(data=data, media_type="image/png"), RULES)
     return str(caught.value)
 
 

@@ -12,11 +12,11 @@ import pytest
 
 from llama_vision.core.errors import ImageError
 from llama_vision.core.messages import Image
-from llama_vision.images.fetch import FetchOptions, afetch, fetch
+from llama_vision.images.fetch import FetchPolicy, afetch, fetch_image
 from llama_vision.version import __version__
 from tests.images.picture_server import PNG, PictureServer, answer, redirect
 
-LOCAL = FetchOptions(private_networks=True)
+LOCAL = FetchPolicy(private_networks=True)
 BIG = b"\x89PNG\r\n\x1a\n" + bytes(5_000_000)
 
 
@@ -24,7 +24,7 @@ BIG = b"\x89PNG\r\n\x1a\n" + bytes(5_000_000)
 def get(request):
     """Either way to fetch."""
     if request.param == "sync":
-        return fetch
+        return fetch_image
     return lambda *args, **kwargs: asyncio.run(afetch(*args, **kwargs))
 
 
@@ -91,7 +91,7 @@ def test_a_compressed_picture(get, server, encoding, body):
 
 
 def test_a_name_is_said_to_the_address_that_was_checked(get, server):
-    options = FetchOptions(allowed_hosts=frozenset({"pictures.example"}))
+    options = FetchPolicy(allowed_hosts=frozenset({"pictures.example"}))
     server.answers["/a.png"] = [answer(PNG)]
     url = server.url(host="Pictures.Example.")
     assert get(Image(url=url), options, resolve=resolved_to("127.0.0.1")).data == PNG
@@ -100,7 +100,7 @@ def test_a_name_is_said_to_the_address_that_was_checked(get, server):
 
 def test_an_address_that_is_allowed_by_itself(get, server):
     server.answers["/a.png"] = [answer(PNG)]
-    assert get(Image(url=server.url()), FetchOptions(allowed_hosts=frozenset({"127.0.0.1"}))).data == PNG
+    assert get(Image(url=server.url()), FetchPolicy(allowed_hosts=frozenset({"127.0.0.1"}))).data == PNG
 
 
 def test_the_systems_resolver(get, server):
@@ -125,7 +125,7 @@ def test_no_connection(get, server):
 
 async def test_sync_inside_a_running_loop(server):
     server.answers["/a.png"] = [answer(PNG)]
-    assert fetch(Image(url=server.url()), LOCAL).data == PNG
+    assert fetch_image(Image(url=server.url()), LOCAL).data == PNG
 
 
 async def test_many_at_once(server):
@@ -155,14 +155,14 @@ def test_proxies_cookies_and_logs_know_nothing_of_it(get, server, monkeypatch, c
 def test_a_redirect(server, status, to):
     server.answers["/a.png"] = redirect(to.format(port=server.port), f"{status} Elsewhere")
     server.answers["/b.png"] = server.answers["/a.png?b"] = [answer(PNG)]
-    assert fetch(Image(url=server.url()), LOCAL).data == PNG
+    assert fetch_image(Image(url=server.url()), LOCAL).data == PNG
 
 
 @pytest.mark.parametrize(("allowed", "connections"), [(0, 1), (2, 3), (3, 4)])
 def test_too_many_redirects(get, server, allowed, connections):
     for number in range(9):
         server.answers[f"/{number}"] = redirect(f"/{number + 1}")
-    options = FetchOptions(private_networks=True, max_redirects=allowed)
+    options = FetchPolicy(private_networks=True, max_redirects=allowed)
     assert f"there are more than {allowed} redirects" in refusal(get, server.url("/0"), options)
     assert server.connections == connections
 
@@ -227,16 +227,16 @@ def test_no_picture(get, server, pieces, why):
 )
 def test_more_than_is_allowed(get, server, pieces):
     server.answers["/a.png"] = pieces
-    text = refusal(get, server.url(), FetchOptions(private_networks=True, max_bytes=100_000))
+    text = refusal(get, server.url(), FetchPolicy(private_networks=True, max_bytes=100_000))
     assert "it has more than 100000 bytes. Scale it down" in text
 
 
 def test_just_as_much_as_is_allowed(get, server):
-    options = FetchOptions(private_networks=True, max_bytes=len(PNG))
+    options = FetchPolicy(private_networks=True, max_bytes=len(PNG))
     for number, pieces in enumerate([[answer(PNG)], [answer(PNG, length=False)]]):
         server.answers[f"/{number}"] = pieces
         assert get(Image(url=server.url(f"/{number}")), options).data == PNG
-    less = FetchOptions(private_networks=True, max_bytes=len(PNG) - 1)
+    less = FetchPolicy(private_networks=True, max_bytes=len(PNG) - 1)
     assert "it has more than" in refusal(get, server.url("/1"), less)
 
 
@@ -250,7 +250,7 @@ def test_just_as_much_as_is_allowed(get, server):
 def test_the_time_limit_is_for_everything(get, server, pieces):
     server.answers["/a.png?secret"] = pieces
     began = time.monotonic()
-    text = refusal(get, server.url("/a.png?secret"), FetchOptions(private_networks=True, timeout_s=0.3))
+    text = refusal(get, server.url("/a.png?secret"), FetchPolicy(private_networks=True, timeout_s=0.3))
     assert time.monotonic() - began < 2
     assert "it took longer than 0.3 s. Download it yourself" in text
 
@@ -261,7 +261,7 @@ def test_the_time_limit_holds_over_redirects_and_look_ups(get, server):
         return ["127.0.0.1"]
 
     server.answers["/a.png"] = [0.1, *redirect("/a.png")]
-    options = FetchOptions(private_networks=True, timeout_s=0.4, max_redirects=50)
+    options = FetchPolicy(private_networks=True, timeout_s=0.4, max_redirects=50)
     assert "it took longer than 0.4 s" in refusal(get, server.url(host="a.example"), options, resolve=resolve)
     assert server.connections < 4
 

@@ -7,7 +7,7 @@ import pytest
 
 from llama_vision.core.errors import ImageError
 from llama_vision.core.messages import Image
-from llama_vision.images.fetch import FetchOptions, afetch, fetch, shown
+from llama_vision.images.fetch import FetchPolicy, afetch, fetch_image, redact_url
 from tests.images.picture_server import PictureServer, redirect
 
 OPENED = []
@@ -40,13 +40,13 @@ def nothing_leaves(opened):
 @pytest.fixture(params=["sync", "async"])
 def get(request):
     if request.param == "sync":
-        return fetch
+        return fetch_image
     return lambda *args, **kwargs: asyncio.run(afetch(*args, **kwargs))
 
 
 def refusal(get, url, options=None, **kwargs):
     with pytest.raises(ImageError) as caught:
-        get(Image(url=url), options or FetchOptions(), **kwargs)
+        get(Image(url=url), options or FetchPolicy(), **kwargs)
     return str(caught.value)
 
 
@@ -80,17 +80,17 @@ NO_HOSTS = words("""
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("host", PRIVATE_HOSTS, ids=ascii)
 def test_private_hosts(scheme, host):
-    text = refusal(fetch, f"{scheme}://{host}/a.png?key=secret")
+    text = refusal(fetch_image, f"{scheme}://{host}/a.png?key=secret")
     assert "allow it with image_private_networks=True" in text
     assert "secret" not in text
 
 
 @pytest.mark.parametrize(
-    "options", [FetchOptions(), FetchOptions(private_networks=True)], ids=["public", "any"]
+    "options", [FetchPolicy(), FetchPolicy(private_networks=True)], ids=["public", "any"]
 )
 @pytest.mark.parametrize("host", NO_HOSTS, ids=ascii)
 def test_other_spellings_are_refused_even_where_private_is_allowed(host, options):
-    text = refusal(fetch, f"http://{host}/a.png?key=secret", options)
+    text = refusal(fetch_image, f"http://{host}/a.png?key=secret", options)
     assert "host" in text or "not a valid URL" in text
     assert "secret" not in text
 
@@ -98,7 +98,7 @@ def test_other_spellings_are_refused_even_where_private_is_allowed(host, options
 def test_async_refuses_as_sync_does():
     for host in PRIVATE_HOSTS + NO_HOSTS:
         url = f"http://{host}/a.png"
-        assert refusal(lambda *args: asyncio.run(afetch(*args)), url) == refusal(fetch, url)
+        assert refusal(lambda *args: asyncio.run(afetch(*args)), url) == refusal(fetch_image, url)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_async_refuses_as_sync_does():
     ids=lambda value: ascii(value)[:30],
 )
 def test_what_can_not_be_asked(get, url, why):
-    text = refusal(get, url, FetchOptions(private_networks=True))
+    text = refusal(get, url, FetchPolicy(private_networks=True))
     assert why in text
     assert "password@" not in text
     assert len(text) < 400
@@ -157,7 +157,7 @@ def test_answers_that_are_no_addresses(get):
     "host", ["b.example", "a.example.b", "x.a.example", "127.0.0.1", "xn--a-0fa.example"]
 )
 def test_only_allowed_hosts(get, host):
-    options = FetchOptions(allowed_hosts=frozenset({"a.example"}), private_networks=True)
+    options = FetchPolicy(allowed_hosts=frozenset({"a.example"}), private_networks=True)
     text = refusal(get, f"http://{host}/a.png", options)
     assert f"{host!r} is not among image_allowed_hosts" in text
 
@@ -189,7 +189,7 @@ def test_the_system_is_not_asked_for_private_names_nor_for_addresses(get):
     ids=lambda value: ascii(value)[:30],
 )
 def test_what_is_shown_of_an_address(url, text):
-    assert shown(url) == repr(text)
+    assert redact_url(url) == repr(text)
 
 
 class TestRedirects:
@@ -215,7 +215,7 @@ class TestRedirects:
     )
     def test_each_is_checked_before_it_is_asked(self, get, opened, to, why):
         resolve = names(pictures_example=["127.0.0.1"], other_example=["127.0.0.1"])
-        options = FetchOptions(allowed_hosts=frozenset({"pictures.example"}))
+        options = FetchPolicy(allowed_hosts=frozenset({"pictures.example"}))
         with PictureServer() as first, PictureServer() as other:
             first.answers["/a.png?k=secret"] = redirect(to.format(other=other.port))
             text = refusal(get, first.url("/a.png?k=secret", "pictures.example"), options, resolve=resolve)

@@ -9,17 +9,17 @@ import trustme
 from llama_vision.core.errors import ImageError
 from llama_vision.core.messages import Image
 from llama_vision.images import download
-from llama_vision.images.fetch import FetchOptions, afetch, fetch
+from llama_vision.images.fetch import FetchPolicy, afetch, fetch_image
 from tests.images.picture_server import PNG, PictureServer, answer, redirect
 
-LOCAL = FetchOptions(private_networks=True)
+LOCAL = FetchPolicy(private_networks=True)
 
 
 @pytest.fixture(params=["sync", "async"])
 def get(request):
     """Either way to fetch."""
     if request.param == "sync":
-        return fetch
+        return fetch_image
     return lambda *args, **kwargs: asyncio.run(afetch(*args, **kwargs))
 
 

@@ -5,8 +5,8 @@ import pytest
 
 from llama_vision.core.errors import ImageError
 from llama_vision.core.messages import Image
-from llama_vision.images.grid import contact_sheet
-from llama_vision.images.tiles import target_size
+from llama_vision.images.contact_sheet import contact_sheet
+from llama_vision.images.tiling import target_size
 from tests.images.pictures import image, opened, photo
 
 COLORS = [

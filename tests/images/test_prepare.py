@@ -7,12 +7,12 @@ import pytest
 
 from llama_vision.core.errors import ImageError
 from llama_vision.core.messages import Image
-from llama_vision.images.prepare import ImageOptions, prepare
-from llama_vision.images.rules import ImageRules
+from llama_vision.images.constraints import ImageConstraints
+from llama_vision.images.prepare import EncodingOptions, prepare_image
 from tests.images.pictures import image, mean_difference, opened, photo, sketch
 
-RULES = ImageRules()
-ANY_TYPE = ImageRules(
+RULES = ImageConstraints()
+ANY_TYPE = ImageConstraints(
     media_types=frozenset(f"image/{kind}" for kind in ("png", "jpeg", "gif", "webp", "bmp", "tiff"))
 )
 ORIENTATION = 0x0112
@@ -23,9 +23,9 @@ STORED_AS = {  # how a camera that turns the picture so has stored it
 PHOTO = photo(1200, 900)
 
 
-def refusal(picture, rules=RULES, options=ImageOptions()):  # noqa: B008 - frozen
+def refusal(picture, rules=RULES, options=EncodingOptions()):  # noqa: B008 - frozen
     with pytest.raises(ImageError) as caught:
-        prepare(picture, rules, options)
+        prepare_image(picture, rules, options)
     return str(caught.value)
 
 
@@ -33,7 +33,7 @@ def refusal(picture, rules=RULES, options=ImageOptions()):  # noqa: B008 - froze
 @pytest.mark.parametrize("size", [(1, 1), (90, 60), (1120, 1120), (2240, 560), (300, 2240)])
 def test_what_is_right_is_passed_on_byte_for_byte(kind, size):
     picture = replace(image(sketch(*size), kind), detail="high")
-    prepared = prepare(picture, ANY_TYPE)
+    prepared = prepare_image(picture, ANY_TYPE)
     assert prepared.data is picture.data
     assert prepared == picture
 
@@ -41,24 +41,24 @@ def test_what_is_right_is_passed_on_byte_for_byte(kind, size):
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA"])
 def test_modes_that_all_readers_take_alike_are_passed_on(mode):
     picture = image(sketch().convert(mode))
-    assert prepare(picture, RULES).data is picture.data
+    assert prepare_image(picture, RULES).data is picture.data
 
 
 def test_an_address_is_passed_on():
     picture = Image(url="https://example.com/a.png")
-    assert prepare(picture, RULES) is picture
+    assert prepare_image(picture, RULES) is picture
 
 
 @pytest.mark.parametrize("label", [None, "image/jpeg", "text/plain"])
 def test_a_wrong_label_is_put_right(label):
     picture = replace(image(sketch()), media_type=label)
-    assert prepare(picture, RULES) == replace(picture, media_type="image/png")
+    assert prepare_image(picture, RULES) == replace(picture, media_type="image/png")
 
 
 def test_the_caller_keeps_his_own():
     picture = image(PHOTO, "JPEG")
     before = replace(picture)
-    assert prepare(picture, RULES) is not picture
+    assert prepare_image(picture, RULES) is not picture
     assert picture == before
 
 
@@ -72,7 +72,7 @@ def test_every_orientation_comes_out_upright(orientation, kind, size):
     exif = PIL.Image.Exif()
     exif[ORIENTATION] = orientation
     options = {"WEBP": {"lossless": True}, "JPEG": {"quality": 95}}.get(kind, {})
-    prepared = opened(prepare(image(stored, kind, exif=exif, **options), RULES))
+    prepared = opened(prepare_image(image(stored, kind, exif=exif, **options), RULES))
     expected = upright if size == (90, 60) else upright.resize((1120, 746))
     assert prepared.getexif().get(ORIENTATION, 1) == 1
     assert mean_difference(prepared, expected) < 2
@@ -81,7 +81,7 @@ def test_every_orientation_comes_out_upright(orientation, kind, size):
 def test_exif_data_go_no_further():
     exif = PIL.Image.Exif()
     exif[ORIENTATION], exif[0x010E] = 6, "taken at home"
-    prepared = prepare(
+    prepared = prepare_image(
         image(PHOTO, "JPEG", exif=exif, comment=b"a secret", icc_profile=b"secret" * 40), RULES
     )
     assert not opened(prepared).getexif()
@@ -92,7 +92,7 @@ def test_exif_data_go_no_further():
 def test_damaged_exif_data_do_not_damage_the_picture():
     picture = image(sketch(), "JPEG", exif=b"Exif\x00\x00MM\x00*\x00\x00\xff\xff and so on")
     with pytest.warns(UserWarning, match="Corrupt EXIF data"):  # Pillow's own
-        assert prepare(picture, RULES).data is picture.data
+        assert prepare_image(picture, RULES).data is picture.data
 
 
 def test_where_warnings_are_errors_damaged_exif_data_are_an_image_error():
@@ -112,31 +112,34 @@ def test_where_warnings_are_errors_damaged_exif_data_are_an_image_error():
 )
 def test_a_large_picture_is_scaled_to_what_the_model_uses(kind, size, sent):
     picture = PHOTO.resize(size)
-    prepared = opened(prepare(image(picture, kind), RULES))
+    prepared = opened(prepare_image(image(picture, kind), RULES))
     assert prepared.size == sent
     assert mean_difference(prepared, picture.resize(sent)) < 6
 
 
 def test_low_detail_is_one_tile():
     picture = replace(image(PHOTO, "JPEG"), detail="low")
-    prepared = prepare(picture, RULES)
+    prepared = prepare_image(picture, RULES)
     assert prepared.detail == "low"
     assert opened(prepared).size == (560, 420)
 
 
 def test_fewer_pixels_on_demand():
-    assert opened(prepare(image(PHOTO, "JPEG"), RULES, ImageOptions(max_pixels=120_000))).size == (400, 300)
+    assert opened(prepare_image(image(PHOTO, "JPEG"), RULES, EncodingOptions(max_pixels=120_000))).size == (
+        400,
+        300,
+    )
 
 
 def test_no_side_longer_than_the_provider_takes():
-    assert opened(prepare(image(sketch(2240, 560)), replace(RULES, max_side=1000))).size == (1000, 250)
+    assert opened(prepare_image(image(sketch(2240, 560)), replace(RULES, max_side=1000))).size == (1000, 250)
 
 
 def test_a_strip_is_not_made_thinner_than_the_provider_takes():
     rules = replace(RULES, min_side=10)
-    assert opened(prepare(image(sketch(10_000, 20)), rules)).size == (5000, 10)
-    assert opened(prepare(image(sketch(10_000, 20)), RULES)).size == (2240, 4)
-    assert opened(prepare(image(sketch(10_000, 8)), rules)).size == (
+    assert opened(prepare_image(image(sketch(10_000, 20)), rules)).size == (5000, 10)
+    assert opened(prepare_image(image(sketch(10_000, 20)), RULES)).size == (2240, 4)
+    assert opened(prepare_image(image(sketch(10_000, 8)), rules)).size == (
         2240,
         1,
     )  # refused by the request's checks

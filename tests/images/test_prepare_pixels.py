@@ -4,15 +4,15 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from llama_vision.images.prepare import prepare
-from llama_vision.images.rules import ImageRules
+from llama_vision.images.constraints import ImageConstraints
+from llama_vision.images.prepare import prepare_image
 from tests.images.pictures import difference, image, mean_difference, opened, sketch
 
-RULES = ImageRules()
-ANY_TYPE = ImageRules(
+RULES = ImageConstraints()
+ANY_TYPE = ImageConstraints(
     media_types=frozenset(f"image/{kind}" for kind in ("png", "jpeg", "gif", "webp", "bmp", "tiff"))
 )
-PNG_ONLY = ImageRules(media_types=frozenset({"image/png"}))
+PNG_ONLY = ImageConstraints(media_types=frozenset({"image/png"}))
 
 
 def on_white(picture):
@@ -50,7 +50,7 @@ def half_there(mode):
 def test_what_shines_through_is_laid_on_white(mode, kind):
     options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
     picture = half_there(mode)
-    prepared = opened(prepare(image(picture, kind, **options), PNG_ONLY))
+    prepared = opened(prepare_image(image(picture, kind, **options), PNG_ONLY))
     assert prepared.mode == "RGB"
     assert difference(prepared, on_white(picture)) <= 1
     assert difference(prepared, picture) > 100
@@ -60,14 +60,14 @@ def test_a_palette_with_shades_of_alpha_is_laid_on_white():
     picture = PIL.Image.new("PA", (4, 1))
     picture.putpalette([0, 0, 0, 200, 0, 0])
     picture.putdata([(0, 255), (1, 255), (1, 0), (0, 128)])
-    prepared = opened(prepare(image(picture.convert("RGBA")), RULES))
+    prepared = opened(prepare_image(image(picture.convert("RGBA")), RULES))
     assert np.asarray(prepared).tolist() == [[[0, 0, 0], [200, 0, 0], [255, 255, 255], [127, 127, 127]]]
 
 
 def test_a_large_picture_with_alpha_is_laid_on_white_before_it_is_scaled():
     picture = PIL.Image.new("RGBA", (2400, 2400), (0, 0, 0, 0))
     picture.paste((255, 0, 0, 255), (0, 0, 1200, 2400))
-    prepared = opened(prepare(image(picture), RULES))
+    prepared = opened(prepare_image(image(picture), RULES))
     assert min(prepared.getchannel("R").getextrema()) == 255  # no black fringe
 
 
@@ -91,7 +91,7 @@ def grey_ramp(dtype, high):
 )
 def test_grey_of_many_bits_keeps_its_shades(dtype, high, kind):
     picture = PIL.Image.fromarray(grey_ramp(dtype, high))
-    prepared = opened(prepare(image(picture, kind), PNG_ONLY))
+    prepared = opened(prepare_image(image(picture, kind), PNG_ONLY))
     ramp = np.arange(256).reshape(16, 16)
     expected = PIL.Image.fromarray((ramp if high > 0 else 255 - ramp).astype("uint8"))
     assert difference(prepared, expected) <= 1
@@ -100,11 +100,11 @@ def test_grey_of_many_bits_keeps_its_shades(dtype, high, kind):
 @pytest.mark.parametrize("level", [0, 7, 1e30, float("nan"), float("inf")])
 def test_real_numbers_that_say_nothing_do_no_harm(level):
     picture = PIL.Image.fromarray(np.full((4, 4), level, dtype="float32"))
-    assert opened(prepare(image(picture, "TIFF"), RULES)).size == (4, 4)
+    assert opened(prepare_image(image(picture, "TIFF"), RULES)).size == (4, 4)
 
 
 def test_a_picture_for_print_comes_out_in_its_colours():
-    prepared = opened(prepare(image(sketch().convert("CMYK"), "JPEG", quality=95), RULES))
+    prepared = opened(prepare_image(image(sketch().convert("CMYK"), "JPEG", quality=95), RULES))
     assert prepared.mode == "RGB"
     assert mean_difference(prepared, sketch()) < 3
 
@@ -135,7 +135,7 @@ def pillow_reads(mode, kind):
 )
 def test_other_modes(mode, kind):
     picture = sketch().convert(mode)
-    assert difference(opened(prepare(image(picture, kind), PNG_ONLY)), picture) <= 2
+    assert difference(opened(prepare_image(image(picture, kind), PNG_ONLY)), picture) <= 2
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
@@ -143,6 +143,6 @@ def test_of_an_animation_the_first_frame_is_sent(kind):
     frames = [PIL.Image.new("RGB", (20, 10), color) for color in ("red", "lime", "blue")]
     options = {"WEBP": {"lossless": True}}.get(kind, {})
     picture = image(frames[0], kind, save_all=True, append_images=frames[1:], **options)
-    prepared = prepare(picture, ANY_TYPE)
+    prepared = prepare_image(picture, ANY_TYPE)
     assert getattr(opened(prepared), "n_frames", 1) == 1
     assert difference(opened(prepared), frames[0]) <= 1

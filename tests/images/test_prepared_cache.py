@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 
 from llama_vision.core.messages import Image
-from llama_vision.images.cache import PreparedCache
-from llama_vision.images.prepare import ImageOptions, prepare_all
-from llama_vision.images.rules import ImageRules
+from llama_vision.images.cache import PreparedImageCache
+from llama_vision.images.constraints import ImageConstraints
+from llama_vision.images.prepare import EncodingOptions, prepare_images
 from tests.images.pictures import image, photo
 
-RULES, OPTIONS = ImageRules(), ImageOptions()
+RULES, OPTIONS = ImageConstraints(), EncodingOptions()
 
 
 def made_up(number, length=10_000):
@@ -25,10 +25,10 @@ def small(number):
 
 
 def test_an_equal_copy_is_found():
-    cache = PreparedCache()
-    cache.keep(made_up(1), RULES, OPTIONS, small(1))
-    assert cache.find(made_up(1), RULES, OPTIONS) == small(1)
-    assert cache.find(replace(made_up(1), media_type="image/gif"), RULES, OPTIONS) == small(1)
+    cache = PreparedImageCache()
+    cache.put(made_up(1), RULES, OPTIONS, small(1))
+    assert cache.get(made_up(1), RULES, OPTIONS) == small(1)
+    assert cache.get(replace(made_up(1), media_type="image/gif"), RULES, OPTIONS) == small(1)
 
 
 @pytest.mark.parametrize(
@@ -36,83 +36,83 @@ def test_an_equal_copy_is_found():
     [
         (replace(made_up(1), detail="low"), RULES, OPTIONS),
         (made_up(1), replace(RULES, max_side=5), OPTIONS),
-        (made_up(1), RULES, ImageOptions(quality=5)),
+        (made_up(1), RULES, EncodingOptions(quality=5)),
         (made_up(1, 10_001), RULES, OPTIONS),
         (made_up(2), RULES, OPTIONS),
     ],
 )
 def test_anything_else_is_not_found(other, rules, options):
-    cache = PreparedCache()
-    cache.keep(made_up(1), RULES, OPTIONS, small(1))
-    assert cache.find(other, rules, options) is None
+    cache = PreparedImageCache()
+    cache.put(made_up(1), RULES, OPTIONS, small(1))
+    assert cache.get(other, rules, options) is None
 
 
 def test_of_two_that_differ_in_the_middle_only_the_last_is_remembered():
-    cache = PreparedCache()
+    cache = PreparedImageCache()
     for number in (1, 2):
-        cache.keep(made_up(number), RULES, OPTIONS, small(number))
-    assert cache.find(made_up(1), RULES, OPTIONS) is None
-    assert cache.find(made_up(2), RULES, OPTIONS) == small(2)
+        cache.put(made_up(number), RULES, OPTIONS, small(number))
+    assert cache.get(made_up(1), RULES, OPTIONS) is None
+    assert cache.get(made_up(2), RULES, OPTIONS) == small(2)
     assert cache.total_bytes == 10_004
 
 
 def test_the_longest_unused_goes_first():
-    cache = PreparedCache(max_bytes=30_100)
+    cache = PreparedImageCache(max_bytes=30_100)
     for length in (10_000, 10_001, 10_002):
-        cache.keep(made_up(1, length), RULES, OPTIONS, small(1))
-    assert cache.find(made_up(1), RULES, OPTIONS) is not None
-    cache.keep(made_up(1, 10_003), RULES, OPTIONS, small(1))
-    kept = [length for length in range(10_000, 10_004) if cache.find(made_up(1, length), RULES, OPTIONS)]
+        cache.put(made_up(1, length), RULES, OPTIONS, small(1))
+    assert cache.get(made_up(1), RULES, OPTIONS) is not None
+    cache.put(made_up(1, 10_003), RULES, OPTIONS, small(1))
+    kept = [length for length in range(10_000, 10_004) if cache.get(made_up(1, length), RULES, OPTIONS)]
     assert kept == [10_000, 10_002, 10_003]
     assert len(cache) == 3
     assert cache.total_bytes == 30_005 + 12
 
 
 def test_originals_and_results_count_and_what_was_passed_on_counts_once():
-    cache = PreparedCache()
-    cache.keep(made_up(1), RULES, OPTIONS, made_up(2))
+    cache = PreparedImageCache()
+    cache.put(made_up(1), RULES, OPTIONS, made_up(2))
     assert cache.total_bytes == 20_000
     passed_on = made_up(3, 20_000)
-    cache.keep(passed_on, RULES, OPTIONS, replace(passed_on, media_type="image/png"))
+    cache.put(passed_on, RULES, OPTIONS, replace(passed_on, media_type="image/png"))
     assert cache.total_bytes == 40_000
     cache.clear()
     assert (len(cache), cache.total_bytes) == (0, 0)
 
 
 def test_what_is_larger_than_all_is_not_kept_and_drives_nothing_out():
-    cache = PreparedCache(max_bytes=15_000)
-    cache.keep(made_up(1), RULES, OPTIONS, small(1))
-    cache.keep(made_up(1, 15_000), RULES, OPTIONS, small(1))
-    assert cache.find(made_up(1), RULES, OPTIONS) == small(1)
+    cache = PreparedImageCache(max_bytes=15_000)
+    cache.put(made_up(1), RULES, OPTIONS, small(1))
+    cache.put(made_up(1, 15_000), RULES, OPTIONS, small(1))
+    assert cache.get(made_up(1), RULES, OPTIONS) == small(1)
     assert len(cache) == 1
 
 
 def test_many_threads_may_share_it():
-    cache = PreparedCache(max_bytes=100_000)
+    cache = PreparedImageCache(max_bytes=100_000)
 
     def work(seed):
         for step in range(300):
             length = 10_000 + (seed * 7 + step) % 23
-            found = cache.find(made_up(length, length), RULES, OPTIONS)
+            found = cache.get(made_up(length, length), RULES, OPTIONS)
             assert found in (None, small(length))
-            cache.keep(made_up(length, length), RULES, OPTIONS, small(length))
+            cache.put(made_up(length, length), RULES, OPTIONS, small(length))
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(work, range(8)))
     assert 80_000 < cache.total_bytes <= 100_000
     assert cache.total_bytes == sum(
-        10_000 + n + 4 for n in range(23) if cache.find(made_up(10_000 + n, 10_000 + n), RULES, OPTIONS)
+        10_000 + n + 4 for n in range(23) if cache.get(made_up(10_000 + n, 10_000 + n), RULES, OPTIONS)
     )
 
 
 def test_a_repeated_picture_costs_next_to_nothing():
     picture = image(photo(2400, 1800), "JPEG")
-    (first,) = prepare_all([picture], RULES)
+    (first,) = prepare_images([picture], RULES)
     times = []
     for _ in range(9):
         copy = replace(picture, data=bytes(bytearray(picture.data)))
         began = time.perf_counter()
-        (again,) = prepare_all([copy], RULES)
+        (again,) = prepare_images([copy], RULES)
         times.append(time.perf_counter() - began)
         assert again is first
     assert min(times) < 0.005
@@ -122,4 +122,4 @@ def test_an_error_is_not_remembered_as_a_picture():
     bad = Image(data=b"\xff\xd8\xff nothing", media_type="image/jpeg")
     for _ in range(2):
         with pytest.raises(Exception, match="Image 1: "):
-            prepare_all([bad], RULES)
+            prepare_images([bad], RULES)

@@ -5,7 +5,7 @@ import io
 import pytest
 from PIL import Image
 
-from llama_vision.images.size import pixel_size
+from llama_vision.images.dimensions import image_dimensions
 
 SIZE = (301, 17)
 
@@ -30,22 +30,22 @@ PICTURES = {
 
 @pytest.mark.parametrize("data", PICTURES.values(), ids=PICTURES.keys())
 def test_the_size_is_told_as_a_decoder_tells_it(data):
-    assert pixel_size(data) == SIZE
+    assert image_dimensions(data) == SIZE
 
 
 def test_padding_and_bare_marks_in_a_jpeg_are_passed_over():
     data = PICTURES["jpeg"]
-    assert pixel_size(data[:2] + b"\xff\xff\xff\x01" + data[2:]) == SIZE
+    assert image_dimensions(data[:2] + b"\xff\xff\xff\x01" + data[2:]) == SIZE
 
 
 @pytest.mark.parametrize("data", PICTURES.values(), ids=PICTURES.keys())
 def test_a_beginning_tells_the_size_or_nothing(data):
     for length in range(min(len(data), 700)):
-        assert pixel_size(data[:length]) in (None, SIZE)
+        assert image_dimensions(data[:length]) in (None, SIZE)
 
 
 @pytest.mark.parametrize(
     "data", [b"", b"BM not known here", b"\xff\xd8\xff\xe0\x00\x02nothing more", b"RIFF....WEBPVP9 and so on"]
 )
 def test_what_is_not_known_has_no_size(data):
-    assert pixel_size(data) is None
+    assert image_dimensions(data) is None

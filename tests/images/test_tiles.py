@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from llama_vision.images.tiles import TILE, fit, image_tokens, target_size, tile_layout
+from llama_vision.images.tiling import TILE_SIZE, fit_within, image_tokens, optimal_tile_grid, target_size
 
 EDGES = [
     1,
@@ -43,14 +43,14 @@ def mllama():
 
 def test_the_layout_is_that_of_transformers(mllama):
     for width, height in SIZES:
-        high, wide = mllama.get_optimal_tiled_canvas(height, width, 4, TILE)
-        assert tile_layout(width, height) == (wide // TILE, high // TILE), (width, height)
+        high, wide = mllama.get_optimal_tiled_canvas(height, width, 4, TILE_SIZE)
+        assert optimal_tile_grid(width, height) == (wide // TILE_SIZE, high // TILE_SIZE), (width, height)
 
 
 def test_the_size_is_that_of_transformers_but_never_larger_than_the_picture(mllama):
     for width, height in SIZES:
-        high, wide = mllama.get_optimal_tiled_canvas(height, width, 4, TILE)
-        high, wide = mllama.get_image_size_fit_to_canvas(height, width, high, wide, TILE)
+        high, wide = mllama.get_optimal_tiled_canvas(height, width, 4, TILE_SIZE)
+        high, wide = mllama.get_image_size_fit_to_canvas(height, width, high, wide, TILE_SIZE)
         assert target_size(width, height) == (min(wide, width), min(high, height)), (width, height)
 
 
@@ -64,8 +64,8 @@ def test_what_was_scaled_once_is_not_scaled_again_and_costs_no_more():
 def test_low_detail_is_one_tile():
     for size in SIZES:
         low = target_size(*size, detail="low")
-        assert max(low) <= TILE
-        assert low == (size if max(size) <= TILE else fit(*size, TILE, TILE))
+        assert max(low) <= TILE_SIZE
+        assert low == (size if max(size) <= TILE_SIZE else fit_within(*size, TILE_SIZE, TILE_SIZE))
         assert image_tokens(*size, detail="low") == 1601
 
 
@@ -96,7 +96,9 @@ def test_tokens(size, tokens):
 
 
 @pytest.mark.parametrize("size", [(0, 5), (5, 0), (-1, 5)])
-@pytest.mark.parametrize("function", [tile_layout, target_size, image_tokens, lambda *size: fit(*size, 5, 5)])
+@pytest.mark.parametrize(
+    "function", [optimal_tile_grid, target_size, image_tokens, lambda *size: fit_within(*size, 5, 5)]
+)
 def test_no_pixels(function, size):
     with pytest.raises(ValueError, match="has none"):
         function(*size)

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from llama_vision.core.errors import ImageError
-from llama_vision.demo import PICTURES
-from llama_vision.jupyter import PictureGrid, show_pictures
+from llama_vision.demo import SAMPLE_IMAGES
+from llama_vision.jupyter import ImageGrid, show_images
 
 ATTACK = '"><script>alert(1)</script>'
 
@@ -26,32 +26,34 @@ def noise(width, height):
 
 
 def test_each_picture_is_shown_with_its_name():
-    html = PictureGrid(list(PICTURES.values()))._repr_html_()
+    html = ImageGrid(list(SAMPLE_IMAGES.values()))._repr_html_()
     assert [kind for kind, _ in pictures_in(html)] == ["image/png"] * 3
     assert re.findall(r"<figcaption[^>]*>([^<]*)<", html) == ["circle.png", "shapes.png", "sign.png"]
 
 
 def test_all_kinds_of_pictures_are_taken():
-    path = PICTURES["circle"]
+    path = SAMPLE_IMAGES["circle"]
     data = path.read_bytes()
     address = "data:image/png;base64," + base64.b64encode(data).decode()
-    grid = PictureGrid([path, str(path), data, Image.open(path), np.zeros((20, 30, 3), np.uint8), address])
+    grid = ImageGrid([path, str(path), data, Image.open(path), np.zeros((20, 30, 3), np.uint8), address])
     assert len(pictures_in(grid._repr_html_())) == 6
     assert grid.captions == ["circle.png", "circle.png", *[f"picture {number}" for number in (3, 4, 5, 6)]]
 
 
-@pytest.mark.parametrize("one", [PICTURES["sign"], str(PICTURES["sign"]), PICTURES["sign"].read_bytes()])
+@pytest.mark.parametrize(
+    "one", [SAMPLE_IMAGES["sign"], str(SAMPLE_IMAGES["sign"]), SAMPLE_IMAGES["sign"].read_bytes()]
+)
 def test_one_picture_needs_no_list(one):
-    assert len(pictures_in(PictureGrid(one)._repr_html_())) == 1
+    assert len(pictures_in(ImageGrid(one)._repr_html_())) == 1
 
 
 def test_a_mapping_has_captions():
-    assert PictureGrid({"a": PICTURES["sign"], "b": PICTURES["circle"]}).captions == ["a", "b"]
-    assert PictureGrid(PICTURES.values(), "xyz").captions == ["x", "y", "z"]
+    assert ImageGrid({"a": SAMPLE_IMAGES["sign"], "b": SAMPLE_IMAGES["circle"]}).captions == ["a", "b"]
+    assert ImageGrid(SAMPLE_IMAGES.values(), "xyz").captions == ["x", "y", "z"]
 
 
 def test_captions_are_never_taken_for_html():
-    html = PictureGrid([PICTURES["sign"]], [ATTACK])._repr_html_()
+    html = ImageGrid([SAMPLE_IMAGES["sign"]], [ATTACK])._repr_html_()
     assert "<script" not in html
     assert (
         html.count("&quot;&gt;&lt;script&gt;alert(1)&lt;/script&gt;") == 2
@@ -60,29 +62,29 @@ def test_captions_are_never_taken_for_html():
 
 def test_names_of_files_are_never_taken_for_html(tmp_path):
     path = tmp_path / "<b onclick=x>.png"
-    path.write_bytes(PICTURES["sign"].read_bytes())
-    assert "<b " not in PictureGrid([path])._repr_html_()
+    path.write_bytes(SAMPLE_IMAGES["sign"].read_bytes())
+    assert "<b " not in ImageGrid([path])._repr_html_()
 
 
 def test_long_captions_end():
-    html = PictureGrid([PICTURES["sign"]], ["x" * 1_000_000])._repr_html_()
+    html = ImageGrid([SAMPLE_IMAGES["sign"]], ["x" * 1_000_000])._repr_html_()
     assert len(html) < 20_000
 
 
 @pytest.mark.parametrize("width", [50, 200])
 def test_large_pictures_are_kept_small(width):
-    (kind, shown), *_ = pictures_in(PictureGrid(noise(3000, 1500), width=width)._repr_html_())
+    (kind, shown), *_ = pictures_in(ImageGrid(noise(3000, 1500), width=width)._repr_html_())
     assert shown.size == (1.5 * width, 0.75 * width // 1)
     assert kind == "image/jpeg"
 
 
 def test_many_photographs_make_no_large_page():
     photograph = noise(800, 800)
-    assert len(PictureGrid([photograph] * 3, width=500)._repr_html_()) < 3 * 60_000
+    assert len(ImageGrid([photograph] * 3, width=500)._repr_html_()) < 3 * 60_000
 
 
 def test_small_pictures_are_not_scaled_up():
-    (_, shown), *_ = pictures_in(PictureGrid(noise(30, 20))._repr_html_())
+    (_, shown), *_ = pictures_in(ImageGrid(noise(30, 20))._repr_html_())
     assert shown.size == (30, 20)
 
 
@@ -91,38 +93,38 @@ def test_nothing_of_a_photographs_exif_data_is_shown():
     exif = Image.Exif()
     exif[0x010E] = "taken at home"
     noise(600, 600).save(file, "JPEG", exif=exif)
-    (_, shown), *_ = pictures_in(PictureGrid(file.getvalue())._repr_html_())
+    (_, shown), *_ = pictures_in(ImageGrid(file.getvalue())._repr_html_())
     assert not shown.getexif()
 
 
 def test_more_than_a_hundred_are_counted():
-    grid = PictureGrid([PICTURES["circle"]] * 103)
+    grid = ImageGrid([SAMPLE_IMAGES["circle"]] * 103)
     assert len(pictures_in(grid._repr_html_())) == 100
     assert "... and 3 more" in grid._repr_html_()
     assert repr(grid).splitlines()[99:] == ["[circle.png] circle.png", "... and 3 more"]
 
 
 def test_columns():
-    assert "repeat(auto-fill, 200px)" in PictureGrid([PICTURES["sign"]])._repr_html_()
-    assert "repeat(2, 90px)" in PictureGrid([PICTURES["sign"]], columns=2, width=90)._repr_html_()
+    assert "repeat(auto-fill, 200px)" in ImageGrid([SAMPLE_IMAGES["sign"]])._repr_html_()
+    assert "repeat(2, 90px)" in ImageGrid([SAMPLE_IMAGES["sign"]], columns=2, width=90)._repr_html_()
 
 
 def test_a_terminal_gets_a_line_for_each(capsys):
-    show_pictures([PICTURES["sign"], PICTURES["circle"]], captions=["a\x1b[31m sign", 7])
+    show_images([SAMPLE_IMAGES["sign"], SAMPLE_IMAGES["circle"]], captions=["a\x1b[31m sign", 7])
     assert capsys.readouterr().out == "[sign.png] a\\x1b[31m sign\n[circle.png] 7\n"
 
 
 def test_a_broken_picture_is_named():
     with pytest.raises(ImageError, match=r"^Picture 2: This is not a picture"):
-        PictureGrid([PICTURES["sign"], b"nothing"])
+        ImageGrid([SAMPLE_IMAGES["sign"], b"nothing"])
 
 
 def test_addresses_are_never_fetched():
     with pytest.raises(ImageError, match=r"^Picture 1: It is given by its address"):
-        PictureGrid(["https://127.0.0.1:1/x.png"])
+        ImageGrid(["https://127.0.0.1:1/x.png"])
 
 
 @pytest.mark.parametrize("wrong", [{"captions": ["a", "b"]}, {"columns": 0}, {"width": 0}])
 def test_what_does_not_fit_is_refused(wrong):
     with pytest.raises(ValueError, match=r"captions for 1 pictures|1 or more"):
-        PictureGrid([PICTURES["sign"]], **wrong)
+        ImageGrid([SAMPLE_IMAGES["sign"]], **wrong)

@@ -3,7 +3,7 @@
 import pytest
 
 from llama_vision import PROVIDERS, Reply, Usage
-from llama_vision.jupyter import Shown, Table, show_answers, show_providers
+from llama_vision.jupyter import DisplayedReply, Table, show_answers, show_providers
 
 
 @pytest.fixture(autouse=True)
@@ -33,8 +33,8 @@ def test_every_provider_has_a_row(capsys, monkeypatch):
 
 def test_answers_and_failures_stand_below_each_other(capsys):
     answers = {
-        "a": Shown(Reply("Blue.", usage=Usage(1_620, 2, None, 0.000081, True)), 0.333, 0.1),
-        "local": Shown(Reply("It is\nblue.", usage=Usage())),
+        "a": DisplayedReply(Reply("Blue.", usage=Usage(1_620, 2, None, 0.000081, True)), 0.333, 0.1),
+        "local": DisplayedReply(Reply("It is\nblue.", usage=Usage())),
         "c": ConnectionError("<gone>"),
     }
     show_answers(answers)

@@ -3,22 +3,24 @@
 import pytest
 
 from llama_vision import PROVIDERS, Reply, ToolCall, Usage
-from llama_vision.core.markup import (
-    MOST_CHARACTERS,
-    escaped,
-    note,
-    paragraph,
-    plain,
-    reply_words,
-    table,
-    usage_words,
+from llama_vision.core.formatting import (
+    MAX_CHARACTERS,
+    escape_html,
+    format_reply,
+    format_usage,
+    html_note,
+    html_table,
+    html_text,
+    sanitize,
 )
 
 ATTACK = "<script>alert('1')</script><img src=x onerror=\"alert(2)\"> & $x$"
 HARMLESS = "&lt;script&gt;alert(&#x27;1&#x27;)&lt;/script&gt;&lt;img src=x onerror=&quot;alert(2)&quot;&gt; &amp; $x$"
 
 
-@pytest.mark.parametrize("shown", [escaped, paragraph, note, lambda text: table([text], [[text]])])
+@pytest.mark.parametrize(
+    "shown", [escape_html, html_text, html_note, lambda text: html_table([text], [[text]])]
+)
 def test_markup_in_a_text_is_shown_and_never_taken_for_markup(shown):
     html = shown(ATTACK)
     assert HARMLESS in html
@@ -27,32 +29,32 @@ def test_markup_in_a_text_is_shown_and_never_taken_for_markup(shown):
 
 
 def test_formulas_are_looked_for_nowhere():
-    assert paragraph("$1").startswith("<pre")  # where notebooks leave dollars alone
-    assert 'class="mathjax_ignore"' in note("$1")
-    assert 'class="mathjax_ignore"' in table((), [["$1 to $2"]])
+    assert html_text("$1").startswith("<pre")  # where notebooks leave dollars alone
+    assert 'class="mathjax_ignore"' in html_note("$1")
+    assert 'class="mathjax_ignore"' in html_table((), [["$1 to $2"]])
 
 
 def test_control_characters_are_spelt_out():
-    assert plain("a\x1b[31m\r\x00\x9bb\n\tc") == "a\\x1b[31m\\x0d\\x00\\x9bb\n\tc"
-    assert escaped("\x1b<") == "\\x1b&lt;"
+    assert sanitize("a\x1b[31m\r\x00\x9bb\n\tc") == "a\\x1b[31m\\x0d\\x00\\x9bb\n\tc"
+    assert escape_html("\x1b<") == "\\x1b&lt;"
 
 
 def test_long_texts_end_and_say_so():
-    assert plain("x" * MOST_CHARACTERS) == "x" * MOST_CHARACTERS
-    assert plain("x" * (MOST_CHARACTERS + 1_234)) == "x" * MOST_CHARACTERS + "... (1,234 characters more)"
-    assert plain("abcdef", 3) == "abc... (3 characters more)"
-    assert len(paragraph("<" * 1_000_000)) < 5 * MOST_CHARACTERS
+    assert sanitize("x" * MAX_CHARACTERS) == "x" * MAX_CHARACTERS
+    assert sanitize("x" * (MAX_CHARACTERS + 1_234)) == "x" * MAX_CHARACTERS + "... (1,234 characters more)"
+    assert sanitize("abcdef", 3) == "abc... (3 characters more)"
+    assert len(html_text("<" * 1_000_000)) < 5 * MAX_CHARACTERS
 
 
 def test_a_reply_in_words_has_its_calls():
     calls = [ToolCall("1", "add", '{"a": 1}'), ToolCall(None, "<b>\x1b", "x" * 600)]
-    assert reply_words("Let me see.", calls).splitlines() == [
+    assert format_reply("Let me see.", calls).splitlines() == [
         "Let me see.",
         '-> add({"a": 1})',
         f"-> <b>\\x1b({'x' * 500}... (100 characters more))",
     ]
-    assert reply_words("", []) == ""
-    assert reply_words("", calls[:1]) == '-> add({"a": 1})'
+    assert format_reply("", []) == ""
+    assert format_reply("", calls[:1]) == '-> add({"a": 1})'
 
 
 @pytest.mark.parametrize(
@@ -66,7 +68,7 @@ def test_a_reply_in_words_has_its_calls():
     ],
 )
 def test_usage_in_words_never_makes_nothing_of_what_nobody_told(usage, words):
-    assert usage_words(usage) == words
+    assert format_usage(usage) == words
 
 
 def test_a_reply_shows_itself():
@@ -85,13 +87,13 @@ def test_a_provider_shows_itself(provider):
 
 
 def test_tables_put_numbers_at_the_right():
-    html = table(["who", "seconds"], [["a", "1.0"]], numbers=["seconds"])
+    html = html_table(["who", "seconds"], [["a", "1.0"]], numbers=["seconds"])
     assert html.count("text-align: right") == 2
     assert html.count("text-align: left") == 2
     assert "<thead>" in html
-    assert "<thead>" not in table((), [["a", "b"]])
+    assert "<thead>" not in html_table((), [["a", "b"]])
 
 
 def test_a_row_that_does_not_fit_is_an_error():
     with pytest.raises(ValueError, match="longer"):
-        table(["a", "b"], [["1"]])
+        html_table(["a", "b"], [["1"]])

@@ -15,7 +15,7 @@ from llama_index.core.response_synthesizers import get_response_synthesizer
 from llama_index.core.schema import NodeWithScore, TextNode
 
 from llama_vision import ChatRequest, Message, Reply, Text, ToolCall, Usage
-from llama_vision.backends import open_backend
+from llama_vision.backends import create_backend
 from llama_vision.jupyter import show
 from llama_vision.langchain import ChatLlamaVision
 from llama_vision.llamaindex import LlamaVision
@@ -96,7 +96,7 @@ async def test_a_whole_answer_that_is_to_be_awaited(server, capsys):
 def test_our_own_events_and_replies(server, capsys):
     provider = server.provider
     request = ChatRequest(provider.models[0].id, (Message("user", (Text("What is it?"),)),))
-    backend = open_backend(provider)
+    backend = create_backend(provider)
     assert show(backend.stream(request)).reply.usage == TOLD
     assert show(backend.complete(request)).reply.text == TEXT
     assert capsys.readouterr().out.count(TEXT) == 2
@@ -181,7 +181,7 @@ def test_an_agents_turns_are_shown_in_their_order(capsys):
     assert words.splitlines() == ["Let me see.", '-> look({"picture": "it"})', "Blue."]
     assert facts.startswith("24 tokens in, 10 out, 0.000240 USD")
     assert (shown.text, shown.reply.tool_calls) == ("Blue.", ())
-    assert shown.words == words
+    assert shown.full_text == words
 
 
 def test_a_stream_that_breaks_off_stays_and_raises(capsys):
@@ -246,7 +246,7 @@ def test_what_is_no_answer_is_refused(wrong, capsys):
 
 def test_an_empty_stream(capsys):
     shown = show(iter(()))
-    assert (shown.text, shown.first_seconds) == ("", None)
+    assert (shown.text, shown.time_to_first_token) == ("", None)
     assert re.fullmatch(r"\[tokens not told, cost not told, 0\.00 s\]\n", capsys.readouterr().out)
 
 

@@ -12,8 +12,8 @@ from langchain_core.messages import HumanMessage, ToolMessage
 from llama_vision.core.events import Finished, Started, TextDelta, ToolCallDelta
 from llama_vision.core.messages import ToolCall
 from llama_vision.core.reply import Reply
-from llama_vision.langchain.convert import ChunkWriter, to_message
-from llama_vision.langchain.cut_calls import ending
+from llama_vision.langchain.convert import ChunkConverter, to_message
+from llama_vision.langchain.truncated_calls import invalidating_suffix
 from tests.emulator import completion
 from tests.langchain.weather import Weather, model_at
 
@@ -55,7 +55,7 @@ def chunks_of(arguments, reason="length", size=3):
         *(ToolCallDelta(1, None, None, piece) for piece in pieces),
         Finished(reason),
     ]
-    writer = ChunkWriter("deepinfra")
+    writer = ChunkConverter("deepinfra")
     chunks = [chunk.message for event in events if (chunk := writer.to_chunk(event))]
     return chunks, to_message(Reply.from_events(events), "deepinfra")
 
@@ -149,7 +149,7 @@ def test_streams_and_whole_replies_agree_on_every_text(written):
 
 def test_it_takes_no_longer_than_the_text_is_long():
     long = '{"a": "' + '\\"' * 500_000
-    assert ending(long, "length") == '"] (cut off)'
+    assert invalidating_suffix(long, "length") == '"] (cut off)'
 
 
 # Over the wire, in every way that LangChain has to ask.

@@ -9,7 +9,7 @@ from langchain_core.caches import InMemoryCache
 from langchain_core.messages import HumanMessage, SystemMessage
 
 from llama_vision.core import errors as ours
-from llama_vision.demo import PICTURES
+from llama_vision.demo import SAMPLE_IMAGES
 from llama_vision.langchain import ChatLlamaVision
 from tests.emulator import HANG_UP, NO_ANSWER, Answer, completion
 from tests.langchain.output_styles import every_streamed_style, every_style, form_of, message
@@ -128,7 +128,7 @@ def retrieved(*names):
     pictures = [
         {
             "type": "image",
-            "base64": base64.b64encode(PICTURES[name].read_bytes()).decode(),
+            "base64": base64.b64encode(SAMPLE_IMAGES[name].read_bytes()).decode(),
             "mime_type": "image/png",
         }
         for name in names

@@ -16,7 +16,7 @@ from llama_vision.core.errors import (
     UnknownProviderError,
 )
 from llama_vision.langchain import ChatLlamaVision, register_with_langchain
-from llama_vision.langchain.keys import KeyFor
+from llama_vision.langchain.api_keys import ProviderKey
 from llama_vision.providers.deepinfra import DEEPINFRA
 from llama_vision.providers.hosted import GROQ
 from tests.emulator import completion
@@ -170,8 +170,8 @@ def test_a_key_stays_with_its_company(monkeypatch):
 
 
 def test_a_key_is_compared_as_any_secret():
-    key = KeyFor("k", DEEPINFRA)
-    assert key == SecretStr("k") == key == KeyFor("k", GROQ)
+    key = ProviderKey("k", DEEPINFRA)
+    assert key == SecretStr("k") == key == ProviderKey("k", GROQ)
     assert hash(key) == hash(SecretStr("k"))
     assert key != SecretStr("other")
     assert key != "k"

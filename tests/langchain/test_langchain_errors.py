@@ -16,9 +16,14 @@ from llama_vision.core import errors as ours
 from llama_vision.core.messages import ToolCall
 from llama_vision.core.reply import Reply
 from llama_vision.langchain import ChatLlamaVision
-from llama_vision.langchain.errors import RaisedAsBoth, TracedAnswer, TracedBody, as_both
+from llama_vision.langchain.errors import (
+    TraceResponse,
+    TraceStatusResponse,
+    TranslateErrors,
+    to_langchain_error,
+)
 from llama_vision.providers.deepinfra import DEEPINFRA
-from llama_vision.providers.structured import StructuredMethodError
+from llama_vision.structured.method import StructuredMethodError
 from tests.emulator import ACCOUNT_ID, NO_ANSWER, STALL, completion, event_stream, json_answer, refusal
 
 EXPECTED = {
@@ -88,7 +93,7 @@ def test_every_error_of_the_tree_has_its_counterpart():
 def test_an_error_is_caught_as_either(name):
     kind = TREE[name]
     original = kind("What happened.").at("deepinfra", "llama")
-    with pytest.raises(kind) as caught, RaisedAsBoth():
+    with pytest.raises(kind) as caught, TranslateErrors():
         raise original
     error = caught.value
     assert isinstance(error, EXPECTED[name])
@@ -102,7 +107,7 @@ def test_an_error_is_caught_as_either(name):
 
 
 def test_a_context_that_is_too_long_is_an_invalid_request_too():
-    error = as_both(ours.ContextTooLongError("Too long."))
+    error = to_langchain_error(ours.ContextTooLongError("Too long."))
     assert isinstance(error, theirs.ContextOverflowError)
     assert isinstance(error, theirs.ModelInvalidRequestError)
     assert not isinstance(error, theirs.ModelAPIError)
@@ -116,22 +121,22 @@ def test_an_error_that_is_not_in_the_tree_is_what_its_ancestors_are():
             super().__init__(f"{size} {colour}")
             self.size = size
 
-    error = as_both(TeapotError(2, "red"))
+    error = to_langchain_error(TeapotError(2, "red"))
     assert isinstance(error, TeapotError)
     assert isinstance(error, theirs.ModelAPIError)
     assert (str(error), error.size) == ("2 red", 2)
 
 
 def test_an_error_is_made_both_once():
-    with pytest.raises(ours.RateLimitError) as caught, RaisedAsBoth(), RaisedAsBoth():
+    with pytest.raises(ours.RateLimitError) as caught, TranslateErrors(), TranslateErrors():
         raise ours.RateLimitError("Slower.")
     assert type(caught.value).__mro__.count(theirs.ModelRateLimitError) == 1
-    assert type(caught.value) is type(as_both(ours.RateLimitError("Again.")))
+    assert type(caught.value) is type(to_langchain_error(ours.RateLimitError("Again.")))
 
 
 def test_other_errors_pass_as_they_are():
     original = KeyError("x")
-    with pytest.raises(KeyError) as caught, RaisedAsBoth():
+    with pytest.raises(KeyError) as caught, TranslateErrors():
         raise original
     assert caught.value is original
 
@@ -143,41 +148,41 @@ def test_the_trace_and_the_cause_are_those_of_the_original():
         except ValueError as error:
             raise ours.ConnectionFailedError("No connection.") from error
 
-    with pytest.raises(theirs.ModelConnectionError) as caught, RaisedAsBoth():
+    with pytest.raises(theirs.ModelConnectionError) as caught, TranslateErrors():
         failing()
     assert isinstance(caught.value.__cause__, ValueError)
     assert "failing" in [entry.name for entry in caught.traceback]
 
 
 def test_a_pickled_error_is_the_same():
-    original = ours.QuotaExhaustedError("429: Enough for today.").at("cloudflare", "llama")
+    original = ours.QuotaExhaustedError("429: Enough for today.").with_context("cloudflare", "llama")
     original.status_code, original.retry_after, original.request_id = 429, 3600.0, "r-1"
     original.body = '{"error": "enough"}'
     original.add_note("A note.")
-    error = as_both(original)
+    error = to_langchain_error(original)
     thawed = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
     assert type(thawed) is type(error)
     assert (str(thawed), thawed.args) == (str(error), error.args)
     assert vars(thawed) == vars(error) == {**vars(original), "response": error.response}
-    assert error.response == TracedAnswer({"error": "enough"}, 429, {"retry-after": "3600"})
+    assert error.response == TraceStatusResponse({"error": "enough"}, 429, {"retry-after": "3600"})
     assert thawed.is_retryable is False
 
 
 def test_what_there_is_to_trace():
     cut = ours.TruncatedStreamError("It broke.")
     cut.partial = Reply(text="Half", tool_calls=(ToolCall("c1", "look", '{"at'),))
-    assert as_both(cut).response == TracedBody(
+    assert to_langchain_error(cut).response == TraceResponse(
         {"partial": {"text": "Half", "tool_calls": [{"name": "look", "arguments": '{"at'}]}}
     )
-    assert not hasattr(as_both(ours.ConnectionFailedError("No.")), "response")
+    assert not hasattr(to_langchain_error(ours.ConnectionFailedError("No.")), "response")
     early = ours.TruncatedStreamError("It broke.")
     early.partial = Reply()
-    assert not hasattr(as_both(early), "response")
+    assert not hasattr(to_langchain_error(early), "response")
     page = ours.ServerError("502: Bad gateway")
     page.status_code, page.body = 502, "<title>Bad gateway</title>"
-    assert as_both(page).response == TracedAnswer("<title>Bad gateway</title>", 502, {})
+    assert to_langchain_error(page).response == TraceStatusResponse("<title>Bad gateway</title>", 502, {})
     page.body = "[" * sys.getrecursionlimit() * 100
-    assert as_both(page).response.json() == page.body
+    assert to_langchain_error(page).response.json() == page.body
 
 
 def styles(model):
@@ -220,7 +225,7 @@ def test_a_refusal_in_every_style(emulator, style, status, kind):
     assert isinstance(error, ours.StatusError)
     assert (error.status_code, error.retry_after, error.provider) == (status, 7.0, "deepinfra")
     assert error.model == "meta-llama/Llama-3.2-11B-Vision-Instruct"
-    assert error.response == TracedAnswer({"error": {"message": "No."}}, status, {"retry-after": "7"})
+    assert error.response == TraceStatusResponse({"error": {"message": "No."}}, status, {"retry-after": "7"})
 
 
 @pytest.mark.parametrize("style", STYLES)

@@ -16,10 +16,10 @@ from langchain_core.messages import (
 
 from llama_vision.core.errors import ImageError, UnsupportedInputError
 from llama_vision.core.messages import Image, Message, Text, ToolCall, ToolResult
-from llama_vision.demo import PICTURES
+from llama_vision.demo import SAMPLE_IMAGES
 from llama_vision.langchain.convert import to_messages
 
-PNG = PICTURES["circle"].read_bytes()
+PNG = SAMPLE_IMAGES["circle"].read_bytes()
 BASE64 = base64.b64encode(PNG).decode()
 DATA_URL = f"data:image/png;base64,{BASE64}"
 HTTP_URL = "https://example.com/circle.png"

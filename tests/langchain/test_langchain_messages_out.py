@@ -9,7 +9,7 @@ from llama_vision.core.events import Finished, Started, TextDelta, ToolCallDelta
 from llama_vision.core.reply import Reply
 from llama_vision.core.usage import Usage
 from llama_vision.langchain.chat_model import ChatLlamaVision
-from llama_vision.langchain.convert import ChunkWriter, to_message
+from llama_vision.langchain.convert import ChunkConverter, to_message
 
 assert ChatLlamaVision  # importing it registers the translator
 
@@ -30,7 +30,7 @@ EVENTS = {
 
 
 def chunks_of(events):
-    writer = ChunkWriter("deepinfra")
+    writer = ChunkConverter("deepinfra")
     return [chunk.message for event in events if (chunk := writer.to_chunk(event))]
 
 

@@ -37,7 +37,7 @@ def test_a_profile_says_what_the_record_says(provider, model):
     assert profile["image_inputs"] is (record.image_rules.max_count != 0)
     assert profile["tool_calling"] is True
     assert profile["open_weights"] is True
-    assert (profile.get("status") == "deprecated") is bool(info.retired)
+    assert (profile.get("status") == "deprecated") is bool(info.deprecation)
     if profile["structured_output"]:
         assert info.enforces_schema
         assert "json_schema" in info.response_formats

@@ -8,9 +8,9 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from pydantic import RootModel
 
 from llama_vision.core.errors import ConfigurationError, UnsupportedInputError
-from llama_vision.demo import PICTURES
+from llama_vision.demo import SAMPLE_IMAGES
 from llama_vision.langchain import ChatLlamaVision
-from llama_vision.providers.structured import StructuredMethodError
+from llama_vision.structured.method import StructuredMethodError
 from tests.emulator import completion
 from tests.langchain.weather import (
     GOOD,
@@ -146,7 +146,7 @@ def test_names_are_spelt_as_servers_take_them(emulator, method):
 
 @pytest.mark.parametrize("order", ["words first", "picture first"])
 def test_the_schema_follows_the_last_words_and_pictures_still_go_first(emulator, order):
-    data = base64.b64encode(PICTURES["circle"].read_bytes()).decode()
+    data = base64.b64encode(SAMPLE_IMAGES["circle"].read_bytes()).decode()
     picture = {"type": "image", "base64": data, "mime_type": "image/png"}
     said = [{"type": "text", "text": QUESTION}]
     given = [

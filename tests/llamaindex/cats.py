@@ -6,11 +6,11 @@ import pytest
 from llama_index.core.prompts import PromptTemplate
 from pydantic import BaseModel, Field
 
-from llama_vision.demo import PICTURES
+from llama_vision.demo import SAMPLE_IMAGES
 from llama_vision.llamaindex import LlamaVision
 from tests.emulator import ACCOUNT_ID, completion
 
-PICTURE = PICTURES["circle"]
+PICTURE = SAMPLE_IMAGES["circle"]
 PROVIDERS = ["deepinfra", "openai-compatible", "cloudflare", "aigateway", "aimlapi"]
 FORCES_TOOLS = {"deepinfra", "openai-compatible"}
 TOM = '{"name": "Tom", "age": 3}'

@@ -19,14 +19,14 @@ from pydantic import ValidationError
 
 from llama_vision.core.errors import MissingKeyError, UnknownProviderError, UnsupportedInputError
 from llama_vision.core.models import ModelInfo
-from llama_vision.demo import PICTURES
+from llama_vision.demo import SAMPLE_IMAGES
 from llama_vision.llamaindex import LlamaVision, LlamaVisionMultiModal
 from llama_vision.providers.deepinfra import DEEPINFRA
 from llama_vision.providers.openai_compatible import OPENAI_COMPATIBLE
 from tests.emulator import completion
 
 KEY = "sk-very-secret-3141"
-PICTURE = PICTURES["circle"]
+PICTURE = SAMPLE_IMAGES["circle"]
 BOTH = pytest.mark.parametrize("model_class", [LlamaVision, LlamaVisionMultiModal])
 MESSAGES = [ChatMessage(content="Hi")]
 
@@ -174,7 +174,7 @@ def test_a_model_with_a_small_window_is_shown_the_pictures_of_nodes(emulator_of,
                 image_path=str(path), image_mimetype="image/png", metadata={"caption": "A drawing"}
             )
         )
-        for path in (PICTURES["circle"], PICTURES["shapes"])
+        for path in (SAMPLE_IMAGES["circle"], SAMPLE_IMAGES["shapes"])
     ]
     assert "Blue." in str(synthesizer.synthesize("What color is it?", nodes))
     assert sum(len(asked.images) for asked in emulator.requests) == len(nodes)

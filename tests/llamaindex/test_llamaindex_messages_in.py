@@ -19,11 +19,11 @@ from llama_index.core.schema import ImageDocument, ImageNode, MediaResource, Nod
 
 from llama_vision.core.errors import ImageError, UnsupportedInputError
 from llama_vision.core.messages import Image, Message, Text, ToolCall, ToolResult
-from llama_vision.demo import PICTURES
+from llama_vision.demo import SAMPLE_IMAGES
 from llama_vision.llamaindex.convert import to_messages
 from llama_vision.llamaindex.images import to_image
 
-PATH = PICTURES["circle"]
+PATH = SAMPLE_IMAGES["circle"]
 PNG = PATH.read_bytes()
 BASE64 = base64.b64encode(PNG).decode()
 DATA_URL = f"data:image/png;base64,{BASE64}"

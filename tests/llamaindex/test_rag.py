@@ -9,7 +9,7 @@ from llama_index.core import MockEmbedding, VectorStoreIndex
 from llama_index.core.query_engine import RetrieverQueryEngine
 
 from benchmarks.rag import minilm, results
-from llama_vision.demo import PICTURES
+from llama_vision.demo import SAMPLE_IMAGES
 from llama_vision.llamaindex import LlamaVision, LlamaVisionMultiModal, caption_images
 from tests.emulator import Wait, chunks, completion, event_stream
 
@@ -35,7 +35,7 @@ def slow_engine(emulator, model_class, response_mode):
     llm = model_class(
         provider="deepinfra", api_base=emulator.base_url, api_key=emulator.api_key, max_retries=0
     )
-    nodes = caption_images(PICTURES["circle"], llm, progress=False).nodes
+    nodes = caption_images(SAMPLE_IMAGES["circle"], llm, progress=False).nodes
     emulator.always(
         event_stream(
             *[step for chunk in chunks(completion(WORDS)) for step in (chunk, Wait(PAUSE))], "[DONE]"
@@ -57,7 +57,7 @@ def check_it_streamed(emulator, pieces, began, came):
     assert came[-1] - came[0] > 0.7 * least
     assert came[0] - began < came[-1] - came[0]
     assert emulator.requests[-1].streamed
-    assert emulator.requests[-1].images == [PICTURES["circle"].read_bytes()]
+    assert emulator.requests[-1].images == [SAMPLE_IMAGES["circle"].read_bytes()]
 
 
 @BOTH

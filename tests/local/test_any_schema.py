@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from llama_vision import ChatRequest, Message, ResponseFormat, Sampling, Text, image_from_any
+from llama_vision import ChatRequest, Message, ResponseFormat, SamplingParams, Text, image_from_any
+from llama_vision.backends.local.config import LocalSettings
 from llama_vision.backends.local.engine import Engine
-from llama_vision.backends.local.loading import load
-from llama_vision.backends.local.settings import LocalSettings
+from llama_vision.backends.local.model_loader import load_model
 from llama_vision.core.reply import Reply
 from tests.drawing import one_shape
 from tests.fitting import fits
@@ -18,7 +18,7 @@ SCHEMAS = [drawn_schema(seed) for seed in range(200)]
 
 @pytest.fixture(scope="module")
 def loaded():
-    return load("tiny")
+    return load_model("tiny")
 
 
 def ask(number, form=None):
@@ -27,7 +27,7 @@ def ask(number, form=None):
     return ChatRequest(
         "tiny",
         (Message("user", (*pictures, Text(f"Return JSON about number {number}."))),),
-        sampling=Sampling(max_tokens=1500, temperature=1.0, seed=number),
+        sampling=SamplingParams(max_tokens=1500, temperature=1.0, seed=number),
         response_format=form,
     )
 

@@ -14,12 +14,12 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from llama_vision.backends.local.choosing import Chooser, choose
-from llama_vision.core.request import Sampling
+from llama_vision.backends.local.sampler import Sampler, sample
+from llama_vision.core.request import SamplingParams
 
 CPU = torch.device("cpu")
 WORDS = 24
-LLAMAS_OWN = Sampling(temperature=0.6, top_p=0.9)
+LLAMAS_OWN = SamplingParams(temperature=0.6, top_p=0.9)
 
 
 def scores_of(seed):
@@ -27,13 +27,13 @@ def scores_of(seed):
 
 
 def chooser(written=(), own=None, **wishes):
-    return Chooser(Sampling(**wishes), own, None, written, CPU)
+    return Sampler(SamplingParams(**wishes), own, None, written, CPU)
 
 
 def drawn(scores, count, **wishes):
     """Draw with one chooser from the same scores again and again."""
     one = chooser(temperature=wishes.pop("temperature", 1.0), seed=wishes.pop("seed", 4), **wishes)
-    return collections.Counter(choose(scores[None], [one])[0] for _ in range(count))
+    return collections.Counter(sample(scores[None], [one])[0] for _ in range(count))
 
 
 FILTERS = [
@@ -76,23 +76,23 @@ def test_what_stands_already_is_made_less_likely_as_in_transformers(penalty):
     written, said = [3, 7, 7, WORDS], [11, 2]  # the last of the prompt is `<|image|>`, which has no score
     one = chooser(written, temperature=0, repetition_penalty=penalty)
     for token in said:
-        one.write(token)
+        one.record_token(token)
     expected = RepetitionPenaltyLogitsProcessor(penalty)(
         torch.tensor([[3, 7, 7, 11, 2]]), scores_of(1)[None].clone()
     )[0]
-    assert torch.equal(one.limited(scores_of(1)), expected)
-    assert choose(scores_of(1)[None], [one]) == [int(expected.argmax())]
+    assert torch.equal(one.apply_repetition_penalty(scores_of(1)), expected)
+    assert sample(scores_of(1)[None], [one]) == [int(expected.argmax())]
 
 
 def test_luck_has_nothing_to_do_with_the_company():
     scores = torch.stack([scores_of(seed) for seed in range(6)])
-    alone = [[choose(scores[[row]], [one])[0] for _ in range(20)] for row, one in enumerate(six_of_a_kind())]
+    alone = [[sample(scores[[row]], [one])[0] for _ in range(20)] for row, one in enumerate(six_of_a_kind())]
     company = six_of_a_kind()
     together = [[] for _ in company]
     chance = random.Random(1)
     while rows := [row for row in range(6) if len(together[row]) < 20]:
         chosen = chance.sample(rows, chance.randint(1, len(rows)))
-        for row, token in zip(chosen, choose(scores[chosen], [company[row] for row in chosen]), strict=True):
+        for row, token in zip(chosen, sample(scores[chosen], [company[row] for row in chosen]), strict=True):
             together[row].append(token)
     assert together == alone
     assert together[0] != together[2]
@@ -135,8 +135,8 @@ class Broken:
 
 
 def test_one_that_cannot_go_on_does_not_stop_the_others():
-    stuck = Chooser(Sampling(temperature=0), None, Broken(), (), CPU)
+    stuck = Sampler(SamplingParams(temperature=0), None, Broken(), (), CPU)
     scores = torch.stack([scores_of(seed) for seed in range(3)])
-    first, failure, last = choose(scores, [chooser(), stuck, chooser()])
+    first, failure, last = sample(scores, [chooser(), stuck, chooser()])
     assert (first, last) == (int(scores[0].argmax()), int(scores[2].argmax()))
     assert str(failure) == "no way on"

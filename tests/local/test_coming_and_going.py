@@ -10,11 +10,11 @@ from dataclasses import replace
 
 import pytest
 
-from llama_vision import ChatRequest, Message, Sampling, Text, image_from_any
+from llama_vision import ChatRequest, Message, SamplingParams, Text, image_from_any
 from llama_vision.backends.local import LocalBackend, LocalSettings
 from llama_vision.backends.local.engine import Engine
-from llama_vision.backends.local.loading import load
-from llama_vision.backends.local.worker import Worker, worker_for
+from llama_vision.backends.local.engine_thread import EngineThread, get_engine_thread
+from llama_vision.backends.local.model_loader import load_model
 from llama_vision.core.errors import (
     ConfigurationError,
     LlamaVisionError,
@@ -24,11 +24,11 @@ from llama_vision.core.errors import (
 from llama_vision.core.events import Finished, Started, TextDelta
 from llama_vision.core.messages import Image
 from llama_vision.core.reply import Reply
-from llama_vision.demo import PICTURES
+from llama_vision.demo import SAMPLE_IMAGES
 from llama_vision.providers import find_provider
 from tests.drawing import one_shape
 
-ENDLESS = Sampling(max_tokens=1500, temperature=50.0, top_k=1000, seed=8)
+ENDLESS = SamplingParams(max_tokens=1500, temperature=50.0, top_k=1000, seed=8)
 """More than a thousand tokens, which take seconds."""
 
 
@@ -39,7 +39,7 @@ def ask(words, *pictures, **options):
 
 @pytest.fixture(scope="module")
 def loaded():
-    return load("tiny")
+    return load_model("tiny")
 
 
 def test_an_answer_nobody_waits_for_is_gone_after_one_step(loaded):
@@ -47,19 +47,19 @@ def test_an_answer_nobody_waits_for_is_gone_after_one_step(loaded):
     gone = threading.Event()
     heard = [[] for _ in range(4)]
     requests = [ask("Describe the image.", one_shape(1)[0]), ask("Hi", sampling=ENDLESS)] * 2
-    engine.admit(
+    engine.add_sequences(
         [
             engine.answer_to(request, told.append, gone.is_set if number == 1 else lambda: False)
             for number, (request, told) in enumerate(zip(requests, heard, strict=True))
         ]
     )
     engine.step()
-    assert engine.free == 0
+    assert engine.num_free == 0
     gone.set()
     engine.step()
     said = len(heard[1])
-    assert engine.free == 1
-    while engine.working > 1:
+    assert engine.num_free == 1
+    while engine.num_running > 1:
         engine.step()
     assert len(heard[1]) == said
     assert Reply.from_events(heard[0]) == Reply.from_events(heard[2])
@@ -83,13 +83,13 @@ def test_leaving_by_chance_changes_nothing_for_those_who_stay(loaded):
             ("Repeat: Paris London Berlin Rome",),
             ("What?", picture, picture),
         ]
-        requests.append(ask(*kinds[seed % 3], sampling=Sampling(max_tokens=40)))
+        requests.append(ask(*kinds[seed % 3], sampling=SamplingParams(max_tokens=40)))
     heard = [[] for _ in requests]
     gone = [threading.Event() for _ in requests]
     waiting = list(range(40))
-    while waiting or engine.working:
-        now, waiting = waiting[: engine.free], waiting[engine.free :]
-        engine.admit([engine.answer_to(requests[n], heard[n].append, gone[n].is_set) for n in now])
+    while waiting or engine.num_running:
+        now, waiting = waiting[: engine.num_free], waiting[engine.num_free :]
+        engine.add_sequences([engine.answer_to(requests[n], heard[n].append, gone[n].is_set) for n in now])
         if chance.random() < 0.2:
             chance.choice(gone).set()
         engine.step()
@@ -98,8 +98,8 @@ def test_leaving_by_chance_changes_nothing_for_those_who_stay(loaded):
     for n in stayed:
         alone = []
         quiet = Engine(loaded, LocalSettings(max_batch_size=1))
-        quiet.admit([quiet.answer_to(requests[n], alone.append, lambda: False)])
-        while quiet.working:
+        quiet.add_sequences([quiet.answer_to(requests[n], alone.append, lambda: False)])
+        while quiet.num_running:
             quiet.step()
         assert outcome(heard[n]) == outcome(alone)
 
@@ -123,7 +123,7 @@ class Told:
 @pytest.fixture
 def worker():
     """A worker with two slots and three places to wait."""
-    one = Worker("tiny", LocalSettings(max_batch_size=2, max_waiting=3))
+    one = EngineThread("tiny", LocalSettings(max_batch_size=2, max_waiting=3))
     yield one
     one.stop()
     assert not one._thread.is_alive()
@@ -163,7 +163,7 @@ def test_one_too_many_is_refused_and_one_that_left_makes_room(worker):
 
 
 def test_who_still_waits_when_the_worker_stops_is_told():
-    worker = Worker("tiny", LocalSettings(max_batch_size=2))
+    worker = EngineThread("tiny", LocalSettings(max_batch_size=2))
     log = []
     busy(worker, log)
     waiting = Told(log, 0)
@@ -195,7 +195,7 @@ def test_a_broken_picture_fails_alone():
     def work(number):
         parts = (image_from_any(picture), Text(f"What color is the {shape}?"))
         if number % 3 == 0:
-            parts = (Image(PICTURES["circle"].read_bytes()[:300], "image/png"), *parts[1:])
+            parts = (Image(SAMPLE_IMAGES["circle"].read_bytes()[:300], "image/png"), *parts[1:])
         try:
             outcomes[number] = backend.complete(ChatRequest("tiny", (Message("user", parts),))).text
         except LlamaVisionError as error:
@@ -218,8 +218,8 @@ def test_settings_reach_the_model():
         short.complete(ask("so " * 70))
     with pytest.raises(LocalModelError, match=r"'warp9'.*Is it there"):
         LocalBackend(provider, local=LocalSettings(device="warp9")).complete(ask("Hi"))
-    assert worker_for("tiny") is worker_for("tiny", LocalSettings())
-    assert worker_for("tiny") is not worker_for("tiny", LocalSettings(max_model_len=60))
+    assert get_engine_thread("tiny") is get_engine_thread("tiny", LocalSettings())
+    assert get_engine_thread("tiny") is not get_engine_thread("tiny", LocalSettings(max_model_len=60))
 
 
 @pytest.mark.parametrize(

@@ -16,13 +16,13 @@ from llama_vision import (
     ChatRequest,
     Message,
     ResponseFormat,
-    Sampling,
+    SamplingParams,
     Text,
     Tool,
     ToolChoice,
     image_from_any,
 )
-from llama_vision.backends import open_backend
+from llama_vision.backends import create_backend
 from llama_vision.core.events import Finished, Started
 from llama_vision.core.reply import Reply
 from llama_vision.providers import find_provider
@@ -90,7 +90,7 @@ SCHEMAS = {
 
 @pytest.fixture
 def backend():
-    return open_backend(find_provider("local"))
+    return create_backend(find_provider("local"))
 
 
 def ask(words, *pictures, **options):
@@ -114,7 +114,7 @@ def drawn_question(seed):
 
 
 def hot(seed, max_tokens=600):
-    return Sampling(max_tokens=max_tokens, temperature=1.0, seed=seed)
+    return SamplingParams(max_tokens=max_tokens, temperature=1.0, seed=seed)
 
 
 def said(reply):
@@ -196,7 +196,7 @@ def test_beside_a_schema_an_answer_is_a_call_or_fits(backend, seed):
 def undecided(seed):
     """At this temperature it begins a call about as often as prose."""
     return ask(
-        drawn_question(seed), tools=TOOLS, sampling=Sampling(max_tokens=150, temperature=3.0, seed=seed)
+        drawn_question(seed), tools=TOOLS, sampling=SamplingParams(max_tokens=150, temperature=3.0, seed=seed)
     )
 
 
@@ -233,7 +233,7 @@ def test_a_stream_and_its_async_twin_say_the_same_as_the_whole(backend, options)
 
 
 def test_the_likeliest_call_needs_no_luck(backend):
-    cold = Sampling(temperature=0)
+    cold = SamplingParams(temperature=0)
     reply = backend.complete(
         ask("What is the weather for Paris?", tools=TOOLS, tool_choice=REQUIRED, sampling=cold)
     )
@@ -241,7 +241,7 @@ def test_the_likeliest_call_needs_no_luck(backend):
 
 
 def test_max_tokens_ends_with_length_also_inside_a_call(backend):
-    request = ask("Hi", tools=TOOLS, tool_choice=REQUIRED, sampling=Sampling(max_tokens=4))
+    request = ask("Hi", tools=TOOLS, tool_choice=REQUIRED, sampling=SamplingParams(max_tokens=4))
     reply = backend.complete(request)
     assert (reply.finish_reason, reply.usage.output_tokens) == ("length", 4)
     assert '{"name": "'.startswith(reply.text[:10])
@@ -252,7 +252,7 @@ def test_the_last_token_of_the_form_is_the_last_of_the_reply(backend):
     reply = backend.complete(request)
     assert said(reply) == '{"name": "now", "parameters": {}}'
     assert reply.finish_reason != "length"
-    exactly = Sampling(max_tokens=reply.usage.output_tokens)
+    exactly = SamplingParams(max_tokens=reply.usage.output_tokens)
     again = backend.complete(ask("Hi", tools=(TOOLS[1],), tool_choice=REQUIRED, sampling=exactly))
     assert outcome(again) == outcome(reply)
 
@@ -278,7 +278,7 @@ ENDLESS = ResponseFormat(
 
 
 def test_leaving_a_stream_stops_the_work(backend):
-    stream = backend.stream(ask("Hi", response_format=ENDLESS, sampling=Sampling(max_tokens=1500)))
+    stream = backend.stream(ask("Hi", response_format=ENDLESS, sampling=SamplingParams(max_tokens=1500)))
     assert isinstance(next(stream), Started)
     next(stream)
     stream.close()

@@ -9,17 +9,17 @@ from llama_vision import (
     ChatRequest,
     Message,
     ResponseFormat,
-    Sampling,
+    SamplingParams,
     Text,
     Tool,
     ToolChoice,
     image_from_any,
 )
+from llama_vision.backends.local.config import LocalSettings
+from llama_vision.backends.local.cuda_graphs import CudaGraphRunner
 from llama_vision.backends.local.engine import Engine
-from llama_vision.backends.local.graphs import Graphs
-from llama_vision.backends.local.loading import load
-from llama_vision.backends.local.settings import LocalSettings
-from llama_vision.backends.local.vision import Vision
+from llama_vision.backends.local.model_loader import load_model
+from llama_vision.backends.local.vision_encoder import VisionEncoder
 from llama_vision.core.reply import Reply
 from tests.drawing import one_shape, scene
 from tests.hugging_face import (
@@ -30,7 +30,7 @@ from tests.hugging_face import (
     with_four_tiles,
 )
 
-SHORT = Sampling(max_tokens=48, temperature=0)
+SHORT = SamplingParams(max_tokens=48, temperature=0)
 
 
 def ask(words, *pictures, sampling=SHORT, **options):
@@ -72,7 +72,7 @@ def mixed(seed, *, forms=True):
 
 @pytest.fixture(scope="module")
 def loaded():
-    return load("tiny")
+    return load_model("tiny")
 
 
 @pytest.fixture(scope="module")
@@ -163,10 +163,10 @@ def test_only_tiles_that_show_something_are_kept(tiled):
     patches = tiled.network.model.vision_model.num_patches
     for size, tiles in [((90, 90), 1), ((180, 90), 2), ((190, 190), 4)]:
         image = image_from_any(one_shape(1)[0].resize(size))
-        picture = engine.vision.picture(image, 1)
+        picture = engine.vision_encoder.preprocess(image, 1)
         with torch.inference_mode():
-            engine.vision.see([picture])
-        assert picture.seen.columns == tiles * patches
+            engine.vision_encoder.encode([picture])
+        assert picture.kv.num_vision_tokens == tiles * patches
 
 
 def test_a_prompt_longer_than_what_is_read_at_once(loaded):
@@ -192,11 +192,11 @@ class Rehearsal:
         self.scores.copy_(self.work())
 
 
-class RehearsedGraphs(Graphs):
+class RehearsedGraphs(CudaGraphRunner):
     """Everything about recorded steps but the recording: rounded shapes, rows that nobody is in."""
 
     def _recorded(self, shape):
-        rehearsal = Rehearsal(lambda: self._work(self._numbers, shape))
+        rehearsal = Rehearsal(lambda: self._forward(self._static_inputs, shape))
         return rehearsal, rehearsal.scores
 
 
@@ -205,14 +205,14 @@ def test_steps_of_rounded_shapes_say_the_same(loaded, tiled):
         requests = [mixed(seed) for seed in range(24)]
         plain = answered(Engine(model, LocalSettings(max_batch_size=7)), requests)
         engine = Engine(model, LocalSettings(max_batch_size=7))
-        engine._graphs = RehearsedGraphs(engine._scores, 7, model.device)
+        engine._cuda_graphs = RehearsedGraphs(engine._decode_logits, 7, model.device)
         chance = random.Random(2)
         rounded = answered(engine, requests, lambda chance=chance: chance.choice([0, 1, 3]))
         assert [reply.text for reply in rounded] == [reply.text for reply in plain]
-        assert 1 < len(engine._graphs._recordings) < 20
+        assert 1 < len(engine._cuda_graphs._graphs) < 20
 
 
-class NoGraphs(Graphs):
+class NoGraphs(CudaGraphRunner):
     """On a GPU that can't record."""
 
     def _recorded(self, shape):
@@ -222,11 +222,11 @@ class NoGraphs(Graphs):
 def test_where_steps_cannot_be_recorded_they_are_done_without(loaded):
     requests = [ask("Describe the image.", one_shape(1)[0]), ask("Repeat: Paris London")]
     engine = Engine(loaded, LocalSettings())
-    engine._graphs = NoGraphs(engine._scores, 16, loaded.device)
+    engine._cuda_graphs = NoGraphs(engine._decode_logits, 16, loaded.device)
     with pytest.warns(UserWarning, match="take longer: operation not permitted"):
         replies = answered(engine, requests)
     assert replies == answered(Engine(loaded, LocalSettings()), requests)
-    assert engine._graphs is None
+    assert engine._cuda_graphs is None
 
 
 def test_words_alone_stay_out_of_everything_that_sees(loaded):
@@ -240,7 +240,7 @@ def test_words_alone_stay_out_of_everything_that_sees(loaded):
     try:
         answered(engine, [ask("Say hi"), ask("Repeat: Paris London")])
         assert used == []
-        assert engine._slots.pictures.rows == 0
+        assert engine._kv_cache.cross_attention.rows == 0
         answered(engine, [ask("Describe the image.", one_shape(2)[0])])
         assert set(used) == set(parts)
     finally:
@@ -252,23 +252,26 @@ def test_a_picture_is_looked_at_once(loaded):
     engine = Engine(loaded, LocalSettings(max_batch_size=4))
     first, second = one_shape(1)[0], one_shape(2)[0]
     answers = answered(engine, [ask("Describe the image.", first), ask("What color is it?", first, second)])
-    assert engine.vision.looks == 2
+    assert engine.vision_encoder.num_encoded == 2
     again = answered(engine, [ask("Describe the image.", first), ask("What color is it?", first, second)])
-    assert engine.vision.looks == 2
+    assert engine.vision_encoder.num_encoded == 2
     assert [reply.text for reply in again] == [reply.text for reply in answers]
 
 
 def test_what_was_seen_is_kept_within_bounds_the_latest_used_longest(loaded):
     pictures = [scene(("red", "circle", seed, 1), ("blue", "star", 0, 0)) for seed in range(3)]
-    picture = Vision(loaded, 0).picture(image_from_any(pictures[0]), 1)
+    picture = VisionEncoder(loaded, 0).preprocess(image_from_any(pictures[0]), 1)
     with torch.inference_mode():
-        Vision(loaded, 0).see([picture])
-    size = picture.seen.size
+        VisionEncoder(loaded, 0).encode([picture])
+    size = picture.kv.num_bytes
     engine = Engine(loaded, LocalSettings(image_cache_bytes=2 * size + 1))
     for number, looks in [(0, 1), (1, 2), (0, 2), (2, 3), (0, 3), (1, 4)]:
         answered(engine, [ask("Describe the image.", pictures[number])])
-        assert (engine.vision.looks, engine.vision.cached_bytes <= 2 * size) == (looks, True)
+        assert (engine.vision_encoder.num_encoded, engine.vision_encoder.cached_bytes <= 2 * size) == (
+            looks,
+            True,
+        )
     forgetful = Engine(loaded, LocalSettings(image_cache_bytes=0))
     for looks in (1, 2):
         answered(forgetful, [ask("Describe the image.", pictures[0])])
-        assert (forgetful.vision.looks, forgetful.vision.cached_bytes) == (looks, 0)
+        assert (forgetful.vision_encoder.num_encoded, forgetful.vision_encoder.cached_bytes) == (looks, 0)

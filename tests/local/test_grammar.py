@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from pydantic import BaseModel, Field
 
-from llama_vision.backends.local.grammar import grammar_of
-from llama_vision.backends.local.loading import load
+from llama_vision.backends.local.grammar import build_grammar
+from llama_vision.backends.local.model_loader import load_model
 from llama_vision.core.errors import LocalModelError, UnsupportedInputError
 from llama_vision.core.messages import Message, Text
 from llama_vision.core.request import ChatRequest, ResponseFormat, Tool, ToolChoice
@@ -112,7 +112,7 @@ SCHEMAS = {
 
 @pytest.fixture(scope="module")
 def model():
-    return load("tiny")
+    return load_model("tiny")
 
 
 def request(**fields):
@@ -124,7 +124,7 @@ def form(schema):
 
 
 def constraint_of(model, **fields):
-    return model.constrainer.constraint(grammar_of(request(**fields)))
+    return model.constrainer.constraint(build_grammar(request(**fields)))
 
 
 def refused_at(model, constraint, text):
@@ -173,7 +173,7 @@ def written_by_lot(model, constraint, seed):
     ],
 )
 def test_a_free_answer_has_no_grammar(fields):
-    assert grammar_of(request(**fields)) is None
+    assert build_grammar(request(**fields)) is None
 
 
 def is_call(text, tools):

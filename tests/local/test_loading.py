@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 from llama_vision import ChatRequest, Message, Text, image_from_any
 from llama_vision.backends.local import LocalBackend, LocalSettings
 from llama_vision.backends.local.engine import Engine
-from llama_vision.backends.local.loading import TINY, load
-from llama_vision.backends.local.worker import worker_for
+from llama_vision.backends.local.engine_thread import get_engine_thread
+from llama_vision.backends.local.model_loader import TINY_MODEL_PATH, load_model
 from llama_vision.core.errors import LocalModelError
 from llama_vision.providers import find_provider
 from tests.drawing import one_shape
@@ -109,15 +109,15 @@ SPOILED = [
 def test_a_spoiled_folder_is_refused_with_advice(folder, spoil, words):
     spoil(folder)
     with pytest.raises(LocalModelError, match=rf"(?s)model can't be loaded: .*{words}"):
-        load(str(folder))
+        load_model(str(folder))
 
 
 def test_after_a_failure_the_mended_folder_loads(folder):
     (folder / "config.json").rename(folder / "elsewhere")
     with pytest.raises(LocalModelError):
-        load(str(folder))
+        load_model(str(folder))
     (folder / "elsewhere").rename(folder / "config.json")
-    assert load(str(folder)).context_window == 512
+    assert load_model(str(folder)).context_window == 512
 
 
 def test_a_load_that_fails_is_told_to_all_who_wait_for_it(folder):
@@ -142,7 +142,7 @@ def test_a_device_that_is_not_there_is_named_before_anything_is_read(device):
     with pytest.raises(
         LocalModelError, match=rf"can't use a device '{device}'.*can be .*'cpu'.*The reason: "
     ):
-        load("/no/such/folder", LocalSettings(device=device))
+        load_model("/no/such/folder", LocalSettings(device=device))
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_a_device_that_is_not_there_is_named_before_anything_is_read(device):
 )
 def test_what_is_nowhere_is_told(model, words):
     with pytest.raises(LocalModelError, match=rf"{model} can't be loaded: .*{words}"):
-        load(model)
+        load_model(model)
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -180,7 +180,7 @@ class Hub(BaseHTTPRequestHandler):
 
 def test_the_hub_refuses_and_the_error_says_what_to_do(tmp_path):
     code = """
-from llama_vision.backends.local.loading import load
+from llama_vision.backends.local.model_loader import load
 from llama_vision.core.errors import LocalModelError
 for model in ("acme/gated", "acme/missing"):
     try:
@@ -221,7 +221,7 @@ def test_too_little_memory_is_told(folder):
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     code = f"""
 import resource
-from llama_vision.backends.local.loading import load
+from llama_vision.backends.local.model_loader import load
 from llama_vision.core.errors import LocalModelError
 load("tiny")
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
@@ -250,7 +250,7 @@ print(reply.usage_metadata["output_tokens"])
     assert int(printed) > 0
 
 
-LOADED = "from llama_vision.backends.local.loading import load; load({!r})"
+LOADED = "from llama_vision.backends.local.model_loader import load; load({!r})"
 
 
 def test_a_bar_shows_how_far_it_is_unless_that_is_not_wanted(whole):
@@ -266,7 +266,7 @@ from llama_vision import ChatRequest, Message, Text, image_from_any
 from llama_vision.backends.local import LocalBackend
 from llama_vision.demo import PICTURES
 from llama_vision.providers import find_provider
-sees = ["llama_vision.backends.local.pixels", "transformers.models.mllama.image_processing_pil_mllama"]
+sees = ["llama_vision.backends.local.image_processor", "transformers.models.mllama.image_processing_pil_mllama"]
 backend = LocalBackend(find_provider("local"))
 for parts in [(Text("Say hi"),), (image_from_any(PICTURES["circle"]), Text("Say hi"))]:
     backend.complete(ChatRequest("tiny", (Message("user", parts),)))
@@ -280,18 +280,18 @@ def test_engines_of_other_settings_share_the_weights():
         LocalSettings(max_batch_size=2),
         LocalSettings(max_batch_size=5, max_model_len=300, max_waiting=9),
     )
-    assert load("tiny", one) is load("tiny", other) is load("tiny")
-    assert worker_for("tiny", one) is not worker_for("tiny", other)
+    assert load_model("tiny", one) is load_model("tiny", other) is load_model("tiny")
+    assert get_engine_thread("tiny", one) is not get_engine_thread("tiny", other)
 
 
 def test_another_precision_is_another_copy():
-    plain = load("tiny", LocalSettings(device="cpu"))
+    plain = load_model("tiny", LocalSettings(device="cpu"))
     others = [LocalSettings(device="cpu", dtype="bfloat16"), LocalSettings(device="cpu", quantization="int8")]
-    assert len({id(one) for one in [plain, *(load("tiny", settings) for settings in others)]}) >= 2
+    assert len({id(one) for one in [plain, *(load_model("tiny", settings) for settings in others)]}) >= 2
     for settings in others:
-        other = load("tiny", settings)
+        other = load_model("tiny", settings)
         assert other is not plain
-        assert load("tiny", settings) is other
+        assert load_model("tiny", settings) is other
 
 
 def test_threads_that_ask_at_once_get_the_same_copy(whole):
@@ -300,7 +300,7 @@ def test_threads_that_ask_at_once_get_the_same_copy(whole):
 
     def work(number):
         start.wait()
-        found[number] = load(str(whole), LocalSettings(device="cpu", dtype="float16"))
+        found[number] = load_model(str(whole), LocalSettings(device="cpu", dtype="float16"))
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(len(found))]
     for thread in threads:
@@ -312,13 +312,13 @@ def test_threads_that_ask_at_once_get_the_same_copy(whole):
 
 def test_weights_that_nobody_uses_go():
     settings = LocalSettings(device="cpu", dtype="float16")
-    engine = Engine(load("tiny", settings), settings)
-    first = id(load("tiny", settings))
-    assert id(load("tiny", settings)) == first
-    network = [load("tiny", settings).network]
+    engine = Engine(load_model("tiny", settings), settings)
+    first = id(load_model("tiny", settings))
+    assert id(load_model("tiny", settings)) == first
+    network = [load_model("tiny", settings).model]
     del engine
     gc.collect()
-    assert load("tiny", settings).network is not network[0]
+    assert load_model("tiny", settings).model is not network[0]
 
 
 def test_two_engines_on_the_same_weights_answer_at_the_same_time():
@@ -343,4 +343,4 @@ def test_two_engines_on_the_same_weights_answer_at_the_same_time():
 
 
 def test_the_tiny_models_folder_is_a_folder_like_any():
-    assert load(str(TINY)).context_window == load("tiny").context_window
+    assert load_model(str(TINY_MODEL_PATH)).context_window == load_model("tiny").context_window

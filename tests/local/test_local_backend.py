@@ -13,30 +13,30 @@ from llama_vision import (
     ChatRequest,
     Message,
     ResponseFormat,
-    Sampling,
+    SamplingParams,
     Text,
     Tool,
     ToolChoice,
     image_from_any,
 )
-from llama_vision.backends import open_backend
-from llama_vision.backends.local.worker import worker_for
+from llama_vision.backends import create_backend
+from llama_vision.backends.local.engine_thread import get_engine_thread
 from llama_vision.core.errors import ImageError, LocalModelError, UnsupportedInputError
 from llama_vision.core.events import Finished, Started, TextDelta, UsageReport
 from llama_vision.core.messages import Image, ToolResult
-from llama_vision.demo import PICTURES
+from llama_vision.demo import SAMPLE_IMAGES
 from llama_vision.providers import find_provider
 from tests.drawing import COLORS, SHAPES, one_shape, scene, sign
 
 LONG = "Repeat: " + " ".join(["Paris London Berlin Tokyo Madrid Rome Oslo Cairo"] * 8)
 
-BABBLE = Sampling(max_tokens=1500, temperature=50.0, top_k=1000, seed=26)
+BABBLE = SamplingParams(max_tokens=1500, temperature=50.0, top_k=1000, seed=26)
 """More than a thousand tokens, which take seconds."""
 
 
 @pytest.fixture
 def backend():
-    return open_backend(find_provider("local"))
+    return create_backend(find_provider("local"))
 
 
 def ask(words, *pictures, **options):
@@ -77,14 +77,14 @@ def test_the_first_piece_comes_before_the_last_is_made(backend):
     began = time.monotonic()
     moments = [
         time.monotonic() - began
-        for event in backend.stream(ask(LONG, sampling=Sampling(max_tokens=120)))
+        for event in backend.stream(ask(LONG, sampling=SamplingParams(max_tokens=120)))
         if isinstance(event, TextDelta)
     ]
     assert moments[0] < moments[-1] / 2
 
 
 def test_max_tokens_ends_with_length(backend):
-    reply = backend.complete(ask(LONG, sampling=Sampling(max_tokens=3)))
+    reply = backend.complete(ask(LONG, sampling=SamplingParams(max_tokens=3)))
     assert (reply.finish_reason, reply.usage.output_tokens) == ("length", 3)
 
 
@@ -96,8 +96,8 @@ def test_a_stop_string_ends_the_text_before_it(backend):
 def test_a_seed_makes_chance_repeatable_and_leaves_the_programs_own_alone(backend):
     import torch
 
-    hot = ask("Describe the image.", one_shape(3)[0], sampling=Sampling(temperature=3.0, seed=11))
-    cold = ask("Describe the image.", one_shape(3)[0], sampling=Sampling(temperature=0))
+    hot = ask("Describe the image.", one_shape(3)[0], sampling=SamplingParams(temperature=3.0, seed=11))
+    cold = ask("Describe the image.", one_shape(3)[0], sampling=SamplingParams(temperature=0))
     torch.manual_seed(1)
     before = torch.random.get_rng_state()
     first, second = backend.complete(hot).text, backend.complete(hot).text
@@ -175,7 +175,7 @@ async def test_the_event_loop_goes_on_meanwhile(backend):
             await asyncio.sleep(0.001)
 
     ticking = asyncio.create_task(tick())
-    await backend.acomplete(ask(LONG, sampling=Sampling(max_tokens=100)))
+    await backend.acomplete(ask(LONG, sampling=SamplingParams(max_tokens=100)))
     ticking.cancel()
     assert ticks > 10
 
@@ -197,19 +197,19 @@ def test_many_threads_and_loops_share_one_model(backend):
     for thread in threads:
         thread.join()
     assert answers == [color for _, color, _ in drawn]
-    assert worker_for("tiny") is worker_for("tiny")
+    assert get_engine_thread("tiny") is get_engine_thread("tiny")
 
 
 REFUSED = {
     "a private URL": (ask("What?", Image(url="http://127.0.0.1:9/a.png")), ImageError, "127.0.0.1"),
     "a cut picture": (
-        ask("What?", Image(PICTURES["circle"].read_bytes()[:200], "image/png")),
+        ask("What?", Image(SAMPLE_IMAGES["circle"].read_bytes()[:200], "image/png")),
         ImageError,
         r"Image 1, of message 0 \(user\).*cut off",
     ),
     "a long prompt": (ask("so " * 3000), UnsupportedInputError, "2048"),
     "a penalty": (
-        ask("Hi", sampling=Sampling(frequency_penalty=1.0)),
+        ask("Hi", sampling=SamplingParams(frequency_penalty=1.0)),
         UnsupportedInputError,
         "frequency_penalty",
     ),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from llama_vision.backends.local import LocalSettings, local_settings
+from llama_vision.backends.local import LocalSettings, parse_local_settings
 from llama_vision.core.errors import ConfigurationError
 from llama_vision.langchain import ChatLlamaVision
 from llama_vision.llamaindex import LlamaVision
@@ -49,5 +49,5 @@ def test_they_are_refused_where_the_model_is_elsewhere(ask):
 
 
 def test_names_and_values_make_the_settings():
-    assert local_settings({"max_waiting": 3}) == LocalSettings(max_waiting=3)
-    assert local_settings({}) == LocalSettings()
+    assert parse_local_settings({"max_waiting": 3}) == LocalSettings(max_waiting=3)
+    assert parse_local_settings({}) == LocalSettings()

@@ -3,16 +3,16 @@
 import queue
 import threading
 
-from llama_vision import ChatRequest, Message, Sampling, Text, image_from_any
+from llama_vision import ChatRequest, Message, SamplingParams, Text, image_from_any
 from llama_vision.backends.local import LocalSettings
-from llama_vision.backends.local.worker import Worker
+from llama_vision.backends.local.engine_thread import EngineThread
 from llama_vision.core.errors import ImageError
 from llama_vision.core.events import Finished, TextDelta
 from llama_vision.core.messages import Image
-from llama_vision.demo import PICTURES
+from llama_vision.demo import SAMPLE_IMAGES
 from tests.drawing import one_shape
 
-ENDLESS = Sampling(max_tokens=1500, temperature=50.0, top_k=1000, seed=8)
+ENDLESS = SamplingParams(max_tokens=1500, temperature=50.0, top_k=1000, seed=8)
 
 
 def ask(words, *pictures, **options):
@@ -20,14 +20,14 @@ def ask(words, *pictures, **options):
 
 
 def test_a_picture_is_decoded_beside_the_engine_and_answers_keep_their_order():
-    worker = Worker("tiny", LocalSettings(max_batch_size=2))
+    worker = EngineThread("tiny", LocalSettings(max_batch_size=2))
     heard = queue.SimpleQueue()
 
     def told(name):
         return lambda outcome: heard.put((name, threading.current_thread().name, outcome))
 
     picture, color, shape = one_shape(3)
-    broken = Image(PICTURES["circle"].read_bytes()[:200], "image/png")
+    broken = Image(SAMPLE_IMAGES["circle"].read_bytes()[:200], "image/png")
     try:
         endless = worker.submit(ask("Hi", sampling=ENDLESS), told("endless"))
         while not isinstance(heard.get()[2], TextDelta):
@@ -40,7 +40,7 @@ def test_a_picture_is_decoded_beside_the_engine_and_answers_keep_their_order():
             text += outcome.text if name == "seeing" and isinstance(outcome, TextDelta) else ""
             if isinstance(outcome, Finished | ImageError):
                 threads[name] = thread
-        endless.left.set()
+        endless.cancelled.set()
     finally:
         worker.stop()
     assert text == color

@@ -6,7 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama_vision.backends.local.narrowing import ANY_VALUE, MAX_KEY_LENGTH, MAX_STRING_LENGTH, narrowed
+from llama_vision.backends.local.schema_narrowing import (
+    ANY_VALUE,
+    MAX_KEY_LENGTH,
+    MAX_STRING_LENGTH,
+    narrow_schema,
+)
 from tests.fitting import fits
 
 HERE = "#/$defs/answer"
@@ -50,7 +55,7 @@ def closed(**properties):
 )  # fmt: skip
 def test_what_has_no_limit_gets_one(schema, expected):
     before = copy.deepcopy(schema)
-    assert narrowed(schema, HERE) == expected
+    assert narrow_schema(schema, HERE) == expected
     assert schema == before
 
 
@@ -76,7 +81,7 @@ def test_what_has_no_limit_gets_one(schema, expected):
     ],
 )  # fmt: skip
 def test_what_has_limits_of_its_own_or_is_put_together_stays(schema):
-    assert narrowed(schema, HERE) == schema
+    assert narrow_schema(schema, HERE) == schema
 
 
 def tagged(kind, **fields):
@@ -102,15 +107,15 @@ def test_one_of_several_is_any_of_them_where_a_tag_tells_them_apart(choices, cer
         "oneOf": choices,
         "$defs": {"B": tagged("b"), "C": {"type": "string"}},
     }
-    narrow = narrowed(schema, HERE)
+    narrow = narrow_schema(schema, HERE)
     assert ("anyOf" in narrow, "oneOf" in narrow) == (certain, not certain)
-    assert "oneOf" in narrowed({key: schema[key] for key in ("oneOf", "$defs")}, HERE)
+    assert "oneOf" in narrow_schema({key: schema[key] for key in ("oneOf", "$defs")}, HERE)
 
 
 def test_properties_keep_their_order():
     names = ["z", "a", "m"]
     schema = {"type": "object", "properties": {name: {"type": "null"} for name in names}}
-    assert list(narrowed(schema, HERE)["properties"]) == names
+    assert list(narrow_schema(schema, HERE)["properties"]) == names
 
 
 KEYS = st.text(st.characters(exclude_characters="\n"), max_size=MAX_KEY_LENGTH + 9)
@@ -148,7 +153,7 @@ NONSENSE = st.recursive(
     )
 )
 def test_nonsense_is_left_for_the_compiler_to_complain_about(schema):
-    assert isinstance(narrowed(schema, HERE), dict)
+    assert isinstance(narrow_schema(schema, HERE), dict)
 
 
 @settings(max_examples=40, deadline=None)

@@ -9,8 +9,13 @@ import pytest
 import torch
 from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
 
-from llama_vision.backends.local.loading import load
-from llama_vision.backends.local.pixels import laid_out, network_input, pixel_rules, tiles_of
+from llama_vision.backends.local.image_processor import (
+    parse_image_processor_config,
+    preprocess_image,
+    resize_and_tile,
+    to_pixel_values,
+)
+from llama_vision.backends.local.model_loader import load_model
 from llama_vision.core.errors import ImageError, LocalModelError
 from llama_vision.core.messages import Image
 
@@ -69,9 +74,9 @@ def hugging_face(pictures, options):
 
 
 def check_equal(pictures, options):
-    rules = pixel_rules(options)
-    tiles = [laid_out(picture, rules) for picture in pictures]
-    ours, theirs = network_input(tiles, rules, CPU, torch.float32), hugging_face(pictures, options)
+    rules = parse_image_processor_config(options)
+    tiles = [resize_and_tile(picture, rules) for picture in pictures]
+    ours, theirs = to_pixel_values(tiles, rules, CPU, torch.float32), hugging_face(pictures, options)
     assert set(ours) == {"pixel_values", "aspect_ratio_ids", "aspect_ratio_mask"}
     for name, found in ours.items():
         assert torch.equal(found, theirs[name]), name
@@ -81,7 +86,7 @@ def check_equal(pictures, options):
 
 @pytest.fixture(scope="module")
 def tiny_options():
-    return load("tiny").pixel_options
+    return load_model("tiny").image_processor_config
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
@@ -102,8 +107,8 @@ def test_a_palette_with_a_colour_to_see_through():
     picture.info["transparency"] = 3
     opaque = picture.convert("RGB")
     opaque.info.clear()
-    rules = pixel_rules(PUBLISHED)
-    ours, flat, shown = (laid_out(one, rules).canvas for one in (picture, on_white(picture), opaque))
+    rules = parse_image_processor_config(PUBLISHED)
+    ours, flat, shown = (resize_and_tile(one, rules).canvas for one in (picture, on_white(picture), opaque))
     assert torch.equal(ours, flat)
     assert not torch.equal(ours, shown)
 
@@ -137,14 +142,14 @@ def test_two_hundred_sizes_by_chance():
 
 
 def test_half_precision_is_rounded_once():
-    rules = pixel_rules(PUBLISHED)
-    tiles = [laid_out(noise((700, 600)), rules)]
-    full, half = (network_input(tiles, rules, CPU, kind) for kind in (torch.float32, torch.bfloat16))
+    rules = parse_image_processor_config(PUBLISHED)
+    tiles = [resize_and_tile(noise((700, 600)), rules)]
+    full, half = (to_pixel_values(tiles, rules, CPU, kind) for kind in (torch.float32, torch.bfloat16))
     assert torch.equal(full["pixel_values"].bfloat16(), half["pixel_values"])
 
 
 def test_what_goes_to_the_device_is_a_byte_for_each_level():
-    tiles = laid_out(noise((1120, 1120)), pixel_rules(PUBLISHED))
+    tiles = resize_and_tile(noise((1120, 1120)), parse_image_processor_config(PUBLISHED))
     assert (tiles.canvas.dtype, tiles.canvas.nbytes) == (torch.uint8, 3 * 1120 * 1120)
 
 
@@ -160,7 +165,7 @@ def test_options_that_other_versions_write_change_nothing():
         "processor_class": "MllamaProcessor",
         "return_tensors": None,
     }
-    assert pixel_rules(PUBLISHED | others) == pixel_rules(PUBLISHED)
+    assert parse_image_processor_config(PUBLISHED | others) == parse_image_processor_config(PUBLISHED)
 
 
 @pytest.mark.parametrize(
@@ -179,13 +184,13 @@ def test_options_that_other_versions_write_change_nothing():
 )
 def test_options_it_does_not_know_are_refused_by_name(changed, words):
     with pytest.raises(LocalModelError, match=words):
-        pixel_rules(PUBLISHED | changed)
+        parse_image_processor_config(PUBLISHED | changed)
 
 
 def test_a_broken_picture_is_refused():
     buffer = io.BytesIO()
     noise((100, 100)).save(buffer, "PNG")
-    rules = pixel_rules(PUBLISHED)
-    assert tiles_of(Image(buffer.getvalue(), "image/png"), 1, rules).count == 1
+    rules = parse_image_processor_config(PUBLISHED)
+    assert preprocess_image(Image(buffer.getvalue(), "image/png"), 1, rules).count == 1
     with pytest.raises(ImageError, match=r"Image 2 \(image/png\) can't be decoded"):
-        tiles_of(Image(buffer.getvalue()[:3000], "image/png"), 2, rules)
+        preprocess_image(Image(buffer.getvalue()[:3000], "image/png"), 2, rules)

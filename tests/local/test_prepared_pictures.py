@@ -6,8 +6,8 @@ import queue
 import pytest
 
 from llama_vision import ChatRequest, Message, Text
-from llama_vision.backends import open_backend
-from llama_vision.backends.local.worker import worker_for
+from llama_vision.backends import create_backend
+from llama_vision.backends.local.engine_thread import get_engine_thread
 from llama_vision.core.events import Finished, TextDelta
 from llama_vision.images import image_from_bytes
 from llama_vision.providers import find_provider
@@ -20,7 +20,7 @@ SETS = [("PNG", {}), ("JPEG", {"quality": 92}), ("WEBP", {"quality": 90}), ("TIF
 def untouched(request):
     """Ask the model without any preparation."""
     outcomes = queue.SimpleQueue()
-    worker_for("tiny").submit(request, outcomes.put)
+    get_engine_thread("tiny").submit(request, outcomes.put)
     text = ""
     while not isinstance(outcome := outcomes.get(), Finished):
         assert not isinstance(outcome, Exception), outcome
@@ -30,7 +30,7 @@ def untouched(request):
 
 @pytest.mark.parametrize(("kind", "options"), SETS, ids=[kind for kind, _ in SETS])
 def test_fifty_large_scenes_get_the_same_answers_prepared_and_untouched(kind, options):
-    backend = open_backend(find_provider("local"))
+    backend = create_backend(find_provider("local"))
     for seed in range(50):
         picture, color, shape = one_shape(1000 + seed)
         buffer = io.BytesIO()

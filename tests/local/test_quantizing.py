@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from llama_vision import ChatRequest, Message, Sampling, Text, image_from_any
-from llama_vision.backends.local import LocalBackend, LocalSettings, local_settings
-from llama_vision.backends.local.loading import load
-from llama_vision.backends.local.quantizing import Fp8Linear, Int8Linear, quantize
+from llama_vision import ChatRequest, Message, SamplingParams, Text, image_from_any
+from llama_vision.backends.local import LocalBackend, LocalSettings, parse_local_settings
+from llama_vision.backends.local.model_loader import load_model
+from llama_vision.backends.local.quantization import Fp8Linear, Int8Linear, quantize
 from llama_vision.core.errors import ConfigurationError, LocalModelError
 from llama_vision.providers import find_provider
 from tests.drawing import one_shape
@@ -41,7 +41,7 @@ def questions():
         picture, color, shape = one_shape(seed)
         for words, pictures in [(f"What color is the {shape}?", [picture]), (f"Repeat: {color} {shape}", [])]:
             parts = (*(image_from_any(one) for one in pictures), Text(words))
-            yield ChatRequest("tiny", (Message("user", parts),), sampling=Sampling(temperature=0))
+            yield ChatRequest("tiny", (Message("user", parts),), sampling=SamplingParams(temperature=0))
 
 
 def scores(loaded):
@@ -66,7 +66,7 @@ def difference(found, expected):
 
 @pytest.fixture(scope="module")
 def expected():
-    return scores(load("tiny", F32))
+    return scores(load_model("tiny", F32))
 
 
 def with_fp8(loaded):
@@ -76,15 +76,15 @@ def with_fp8(loaded):
 
 
 def test_scores_differ_by_less_than_is_said(expected):
-    assert difference(scores(load("tiny", F32)), expected) == 0
-    of_bfloat16 = difference(scores(load("tiny", BF16)), expected)
-    assert 0 < difference(scores(load("tiny", INT8)), expected) < of_bfloat16 < 0.008
-    assert difference(scores(load("tiny", replace(BF16, quantization="int8"))), expected) < 0.012
+    assert difference(scores(load_model("tiny", F32)), expected) == 0
+    of_bfloat16 = difference(scores(load_model("tiny", BF16)), expected)
+    assert 0 < difference(scores(load_model("tiny", INT8)), expected) < of_bfloat16 < 0.008
+    assert difference(scores(load_model("tiny", replace(BF16, quantization="int8"))), expected) < 0.012
 
 
 @NEEDS_FP8
 def test_scores_in_fp8_differ_by_less_than_is_said(expected):
-    assert 0.01 < difference(scores(with_fp8(load("tiny", F32))), expected) < 0.05
+    assert 0.01 < difference(scores(with_fp8(load_model("tiny", F32))), expected) < 0.05
 
 
 @pytest.mark.parametrize("settings", [INT8, replace(INT8, dtype="bfloat16")], ids=["float32", "bfloat16"])
@@ -102,7 +102,10 @@ def bytes_of(network, kinds):
 
 
 def test_it_takes_half_the_memory():
-    plain, small = load("tiny", BF16).network, load("tiny", replace(BF16, quantization="int8")).network
+    plain, small = (
+        load_model("tiny", BF16).model,
+        load_model("tiny", replace(BF16, quantization="int8")).model,
+    )
     before = bytes_of(plain, nn.Linear)
     kept = bytes_of(small, nn.Linear)
     assert kept == small.lm_head.weight.nbytes
@@ -113,7 +116,7 @@ def test_it_takes_half_the_memory():
 
 
 def test_fp8_leaves_alone_what_sees():
-    network = with_fp8(load("tiny", BF16)).network
+    network = with_fp8(load_model("tiny", BF16)).model
     small = [name for name, module in network.named_modules() if isinstance(module, Fp8Linear)]
     assert len(small) == 6 * 3 + 4 * 4  # six layers, of which four look at words
     assert not [name for name in small if "vision" in name or "cross_attn" in name or "lm_head" in name]
@@ -151,7 +154,7 @@ def test_widths_that_the_packed_product_cannot_read():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what machines without a Hopper GPU hear")
 def test_fp8_says_which_gpus_can():
     with pytest.raises(LocalModelError, match=r"Hopper.*H100, H200.*this is the device cpu.*int8"):
-        load("tiny", LocalSettings(device="cpu", quantization="fp8"))
+        load_model("tiny", LocalSettings(device="cpu", quantization="fp8"))
 
 
 @pytest.mark.parametrize(
@@ -160,4 +163,4 @@ def test_fp8_says_which_gpus_can():
 )
 def test_what_there_is_not_is_refused(given, words):
     with pytest.raises(ConfigurationError, match=words):
-        local_settings(given)
+        parse_local_settings(given)

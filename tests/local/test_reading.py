@@ -7,26 +7,26 @@ from dataclasses import replace
 import pytest
 import torch
 
-from llama_vision import ChatRequest, Message, Sampling, Text, image_from_any
-from llama_vision.backends.local import reading
-from llama_vision.backends.local import worker as working
-from llama_vision.backends.local.beginnings import Beginnings
+from llama_vision import ChatRequest, Message, SamplingParams, Text, image_from_any
+from llama_vision.backends.local import engine_thread as working
+from llama_vision.backends.local import scheduler as reading
+from llama_vision.backends.local.config import LocalSettings
 from llama_vision.backends.local.engine import Engine
-from llama_vision.backends.local.loading import load
-from llama_vision.backends.local.reading import shares
-from llama_vision.backends.local.settings import LocalSettings
+from llama_vision.backends.local.model_loader import load_model
+from llama_vision.backends.local.prefix_cache import PrefixCache
+from llama_vision.backends.local.scheduler import split_token_budget
 from llama_vision.core.errors import LocalModelError
 from llama_vision.core.events import Finished, Started
 from llama_vision.core.reply import Reply
 from tests.drawing import one_shape
 from tests.hugging_face import with_four_tiles
 
-SHORT = Sampling(max_tokens=24, temperature=0)
+SHORT = SamplingParams(max_tokens=24, temperature=0)
 
 
 @pytest.fixture(scope="module")
 def loaded():
-    return load("tiny")
+    return load_model("tiny")
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def answered(engine, request):
 
 
 def limited(tokens):
-    return Sampling(max_tokens=tokens, temperature=0)
+    return SamplingParams(max_tokens=tokens, temperature=0)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def limited(tokens):
     ],
 )
 def test_a_step_is_shared_by_the_first_and_the_shortest(unread, counts):
-    assert shares(unread, 256) == counts
+    assert split_token_budget(unread, 256) == counts
 
 
 def test_every_prompt_comes_to_its_end_and_no_step_grows():
@@ -96,7 +96,7 @@ def test_every_prompt_comes_to_its_end_and_no_step_grows():
     for _ in range(3000):
         if len(unread) < 16:
             unread.append(chance.choice([20, 60, 60, 200, 2000]))
-        counts = shares(unread, 256)
+        counts = split_token_budget(unread, 256)
         assert sum(counts) <= 256
         assert counts[0] >= min(unread[0], 128)
         unread = [left - count for left, count in zip(unread, counts, strict=True) if left > count]
@@ -107,20 +107,20 @@ def test_a_long_prompt_holds_up_neither_answers_nor_shorter_ones(endless):
     writing = [begin(engine, ask("Say hi", sampling=limited(200)))[0] for _ in range(3)]
     engine.step()
     engine.step()
-    before = [answer.tokens for answer in writing]
-    words_read = engine.words_read
+    before = [answer.num_output_tokens for answer in writing]
+    words_read = engine.num_prefill_tokens
     long, heard = begin(engine, ask(words(endless, 1600), sampling=limited(200)))
     short, _ = begin(engine, ask("Repeat: Paris", sampling=limited(200)))
     steps = 0
     while not heard:
         engine.step()
         steps += 1
-        assert short.tokens == steps + 1
-        assert [answer.tokens for answer in writing] == [tokens + steps for tokens in before]
-        assert engine.words_read - words_read <= 256 * steps
+        assert short.num_output_tokens == steps + 1
+        assert [answer.num_output_tokens for answer in writing] == [tokens + steps for tokens in before]
+        assert engine.num_prefill_tokens - words_read <= 256 * steps
     assert isinstance(heard[0], Started)
-    assert len(long.prompt.ids) > 1500
-    assert steps == pytest.approx(len(long.prompt.ids) / 256, abs=2)
+    assert len(long.prompt.token_ids) > 1500
+    assert steps == pytest.approx(len(long.prompt.token_ids) / 256, abs=2)
 
 
 def test_nobody_writes_so_a_prompt_is_read_in_larger_pieces(endless):
@@ -158,8 +158,8 @@ def test_however_small_the_pieces_the_answers_are_the_same(tiled, monkeypatch, p
     engine = Engine(tiled, LocalSettings(max_batch_size=6))
     heard = [[] for _ in requests]
     waiting = list(range(len(requests)))
-    while waiting or engine.working:
-        for number in waiting[: min(engine.free, chance.choice([0, 1, 2]))]:
+    while waiting or engine.num_running:
+        for number in waiting[: min(engine.num_free, chance.choice([0, 1, 2]))]:
             begin(engine, requests[waiting.pop(0)], heard[number])
         engine.step()
     assert [Reply.from_events(events).text for events in heard] == alone
@@ -176,10 +176,10 @@ def test_who_leaves_or_fails_while_it_is_read_leaves_no_trace(endless, monkeypat
     waits = iter([True] * 4)
     left = engine.answer_to(ask(words(endless, 800)), gone.append, lambda: not next(waits, False))
     fails, failed = begin(engine, ask("and " + words(endless, 800)))
-    engine.admit([left])
+    engine.add_sequences([left])
     engine.step()
-    fails.prompt.ids[300:] = ["no token"] * len(fails.prompt.ids[300:])
-    while engine.working:
+    fails.prompt.token_ids[300:] = ["no token"] * len(fails.prompt.token_ids[300:])
+    while engine.num_running:
         engine.step()
     assert isinstance(failed[-1], LocalModelError)
     assert gone == []
@@ -194,12 +194,12 @@ def test_the_next_turn_reads_only_what_is_new(tiled, pictures):
     for question, more in [("And now?", []), ("And this?", seen[:1]), ("Are you sure?", [])]:
         reply = answered(engine, request)
         request = next_turn(request, reply, question, *more)
-        before, looks = engine.words_read, engine.vision.looks
+        before, looks = engine.num_prefill_tokens, engine.vision_encoder.num_encoded
         again = answered(engine, request)
         known = again.usage.cached_input_tokens
-        assert engine.words_read - before == again.usage.input_tokens - known
+        assert engine.num_prefill_tokens - before == again.usage.input_tokens - known
         assert known >= reply.usage.input_tokens
-        assert engine.vision.looks == looks
+        assert engine.vision_encoder.num_encoded == looks
         cold = answered(Engine(tiled, LocalSettings(prefix_cache_bytes=0)), request)
         assert (again.text, cold.usage.cached_input_tokens) == (cold.text, 0)
 
@@ -241,69 +241,69 @@ def remembered(count):
 
 
 def test_beginnings_are_kept_within_bounds_the_latest_used_longest():
-    beginnings = Beginnings(40 * 250)
+    beginnings = PrefixCache(40 * 250)
     for first in range(3):
-        beginnings.keep([first] * 100, lambda: remembered(100))
-        beginnings.find([0] * 50)
-    assert beginnings.size == 40 * 200
-    assert [beginnings.find([first] * 64) is not None for first in range(3)] == [True, False, True]
-    beginnings.keep([9] * 300, lambda: remembered(300))  # by itself more than there is room for
-    assert beginnings.size == 40 * 200
+        beginnings.insert([first] * 100, lambda: remembered(100))
+        beginnings.match([0] * 50)
+    assert beginnings.num_bytes == 40 * 200
+    assert [beginnings.match([first] * 64) is not None for first in range(3)] == [True, False, True]
+    beginnings.insert([9] * 300, lambda: remembered(300))  # by itself more than there is room for
+    assert beginnings.num_bytes == 40 * 200
     beginnings.clear()
-    assert (beginnings.size, beginnings.find([0] * 64)) == (0, None)
-    Beginnings(0).keep([0] * 64, lambda: pytest.fail("it keeps nothing"))
+    assert (beginnings.num_bytes, beginnings.match([0] * 64)) == (0, None)
+    PrefixCache(0).insert([0] * 64, lambda: pytest.fail("it keeps nothing"))
 
 
 def test_a_conversation_is_kept_once_however_long_it_grows():
-    beginnings = Beginnings(2**20)
+    beginnings = PrefixCache(2**20)
     for count in range(40, 400, 40):
-        beginnings.keep([*range(count)], lambda count=count: remembered(count))
-        assert beginnings.size == 40 * count
-    beginnings.keep([*range(200)], lambda: pytest.fail("all of it is kept"))
-    found = beginnings.find([*range(150), 7, 7, 7])
+        beginnings.insert([*range(count)], lambda count=count: remembered(count))
+        assert beginnings.num_bytes == 40 * count
+    beginnings.insert([*range(200)], lambda: pytest.fail("all of it is kept"))
+    found = beginnings.match([*range(150), 7, 7, 7])
     assert torch.equal(found, remembered(150))
-    assert beginnings.find([*range(31)]) is None
-    assert beginnings.find([*range(64)]).shape[2] == 63  # the last word has to be worked out
+    assert beginnings.match([*range(31)]) is None
+    assert beginnings.match([*range(64)]).shape[2] == 63  # the last word has to be worked out
 
 
 def test_the_memory_of_a_large_request_is_given_back(tiled):
     engine = Engine(tiled, LocalSettings(prefix_cache_bytes=0))
     small, large = ask("Describe the image.", one_shape(1)[0]), ask(words(tiled, 1600), one_shape(2)[0])
     first = answered(engine, small), answered(engine, large)
-    assert engine.large
+    assert engine.can_trim
     begin(engine, small)
-    assert not engine.large  # someone is there
-    engine.rest()
-    assert engine._slots.words.columns > 1500
-    while engine.working:
+    assert not engine.can_trim  # someone is there
+    engine.trim_memory()
+    assert engine._kv_cache.self_attention.columns > 1500
+    while engine.num_running:
         engine.step()
-    engine.rest()
-    assert not engine.large
-    assert engine._slots.words.columns == 0
-    assert all(one.numel() == 0 for one in engine._slots.words.keys.values())
+    engine.trim_memory()
+    assert not engine.can_trim
+    assert engine._kv_cache.self_attention.columns == 0
+    assert all(one.numel() == 0 for one in engine._kv_cache.self_attention.keys.values())
     assert (answered(engine, small), answered(engine, large)) == first
 
 
 def test_a_small_request_takes_little_enough_to_keep(loaded):
     engine = Engine(loaded, LocalSettings())
     answered(engine, ask("Say hi"))
-    assert not engine.large
-    engine.rest()
-    assert engine._slots.words.columns == 256
+    assert not engine.can_trim
+    engine.trim_memory()
+    assert engine._kv_cache.self_attention.columns == 256
 
 
 def test_a_worker_gives_memory_back_after_a_while(loaded, monkeypatch):
     monkeypatch.setattr(working, "_IDLE_S", 0.2)
-    worker = working.Worker("tiny", LocalSettings(prefix_cache_bytes=0))
+    worker = working.EngineThread("tiny", LocalSettings(prefix_cache_bytes=0))
     try:
         ends = []
         worker.submit(ask(words(loaded, 1600)), ends.append)
         limit = time.monotonic() + 60
         while not (ends and isinstance(ends[-1], Finished)) and time.monotonic() < limit:
             time.sleep(0.01)
-        assert worker._engine._slots.words.columns > 1500
-        while worker._engine._slots.words.columns and time.monotonic() < limit:
+        assert worker._engine._kv_cache.self_attention.columns > 1500
+        while worker._engine._kv_cache.self_attention.columns and time.monotonic() < limit:
             time.sleep(0.01)
-        assert worker._engine._slots.words.columns == 0
+        assert worker._engine._kv_cache.self_attention.columns == 0
     finally:
         worker.stop()

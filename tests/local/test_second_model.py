@@ -5,14 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from llama_vision import ChatRequest, Message, Sampling, Text, image_from_any
-from llama_vision.backends import open_backend
+from llama_vision import ChatRequest, Message, SamplingParams, Text, image_from_any
+from llama_vision.adaptation.message_order import reorder_messages
+from llama_vision.backends import create_backend
 from llama_vision.backends.local import LocalBackend, LocalSettings
-from llama_vision.backends.local.loading import load
+from llama_vision.backends.local.model_loader import load_model
 from llama_vision.langchain import ChatLlamaVision
 from llama_vision.llamaindex import LlamaVision
 from llama_vision.providers import find_provider
-from llama_vision.providers.shaping import shaped
 from tests.drawing import one_shape
 from tests.hugging_face import generated
 from tests.random_model import SIDE, write_random_model
@@ -26,7 +26,7 @@ SIZES = [
     (500, 100),
     (400, 390),
 ]
-GREEDY = Sampling(max_tokens=24, temperature=0)
+GREEDY = SamplingParams(max_tokens=24, temperature=0)
 LOCAL = find_provider("local")
 
 
@@ -37,7 +37,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def loaded(folder):
-    return load(folder)
+    return load_model(folder)
 
 
 def picture(number):
@@ -55,7 +55,7 @@ def asked(folder, *parts, system=None):
 
 def expected(loaded, request):
     """What `generate` says, of the same pictures as they are sent and the same order of words."""
-    tokens = generated(loaded, shaped(LOCAL, request))
+    tokens = generated(loaded, reorder_messages(LOCAL, request))
     return loaded.tokenizer.decode(tokens, skip_special_tokens=False)
 
 
@@ -103,7 +103,7 @@ def test_it_is_another_model_than_the_tiny_one(folder):
 
 
 def test_pictures_of_different_tiles_make_a_difference(folder):
-    backend = open_backend(LOCAL)
+    backend = create_backend(LOCAL)
     whole = one_shape(2)[0].resize((2 * SIDE, 2 * SIDE))
     replies = {
         backend.complete(asked(folder, whole.resize(size), "What is it?")).text

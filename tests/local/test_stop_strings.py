@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama_vision.backends.stop_strings import StopStrings
+from llama_vision.backends.stop_strings import StopStringFilter
 
 
 def stopped(strings, *pieces):
-    stops = StopStrings(tuple(strings))
+    stops = StopStringFilter(tuple(strings))
     given_out = [stops.feed(piece) for piece in pieces]
-    return "".join(given_out) + stops.close(), stops.hit
+    return "".join(given_out) + stops.flush(), stops.hit
 
 
 def until_first_complete(text, strings):
@@ -53,14 +53,14 @@ def test_any_strings_in_any_text_in_any_pieces(strings, pieces):
 
 
 def test_only_what_may_begin_a_stop_string_is_held_back():
-    stops = StopStrings(("END",))
+    stops = StopStringFilter(("END",))
     assert [stops.feed(piece) for piece in ("one E", "N", "T", "ER", " EN")] == ["one ", "", "ENT", "ER", " "]
-    assert stops.close() == "EN"
-    assert stops.close() == ""
+    assert stops.flush() == "EN"
+    assert stops.flush() == ""
 
 
 def test_nothing_comes_after_the_stop_string():
-    stops = StopStrings(("END",))
+    stops = StopStringFilter(("END",))
     assert [stops.feed(piece) for piece in ("one EN", "D two", "three")] == ["one ", "", ""]
     assert stops.hit
-    assert stops.close() == ""
+    assert stops.flush() == ""

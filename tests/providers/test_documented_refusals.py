@@ -2,14 +2,14 @@
 
 import pytest
 
+from llama_vision.adaptation.message_order import reorder_messages
+from llama_vision.adaptation.validate import validate_request
 from llama_vision.core.errors import UnsupportedInputError
 from llama_vision.core.messages import Image, Message, Text
-from llama_vision.core.request import ChatRequest, ResponseFormat, Sampling, Tool, ToolChoice
+from llama_vision.core.request import ChatRequest, ResponseFormat, SamplingParams, Tool, ToolChoice
 from llama_vision.providers import PROVIDERS
-from llama_vision.providers.checks import check_request
 from llama_vision.providers.hosted import HOSTED
 from llama_vision.providers.servers import SERVERS
-from llama_vision.providers.shaping import shaped
 from tests.providers.pictures import ADDRESS, of_bytes, of_pixels
 
 GIF = Image(data=b"GIF89a", media_type="image/gif")
@@ -20,16 +20,16 @@ TOOLS = (Tool("weather"),)
 REFUSED = [
     ("local", {}, [ADDRESS], "can't fetch"),
     ("deepinfra", {}, [GIF], "takes image/jpeg, image/png, image/webp"),
-    ("aimlapi", {"sampling": Sampling(top_p=0)}, [], "from 0.01 to 1"),
+    ("aimlapi", {"sampling": SamplingParams(top_p=0)}, [], "from 0.01 to 1"),
     ("aimlapi", {"tools": TOOLS, "text_tool_calls": False}, [], "takes no tools"),
-    ("aigateway", {"sampling": Sampling(top_k=5)}, [], "has no top_k"),
+    ("aigateway", {"sampling": SamplingParams(top_k=5)}, [], "has no top_k"),
     ("cloudflare", {}, [of_pixels(9, 100)], "fewer than 10"),
     ("cloudflare", {}, [PNG, PNG], "takes 1 in one request"),
     ("cloudflare-openai", {}, [PNG], "takes no images"),
     ("groq", {}, [PNG, PNG], "takes 1 in one request"),
     ("groq", {}, [of_bytes(3_000_000)], "less than 4 MB in one request"),
-    ("openrouter", {"sampling": Sampling(temperature=2.1)}, [], "from 0 to 2"),
-    ("openrouter", {"sampling": Sampling(repetition_penalty=3)}, [], "from 0 to 2"),
+    ("openrouter", {"sampling": SamplingParams(temperature=2.1)}, [], "from 0 to 2"),
+    ("openrouter", {"sampling": SamplingParams(repetition_penalty=3)}, [], "from 0 to 2"),
     ("fireworks", {}, [PNG] * 31, "takes 30 in one request"),
     ("fireworks", {}, [of_bytes(4_000_000)] * 2, "less than 10 MB in one request"),
     ("fireworks", {}, [WEBP], "is image/webp"),
@@ -43,11 +43,11 @@ REFUSED = [
     ("ollama", {}, [ADDRESS], "can't fetch"),
     ("ollama", {}, [PNG, PNG], "takes 1 in one request"),
     ("ollama", {"tools": TOOLS, "text_tool_calls": False}, [], "takes no tools"),
-    ("ollama", {"sampling": Sampling(top_k=5)}, [], "has no top_k"),
+    ("ollama", {"sampling": SamplingParams(top_k=5)}, [], "has no top_k"),
     ("lmstudio", {}, [WEBP], "takes image/jpeg, image/png"),
     ("lmstudio", {}, [ADDRESS], "can't fetch"),
     ("lmstudio", {"response_format": ResponseFormat("json_object")}, [], "'json_object'"),
-    ("lmstudio", {"sampling": Sampling(repetition_penalty=1.1)}, [], "has no repetition_penalty"),
+    ("lmstudio", {"sampling": SamplingParams(repetition_penalty=1.1)}, [], "has no repetition_penalty"),
 ]
 NOTHING_DOCUMENTED = {"together", "huggingface", "vllm", "sglang", "openai-compatible"}
 
@@ -60,7 +60,7 @@ def request_to(name, images=(), **fields):
 @pytest.mark.parametrize(("name", "fields", "images", "text"), REFUSED)
 def test_what_a_provider_documents_as_refused_is_refused_here(name, fields, images, text):
     with pytest.raises(UnsupportedInputError, match=rf"\[{name}, ") as caught:
-        check_request(PROVIDERS[name], request_to(name, images, **fields))
+        validate_request(PROVIDERS[name], request_to(name, images, **fields))
     assert text in str(caught.value)
 
 
@@ -71,15 +71,15 @@ def test_every_record_has_its_refusals_here():
 
 @pytest.mark.parametrize("name", [name for name in PROVIDERS if name != "cloudflare-openai"])
 def test_one_ordinary_picture_passes_everywhere(name):
-    check_request(PROVIDERS[name], request_to(name, [PNG]))
+    validate_request(PROVIDERS[name], request_to(name, [PNG]))
 
 
 @pytest.mark.parametrize("name", sorted(NOTHING_DOCUMENTED))
 def test_where_nothing_is_documented_everything_is_sent(name):
-    sampling = Sampling(
+    sampling = SamplingParams(
         temperature=5, top_p=0, top_k=0, min_p=0, seed=0, frequency_penalty=9, presence_penalty=9, repetition_penalty=9
     )  # fmt: skip
-    check_request(
+    validate_request(
         PROVIDERS[name],
         request_to(
             name,
@@ -97,7 +97,7 @@ def test_where_nothing_is_documented_everything_is_sent(name):
 @pytest.mark.parametrize("name", ["groq", "vllm"])
 def test_the_systems_words_move_where_they_may_not_stand_beside_a_picture(name):
     request = request_to(name, [PNG])
-    said = shaped(
+    said = reorder_messages(
         PROVIDERS[name],
         ChatRequest(request.model, (Message("system", (Text("Be brief."),)), *request.messages)),
     )

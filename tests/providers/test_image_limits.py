@@ -4,11 +4,11 @@ import base64
 
 import pytest
 
+from llama_vision.adaptation.validate import validate_request
 from llama_vision.core.errors import UnsupportedInputError
 from llama_vision.core.messages import Message, Text, ToolResult
 from llama_vision.core.request import ChatRequest
-from llama_vision.providers import ImageRules, Provider
-from llama_vision.providers.checks import check_request
+from llama_vision.providers import ImageConstraints, Provider
 from tests.providers.pictures import ADDRESS, of_bytes, of_pixels
 
 
@@ -19,7 +19,7 @@ def check(rules, *images):
         Message("user", (Text("Look:"), first)),
         Message("tool", (ToolResult("a", tuple(others)),)),
     )
-    check_request(host, ChatRequest("host/big", messages))
+    validate_request(host, ChatRequest("host/big", messages))
 
 
 def refusal(rules, *images):
@@ -32,13 +32,13 @@ def refusal(rules, *images):
 @pytest.mark.parametrize("count", [*range(20), 134_997])
 def test_a_picture_passes_whose_base64_is_shorter(count):
     length = len(base64.b64encode(b"x" * count))
-    check(ImageRules(base64_below=length + 1), of_bytes(count))
+    check(ImageConstraints(max_base64_chars=length + 1), of_bytes(count))
     if count:
-        assert "Image 1 has" in refusal(ImageRules(base64_below=length), of_bytes(count))
+        assert "Image 1 has" in refusal(ImageConstraints(max_base64_chars=length), of_bytes(count))
 
 
 def test_a_picture_whose_base64_is_too_long_is_named_with_what_to_do():
-    rules = ImageRules(base64_below=180_000)
+    rules = ImageConstraints(max_base64_chars=180_000)
     check(rules, of_bytes(134_997), of_bytes(134_997), ADDRESS)
     assert (
         "Image 2 has 180000 characters in base64; My Host takes fewer than 180000, which is a file of 135 kB. "
@@ -47,7 +47,7 @@ def test_a_picture_whose_base64_is_too_long_is_named_with_what_to_do():
 
 
 def test_pictures_whose_base64_is_too_long_together_are_refused_with_the_largest():
-    rules = ImageRules(all_base64_below=10_000_000)
+    rules = ImageConstraints(max_total_base64_chars=10_000_000)
     check(rules, of_bytes(5_000_000), of_bytes(2_499_000), ADDRESS)
     assert (
         "The images have 10.7 MB in base64 together, of which image 2 has 6.7 MB; My Host takes less than 10 MB in one "
@@ -57,7 +57,7 @@ def test_pictures_whose_base64_is_too_long_together_are_refused_with_the_largest
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP"])
 def test_the_longest_side_counts_whichever_it_is(kind):
-    rules = ImageRules(max_side=2048)
+    rules = ImageConstraints(max_side=2048)
     check(rules, of_pixels(2048, 2048, kind), of_pixels(1, 2048, kind))
     for size in ((2049, 1), (1, 2049)):
         assert (
@@ -66,7 +66,7 @@ def test_the_longest_side_counts_whichever_it_is(kind):
 
 
 def test_the_shortest_side_counts_whichever_it_is():
-    rules = ImageRules(min_side=10)
+    rules = ImageConstraints(min_side=10)
     check(rules, of_pixels(10, 10), of_pixels(10, 99))
     for size in ((9, 99), (99, 9)):
         assert (
@@ -75,8 +75,8 @@ def test_the_shortest_side_counts_whichever_it_is():
 
 
 def test_a_picture_whose_size_is_not_told_is_left_to_the_provider():
-    check(ImageRules(min_side=10, max_side=20), of_bytes(100))
+    check(ImageConstraints(min_side=10, max_side=20), of_bytes(100))
 
 
 def test_pictures_pass_where_no_limit_is_known():
-    check(ImageRules(), of_pixels(1, 3000), of_bytes(30_000_000), ADDRESS)
+    check(ImageConstraints(), of_pixels(1, 3000), of_bytes(30_000_000), ADDRESS)

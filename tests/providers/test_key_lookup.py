@@ -4,7 +4,7 @@ import pytest
 
 from llama_vision.core.errors import ConfigurationError, MissingKeyError
 from llama_vision.providers import Provider
-from llama_vision.providers.keys import checked_key, key_in_environment
+from llama_vision.providers.credentials import find_api_key, resolve_api_key
 
 NEEDS_KEY = Provider(
     "mine", "My Host", None, models=(), key_env=("MINE_TOKEN", "MINE_API_KEY"), key_page="https://example.com/keys"
@@ -35,7 +35,7 @@ def environment(monkeypatch):
 def test_the_first_variable_that_says_something_counts(environment, variables, key):
     for name, value in variables.items():
         environment.setenv(name, value)
-    assert key_in_environment(NEEDS_KEY) == key
+    assert find_api_key(NEEDS_KEY) == key
 
 
 @pytest.mark.parametrize(
@@ -51,12 +51,12 @@ def test_the_first_variable_that_says_something_counts(environment, variables, k
 )
 def test_a_key_that_was_given_goes_before_the_environment(environment, given, key):
     environment.setenv("MINE_TOKEN", "theirs")
-    assert checked_key(NEEDS_KEY, given) == key
+    assert resolve_api_key(NEEDS_KEY, given) == key
 
 
 def test_a_missing_key_names_every_variable_and_where_to_get_one():
     with pytest.raises(MissingKeyError) as caught:
-        checked_key(NEEDS_KEY, None)
+        resolve_api_key(NEEDS_KEY, None)
     assert str(caught.value) == (
         "My Host needs an API key. Pass api_key=..., or set one of: MINE_TOKEN, MINE_API_KEY. "
         "You get one at https://example.com/keys. [mine]"
@@ -65,18 +65,18 @@ def test_a_missing_key_names_every_variable_and_where_to_get_one():
 
 def test_a_missing_key_says_nothing_of_a_page_that_is_not_known():
     with pytest.raises(MissingKeyError, match=r"MINE_TOKEN, MINE_API_KEY\. \[mine\]$"):
-        checked_key(NO_PAGE, None)
+        resolve_api_key(NO_PAGE, None)
 
 
 @pytest.mark.parametrize("key", [None, ""])
 def test_who_needs_no_key_gets_none(key):
-    assert checked_key(KEYLESS, key) is None
+    assert resolve_api_key(KEYLESS, key) is None
 
 
 def test_who_needs_no_key_may_have_one(environment):
     environment.setenv("MINE_TOKEN", "theirs")
-    assert checked_key(KEYLESS, None) == "theirs"
-    assert checked_key(KEYLESS, "mine") == "mine"
+    assert resolve_api_key(KEYLESS, None) == "theirs"
+    assert resolve_api_key(KEYLESS, "mine") == "mine"
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_a_key_with_something_strange_in_it_is_refused_and_not_shown(environment
         key = key.replace("\x00", "\x01")  # no environment can hold a zero
     environment.setenv("MINE_TOKEN", "good" if given else key)
     with pytest.raises(ConfigurationError, match="The API key for My Host holds a space") as caught:
-        checked_key(NEEDS_KEY, key if given else None)
+        resolve_api_key(NEEDS_KEY, key if given else None)
     shown = f"{caught.value!s} {caught.value!r} {caught.value.__cause__!r} {caught.value.__context__!r}"
     assert "s3cr" not in shown
     assert not isinstance(caught.value, MissingKeyError)

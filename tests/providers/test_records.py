@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
+from llama_vision.core.call_options import CALL_OPTIONS
 from llama_vision.core.errors import ConfigurationError, UnknownProviderError
 from llama_vision.core.messages import Message, Text
 from llama_vision.core.models import ModelInfo
-from llama_vision.core.options import OPTIONS
 from llama_vision.core.request import ChatRequest
-from llama_vision.providers import ANY, PROVIDERS, Provider, Range, find_provider
+from llama_vision.providers import PROVIDERS, UNBOUNDED, Provider, Range, find_provider
 
 every_record = pytest.mark.parametrize("record", PROVIDERS.values(), ids=PROVIDERS.keys())
 MINE = Provider("mine", "My own", None, models=(ModelInfo("ours", "theirs/ours"),))
@@ -69,7 +69,7 @@ def test_models_are_told_apart_by_their_names(record):
 @every_record
 def test_parameters_have_the_names_of_our_options_and_allow_something(record):
     parameters = record.parameters or {}
-    assert set(parameters) <= OPTIONS
+    assert set(parameters) <= CALL_OPTIONS
     assert all(limits.low < limits.high for limits in parameters.values())
 
 
@@ -94,9 +94,9 @@ def test_an_account_is_asked_for_where_addresses_contain_one(record):
 
 
 def test_what_is_not_listed_is_not_taken_unless_there_is_no_list():
-    listed = replace(MINE, parameters={"seed": ANY})
-    assert [listed.takes(name) for name in ("seed", "top_k")] == [True, False]
-    assert MINE.takes("seed")
+    listed = replace(MINE, parameters={"seed": UNBOUNDED})
+    assert [listed.supports(name) for name in ("seed", "top_k")] == [True, False]
+    assert MINE.supports("seed")
 
 
 @every_record
@@ -109,8 +109,8 @@ def test_every_provider_takes_png_and_jpeg(record):
     [
         (Range(0, 2), [0, 1, 2], [-0.001, 2.001], "from 0 to 2"),
         (Range(1, 9_999_999_999), [1], [0, 10_000_000_000], "from 1 to 9999999999"),
-        (ANY, [-1e300, 0, float("inf")], [float("nan")], "from -inf to inf"),
-        (Range(0, 1, low_excluded=True), [0.001, 1], [0, -1, 1.001], "above 0 to 1"),
+        (UNBOUNDED, [-1e300, 0, float("inf")], [float("nan")], "from -inf to inf"),
+        (Range(0, 1, exclusive_minimum=True), [0.001, 1], [0, -1, 1.001], "above 0 to 1"),
         (Range(0.01, 5), [0.01, 5], [0, 5.1, float("nan"), float("inf")], "from 0.01 to 5"),
     ],
 )

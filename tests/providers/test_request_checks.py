@@ -2,12 +2,12 @@
 
 import pytest
 
+from llama_vision.adaptation.validate import validate_request
 from llama_vision.core.errors import ConfigurationError, UnsupportedInputError
 from llama_vision.core.messages import Image, Message, Text, ToolResult
 from llama_vision.core.models import ModelInfo
-from llama_vision.core.request import ChatRequest, Sampling, Tool, ToolChoice
-from llama_vision.providers import ANY, PROVIDERS, ImageRules, Provider, Range
-from llama_vision.providers.checks import check_request
+from llama_vision.core.request import ChatRequest, SamplingParams, Tool, ToolChoice
+from llama_vision.providers import PROVIDERS, UNBOUNDED, ImageConstraints, Provider, Range
 
 HOST = Provider(
     "host",
@@ -22,16 +22,16 @@ HOST = Provider(
         ),
         ModelInfo("big", "host/big"),
     ),
-    image_rules=ImageRules(
-        media_types=frozenset({"image/png", "image/jpeg"}), urls=False, max_bytes=2_000_000
+    image_rules=ImageConstraints(
+        media_types=frozenset({"image/png", "image/jpeg"}), accepts_urls=False, max_bytes=2_000_000
     ),
     parameters={
-        "max_tokens": ANY,
-        "tools": ANY,
-        "tool_choice": ANY,
-        "seed": ANY,
+        "max_tokens": UNBOUNDED,
+        "tools": UNBOUNDED,
+        "tool_choice": UNBOUNDED,
+        "seed": UNBOUNDED,
         "temperature": Range(0, 2),
-        "top_p": Range(0, 1, low_excluded=True),
+        "top_p": Range(0, 1, exclusive_minimum=True),
     },
 )
 HELLO = (Message("user", (Text("Hello"),)),)
@@ -40,7 +40,7 @@ WEATHER = Tool("weather")
 
 
 def check(provider=HOST, model="host/big", messages=HELLO, **fields):
-    check_request(provider, ChatRequest(model, messages, **fields))
+    validate_request(provider, ChatRequest(model, messages, **fields))
 
 
 def refusal(kind=UnsupportedInputError, **request):
@@ -82,7 +82,7 @@ def test_a_request_without_a_model_is_refused(model):
     ids=repr,
 )
 def test_values_within_the_limits_pass(sampling):
-    check(sampling=Sampling(**sampling))
+    check(sampling=SamplingParams(**sampling))
 
 
 @pytest.mark.parametrize(
@@ -97,24 +97,26 @@ def test_values_within_the_limits_pass(sampling):
     ids=repr,
 )
 def test_values_beyond_the_limits_are_named(sampling, text):
-    assert text in refusal(sampling=Sampling(**sampling))
+    assert text in refusal(sampling=SamplingParams(**sampling))
 
 
 @pytest.mark.parametrize(
     ("model", "max_tokens"), [("host/small", 1), ("small", 100), ("host/big", 10**6), ("other", 10**6)]
 )
 def test_max_tokens_the_model_allows_pass(model, max_tokens):
-    check(model=model, sampling=Sampling(max_tokens=max_tokens))
+    check(model=model, sampling=SamplingParams(max_tokens=max_tokens))
 
 
 @pytest.mark.parametrize("max_tokens", [0, -1])
 def test_max_tokens_that_leave_no_room_are_refused(max_tokens):
-    assert f"max_tokens={max_tokens} leaves no room" in refusal(sampling=Sampling(max_tokens=max_tokens))
+    assert f"max_tokens={max_tokens} leaves no room" in refusal(
+        sampling=SamplingParams(max_tokens=max_tokens)
+    )
 
 
 @pytest.mark.parametrize("model", ["small", "host/small"])
 def test_more_max_tokens_than_the_model_allows_are_refused(model):
-    text = refusal(model=model, sampling=Sampling(max_tokens=101))
+    text = refusal(model=model, sampling=SamplingParams(max_tokens=101))
     assert "max_tokens=101 is more than My Host allows (100)" in text
 
 
@@ -193,13 +195,13 @@ def test_tools_are_refused_where_the_model_takes_none():
 @pytest.mark.parametrize(
     ("name", "fields"),
     [
-        ("deepinfra", {"sampling": Sampling(top_p=0)}),
-        ("deepinfra", {"sampling": Sampling(temperature=2.1)}),
-        ("deepinfra", {"sampling": Sampling(max_tokens=16_385), "model": "llama-3.2-11b-vision"}),
+        ("deepinfra", {"sampling": SamplingParams(top_p=0)}),
+        ("deepinfra", {"sampling": SamplingParams(temperature=2.1)}),
+        ("deepinfra", {"sampling": SamplingParams(max_tokens=16_385), "model": "llama-3.2-11b-vision"}),
         ("deepinfra", {"messages": seen(Image(data=b"GIF89a", media_type="image/gif"))}),
         ("deepinfra", {"messages": seen(Image(data=b"x" * 20_000_001, media_type="image/png"))}),
         ("local", {"messages": seen(Image(url="https://example.com/a.png"))}),
-        ("local", {"sampling": Sampling(top_k=0)}),
+        ("local", {"sampling": SamplingParams(top_k=0)}),
     ],
 )  # fmt: skip
 def test_documented_limits_of_the_real_providers(name, fields):

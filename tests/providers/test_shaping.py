@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import pytest
 
+from llama_vision.adaptation.message_order import reorder_messages
 from llama_vision.core.errors import UnsupportedInputError
 from llama_vision.core.messages import Image, Message, Text, ToolCall, ToolResult
-from llama_vision.core.request import ChatRequest, Sampling
-from llama_vision.providers import ImageRules, Provider
-from llama_vision.providers.shaping import shaped
+from llama_vision.core.request import ChatRequest, SamplingParams
+from llama_vision.providers import ImageConstraints, Provider
 
 TAKES_SYSTEM = Provider("host", "My Host", None, models=())
-NO_SYSTEM = replace(TAKES_SYSTEM, image_rules=ImageRules(with_system=False))
+NO_SYSTEM = replace(TAKES_SYSTEM, image_rules=ImageConstraints(allows_system_message=False))
 RED, BLUE = (Image(data=bytes([number]), media_type="image/png") for number in range(2))
 
 
@@ -28,7 +28,7 @@ def user(*parts, name=None):
 
 
 def reshaped(*messages, provider=TAKES_SYSTEM):
-    return list(shaped(provider, ChatRequest("m", messages)).messages)
+    return list(reorder_messages(provider, ChatRequest("m", messages)).messages)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def reshaped(*messages, provider=TAKES_SYSTEM):
 @pytest.mark.parametrize("provider", [TAKES_SYSTEM, NO_SYSTEM], ids=["with system", "without"])
 def test_without_pictures_nothing_changes(provider, messages):
     request = ChatRequest("m", tuple(messages))
-    assert shaped(provider, request) is request
+    assert reorder_messages(provider, request) is request
 
 
 @pytest.mark.parametrize(
@@ -142,8 +142,10 @@ def test_what_is_no_word_of_the_systems_is_not_dropped_either(part):
 
 
 def test_the_rest_of_a_request_and_the_users_own_objects_stay():
-    request = ChatRequest("m", (system("Be brief."), user("Hi", RED)), sampling=Sampling(seed=7), stop=("x",))
+    request = ChatRequest(
+        "m", (system("Be brief."), user("Hi", RED)), sampling=SamplingParams(seed=7), stop=("x",)
+    )
     before = repr(request)
-    reordered = shaped(NO_SYSTEM, request)
+    reordered = reorder_messages(NO_SYSTEM, request)
     assert repr(request) == before
     assert replace(reordered, messages=request.messages) == request

@@ -6,8 +6,8 @@ import pytest
 
 from llama_vision.core.errors import ConfigurationError
 from llama_vision.core.models import ModelInfo
-from llama_vision.providers import ANY, PROVIDERS, Provider, find_provider
-from llama_vision.providers.structured import StructuredMethodError, check_method, surest_method
+from llama_vision.providers import PROVIDERS, UNBOUNDED, Provider, find_provider
+from llama_vision.structured.method import StructuredMethodError, best_method, parse_method
 
 SUREST = {
     "local": "json_schema",
@@ -41,43 +41,47 @@ MINE = Provider(
 @pytest.mark.parametrize("name", PROVIDERS)
 def test_every_provider_is_asked_in_its_surest_way(name):
     provider = find_provider(name)
-    assert surest_method(provider, provider.models[0].name) == SUREST[name]
+    assert best_method(provider, provider.models[0].name) == SUREST[name]
 
 
 @pytest.mark.parametrize("model", ["one", "theirs/one"])
 def test_a_model_that_keeps_to_schemas_gets_one(model):
-    assert surest_method(MINE, model) == "json_schema"
-    assert surest_method(MINE, "two") == "function_calling"
+    assert best_method(MINE, model) == "json_schema"
+    assert best_method(MINE, "two") == "function_calling"
 
 
 def test_a_model_of_another_name_is_as_those_that_are_known():
-    assert surest_method(MINE, "other") == "function_calling"
-    assert surest_method(replace(MINE, models=MINE.models[:1]), "other") == "json_schema"
-    assert surest_method(find_provider("lmstudio"), "my-own-file") == "json_schema"
+    assert best_method(MINE, "other") == "function_calling"
+    assert best_method(replace(MINE, models=MINE.models[:1]), "other") == "json_schema"
+    assert best_method(find_provider("lmstudio"), "my-own-file") == "json_schema"
 
 
 @pytest.mark.parametrize(
     ("parameters", "info", "method"),
     [
-        ({"tools": ANY, "tool_choice": ANY}, {"enforces_schema": True}, "function_calling"),
-        ({"response_format": ANY}, {"enforces_schema": True}, "json_schema"),
-        ({"response_format": ANY}, {"enforces_schema": True, "response_formats": frozenset()}, "prompt"),
-        ({"tools": ANY}, {}, "prompt"),
-        ({"tool_choice": ANY}, {}, "prompt"),
-        ({"tools": ANY, "tool_choice": ANY}, {"tools": False}, "prompt"),
+        ({"tools": UNBOUNDED, "tool_choice": UNBOUNDED}, {"enforces_schema": True}, "function_calling"),
+        ({"response_format": UNBOUNDED}, {"enforces_schema": True}, "json_schema"),
+        (
+            {"response_format": UNBOUNDED},
+            {"enforces_schema": True, "response_formats": frozenset()},
+            "prompt",
+        ),
+        ({"tools": UNBOUNDED}, {}, "prompt"),
+        ({"tool_choice": UNBOUNDED}, {}, "prompt"),
+        ({"tools": UNBOUNDED, "tool_choice": UNBOUNDED}, {"tools": False}, "prompt"),
         (None, {"tools": False}, "prompt"),
     ],
 )
 def test_what_the_provider_does_not_take_is_not_chosen(parameters, info, method):
     provider = replace(MINE, parameters=parameters, models=(ModelInfo("one", "one", **info),))
-    assert surest_method(provider, "one") == method
+    assert best_method(provider, "one") == method
 
 
 def test_a_method_that_is_not_known_is_refused_with_those_that_are():
-    assert check_method("prompt") == "prompt"
+    assert parse_method("prompt") == "prompt"
     with pytest.raises(
         StructuredMethodError, match=r"'jsonmode'.*auto, json_schema, function_calling"
     ) as caught:
-        check_method("jsonmode")
+        parse_method("jsonmode")
     assert isinstance(caught.value, ConfigurationError)
     assert isinstance(caught.value, ValueError)

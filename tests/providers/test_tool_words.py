@@ -5,18 +5,18 @@ from dataclasses import replace
 
 import pytest
 
+from llama_vision.adaptation.message_order import reorder_messages
+from llama_vision.adaptation.prompted_tools import emulate_tools
+from llama_vision.adaptation.validate import validate_request
 from llama_vision.core.errors import UnsupportedInputError
 from llama_vision.core.messages import Image, Message, Text, ToolCall, ToolResult
 from llama_vision.core.models import ModelInfo
-from llama_vision.core.request import ChatRequest, Sampling, Tool, ToolChoice
-from llama_vision.dialects.chat_completions import ChatCompletionsDialect
-from llama_vision.providers import ANY, ImageRules, Provider
-from llama_vision.providers.checks import check_request
-from llama_vision.providers.shaping import shaped
-from llama_vision.providers.tool_words import in_words
+from llama_vision.core.request import ChatRequest, SamplingParams, Tool, ToolChoice
+from llama_vision.dialects.chat_completions.dialect import ChatCompletionsDialect
+from llama_vision.providers import UNBOUNDED, ImageConstraints, Provider
 
-NONE = Provider("host", "My Host", ChatCompletionsDialect(), models=(), parameters={"max_tokens": ANY})
-NOT_FORCED = replace(NONE, parameters={"max_tokens": ANY, "tools": ANY})
+NONE = Provider("host", "My Host", ChatCompletionsDialect(), models=(), parameters={"max_tokens": UNBOUNDED})
+NOT_FORCED = replace(NONE, parameters={"max_tokens": UNBOUNDED, "tools": UNBOUNDED})
 ALL = replace(NONE, parameters=None)
 RED, BLUE, GREEN = (Image(data=bytes([number]), media_type="image/png") for number in range(3))
 CITY = {"type": "object", "properties": {"city": {"type": "string", "description": "Straße, 市"}}}
@@ -48,8 +48,8 @@ CALL, RESULT = called(("a", "get_weather", '{"city": "Zürich"}')), told(("a", "
 
 def worded(*messages, provider=NONE, **fields):
     request = ChatRequest("m", messages or (ASKED,), **fields)
-    check_request(provider, request)
-    return in_words(provider, request)
+    validate_request(provider, request)
+    return emulate_tools(provider, request)
 
 
 def history(*messages, **fields):
@@ -83,7 +83,7 @@ def definitions(text):
 )
 def test_what_needs_no_words_stays_the_same_object(provider, fields):
     request = ChatRequest("m", **{"messages": (ASKED,), **fields})
-    assert in_words(provider, request) is request
+    assert emulate_tools(provider, request) is request
 
 
 def test_tools_go_before_the_users_first_words_with_the_form_of_a_call():
@@ -109,7 +109,7 @@ def test_a_model_without_tools_at_a_provider_with_tools_gets_them_in_words():
     ("parts", "pictures"), [((RED, "What?"), 1), ((RED, BLUE, "What?"), 2), (("What?", RED), 1), ((RED,), 1)]
 )
 def test_definitions_come_after_the_pictures_before_the_words(parts, pictures):
-    (first,) = shaped(NONE, worded(user(*parts), tools=(CLOCK,))).messages
+    (first,) = reorder_messages(NONE, worded(user(*parts), tools=(CLOCK,))).messages
     assert [type(part) for part in first.parts] == [*[Image] * pictures, Text]
     assert first.text.startswith("You can call functions.")
     assert first.text.endswith("What?" if "What?" in parts else "plain words.")
@@ -117,9 +117,9 @@ def test_definitions_come_after_the_pictures_before_the_words(parts, pictures):
 
 @pytest.mark.parametrize("with_system", [True, False])
 def test_the_systems_words_stay_before_the_definitions(with_system):
-    provider = replace(NONE, image_rules=ImageRules(with_system=with_system))
+    provider = replace(NONE, image_rules=ImageConstraints(allows_system_message=with_system))
     request = worded(turn("system", "Be brief."), user(RED, "What?"), provider=provider, tools=(CLOCK,))
-    text = "".join(message.text for message in shaped(provider, request).messages)
+    text = "".join(message.text for message in reorder_messages(provider, request).messages)
     assert text.index("Be brief.") < text.index("You can call") < text.index("What?")
 
 
@@ -189,7 +189,7 @@ def test_calls_become_the_text_that_the_model_writes(turns, expected):
 def test_results_become_one_turn_of_the_user_that_says_of_which_call(calls, results, expected):
     request = worded(ASKED, called(*calls), *results)
     assert list(request.messages[2:]) == [user(*expected)]
-    assert shaped(NONE, request).messages == request.messages
+    assert reorder_messages(NONE, request).messages == request.messages
 
 
 def test_an_id_that_comes_again_is_of_the_latest_call():
@@ -252,7 +252,9 @@ def test_where_the_user_does_not_speak_last_the_demand_is_a_turn_of_its_own(last
 )  # fmt: skip
 @pytest.mark.parametrize("provider", [NONE, NOT_FORCED], ids=["in words", "native"])
 def test_a_demand_keeps_pictures_before_the_words_about_them(provider, parts, kinds):
-    request = shaped(provider, worded(user(*parts), provider=provider, tools=(CLOCK,), tool_choice=ANY_CALL))
+    request = reorder_messages(
+        provider, worded(user(*parts), provider=provider, tools=(CLOCK,), tool_choice=ANY_CALL)
+    )
     assert [type(part) for part in request.messages[0].parts] == kinds
 
 
@@ -262,7 +264,7 @@ def test_how_many_calls_are_forced_is_said_or_sent(parallel, said):
     request = worded(provider=NOT_FORCED, **fields)
     assert request.messages[0].text.count(said) == 1
     assert request.parallel_tool_calls is None
-    takes_it = replace(NOT_FORCED, parameters={**NOT_FORCED.parameters, "parallel_tool_calls": ANY})
+    takes_it = replace(NOT_FORCED, parameters={**NOT_FORCED.parameters, "parallel_tool_calls": UNBOUNDED})
     request = worded(provider=takes_it, **fields)
     assert said not in request.messages[0].text
     assert request.parallel_tool_calls is parallel
@@ -280,13 +282,13 @@ def test_the_rest_of_a_request_and_the_users_own_objects_stay():
         (ASKED, CALL, RESULT),
         tools=(WEATHER,),
         tool_choice=NAMED,
-        sampling=Sampling(seed=7),
+        sampling=SamplingParams(seed=7),
         stop=("x",),
     )
     before = repr(request)
-    said = in_words(NONE, request)
+    said = emulate_tools(NONE, request)
     assert repr(request) == before
-    assert (said.model, said.sampling, said.stop) == ("m", Sampling(seed=7), ("x",))
+    assert (said.model, said.sampling, said.stop) == ("m", SamplingParams(seed=7), ("x",))
 
 
 @pytest.mark.parametrize(

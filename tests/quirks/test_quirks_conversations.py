@@ -10,12 +10,12 @@ from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.tools import FunctionTool
 
 from llama_vision import Message, Text, Tool, ToolCall, ToolResult
-from llama_vision.backends import pictures
+from llama_vision.adaptation import images as pictures
 from llama_vision.core.errors import (
     AuthenticationError,
     ConfigurationError,
     InvalidRequestError,
-    LicenceNotAcceptedError,
+    LicenseNotAcceptedError,
     UnsupportedInputError,
 )
 from llama_vision.langchain import ChatLlamaVision
@@ -114,7 +114,7 @@ def test_quirk_51_a_text_that_is_taken_for_a_picture_is_explained(emulator_of, w
 def test_quirk_52_without_leave_the_licence_is_not_accepted(emulator_of, way):
     emulator = emulator_of("cloudflare")
     emulator.dialect.licence_accepted = False
-    with pytest.raises(LicenceNotAcceptedError, match="accept-license cloudflare") as caught:
+    with pytest.raises(LicenseNotAcceptedError, match="accept-license cloudflare") as caught:
         ask(emulator, "cloudflare", way)
     assert caught.value.status_code == 403
     assert len(emulator.requests) == 1
@@ -134,7 +134,7 @@ def test_quirk_52_with_leave_it_is_and_the_repeated_call_says_whether_it_counted
 def test_quirk_52_an_agreement_that_does_not_count_is_made_once(emulator_of, way):
     emulator = emulator_of("cloudflare")
     emulator.always(emulator.refusal(403, code=5016))
-    with pytest.raises(LicenceNotAcceptedError):
+    with pytest.raises(LicenseNotAcceptedError):
         ask(emulator, "cloudflare", way, options={"accept_licence": True})
     assert len(emulator.requests) == 3
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from llama_vision import Sampling, Tool
+from llama_vision import SamplingParams, Tool
 from llama_vision.core.errors import MalformedReplyError
 from tests.emulator import chunks, completion, event_stream, json_answer
 from tests.quirks.talk import answered, ask, either, said, told
@@ -183,7 +183,7 @@ def test_quirk_29_a_reason_outside_the_list_is_kept_and_null_is_a_stop(emulator_
 
 def test_quirk_29_a_reason_that_no_one_tells_is_worked_out(emulator_of, way):
     emulator = emulator_of("cloudflare")
-    most = {"sampling": Sampling(max_tokens=3)}  # the count alone tells that the reply was cut
+    most = {"sampling": SamplingParams(max_tokens=3)}  # the count alone tells that the reply was cut
     replies = [ask(emulator, "cloudflare", way, "Count to 9", **more) for more in ({}, most)]
     assert [(reply.text, reply.finish_reason) for reply in replies] == [
         ("1 2 3 4 5 6 7 8 9", "stop"),

@@ -7,17 +7,17 @@ from dataclasses import replace
 import PIL.Image
 import pytest
 
-from llama_vision import PROVIDERS, Image, Message, ResponseFormat, Sampling, Text, Tool
+from llama_vision import PROVIDERS, Image, Message, ResponseFormat, SamplingParams, Text, Tool
 from llama_vision.core.errors import (
     ImageError,
     UnsupportedInputError,
 )
-from llama_vision.images.fetch import FetchOptions
+from llama_vision.images.fetch import FetchPolicy
 from llama_vision.images.settings import ImageSettings
 from llama_vision.langchain import ChatLlamaVision
 from llama_vision.llamaindex import LlamaVision
 from llama_vision.providers import find_provider
-from llama_vision.providers.record import ImageRules
+from llama_vision.providers.provider import ImageConstraints
 from tests.emulator.asking import MODEL, backend_for
 from tests.images.picture_server import PictureServer
 from tests.quirks.talk import PNG, ask, picture, request
@@ -31,7 +31,7 @@ def sampled(name, value):
     """Make what asks for a value: of `stop`, how many."""
     if name == "stop":
         return {"stop": tuple(f"stop {number}" for number in range(value))}
-    return {"sampling": Sampling(**{name: value})}
+    return {"sampling": SamplingParams(**{name: value})}
 
 
 def refused(emulator, provider, *said, **more) -> str:
@@ -175,7 +175,7 @@ def test_quirk_45_what_is_at_an_address_is_sent_where_nobody_fetches_it(emulator
         with pytest.raises(ImageError):  # nobody's address leads into one's own network without leave
             ask(emulator, provider, way, at_home, "What is it?", **model)
         assert emulator.requests == []
-        leave = {"images": ImageSettings(fetch=FetchOptions(private_networks=True))}
+        leave = {"images": ImageSettings(fetch=FetchPolicy(private_networks=True))}
         ask(emulator, provider, way, at_home, "What is it?", options=leave, **model)
     assert emulator.requests[0].images == [PNG.data]
 
@@ -240,7 +240,9 @@ def test_quirk_47_the_systems_words_go_into_the_users_where_a_picture_forbids_th
 
 def test_quirk_47_a_record_of_ones_own_says_so_for_any_server(emulator_of):
     emulator = emulator_of("openai-compatible")
-    strict = replace(find_provider("openai-compatible"), image_rules=ImageRules(with_system=False))
+    strict = replace(
+        find_provider("openai-compatible"), image_rules=ImageConstraints(allows_system_message=False)
+    )
     for provider, roles in ((strict, ["user"]), ("openai-compatible", ["system", "user"])):
         backend_for(emulator, provider).complete(talk_of_system("openai-compatible"))
         assert [message["role"] for message in emulator.requests[-1].body["messages"]] == roles

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from llama_vision import PROVIDERS, ChatRequest, Message, Text, find_provider
-from llama_vision.backends import open_backend
+from llama_vision.backends import create_backend
 from llama_vision.core.errors import (
     ConfigurationError,
     InvalidRequestError,
@@ -210,7 +210,9 @@ def test_quirk_54_a_key_is_found_under_each_of_its_names_and_stripped(
 def test_quirk_54_an_account_is_found_under_each_of_its_names(emulator_of, monkeypatch, name):
     emulator = emulator_of("cloudflare")
     monkeypatch.setenv(name, f" {ACCOUNT_ID}\n")
-    backend = open_backend(find_provider("cloudflare"), base_url=emulator.base_url, api_key=emulator.api_key)
+    backend = create_backend(
+        find_provider("cloudflare"), base_url=emulator.base_url, api_key=emulator.api_key
+    )
     model = find_provider("cloudflare").models[0].id
     assert backend.complete(ChatRequest(model, (Message("user", (Text("Hello!"),)),))).text == HELLO
 

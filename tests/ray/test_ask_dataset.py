@@ -14,7 +14,7 @@ import pytest
 from pydantic import BaseModel
 
 from llama_vision.core.errors import ConfigurationError
-from llama_vision.demo import PICTURES
+from llama_vision.demo import SAMPLE_IMAGES
 from llama_vision.ray import ask_dataset
 from llama_vision.testing import Failure, ScriptedServer
 from tests.drawing import one_shape, png
@@ -96,7 +96,7 @@ def test_the_models_real_answers_with_failures_in_their_rows_and_in_order(ray):
 
 def test_answers_of_a_form_from_a_provider_of_the_users_own(ray, server):
     server.always(lambda request: {"shape": "circle" if request.images else "blob"})
-    rows = [{"image": str(PICTURES["circle"])}, {"image": None}, {"image": str(PICTURES["circle"])}]
+    rows = [{"image": str(SAMPLE_IMAGES["circle"])}, {"image": None}, {"image": str(SAMPLE_IMAGES["circle"])}]
     dataset = ray.data.from_items(rows, override_num_blocks=3)
     found = ask_dataset(dataset, schema=Drawing, **server.model_options).take_all()
     assert [row["json"] for row in found] == ['{"shape": "circle"}', None, '{"shape": "circle"}']
@@ -109,7 +109,7 @@ def test_a_hosted_model_with_the_key_of_the_workers_and_bounded_calls(ray, serve
         return Failure(400, "not seven") if request.text == "7" else f"{request.text} {len(request.images)}"
 
     server.always(answer)
-    rows = [{"q": str(number), "image": [str(PICTURES["circle"])] * 2} for number in range(30)]
+    rows = [{"q": str(number), "image": [str(SAMPLE_IMAGES["circle"])] * 2} for number in range(30)]
     dataset = ray.data.from_items(rows, override_num_blocks=10)
     found = ask_dataset(dataset, prompt_column="q", **hosted(server, concurrency=3)).take_all()
     assert [row["q"] for row in found] == [row["q"] for row in rows]
@@ -147,7 +147,7 @@ class Deadly:
         if not self.mark.exists():
             self.mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return PICTURES["circle"].read_bytes()
+        return SAMPLE_IMAGES["circle"].read_bytes()
 
 
 def test_an_actor_that_dies_loses_no_row(ray, server, tmp_path):

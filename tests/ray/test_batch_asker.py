@@ -18,7 +18,7 @@ from llama_vision.core.errors import (
     UnknownProviderError,
     UnsupportedInputError,
 )
-from llama_vision.demo import PICTURES
+from llama_vision.demo import SAMPLE_IMAGES
 from llama_vision.providers import find_provider
 from llama_vision.ray import BatchAsker
 from llama_vision.testing import Failure
@@ -97,7 +97,7 @@ def test_dictionaries_of_arrays_and_of_lists(server):
 
 def test_a_cell_is_a_picture_in_any_form_or_several_or_none(server):
     server.always(echo)
-    path = PICTURES["circle"]
+    path = SAMPLE_IMAGES["circle"]
     data = path.read_bytes()
     picture = PIL.Image.open(io.BytesIO(data))
     cells = {

@@ -12,7 +12,7 @@ from llama_vision.core.errors import (
     InvalidRequestError,
 )
 from llama_vision.core.usage import Usage
-from llama_vision.demo import PICTURES
+from llama_vision.demo import SAMPLE_IMAGES
 from llama_vision.ray import BatchAsker
 from llama_vision.testing import Answer, Failure
 from tests.ray.asking import Drawing, asker, echo
@@ -23,8 +23,8 @@ KEY = "sk-live-0f1e2d3c4b5a69788796"
 BROKEN = {
     "no picture": (b"<!doctype html>", ImageError, "not a picture"),
     "no file": ("/no/such/picture.png", ImageError, "'/no/such/picture.png' can't be read"),
-    "one of several": ([PICTURES["circle"], b"junk"], ImageError, "Picture 2 of 2: "),
-    "a gap": ([PICTURES["circle"], None], ImageError, "Picture 2 of 2: It is missing"),
+    "one of several": ([SAMPLE_IMAGES["circle"], b"junk"], ImageError, "Picture 2 of 2: "),
+    "a gap": ([SAMPLE_IMAGES["circle"], None], ImageError, "Picture 2 of 2: It is missing"),
     "an empty dictionary": ({"bytes": None, "path": None}, ImageError, "neither bytes nor path"),
     "a number": (7, ImageError, "A int is not a picture"),
     "a name that is half a letter": ("/no/\udcff.png", ImageError, "\\udcff"),
@@ -33,7 +33,7 @@ BROKEN = {
 
 def test_what_fails_stays_in_its_row_and_the_others_are_answered(server):
     server.always(echo)
-    cells = [PICTURES["circle"], *(cell for cell, *_ in BROKEN.values()), None]
+    cells = [SAMPLE_IMAGES["circle"], *(cell for cell, *_ in BROKEN.values()), None]
     batch = {"image": cells, "id": list(range(len(cells)))}
     answers = asker(server, "Pictures?")(batch)
     assert answers["id"] == batch["id"]
@@ -60,7 +60,7 @@ def test_a_row_without_a_question(server, cell):
 def test_what_went_with_each_question(server):
     server.script(Answer("It is", finish_reason="length", usage=Usage(7, 2, cost_usd=0.25)))
     ask = asker(server, "What?", system="Be brief.", max_tokens=2, temperature=0, stop="\n")
-    answers = ask({"image": [PICTURES["circle"]]})
+    answers = ask({"image": [SAMPLE_IMAGES["circle"]]})
     assert (answers["finish_reason"], answers["cost_usd"]) == (["length"], [0.25])
     assert (answers["input_tokens"], answers["output_tokens"]) == ([7], [2])
     assert answers["cost_is_estimate"] == [False]

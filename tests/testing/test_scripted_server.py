@@ -16,13 +16,13 @@ from llama_index.core.tools import FunctionTool
 from llama_vision import Usage
 from llama_vision.core.errors import AuthenticationError, InvalidRequestError, RateLimitError
 from llama_vision.core.messages import ToolCall
-from llama_vision.demo import PICTURES
+from llama_vision.demo import SAMPLE_IMAGES
 from llama_vision.langchain import ChatLlamaVision
 from llama_vision.llamaindex import LlamaVision
 from llama_vision.testing import Answer, Failure, ReceivedRequest, ScriptedServer, tool_call
 from tests.call_styles import all_styles
 
-PICTURE = PICTURES["circle"].read_bytes()
+PICTURE = SAMPLE_IMAGES["circle"].read_bytes()
 
 
 class Shape(pydantic.BaseModel):

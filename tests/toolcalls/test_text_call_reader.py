@@ -7,7 +7,7 @@ import pytest
 from llama_vision.core.events import Finished, Started, TextDelta, ToolCallDelta, UsageReport
 from llama_vision.core.reply import Reply
 from llama_vision.core.usage import Usage
-from llama_vision.toolcalls import TextCallReader
+from llama_vision.toolcalls import TextToolCallExtractor
 from tests.toolcalls.cases_record import PARIS, ROME, TIME, TOOLS
 
 STARTED, USED = Started("m", id="1"), UsageReport(Usage(input_tokens=3, output_tokens=5))
@@ -25,8 +25,8 @@ def reported(index, name, arguments):
 
 def read(*events, tools="usual"):
     """Read events one by one, as a stream brings them, and close it."""
-    reader = TextCallReader(TOOLS[tools])
-    return [*(given for event in events for given in reader.read([event])), *reader.close()]
+    reader = TextToolCallExtractor(TOOLS[tools])
+    return [*(given for event in events for given in reader.process([event])), *reader.close()]
 
 
 def calls_in(events):
@@ -58,8 +58,8 @@ def test_words_become_calls():
 
 def test_a_whole_reply_at_once_and_event_by_event_are_the_same():
     events = [STARTED, TextDelta(f"So: {PARIS}"), reported(0, "get_time", "{}"), USED, STOPPED]
-    reader = TextCallReader(TOOLS["usual"])
-    at_once = Reply.from_events([*reader.read(events), *reader.close()])
+    reader = TextToolCallExtractor(TOOLS["usual"])
+    at_once = Reply.from_events([*reader.process(events), *reader.close()])
     one_by_one = Reply.from_events(read(*events))
     assert at_once.text == one_by_one.text == "So: "
     assert [(call.name, call.arguments) for call in at_once.tool_calls] == [
@@ -159,9 +159,9 @@ def test_words_after_a_reported_call_stay_words_where_calls_came_before():
         (PARIS, "tool_calls", Finished("tool_calls")),
         (PARIS, "length", CUT),
         (PARIS, "content_filter", Finished("content_filter")),
-        (PARIS[:-1], "stop", Finished("stop", retracted=frozenset({0}))),
+        (PARIS[:-1], "stop", Finished("stop", retracted_tool_calls=frozenset({0}))),
         (PARIS[:-1], "length", CUT),
-        (PARIS + ROME[:-1], "stop", Finished("tool_calls", retracted=frozenset({1}))),
+        (PARIS + ROME[:-1], "stop", Finished("tool_calls", retracted_tool_calls=frozenset({1}))),
         ("Hi", "stop", STOPPED),
         ("Hi", "eos", Finished("eos")),
     ],
@@ -187,8 +187,8 @@ def test_code_that_is_cut_off_is_no_call():
     "held", ['{"name": "get_', "Hi <|py", PARIS[:-2], "<|python_tag|>print(1", "```json\n"]
 )
 def test_a_stream_that_breaks_off_gives_what_was_held(held):
-    reader = TextCallReader(TOOLS["code"])
-    events = [*reader.read([STARTED, TextDelta(held)]), *reader.close()]
+    reader = TextToolCallExtractor(TOOLS["code"])
+    events = [*reader.process([STARTED, TextDelta(held)]), *reader.close()]
     assert words_in(events) == held
     assert reader.close() == []
 
@@ -211,7 +211,7 @@ EXPLAINED = 'Write {"name": "get_weather", "parameters": {"city": <city>}} for i
 def test_what_began_like_a_call_and_was_none_is_taken_back():
     events = read(STARTED, TextDelta(EXPLAINED), STOPPED)
     assert [delta.index for delta in events if isinstance(delta, ToolCallDelta)] == [0]
-    assert events[-1] == Finished("stop", retracted=frozenset({0}))
+    assert events[-1] == Finished("stop", retracted_tool_calls=frozenset({0}))
     reply = Reply.from_events(events)
     assert (reply.text, reply.tool_calls, reply.finish_reason) == (EXPLAINED, (), "stop")
 

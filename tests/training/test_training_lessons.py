@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from llama_vision.backends.local.prompt import Control, render
+from llama_vision.backends.local.chat_template import SpecialToken, apply_chat_template
 from llama_vision.core.messages import Image, Message, Text
 from llama_vision.core.request import ChatRequest
 from training import tools, words
@@ -24,7 +24,7 @@ def tokens(tokenizer, pieces):
         if isinstance(piece, str):
             ids += tokenizer.encode(piece, add_special_tokens=False).ids
         else:
-            ids.append(tokenizer.token_to_id(piece.token if isinstance(piece, Control) else "<|image|>"))
+            ids.append(tokenizer.token_to_id(piece.token if isinstance(piece, SpecialToken) else "<|image|>"))
     return ids
 
 
@@ -45,7 +45,7 @@ def test_a_talk_about_a_picture_is_the_prompt_of_the_same_talk(seed, tiny_tokeni
     for role, text in turns_of(tiny_tokenizer, lesson):
         parts = [Image(data=b"x") if part == "<|image|>" else Text(part) for part in split_picture(text)]
         said.append(Message(role, tuple(parts)))
-    prompt = tokens(tiny_tokenizer, render(ChatRequest("tiny", tuple(said))))
+    prompt = tokens(tiny_tokenizer, apply_chat_template(ChatRequest("tiny", tuple(said))))
     assert prompt[: len(lesson.ids)] == lesson.ids
 
 

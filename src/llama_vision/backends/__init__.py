@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 from llama_vision.core.backend import Backend
 from llama_vision.core.errors import ConfigurationError
-from llama_vision.providers.keys import checked_account
-from llama_vision.providers.record import Provider
+from llama_vision.providers.credentials import resolve_account_id
+from llama_vision.providers.provider import Provider
 
 if TYPE_CHECKING:
     import httpx
 
     from llama_vision.images.settings import ImageSettings
 
-__all__ = ["DEFAULT_MAX_RETRIES", "DEFAULT_TIMEOUT_S", "open_backend"]
+__all__ = ["DEFAULT_MAX_RETRIES", "DEFAULT_TIMEOUT_S", "create_backend"]
 
 DEFAULT_TIMEOUT_S = 120.0
 """Seconds without a byte before a call is given up: an answer to a large picture may take long to begin."""
@@ -22,7 +22,7 @@ DEFAULT_MAX_RETRIES = 2
 """How often a call that failed for a passing reason is made again."""
 
 
-def open_backend(
+def create_backend(
     provider: Provider,
     *,
     api_key: str | None = None,
@@ -62,27 +62,27 @@ def open_backend(
 
     """
     if account_id is not None:
-        checked_account(provider, account_id)
+        resolve_account_id(provider, account_id)
     if provider.dialect is None:
-        from llama_vision.backends.local import LocalBackend, local_settings  # noqa: PLC0415 - loads torch, for who asks for it
+        from llama_vision.backends.local import LocalBackend, parse_local_settings  # noqa: PLC0415 - loads torch, for who asks for it
 
-        return LocalBackend(provider, images, local_settings(local or {}))
+        return LocalBackend(provider, images, parse_local_settings(local or {}))
     if local:
         raise ConfigurationError(
             f"{', '.join(local)}: that is for models on this machine, and {provider.title} runs elsewhere."
-        ).at(provider.name)
+        ).with_context(provider.name)
     address = base_url or provider.base_url
     if address is None:
         raise ConfigurationError(
             f"{provider.title} needs base_url=..., everything before /chat/completions, "
             "such as http://localhost:8000/v1."
-        ).at(provider.name)
+        ).with_context(provider.name)
     if not address.lower().startswith(("http://", "https://")):
-        raise ConfigurationError(f"base_url has to begin with http:// or https://, and is {address!r}.").at(
-            provider.name
-        )
+        raise ConfigurationError(
+            f"base_url has to begin with http:// or https://, and is {address!r}."
+        ).with_context(provider.name)
 
-    from llama_vision.backends.http import HttpBackend  # noqa: PLC0415 - loads httpx, which `local` does without
+    from llama_vision.backends.http.backend import HttpBackend  # noqa: PLC0415 - loads httpx, which `local` does without
 
     return HttpBackend(
         provider,

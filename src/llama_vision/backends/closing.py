@@ -5,7 +5,7 @@ from typing import Self
 from llama_vision.core.backend import Backend
 
 
-class Closes:
+class CloseMixin:
     """Gives a model `close`, `aclose`, `with` and `async with`."""
 
     def _backend(self) -> Backend:

@@ -1,7 +1,7 @@
 """Ends a text at the first of some strings, however the text was cut into pieces."""
 
 
-class StopStrings:
+class StopStringFilter:
     """Watches a growing text.
 
     Attributes:
@@ -32,17 +32,17 @@ class StopStrings:
             self.hit = True
             self._held = ""
             return text[: min(found)[1]]
-        keep = max(_overlap(text, string) for string in self._strings)
+        keep = max(_longest_partial_match(text, string) for string in self._strings)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
 
-    def close(self) -> str:
+    def flush(self) -> str:
         """Give what was held back, now that nothing more comes."""
         held, self._held = self._held, ""
         return held
 
 
-def _overlap(text: str, string: str) -> int:
+def _longest_partial_match(text: str, string: str) -> int:
     """Count how many characters at the end of `text` could begin `string`."""
     return next(
         (size for size in range(min(len(string) - 1, len(text)), 0, -1) if text.endswith(string[:size])), 0

@@ -1,16 +1,16 @@
 """Folders of pictures described: which files are pictures, who is asked about them, and what is kept of the answers."""
 
-from llama_vision.captions.caption_log import Caption, CaptionLog
-from llama_vision.captions.captioning import (
+from llama_vision.captions.image_files import ImageFiles, Paths, absolute, find_images
+from llama_vision.captions.log import Caption, CaptionLog
+from llama_vision.captions.runner import (
     DEFAULT_CONCURRENCY,
-    Captioned,
+    CaptionedImage,
     CaptionFailure,
-    Captioning,
-    Outcome,
+    CaptionResult,
+    CaptionRunner,
     check_concurrency,
 )
-from llama_vision.captions.picture_files import Paths, PictureFiles, absolute, find_pictures
-from llama_vision.captions.question import DEFAULT_PROMPT, Question
+from llama_vision.captions.task import DEFAULT_PROMPT, CaptionTask
 
 __all__ = [
     "DEFAULT_CONCURRENCY",
@@ -18,13 +18,13 @@ __all__ = [
     "Caption",
     "CaptionFailure",
     "CaptionLog",
-    "Captioned",
-    "Captioning",
-    "Outcome",
+    "CaptionResult",
+    "CaptionRunner",
+    "CaptionTask",
+    "CaptionedImage",
+    "ImageFiles",
     "Paths",
-    "PictureFiles",
-    "Question",
     "absolute",
     "check_concurrency",
-    "find_pictures",
+    "find_images",
 ]

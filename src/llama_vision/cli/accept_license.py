@@ -2,7 +2,7 @@
 
 import argparse
 
-from llama_vision.backends import open_backend
+from llama_vision.backends import create_backend
 from llama_vision.core.errors import ConfigurationError
 from llama_vision.core.messages import Message, Text
 from llama_vision.core.request import ChatRequest
@@ -11,7 +11,7 @@ from llama_vision.providers import PROVIDERS, find_provider
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what `accept-license` takes."""
-    names = ", ".join(name for name, provider in PROVIDERS.items() if provider.licence)
+    names = ", ".join(name for name, provider in PROVIDERS.items() if provider.license)
     parser.description = (
         "Accept the licence of Llama 3.2 Vision on behalf of your account, where a provider asks for it. Its use policy "
         "grants no rights to the vision models to people living in, or companies based in, the European Union."
@@ -25,23 +25,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Show where the licence is, ask, and accept it."""
     provider = find_provider(options.provider)
-    if provider.licence is None:
+    if provider.license is None:
         raise ConfigurationError(f"{provider.title} asks for no licence to be accepted.")
-    from llama_vision.backends.http import HttpBackend  # noqa: PLC0415 - loads httpx
+    from llama_vision.backends.http.backend import HttpBackend  # noqa: PLC0415 - loads httpx
 
-    backend = open_backend(provider, base_url=options.base_url)
+    backend = create_backend(provider, base_url=options.base_url)
     if not isinstance(backend, HttpBackend):
         raise ConfigurationError(f"{provider.title} is not reached over HTTP.")
-    print(f"The licence: {provider.licence.url}")
-    if not (options.yes or _agreed()):
+    print(f"The licence: {provider.license.url}")
+    if not (options.yes or _confirm()):
         raise ConfigurationError("The licence was not accepted; nothing was sent.")
     request = ChatRequest(provider.models[0].id, (Message("user", (Text("Hello"),)),))
-    backend.accept_licence(request)
+    backend.accept_license(request)
     reply = backend.complete(request)  # the answer to an agreement is not documented: this one tells
     print(f"Accepted: {reply.model or request.model} answers.")
 
 
-def _agreed() -> bool:
+def _confirm() -> bool:
     try:
         answer = input("Have you read it, and do you accept it? [y/N] ")
     except EOFError:  # nobody is there to ask

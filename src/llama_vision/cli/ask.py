@@ -5,11 +5,11 @@ import json
 import sys
 import time
 
-from llama_vision.backends import open_backend
+from llama_vision.backends import create_backend
 from llama_vision.core.events import TextDelta
 from llama_vision.core.messages import Image, Message, Text
 from llama_vision.core.reply import Reply, ReplyBuilder
-from llama_vision.core.request import DEFAULT_MAX_TOKENS, ChatRequest, Sampling
+from llama_vision.core.request import DEFAULT_MAX_TOKENS, ChatRequest, SamplingParams
 from llama_vision.images import image_from_any, image_from_bytes
 from llama_vision.providers import PROVIDERS, Provider, find_provider
 from llama_vision.providers.defaults import default_model, default_provider
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Ask, and print the answer to stdout and what it took to stderr."""
     provider = find_provider(options.provider or default_provider())
-    backend = open_backend(provider, base_url=options.base_url)
+    backend = create_backend(provider, base_url=options.base_url)
     request = _request(provider, options)
     began = time.monotonic()
     if options.no_stream or options.json:
@@ -71,7 +71,7 @@ def _request(provider: Provider, options: argparse.Namespace) -> ChatRequest:
     return ChatRequest(
         model=provider.model_info(options.model or default_model(provider)).id,
         messages=(*system, Message("user", parts)),
-        sampling=Sampling(max_tokens=options.max_tokens, temperature=options.temperature),
+        sampling=SamplingParams(max_tokens=options.max_tokens, temperature=options.temperature),
     )
 
 

@@ -5,28 +5,28 @@ import asyncio
 import sys
 from pathlib import Path
 
-from llama_vision.backends import open_backend
+from llama_vision.adaptation.validate import validate_request
+from llama_vision.backends import create_backend
 from llama_vision.captions import (
     DEFAULT_CONCURRENCY,
     DEFAULT_PROMPT,
-    Captioned,
+    CaptionedImage,
     CaptionFailure,
-    Captioning,
     CaptionLog,
-    Outcome,
-    Question,
+    CaptionResult,
+    CaptionRunner,
+    CaptionTask,
     absolute,
     check_concurrency,
-    find_pictures,
+    find_images,
 )
 from llama_vision.cli.progress import ProgressLine, cost
 from llama_vision.core.backend import Backend
 from llama_vision.core.errors import ImageError, LlamaVisionError, UnsupportedInputError
 from llama_vision.core.messages import Image, Message, Text
 from llama_vision.core.reply import Reply
-from llama_vision.core.request import DEFAULT_MAX_TOKENS, ChatRequest, Sampling
+from llama_vision.core.request import DEFAULT_MAX_TOKENS, ChatRequest, SamplingParams
 from llama_vision.providers import PROVIDERS, Provider, find_provider
-from llama_vision.providers.checks import check_request
 from llama_vision.providers.defaults import default_model, default_provider
 
 
@@ -64,10 +64,10 @@ def run(options: argparse.Namespace) -> None:
 async def _caption(options: argparse.Namespace) -> None:
     check_concurrency(options.concurrency)
     provider = find_provider(options.provider or default_provider())
-    backend = open_backend(provider, base_url=options.base_url)
+    backend = create_backend(provider, base_url=options.base_url)
     question = _question(provider, backend, options)
     folder, kept_in = absolute(options.folder), absolute(options.out)
-    pictures = find_pictures(options.folder, but=kept_in).pictures
+    pictures = find_images(options.folder, exclude=kept_in).pictures
     if not pictures:
         raise ImageError(f"There are no pictures in {options.folder!r}.")
 
@@ -75,11 +75,11 @@ async def _caption(options: argparse.Namespace) -> None:
         return path.name if path == folder else path.relative_to(folder).as_posix()
 
     with CaptionLog(kept_in) as log, ProgressLine(len(pictures)) as progress:
-        captioning = Captioning(question, log, name_of=name_of, note_copies=True)
+        captioning = CaptionRunner(question, log, name_in_log=name_of, log_duplicates=True)
 
-        def step(outcome: Outcome) -> None:
+        def step(outcome: CaptionResult) -> None:
             failed = isinstance(outcome, CaptionFailure)
-            progress.step(failed=failed, asked=captioning.asked, usage=captioning.usage)
+            progress.step(failed=failed, asked=captioning.num_asked, usage=captioning.usage)
 
         try:
             outcomes = await captioning.run(pictures, concurrency=options.concurrency, on_done=step)
@@ -88,14 +88,14 @@ async def _caption(options: argparse.Namespace) -> None:
     _report(outcomes, captioning, progress.seconds)
 
 
-def _question(provider: Provider, backend: Backend, options: argparse.Namespace) -> Question:
+def _question(provider: Provider, backend: Backend, options: argparse.Namespace) -> CaptionTask:
     def request(*pictures: Image) -> ChatRequest:
         system = (Message("system", (Text(options.system),)),) if options.system else ()
         return ChatRequest(
             model=model,
             # The picture comes first: words before it can't see it.
             messages=(*system, Message("user", (*pictures, Text(options.prompt)))),
-            sampling=Sampling(max_tokens=options.max_tokens, temperature=options.temperature),
+            sampling=SamplingParams(max_tokens=options.max_tokens, temperature=options.temperature),
         )
 
     async def ask(image: Image) -> Reply:
@@ -103,9 +103,9 @@ def _question(provider: Provider, backend: Backend, options: argparse.Namespace)
 
     model = provider.model_info(options.model or default_model(provider)).id
     # What is wrong for every picture is said once, and not for each.
-    check_request(provider, request())
+    validate_request(provider, request())
     if provider.image_rules.max_count == 0:
-        raise UnsupportedInputError(f"{provider.title} takes no images. {provider.image_rules.instead}")
+        raise UnsupportedInputError(f"{provider.title} takes no images. {provider.image_rules.alternative}")
     settings: dict[str, object] = {
         "system_prompt": options.system,
         "temperature": options.temperature,
@@ -116,30 +116,30 @@ def _question(provider: Provider, backend: Backend, options: argparse.Namespace)
         "image_format": "auto",
         "image_quality": 85,
     }
-    return Question(options.prompt, provider.name, model, settings, {}, ask)
+    return CaptionTask(options.prompt, provider.name, model, settings, {}, ask)
 
 
-def _report(outcomes: list[Outcome], captioning: Captioning, seconds: float) -> None:
+def _report(outcomes: list[CaptionResult], captioning: CaptionRunner, seconds: float) -> None:
     """Say what came of it.
 
     Raises:
         LlamaVisionError: Pictures are left without a caption.
 
     """
-    captioned = [outcome for outcome in outcomes if isinstance(outcome, Captioned)]
+    captioned = [outcome for outcome in outcomes if isinstance(outcome, CaptionedImage)]
     failures = [outcome for outcome in outcomes if isinstance(outcome, CaptionFailure)]
-    facts = [f"{len(captioned)} captions, {captioning.asked} new", f"{seconds:.1f} s"]
+    facts = [f"{len(captioned)} captions, {captioning.num_asked} new", f"{seconds:.1f} s"]
     if captioning.usage.cost_usd is not None:
         facts.append(cost(captioning.usage))
-    if cut := sum(outcome.caption.cut for outcome in captioned):
+    if cut := sum(outcome.caption.truncated for outcome in captioned):
         facts.append(f"{cut} cut at --max-tokens")
     for failure in failures:
         # What ended it all is said once, at the end; several calls may have met it at the same time.
-        if type(failure.error) is not type(captioning.hopeless):
+        if type(failure.error) is not type(captioning.fatal_error):
             print(" ".join(f"failed: {failure}".split()), file=sys.stderr)
     print(" | ".join(facts), file=sys.stderr)
-    if captioning.hopeless is not None:
-        raise captioning.hopeless
+    if captioning.fatal_error is not None:
+        raise captioning.fatal_error
     if failures:
         raise LlamaVisionError(
             f"{len(failures)} of {len(outcomes)} pictures have no caption. The same command asks about them again."

@@ -30,9 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.run(options)
         sys.stdout.flush()
     except (ConfigurationError, UnsupportedInputError, ImageError) as error:
-        return _complain(error, _WRONG_USE)
+        return _print_error(error, _WRONG_USE)
     except LlamaVisionError as error:
-        return _complain(error, _FAILED)
+        return _print_error(error, _FAILED)
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:
@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _complain(error: LlamaVisionError, code: int) -> int:
+def _print_error(error: LlamaVisionError, code: int) -> int:
     line = " ".join(str(error).split())
     print(f"llama-vision: {line}", file=sys.stderr)
     return code

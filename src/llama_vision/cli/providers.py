@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 
 from llama_vision.core.models import CONTEXT_WINDOW, ModelInfo
-from llama_vision.providers import PROVIDERS, ImageRules, Provider
+from llama_vision.providers import PROVIDERS, ImageConstraints, Provider
 
 _RETIRED = "†"
 
@@ -26,7 +26,7 @@ def run(options: argparse.Namespace) -> None:
         print(f"{provider.name}: {provider.title}")
         for model in provider.models:
             known_as = f" -> {model.id}" if model.id != model.name else ""
-            doubt = f" (may no longer answer: {model.retired})" if model.retired else ""
+            doubt = f" (may no longer answer: {model.deprecation})" if model.deprecation else ""
             print(f"  {model.name}{known_as}{doubt}")
         print(f"  key: {_key_state(provider)}")
         if provider.account_env:
@@ -69,7 +69,7 @@ def _size(model: ModelInfo) -> str:
 
 
 def _models(provider: Provider) -> str:
-    return ", ".join(_size(model) + (_RETIRED if model.retired else "") for model in provider.models)
+    return ", ".join(_size(model) + (_RETIRED if model.deprecation else "") for model in provider.models)
 
 
 def _by_model(provider: Provider, told: Callable[[ModelInfo], str]) -> str:
@@ -100,32 +100,32 @@ def _variables(provider: Provider) -> str:
     return f"{keys}<br>account: {accounts}" if accounts else keys
 
 
-def _pictures(rules: ImageRules) -> str:
+def _pictures(rules: ImageConstraints) -> str:
     if rules.max_count == 0:
         return "none"
     return ", ".join(_picture_rules(rules))
 
 
-def _picture_rules(rules: ImageRules) -> Iterator[str]:
+def _picture_rules(rules: ImageConstraints) -> Iterator[str]:
     if rules.max_count is not None:
         yield f"{rules.max_count} at most" if rules.max_count > 1 else "one"
     yield " ".join(sorted(kind.removeprefix("image/") for kind in rules.media_types))
     if rules.max_bytes is not None:
         yield f"up to {rules.max_bytes / 1e6:g} MB"
-    if rules.base64_below is not None:
-        yield f"up to {rules.base64_below * 3 / 4e3:g} kB"
-    if rules.all_base64_below is not None:
-        yield f"up to {rules.all_base64_below * 3 / 4e6:g} MB together"
+    if rules.max_base64_chars is not None:
+        yield f"up to {rules.max_base64_chars * 3 / 4e3:g} kB"
+    if rules.max_total_base64_chars is not None:
+        yield f"up to {rules.max_total_base64_chars * 3 / 4e6:g} MB together"
     if rules.min_side > 1:
         yield f"sides from {rules.min_side} px"
     if rules.max_side is not None:
         yield f"sides up to {rules.max_side} px"
-    if rules.urls:
+    if rules.accepts_urls:
         yield "or by URL"
 
 
 def _notes() -> Iterator[str]:
     """Say why the retired models are, once for each provider."""
     for provider in PROVIDERS.values():
-        for reason in dict.fromkeys(model.retired for model in provider.models if model.retired):
+        for reason in dict.fromkeys(model.deprecation for model in provider.models if model.deprecation):
             yield f"`{provider.name}`: {reason}"

@@ -49,7 +49,7 @@ class LlamaVisionError(Exception):
     model: str | None = None
     partial: Reply | None = None
 
-    def at(self, provider: str, model: str | None = None) -> Self:
+    def with_context(self, provider: str, model: str | None = None) -> Self:
         """Say where it happened, unless that is known already.
 
         Args:
@@ -143,7 +143,7 @@ class PermissionDeniedError(StatusError):
     """The account may not do this (403)."""
 
 
-class LicenceNotAcceptedError(PermissionDeniedError):
+class LicenseNotAcceptedError(PermissionDeniedError):
     """The account has not accepted the model's licence yet; the text says how to."""
 
 
@@ -185,11 +185,11 @@ class LocalModelError(LlamaVisionError):
     """A model on this machine could not be loaded, or failed while generating."""
 
 
-SAME_FOR_EVERY_CALL: tuple[type[LlamaVisionError], ...] = (
+FATAL_ERRORS: tuple[type[LlamaVisionError], ...] = (
     AuthenticationError,
     ConfigurationError,
     InsufficientCreditsError,
-    LicenceNotAcceptedError,
+    LicenseNotAcceptedError,
     ModelNotFoundError,
     QuotaExhaustedError,
 )

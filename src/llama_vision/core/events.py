@@ -60,13 +60,13 @@ class Finished:
 
     Attributes:
         reason: Why the model ended: `stop`, `length`, `tool_calls`, or the provider's own word.
-        retracted: The indices of calls that were none after all, because what was written for them went on as no call
+        retracted_tool_calls: The indices of calls that were none after all, because what was written for them went on as no call
             can: it is among the words, whole.
 
     """
 
     reason: str
-    retracted: frozenset[int] = field(default_factory=frozenset[int])
+    retracted_tool_calls: frozenset[int] = field(default_factory=frozenset[int])
 
 
 Event: TypeAlias = Started | TextDelta | ToolCallDelta | UsageReport | Finished

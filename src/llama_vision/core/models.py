@@ -48,7 +48,7 @@ class ModelInfo:
         response_formats: The types of `response_format` it takes beside plain text.
         enforces_schema: Whether `json_schema` truly constrains what it writes, so that the answer always fits.
         price: From the provider's list; None where there is none.
-        retired: Why it may no longer answer, in the provider's words; empty where it is offered.
+        deprecation: Why it may no longer answer, in the provider's words; empty where it is offered.
 
     """
 
@@ -60,4 +60,4 @@ class ModelInfo:
     response_formats: AbstractSet[str] = RESPONSE_FORMATS
     enforces_schema: bool = False
     price: Price | None = None
-    retired: str = ""
+    deprecation: str = ""

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 from llama_vision.core.events import Event, Finished, Started, TextDelta, ToolCallDelta, UsageReport
-from llama_vision.core.markup import note, paragraph, reply_words, usage_words
+from llama_vision.core.formatting import format_reply, format_usage, html_note, html_text
 from llama_vision.core.messages import ToolCall
 from llama_vision.core.usage import Usage
 
-_MOST_PIECES = 256
+_MAX_FRAGMENTS = 256
 """A piece costs far more memory than its few letters, so a long reply is put together now and then."""
 
 
@@ -54,10 +54,10 @@ class Reply:
 
     def _repr_html_(self) -> str:
         """Show it in a notebook."""
-        return paragraph(reply_words(self.text, self.tool_calls)) + note(usage_words(self.usage))
+        return html_text(format_reply(self.text, self.tool_calls)) + html_note(format_usage(self.usage))
 
 
-class _GrowingCall:
+class _ToolCallBuilder:
     """A tool call as far as it has come."""
 
     __slots__ = ("_pieces", "id", "name")
@@ -71,7 +71,7 @@ class _GrowingCall:
         self.id = self.id or delta.id
         self.name = self.name or delta.name
         self._pieces.append(delta.arguments)
-        if len(self._pieces) > _MOST_PIECES:
+        if len(self._pieces) > _MAX_FRAGMENTS:
             self._pieces = ["".join(self._pieces)]
 
     def call(self) -> ToolCall:
@@ -87,7 +87,7 @@ class ReplyBuilder:
 
     def __init__(self) -> None:
         self._pieces: list[str] = []
-        self._calls: dict[int, _GrowingCall] = {}
+        self._calls: dict[int, _ToolCallBuilder] = {}
         self.usage = Usage()
         self.finish_reason: str | None = None
         self.started: Started | None = None
@@ -97,17 +97,17 @@ class ReplyBuilder:
         match event:
             case TextDelta():
                 self._pieces.append(event.text)
-                if len(self._pieces) > _MOST_PIECES:
+                if len(self._pieces) > _MAX_FRAGMENTS:
                     self._pieces = ["".join(self._pieces)]
             case ToolCallDelta():
-                self._calls.setdefault(event.index, _GrowingCall()).add(event)
+                self._calls.setdefault(event.index, _ToolCallBuilder()).add(event)
             case UsageReport():
                 self.usage = event.usage
             case Started():
                 self.started = event
             case Finished():
                 self.finish_reason = event.reason
-                for index in event.retracted:
+                for index in event.retracted_tool_calls:
                     self._calls.pop(index, None)
             case _:
                 assert_never(event)

@@ -61,7 +61,7 @@ class ResponseFormat:
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
+class SamplingParams:
     """How tokens are chosen, and how many. None leaves a value to the provider.
 
     Attributes:
@@ -114,14 +114,14 @@ class ChatRequest:
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: SamplingParams = field(default_factory=SamplingParams)
     stop: tuple[str, ...] = ()
     stream_usage: bool = True
     extra_body: Mapping[str, Any] = field(default_factory=dict[str, Any])
     text_tool_calls: bool = True
 
     @property
-    def readable_tools(self) -> tuple[Tool, ...]:
+    def text_parsed_tools(self) -> tuple[Tool, ...]:
         """The tools of which calls are looked for in the words of the reply."""
         forbidden = self.tool_choice is not None and self.tool_choice.mode == "none"
         return self.tools if self.text_tool_calls and not forbidden else ()

@@ -35,7 +35,7 @@ class Usage:
             cost_is_estimate=self.cost_is_estimate or other.cost_is_estimate,
         )
 
-    def merged(self, later: "Usage") -> "Usage":
+    def merge(self, later: "Usage") -> "Usage":
         """Take a later report of the same reply into account.
 
         Providers repeat the counts as they grow, and one sends zeros at the end (Cloudflare /ai/v1), so the larger

@@ -4,5 +4,5 @@ from pathlib import Path
 
 _FOLDER = Path(__file__).parent / "pictures"
 
-PICTURES: dict[str, Path] = {path.stem: path for path in sorted(_FOLDER.glob("*.png"))}
+SAMPLE_IMAGES: dict[str, Path] = {path.stem: path for path in sorted(_FOLDER.glob("*.png"))}
 """Small drawn pictures by name, such as the tiny model knows: `circle`, `shapes`, `sign`."""

@@ -10,7 +10,7 @@ from typing import Any
 from langchain_core.messages import HumanMessage
 from llama_index.core.base.llms.types import ChatMessage, ImageBlock, TextBlock
 
-from llama_vision.demo import PICTURES
+from llama_vision.demo import SAMPLE_IMAGES
 from llama_vision.langchain import ChatLlamaVision
 from llama_vision.llamaindex import LlamaVision, LlamaVisionMultiModal
 
@@ -40,7 +40,7 @@ def main() -> int:
     print("provider: local, model: tiny (3.6 million parameters, a toy for demonstration and tests)\n")
     right = [*_langchain(), *_llamaindex()]
     print(f"\n{sum(right)} of {len(right)} right, {time.monotonic() - began:.1f} s. Ask something yourself:")
-    print(f"  .venv/bin/llama-vision ask {PICTURES['shapes']} 'Is there a red star?'")
+    print(f"  .venv/bin/llama-vision ask {SAMPLE_IMAGES['shapes']} 'Is there a red star?'")
     return 0 if all(right) else 1
 
 
@@ -48,7 +48,7 @@ def _langchain() -> Iterator[bool]:
     print("LangChain: ChatLlamaVision().invoke(...)")
     model = ChatLlamaVision(provider="local")
     for name, questions in _QUESTIONS.items():
-        picture = base64.b64encode(PICTURES[name].read_bytes()).decode()
+        picture = base64.b64encode(SAMPLE_IMAGES[name].read_bytes()).decode()
         for question, truth in questions.items():
             content: list[str | dict[Any, Any]] = [
                 {"type": "image", "base64": picture, "mime_type": "image/png"},
@@ -62,12 +62,12 @@ def _llamaindex() -> Iterator[bool]:
     model = LlamaVision(provider="local")
     for name, questions in _QUESTIONS.items():
         for question, truth in questions.items():
-            blocks = [ImageBlock(path=PICTURES[name]), TextBlock(text=question)]
+            blocks = [ImageBlock(path=SAMPLE_IMAGES[name]), TextBlock(text=question)]
             pieces = [response.delta or "" for response in model.stream_chat([ChatMessage(blocks=blocks)])]
             yield _show(name, question, truth, "".join(pieces), "|".join(filter(None, pieces)))
     print("\nLlamaIndex: await LlamaVisionMultiModal().acomplete(question, pictures)")
     seeing = LlamaVisionMultiModal(provider="local")
-    answer = asyncio.run(seeing.acomplete("What shape is green?", [PICTURES["shapes"]]))
+    answer = asyncio.run(seeing.acomplete("What shape is green?", [SAMPLE_IMAGES["shapes"]]))
     yield _show("shapes", "What shape is green?", "cross", answer.text)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from llama_vision.core.errors import UnsupportedInputError
 from llama_vision.core.request import ChatRequest
 
-_OWN_FIELDS = frozenset(
+_RESERVED_FIELDS = frozenset(
     {"model", "messages", "image", "stream", "tools", "tool_choice", "max_tokens", "stop"}
 )
 
@@ -46,9 +46,9 @@ def sampling_fields(request: ChatRequest) -> dict[str, Any]:
     return {name: value for name, value in named.items() if value is not None}
 
 
-def checked_extra(extra: Mapping[str, Any]) -> Mapping[str, Any]:
+def validate_extra_body(extra: Mapping[str, Any]) -> Mapping[str, Any]:
     """Let the user's own fields through, except those that would break what is read back."""
-    if taken := sorted(_OWN_FIELDS.intersection(extra)):
+    if taken := sorted(_RESERVED_FIELDS.intersection(extra)):
         raise UnsupportedInputError(
             f"extra_body may not hold {', '.join(taken)}: use the parameter or the method of that name."
         )

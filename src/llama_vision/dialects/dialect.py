@@ -9,7 +9,7 @@ from llama_vision.core.request import ChatRequest
 
 
 @dataclass(frozen=True, slots=True)
-class WireCall:
+class WireRequest:
     """One HTTP call, without address and key.
 
     Attributes:
@@ -65,7 +65,7 @@ class Decoder(Protocol):
 class Dialect(Protocol):
     """A wire format. One instance serves many replies at once: it holds facts and no state."""
 
-    def encode(self, request: ChatRequest, *, stream: bool) -> WireCall:
+    def encode(self, request: ChatRequest, *, stream: bool) -> WireRequest:
         """Put a request into the provider's words.
 
         Args:

@@ -19,8 +19,8 @@ from llama_vision.core.errors import (
     ServerError,
     StatusError,
 )
-from llama_vision.core.untyped import as_object
-from llama_vision.dialects.cloudflare_codes import find_meaning
+from llama_vision.core.json_types import as_mapping
+from llama_vision.dialects.workers_ai.error_codes import find_error_code
 
 _BY_STATUS: dict[int, type[StatusError]] = {
     401: AuthenticationError,
@@ -44,7 +44,7 @@ _TOO_LONG_CODE = (
     '"context_length_exceeded"'  # Groq's message doesn't say it; inside someone's words quotes are escaped
 )
 _NO_CREDITS = re.compile(r"out of credits|payment method|insufficient (credits|balance|funds)", re.IGNORECASE)
-_PROHIBITED = "inference prohibited, please enter a payment method"
+_DEEPINFRA_NO_PAYMENT = "inference prohibited, please enter a payment method"
 _REQUEST_ID_HEADERS = ("x-request-id", "x-inference-id", "cf-aig-log-id", "cf-ray")
 
 
@@ -61,13 +61,15 @@ def status_error(status: int, body: bytes, headers: Mapping[str, str]) -> Status
 
     """
     text = body.decode(errors="replace").strip()
-    fields = _as_fields(text)
-    message = _message(fields) or _from_page(text)
-    meaning = find_meaning(fields)
+    fields = _parse_object(text)
+    message = _message(fields) or _summarize_page(text)
+    meaning = find_error_code(fields)
     if meaning is not None and meaning.advice:
         message = f"{message} {meaning.advice}"
     kind = (
-        meaning.kind if meaning is not None and not _is_server_error(status) else _kind(status, message, text)
+        meaning.kind
+        if meaning is not None and not _is_server_error(status)
+        else _error_class(status, message, text)
     )
     error = kind(f"{status}: {message}")
     error.status_code = status
@@ -82,7 +84,7 @@ def find_request_id(headers: Mapping[str, str]) -> str | None:
     return next((headers[name] for name in _REQUEST_ID_HEADERS if name in headers), None)
 
 
-def error_in_reply(payload: bytes) -> StatusError | None:
+def error_in_body(payload: bytes) -> StatusError | None:
     """Look for a failure in an answer that came with a 200.
 
     Args:
@@ -92,17 +94,17 @@ def error_in_reply(payload: bytes) -> StatusError | None:
         The error, or None where the payload tells of none.
 
     """
-    fields = _as_fields(payload)
+    fields = _parse_object(payload)
     told = fields.get("error") or fields.get("detail") or fields.get("statusCode")  # the last is AI/ML API's
     if not (told or fields.get("success") is False or fields.get("object") == "error"):  # and this vLLM's
         return None
-    return status_error(_code(fields), payload, {})
+    return status_error(_embedded_status(fields), payload, {})
 
 
-def _as_fields(text: str | bytes) -> Mapping[str, Any]:
+def _parse_object(text: str | bytes) -> Mapping[str, Any]:
     """Read a JSON object; empty where it is none, or nested without end."""
     try:
-        return as_object(json.loads(text))
+        return as_mapping(json.loads(text))
     except (ValueError, RecursionError):
         return {}
 
@@ -111,10 +113,10 @@ def _is_server_error(status: int) -> bool:
     return status >= _FIRST_SERVER_ERROR
 
 
-def _kind(status: int, message: str, body: str) -> type[StatusError]:
+def _error_class(status: int, message: str, body: str) -> type[StatusError]:
     if _is_server_error(status):
         return ServerError
-    if status == 400 and _PROHIBITED in message:  # noqa: PLR2004 - DeepInfra says so with a 402 or a 400
+    if status == 400 and _DEEPINFRA_NO_PAYMENT in message:  # noqa: PLR2004 - DeepInfra says so with a 402 or a 400
         return InsufficientCreditsError
     if status == 403 and _NO_CREDITS.search(message):  # noqa: PLR2004 - AI/ML API says so with a 403
         return InsufficientCreditsError
@@ -126,14 +128,14 @@ def _kind(status: int, message: str, body: str) -> type[StatusError]:
     return ContextTooLongError if too_long else InvalidRequestError
 
 
-def _code(fields: Mapping[str, Any]) -> int:
+def _embedded_status(fields: Mapping[str, Any]) -> int:
     """Find the status that a failure behind a 200 would have had; a server's failure where it names none."""
-    if (meaning := find_meaning(fields)) is not None:
+    if (meaning := find_error_code(fields)) is not None:
         return meaning.status
-    error = as_object(fields.get("error"))
+    error = as_mapping(fields.get("error"))
     code: Any = error.get("code") or fields.get("statusCode") or fields.get("code")
     while "error" in error:  # nested where an event named `error` holds an object of that name too
-        error = as_object(error["error"])
+        error = as_mapping(error["error"])
         code = error.get("code")
     code = (
         int(code) if isinstance(code, str) and re.fullmatch(r"\d{3}", code) else code
@@ -144,20 +146,20 @@ def _code(fields: Mapping[str, Any]) -> int:
 
 def _message(fields: Mapping[str, Any]) -> str:
     try:
-        return _words(fields)
+        return _find_message(fields)
     except RecursionError:  # nested without end
         return ""
 
 
-def _words(value: Any) -> str:
+def _find_message(value: Any) -> str:
     """Dig for a message: the shapes are listed in tests/dialects/test_error_bodies.py."""
     if isinstance(value, str):
         return value
     if isinstance(value, list):
-        return "; ".join(filter(None, (_words(item) for item in cast("list[Any]", value))))
-    if fields := as_object(value):
+        return "; ".join(filter(None, (_find_message(item) for item in cast("list[Any]", value))))
+    if fields := as_mapping(value):
         for name in ("error", "errors", "detail", "message", "msg"):
-            if words := _words(fields.get(name)):
+            if words := _find_message(fields.get(name)):
                 place = fields.get("loc")
                 where = ".".join(map(str, cast("list[Any]", place))) + ": " if isinstance(place, list) else ""
                 code: Any = fields.get("code")
@@ -169,7 +171,7 @@ def _words(value: Any) -> str:
     return ""
 
 
-def _from_page(text: str) -> str:
+def _summarize_page(text: str) -> str:
     """Shorten an HTML page or plain text."""
     title = re.search(r"<title>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
     return (title[1].strip() if title else text[:_SHOWN]) or "no explanation was given"

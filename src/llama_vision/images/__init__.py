@@ -1,6 +1,6 @@
 """From anything to bytes a model can see."""
 
-from llama_vision.images.source import (
+from llama_vision.images.sources import (
     ImageSource,
     image_from_any,
     image_from_base64,

@@ -6,11 +6,11 @@ from threading import Lock
 from typing import TypeAlias
 
 from llama_vision.core.messages import Image
-from llama_vision.images.options import ImageOptions
-from llama_vision.images.rules import ImageRules
+from llama_vision.images.constraints import ImageConstraints
+from llama_vision.images.options import EncodingOptions
 
 _END = 4096  # bytes of either end that are part of the key
-_Key: TypeAlias = tuple[int, int, int, str | None, ImageRules, ImageOptions]
+_Key: TypeAlias = tuple[int, int, int, str | None, ImageConstraints, EncodingOptions]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class _Entry:
         return len(self.original) + (0 if data is self.original else len(data))
 
 
-class PreparedCache:
+class PreparedImageCache:
     """Remembers pictures and what became of them; threads may share it.
 
     A picture is looked up by its length and ends, and then compared byte by byte: that is far cheaper than hashing all
@@ -49,7 +49,7 @@ class PreparedCache:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def find(self, image: Image, rules: ImageRules, options: ImageOptions) -> Image | None:
+    def get(self, image: Image, rules: ImageConstraints, options: EncodingOptions) -> Image | None:
         """Look a picture up.
 
         Args:
@@ -69,7 +69,7 @@ class PreparedCache:
         # Compared outside the lock: for a large picture it takes a while.
         return entry.prepared if entry is not None and entry.original == image.data else None
 
-    def keep(self, image: Image, rules: ImageRules, options: ImageOptions, prepared: Image) -> None:
+    def put(self, image: Image, rules: ImageConstraints, options: EncodingOptions, prepared: Image) -> None:
         """Remember a picture, unless it alone is larger than all that may be kept.
 
         Args:
@@ -97,6 +97,6 @@ class PreparedCache:
             self._bytes = 0
 
 
-def _key(image: Image, rules: ImageRules, options: ImageOptions) -> _Key:
+def _key(image: Image, rules: ImageConstraints, options: EncodingOptions) -> _Key:
     data = image.data or b""
     return len(data), hash(data[:_END]), hash(data[-_END:]), image.detail, rules, options

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from llama_vision.core.errors import ImageError
+from llama_vision.images.dimensions import image_dimensions
 from llama_vision.images.media_type import sniff_media_type
-from llama_vision.images.size import pixel_size
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -28,14 +28,14 @@ _READERS = {
 }
 """Each file is given to the one decoder that its first bytes ask for: of a polyglot no other part is ever looked at."""
 
-_BOXED = {
+_ISOBMFF_FORMATS = {
     "image/avif": "AVIF",
     "image/heic": "HEIF",
 }  # by the names under which decoders register with Pillow
 _PLAIN_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA"})  # every reader takes these alike
 _ORIENTATION = 0x0112  # EXIF
 _EIGHT, _SIXTEEN = 255.0, 65535.0  # white in as many bits
-_UPRIGHT = {  # by EXIF's numbers, the names of Pillow's remedies
+_EXIF_TRANSPOSE = {  # by EXIF's numbers, the names of Pillow's remedies
     2: "FLIP_LEFT_RIGHT",
     3: "ROTATE_180",
     4: "FLIP_TOP_BOTTOM",
@@ -47,29 +47,29 @@ _UPRIGHT = {  # by EXIF's numbers, the names of Pillow's remedies
 
 
 @dataclass(frozen=True, slots=True)
-class Decoded:
+class DecodedImage:
     """A picture's pixels.
 
     Attributes:
         picture: Upright RGB, of the size that was asked for.
         media_type: What the file was, such as `image/png`.
-        as_stored: Whether these are the file's own pixels: none were scaled, turned, composited or left out.
+        is_unmodified: Whether these are the file's own pixels: none were scaled, turned, composited or left out.
 
     """
 
     picture: "PIL.Image.Image"
     media_type: str
-    as_stored: bool
+    is_unmodified: bool
 
 
-def decode(data: bytes, wanted: Callable[[int, int], Size]) -> Decoded:
+def decode(data: bytes, choose_size: Callable[[int, int], Size]) -> DecodedImage:
     """Decode a picture.
 
     Transparent pixels are laid on white. Of an animation, the first frame is taken.
 
     Args:
         data: The encoded file.
-        wanted: Tells, from width and height in pixels, the width and height to deliver; never larger ones.
+        choose_size: Tells, from width and height in pixels, the width and height to deliver; never larger ones.
 
     Returns:
         The pixels, and what had to be done for them.
@@ -80,9 +80,9 @@ def decode(data: bytes, wanted: Callable[[int, int], Size]) -> Decoded:
 
     """
     media_type = sniff_media_type(data)
-    _check_pixels(pixel_size(data))
+    _check_pixels(image_dimensions(data))
     try:
-        return _decode(_opened(data, media_type), media_type, wanted)
+        return _decode(_opened(data, media_type), media_type, choose_size)
     except ImageError:
         raise
     except Exception as error:  # on damaged files Pillow's decoders raise almost anything
@@ -112,15 +112,15 @@ def _opened(data: bytes, media_type: str) -> "PIL.Image.Image":
         module, name = _READERS[media_type]
         reader: Any = getattr(importlib.import_module(module), name)
     else:
-        reader = _boxed_reader(media_type)
+        reader = _isobmff_reader(media_type)
     return reader(io.BytesIO(data), "")
 
 
-def _boxed_reader(media_type: str) -> Any:
+def _isobmff_reader(media_type: str) -> Any:
     import PIL.Image  # noqa: PLC0415 - loaded late
 
     PIL.Image.init()
-    name = _BOXED[media_type]
+    name = _ISOBMFF_FORMATS[media_type]
     if name not in PIL.Image.OPEN:
         try:
             importlib.import_module("pillow_heif").register_heif_opener()
@@ -132,7 +132,7 @@ def _boxed_reader(media_type: str) -> Any:
     return PIL.Image.OPEN[name][0]
 
 
-def _decode(picture: "PIL.Image.Image", media_type: str, wanted: Callable[[int, int], Size]) -> Decoded:
+def _decode(picture: "PIL.Image.Image", media_type: str, wanted: Callable[[int, int], Size]) -> DecodedImage:
     _check_pixels(picture.size)
     moving = _is_animated(picture)
     full = picture.size
@@ -144,10 +144,14 @@ def _decode(picture: "PIL.Image.Image", media_type: str, wanted: Callable[[int, 
         picture.load()
         full = picture.size  # Pillow turns TIFF upright by itself
         size = wanted(*full)
-    way = _UPRIGHT.get(_orientation(picture))
+    transpose = _EXIF_TRANSPOSE.get(_orientation(picture))
     transparent = _is_transparent(picture)
-    as_stored = size == full and way is None and not (moving or transparent) and picture.mode in _PLAIN_MODES
-    return Decoded(_turned(_scaled(_to_rgb(picture, transparent), size), way), media_type, as_stored)
+    as_stored = (
+        size == full and transpose is None and not (moving or transparent) and picture.mode in _PLAIN_MODES
+    )
+    return DecodedImage(
+        _transpose(_resize(_to_rgb(picture, transparent), size), transpose), media_type, as_stored
+    )
 
 
 def _is_animated(picture: "PIL.Image.Image") -> bool:
@@ -182,11 +186,11 @@ def _to_rgb(picture: "PIL.Image.Image", transparent: bool) -> "PIL.Image.Image":
         ground.paste(picture, mask=picture.getchannel("A"))
         return ground
     if picture.mode[0] in "IF":
-        picture = _eight_bits(picture)
+        picture = _to_8_bit(picture)
     return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
-def _eight_bits(picture: "PIL.Image.Image") -> "PIL.Image.Image":
+def _to_8_bit(picture: "PIL.Image.Image") -> "PIL.Image.Image":
     """Bring grey levels to 0..255; Pillow's own conversion makes everything above 255 white.
 
     16 bits are divided. Of whole and real numbers, 0 to 255 are taken as they are, up to 65,535 as 16 bits, reals from
@@ -201,7 +205,7 @@ def _eight_bits(picture: "PIL.Image.Image") -> "PIL.Image.Image":
     return levels.point(lambda level: level * scale + (0.5 - low * scale)).convert("L")
 
 
-def _scaled(picture: "PIL.Image.Image", size: Size) -> "PIL.Image.Image":
+def _resize(picture: "PIL.Image.Image", size: Size) -> "PIL.Image.Image":
     if picture.size == size:
         return picture
     import PIL.Image  # noqa: PLC0415 - loaded late
@@ -210,7 +214,7 @@ def _scaled(picture: "PIL.Image.Image", size: Size) -> "PIL.Image.Image":
     return picture.resize(size, PIL.Image.Resampling.HAMMING, reducing_gap=2.0)
 
 
-def _turned(picture: "PIL.Image.Image", way: str | None) -> "PIL.Image.Image":
+def _transpose(picture: "PIL.Image.Image", way: str | None) -> "PIL.Image.Image":
     if way is None:
         return picture
     import PIL.Image  # noqa: PLC0415 - loaded late

@@ -21,8 +21,13 @@ from typing import Any, TypeVar
 import httpx
 
 from llama_vision.core.errors import ImageError
-from llama_vision.images.addresses import address_in, plain_host, why_not_public, why_not_public_name
-from llama_vision.images.fetch import FetchOptions, Resolve, shown
+from llama_vision.images.fetch import FetchPolicy, Resolve, redact_url
+from llama_vision.images.public_addresses import (
+    non_public_reason,
+    normalize_host,
+    parse_ip,
+    private_name_reason,
+)
 from llama_vision.version import __version__
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -38,7 +43,7 @@ _ALLOW = (
     "If you trust whoever gave this address, allow it with image_private_networks=True, "
     "or only its host with image_allowed_hosts=[...]."
 )
-_TIDYING_S = 0.2
+_JOIN_TIMEOUT_S = 0.2
 
 _Result = TypeVar("_Result")
 
@@ -47,7 +52,7 @@ class _RefusedError(Exception):
     """Why an address is not asked, or its answer not taken; whoever knows the address adds it."""
 
 
-def in_own_loop(work: Callable[[], Coroutine[Any, Any, _Result]]) -> _Result:
+def run_in_thread(work: Callable[[], Coroutine[Any, Any, _Result]]) -> _Result:
     """Wait for asynchronous work, in a thread: the caller's may be running a loop already.
 
     Args:
@@ -75,10 +80,10 @@ def in_own_loop(work: Callable[[], Coroutine[Any, Any, _Result]]) -> _Result:
     try:
         return result.result()
     finally:
-        thread.join(_TIDYING_S)
+        thread.join(_JOIN_TIMEOUT_S)
 
 
-async def download(url: str, options: FetchOptions, resolve: Resolve | None = None) -> bytes:
+async def download(url: str, options: FetchPolicy, resolve: Resolve | None = None) -> bytes:
     """Download what is at an address.
 
     Args:
@@ -95,31 +100,33 @@ async def download(url: str, options: FetchOptions, resolve: Resolve | None = No
     """
     try:
         async with asyncio.timeout(options.timeout_s) as limit:
-            return await _follow(url, options, resolve or _look_up, limit.when() or 0)
+            return await _follow_redirects(url, options, resolve or _resolve, limit.when() or 0)
     except TimeoutError as error:
         why = f"it took longer than {options.timeout_s:g} s. Download it yourself and pass its bytes."
-        raise ImageError(f"The picture at {shown(url)} can't be fetched: {why}") from error
+        raise ImageError(f"The picture at {redact_url(url)} can't be fetched: {why}") from error
 
 
-async def _follow(first: str, options: FetchOptions, resolve: Resolve, until: float) -> bytes:
+async def _follow_redirects(first: str, options: FetchPolicy, resolve: Resolve, deadline: float) -> bytes:
     """Follow redirects by hand, for each may lead to where the first address may not."""
     here: httpx.URL | None = None
     target = first
     for hop in range(options.max_redirects + 1):
-        place = f"{shown(target)} (to which {shown(first)} redirects)" if hop else shown(first)
+        place = f"{redact_url(target)} (to which {redact_url(first)} redirects)" if hop else redact_url(first)
         try:
-            here = _readable(target, here)
-            found = await _ask(here, await _checked(here, options, resolve), options.max_bytes, until)
+            here = _parse_url(target, here)
+            found = await _get_from_any(
+                here, await _resolve_checked(here, options, resolve), options.max_bytes, deadline
+            )
         except _RefusedError as error:
             raise ImageError(f"The picture at {place} can't be fetched: {error}") from error
         if isinstance(found, bytes):
             return found
         target = found
     why = f"there are more than {options.max_redirects} redirects. Download it yourself and pass its bytes."
-    raise ImageError(f"The picture at {shown(first)} can't be fetched: {why}")
+    raise ImageError(f"The picture at {redact_url(first)} can't be fetched: {why}")
 
 
-def _readable(target: str, previous: httpx.URL | None) -> httpx.URL:
+def _parse_url(target: str, previous: httpx.URL | None) -> httpx.URL:
     """Read an address, which may be relative to the previous one, and check all but where it leads."""
     try:
         url = previous.join(target) if previous else httpx.URL(target)
@@ -136,12 +143,14 @@ def _readable(target: str, previous: httpx.URL | None) -> httpx.URL:
     if url.port is not None and not 0 < url.port <= _HIGHEST_PORT:
         raise _RefusedError("its port is out of range.")
     try:
-        return url.copy_with(host=plain_host(url.raw_host.decode("ascii")), fragment=None)
+        return url.copy_with(host=normalize_host(url.raw_host.decode("ascii")), fragment=None)
     except (httpx.InvalidURL, ValueError) as error:
         raise _RefusedError(f"{error}.") from None
 
 
-async def _ask(url: httpx.URL, addresses: Sequence[str], max_bytes: int, until: float) -> bytes | str:
+async def _get_from_any(
+    url: httpx.URL, addresses: Sequence[str], max_bytes: int, until: float
+) -> bytes | str:
     """Ask the first address that takes a connection, for the content or where it redirects to."""
     trouble: Exception | None = None
     for place, address in enumerate(addresses):
@@ -156,29 +165,29 @@ async def _ask(url: httpx.URL, addresses: Sequence[str], max_bytes: int, until: 
     raise _RefusedError(f"there is no connection: {trouble or type(trouble).__name__}.") from trouble
 
 
-async def _checked(url: httpx.URL, options: FetchOptions, resolve: Resolve) -> Sequence[str]:
+async def _resolve_checked(url: httpx.URL, options: FetchPolicy, resolve: Resolve) -> Sequence[str]:
     """Find the addresses to which a connection may be made. One bad answer among them is enough to refuse."""
     host = url.raw_host.decode("ascii")
     if options.allowed_hosts and host not in options.allowed_hosts:
         raise _RefusedError(f"{host!r} is not among image_allowed_hosts.")
     trusted = options.private_networks or bool(options.allowed_hosts)
-    literal = address_in(host)
-    if not trusted and literal is None and (why := why_not_public_name(host)):
+    literal = parse_ip(host)
+    if not trusted and literal is None and (why := private_name_reason(host)):
         raise _RefusedError(f"{host} is {why}. {_ALLOW}")
     found = [host] if literal else await resolve(host, url.port or {"http": 80, "https": 443}[url.scheme])
     if not found:
         raise _RefusedError("its host is not known.")
     for text in found:
-        address = address_in(text)
+        address = parse_ip(text)
         if address is None:
             raise _RefusedError(f"{host} resolves to {text!r}, which is no address.")
-        if not trusted and (why := why_not_public(address)):
+        if not trusted and (why := non_public_reason(address)):
             resolved = "" if literal else f"{host} resolves to "
             raise _RefusedError(f"{resolved}{address}, which is {why}. {_ALLOW}")
     return found
 
 
-async def _look_up(host: str, port: int) -> list[str]:
+async def _resolve(host: str, port: int) -> list[str]:
     try:
         answers = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
@@ -186,13 +195,13 @@ async def _look_up(host: str, port: int) -> list[str]:
     return [str(answer[4][0]) for answer in answers]
 
 
-async def _get(url: httpx.URL, address: str, wait: float | None, max_bytes: int) -> bytes | str:
+async def _get(url: httpx.URL, address: str, connect_timeout: float | None, max_bytes: int) -> bytes | str:
     """Connect to an address that was checked. The host's name is only said to it, and verified by TLS."""
     request = httpx.Request(
         "GET",
         url.copy_with(host=address),
         headers={"Host": url.netloc.decode("ascii"), **_HEADERS},
-        extensions={"sni_hostname": url.raw_host.decode("ascii"), "timeout": {"connect": wait}},
+        extensions={"sni_hostname": url.raw_host.decode("ascii"), "timeout": {"connect": connect_timeout}},
     )
     # Not shared: two hosts with one address must not share a connection that was verified for one of them.
     async with httpx.AsyncHTTPTransport(verify=_ssl_context()) as transport:
@@ -200,12 +209,12 @@ async def _get(url: httpx.URL, address: str, wait: float | None, max_bytes: int)
         try:
             if response.status_code in _REDIRECTS and "location" in response.headers:
                 return response.headers["location"]
-            return await _content(response, max_bytes)
+            return await _read_body(response, max_bytes)
         finally:
             await response.aclose()
 
 
-async def _content(response: httpx.Response, max_bytes: int) -> bytes:
+async def _read_body(response: httpx.Response, max_bytes: int) -> bytes:
     """Read as much as is allowed and no more, decompressed by ourselves: httpx would expand a whole piece first."""
     if response.status_code != _OK:
         raise _RefusedError(f"the server answers with status {response.status_code}.")
@@ -213,7 +222,7 @@ async def _content(response: httpx.Response, max_bytes: int) -> bytes:
     length = response.headers.get("content-length", "")
     if re.fullmatch(r"[0-9]{1,20}", length) and int(length) > max_bytes:
         raise _RefusedError(too_large)
-    packed = _is_packed(response.headers.get("content-encoding", ""))
+    packed = _is_compressed(response.headers.get("content-encoding", ""))
     expander = zlib.decompressobj(wbits=47) if packed else None  # gzip or zlib, told by the beginning
     data, received = bytearray(), 0
     async for piece in response.aiter_raw():
@@ -231,7 +240,7 @@ async def _content(response: httpx.Response, max_bytes: int) -> bytes:
     return bytes(data)
 
 
-def _is_packed(encoding: str) -> bool:
+def _is_compressed(encoding: str) -> bool:
     """Take what some servers send unasked, and nothing that only some installations can read."""
     if (encoding := encoding.strip().lower()) in {"", "identity"}:
         return False

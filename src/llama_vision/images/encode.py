@@ -16,7 +16,7 @@ _SMALLER = (0.7, 0.5, 0.35, 0.25)
 _SMALLER_QUALITY = 60
 
 
-def is_drawing(picture: "PIL.Image.Image") -> bool:
+def is_graphic(picture: "PIL.Image.Image") -> bool:
     """Tell drawings and text from photographs.
 
     The rule: of 64 x 64 pixels picked evenly, a drawing has at most 512 different colours, and the 16 most common ones
@@ -59,8 +59,8 @@ def encode(
 
     """
     data = b""
-    for media_type, lower_quality, scale in _tries(media_types, quality):
-        data = _file(_smaller(picture, scale), media_type, lower_quality)
+    for media_type, lower_quality, scale in _encoding_attempts(media_types, quality):
+        data = _encode_once(_downscale(picture, scale), media_type, lower_quality)
         if max_bytes is None or len(data) <= max_bytes:
             return data, media_type
     raise ImageError(
@@ -69,7 +69,7 @@ def encode(
     )
 
 
-def _tries(media_types: tuple[str, ...], quality: int) -> Iterator[tuple[str, int, float]]:
+def _encoding_attempts(media_types: tuple[str, ...], quality: int) -> Iterator[tuple[str, int, float]]:
     for media_type in media_types:
         yield media_type, quality, 1.0
     last = media_types[-1]
@@ -81,7 +81,7 @@ def _tries(media_types: tuple[str, ...], quality: int) -> Iterator[tuple[str, in
         yield last, min(quality, _SMALLER_QUALITY), scale
 
 
-def _smaller(picture: "PIL.Image.Image", scale: float) -> "PIL.Image.Image":
+def _downscale(picture: "PIL.Image.Image", scale: float) -> "PIL.Image.Image":
     if scale == 1:
         return picture
     import PIL.Image  # noqa: PLC0415 - loaded late
@@ -90,7 +90,7 @@ def _smaller(picture: "PIL.Image.Image", scale: float) -> "PIL.Image.Image":
     return picture.resize(size, PIL.Image.Resampling.HAMMING)
 
 
-def _file(picture: "PIL.Image.Image", media_type: str, quality: int) -> bytes:
+def _encode_once(picture: "PIL.Image.Image", media_type: str, quality: int) -> bytes:
     # Nothing of the source goes along: its EXIF data may say where it was taken.
     picture.info = {}
     buffer = io.BytesIO()

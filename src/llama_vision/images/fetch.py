@@ -23,7 +23,7 @@ _HOST = re.compile(r"[^@:\[]*(:[0-9]*)?|\[[^@]*\](:[0-9]*)?")  # without credent
 
 
 @dataclass(frozen=True, slots=True)
-class FetchOptions:
+class FetchPolicy:
     """What may be fetched, and how much of it.
 
     Attributes:
@@ -43,10 +43,10 @@ class FetchOptions:
     max_redirects: int = 3
 
 
-_DEFAULTS = FetchOptions()
+_DEFAULTS = FetchPolicy()
 
 
-def fetch(image: Image, options: FetchOptions = _DEFAULTS, *, resolve: Resolve | None = None) -> Image:
+def fetch_image(image: Image, options: FetchPolicy = _DEFAULTS, *, resolve: Resolve | None = None) -> Image:
     """Download a picture that is given by its address.
 
     Args:
@@ -66,12 +66,12 @@ def fetch(image: Image, options: FetchOptions = _DEFAULTS, *, resolve: Resolve |
         return image
     from llama_vision.images import download  # noqa: PLC0415 - loads httpx and asyncio
 
-    data = download.in_own_loop(lambda: download.download(url, options, resolve))
-    return _seen(image, url, data)
+    data = download.run_in_thread(lambda: download.download(url, options, resolve))
+    return _with_media_type(image, url, data)
 
 
-async def afetch(image: Image, options: FetchOptions = _DEFAULTS, *, resolve: Resolve | None = None) -> Image:
-    """As `fetch`, for the running event loop.
+async def afetch(image: Image, options: FetchPolicy = _DEFAULTS, *, resolve: Resolve | None = None) -> Image:
+    """As `fetch_image`, for the running event loop.
 
     Args:
         image: The picture. One that has its bytes is returned as it is.
@@ -82,17 +82,17 @@ async def afetch(image: Image, options: FetchOptions = _DEFAULTS, *, resolve: Re
         The picture with its bytes, and with the media type that they show; `detail` is kept.
 
     Raises:
-        ImageError: As for `fetch`.
+        ImageError: As for `fetch_image`.
 
     """
     if (url := image.url) is None:
         return image
     from llama_vision.images import download  # noqa: PLC0415 - loads httpx and asyncio
 
-    return _seen(image, url, await download.download(url, options, resolve))
+    return _with_media_type(image, url, await download.download(url, options, resolve))
 
 
-def shown(url: str) -> str:
+def redact_url(url: str) -> str:
     """Shorten an address for a text, without what may be secret in it.
 
     Args:
@@ -111,9 +111,9 @@ def shown(url: str) -> str:
     return repr(bare if len(bare) <= _SHOWN else bare[:_SHOWN] + "...")
 
 
-def _seen(image: Image, url: str, data: bytes) -> Image:
+def _with_media_type(image: Image, url: str, data: bytes) -> Image:
     """Look at the bytes: the label they came with is often wrong."""
     try:
         return Image(data=data, media_type=sniff_media_type(data), detail=image.detail)
     except ImageError as error:
-        raise ImageError(f"{shown(url)}: {error}") from error
+        raise ImageError(f"{redact_url(url)}: {error}") from error

@@ -9,7 +9,7 @@ _QUALITIES = range(1, 96)  # above 95 Pillow switches parts of JPEG off
 
 
 @dataclass(frozen=True, slots=True)
-class ImageOptions:
+class EncodingOptions:
     """How pictures are sent.
 
     Attributes:

@@ -9,21 +9,21 @@ from functools import cache, partial
 
 from llama_vision.core.errors import ImageError
 from llama_vision.core.messages import Image
-from llama_vision.images.cache import PreparedCache
-from llama_vision.images.decode import Decoded, decode
-from llama_vision.images.encode import encode, is_drawing
-from llama_vision.images.options import ImageOptions
-from llama_vision.images.rules import ImageRules
-from llama_vision.images.tiles import fit, target_size
+from llama_vision.images.cache import PreparedImageCache
+from llama_vision.images.constraints import ImageConstraints
+from llama_vision.images.decode import DecodedImage, decode
+from llama_vision.images.encode import encode, is_graphic
+from llama_vision.images.options import EncodingOptions
+from llama_vision.images.tiling import fit_within, target_size
 
-__all__ = ["ImageOptions", "prepare", "prepare_all"]
+__all__ = ["EncodingOptions", "prepare_image", "prepare_images"]
 
-_DEFAULT = ImageOptions()
+_DEFAULT = EncodingOptions()
 _ENCODED = ("image/jpeg", "image/png")  # what is written here, whatever else providers read
 _MOST_THREADS = 4  # each may hold a whole decoded picture
 
 
-def prepare(image: Image, rules: ImageRules, options: ImageOptions = _DEFAULT) -> Image:
+def prepare_image(image: Image, rules: ImageConstraints, options: EncodingOptions = _DEFAULT) -> Image:
     """Make a picture ready to be sent.
 
     A file that already is what it should be is passed on byte for byte. Every other is encoded anew, without its EXIF
@@ -45,15 +45,17 @@ def prepare(image: Image, rules: ImageRules, options: ImageOptions = _DEFAULT) -
     """
     if image.data is None:
         return image
-    decoded = decode(image.data, partial(_size_to_send, detail=image.detail, rules=rules, options=options))
-    most = _most_bytes(rules)
-    if _may_pass(decoded, rules, options) and (most is None or len(image.data) <= most):
+    decoded = decode(image.data, partial(_target_size, detail=image.detail, rules=rules, options=options))
+    most = _max_bytes(rules)
+    if _can_pass_through(decoded, rules, options) and (most is None or len(image.data) <= most):
         return replace(image, media_type=decoded.media_type)  # its label may have been wrong
     data, media_type = encode(decoded.picture, _media_types(decoded, rules, options), options.quality, most)
     return replace(image, data=data, media_type=media_type)
 
 
-def prepare_all(images: Sequence[Image], rules: ImageRules, options: ImageOptions = _DEFAULT) -> list[Image]:
+def prepare_images(
+    images: Sequence[Image], rules: ImageConstraints, options: EncodingOptions = _DEFAULT
+) -> list[Image]:
     """Make the pictures of one request ready, several at a time, and remember the results.
 
     Where all together are too large for the provider, each gets an equal share of what it takes.
@@ -67,28 +69,28 @@ def prepare_all(images: Sequence[Image], rules: ImageRules, options: ImageOption
         The pictures to send, in the same order.
 
     Raises:
-        ImageError: As `prepare`; the text begins with the picture's number, such as `Image 2`.
+        ImageError: As `prepare_image`; the text begins with the picture's number, such as `Image 2`.
 
     """
     prepared = _prepare_each(images, rules, options)
     lengths = [_base64_length(len(image.data)) for image in prepared if image.data is not None]
-    together = rules.all_base64_below
+    together = rules.max_total_base64_chars
     if together is None or sum(lengths) < together:
         return prepared
-    share = min(together // len(lengths), rules.base64_below or together)
+    share = min(together // len(lengths), rules.max_base64_chars or together)
     return _prepare_each(images, replace(rules, base64_below=share), options)
 
 
-def _prepare_each(images: Sequence[Image], rules: ImageRules, options: ImageOptions) -> list[Image]:
-    found = [image if image.data is None else _cache().find(image, rules, options) for image in images]
+def _prepare_each(images: Sequence[Image], rules: ImageConstraints, options: EncodingOptions) -> list[Image]:
+    found = [image if image.data is None else _cache().get(image, rules, options) for image in images]
     missing = [place for place, image in enumerate(found) if image is None]
 
     def work(place: int) -> Image:
         try:
-            prepared = prepare(images[place], rules, options)
+            prepared = prepare_image(images[place], rules, options)
         except ImageError as error:
             raise ImageError(f"Image {place + 1}: {error}") from error
-        _cache().keep(images[place], rules, options, prepared)
+        _cache().put(images[place], rules, options, prepared)
         return prepared
 
     if len(missing) > 1:  # Pillow lets other threads run while it decodes, scales and encodes
@@ -98,12 +100,12 @@ def _prepare_each(images: Sequence[Image], rules: ImageRules, options: ImageOpti
     return [made[place] if image is None else image for place, image in enumerate(found)]
 
 
-def _size_to_send(
-    width: int, height: int, *, detail: str | None, rules: ImageRules, options: ImageOptions
+def _target_size(
+    width: int, height: int, *, detail: str | None, rules: ImageConstraints, options: EncodingOptions
 ) -> tuple[int, int]:
     size = target_size(width, height, detail=detail, max_pixels=options.max_pixels)
     if rules.max_side is not None:
-        size = fit(*size, rules.max_side, rules.max_side)
+        size = fit_within(*size, rules.max_side, rules.max_side)
     if (
         min(size) < rules.min_side <= min(width, height)
     ):  # a long strip: scaled further than the provider likes
@@ -112,12 +114,12 @@ def _size_to_send(
     return size
 
 
-def _may_pass(decoded: Decoded, rules: ImageRules, options: ImageOptions) -> bool:
+def _can_pass_through(decoded: DecodedImage, rules: ImageConstraints, options: EncodingOptions) -> bool:
     wanted = options.format in ("auto", decoded.media_type.removeprefix("image/"))
-    return decoded.as_stored and wanted and decoded.media_type in rules.media_types
+    return decoded.is_unmodified and wanted and decoded.media_type in rules.media_types
 
 
-def _media_types(decoded: Decoded, rules: ImageRules, options: ImageOptions) -> tuple[str, ...]:
+def _media_types(decoded: DecodedImage, rules: ImageConstraints, options: EncodingOptions) -> tuple[str, ...]:
     """Tell what the picture may become, the best first."""
     taken = tuple(media_type for media_type in _ENCODED if media_type in rules.media_types)
     if options.format != "auto":
@@ -130,13 +132,15 @@ def _media_types(decoded: Decoded, rules: ImageRules, options: ImageOptions) -> 
         )
     if len(taken) == 1:
         return taken
-    if decoded.media_type != "image/jpeg" and is_drawing(decoded.picture):
+    if decoded.media_type != "image/jpeg" and is_graphic(decoded.picture):
         return taken[::-1]
     return taken[:1]
 
 
-def _most_bytes(rules: ImageRules) -> int | None:
-    limits = [below - 1 for below in (rules.base64_below, rules.all_base64_below) if below is not None]
+def _max_bytes(rules: ImageConstraints) -> int | None:
+    limits = [
+        below - 1 for below in (rules.max_base64_chars, rules.max_total_base64_chars) if below is not None
+    ]
     found = [characters // 4 * 3 for characters in limits]
     if rules.max_bytes is not None:
         found.append(rules.max_bytes)
@@ -148,8 +152,8 @@ def _base64_length(count: int) -> int:
 
 
 @cache
-def _cache() -> PreparedCache:
-    return PreparedCache()
+def _cache() -> PreparedImageCache:
+    return PreparedImageCache()
 
 
 @cache
@@ -158,7 +162,7 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(workers, thread_name_prefix="llama-vision-images")
 
 
-def _start_afresh() -> None:
+def _reset_after_fork() -> None:
     _cache.cache_clear()
     _pool.cache_clear()
 
@@ -166,4 +170,4 @@ def _start_afresh() -> None:
 if hasattr(
     os, "register_at_fork"
 ):  # a forked process has the pool but none of its threads, and would wait for ever
-    os.register_at_fork(after_in_child=_start_afresh)
+    os.register_at_fork(after_in_child=_reset_after_fork)

@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal, TypeAlias
 
-from llama_vision.images.fetch import FetchOptions
-from llama_vision.images.prepare import ImageOptions
+from llama_vision.images.fetch import FetchPolicy
+from llama_vision.images.prepare import EncodingOptions
 
-ImagePolicy: TypeAlias = Literal["error", "first", "grid"]
+OverflowPolicy: TypeAlias = Literal["error", "first", "grid"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,24 +16,24 @@ class ImageSettings:
 
     Attributes:
         options: How they are encoded, and how large they may be.
-        policy: What to do with more pictures than a provider takes: refuse them (`error`), send the `first` ones, or put
+        on_too_many: What to do with more pictures than a provider takes: refuse them (`error`), send the `first` ones, or put
             all of them on one numbered sheet (`grid`).
         fetch: What may be downloaded, for providers that don't fetch addresses themselves.
 
     """
 
-    options: ImageOptions = field(default_factory=ImageOptions)
-    policy: ImagePolicy = "error"
-    fetch: FetchOptions = field(default_factory=FetchOptions)
+    options: EncodingOptions = field(default_factory=EncodingOptions)
+    on_too_many: OverflowPolicy = "error"
+    fetch: FetchPolicy = field(default_factory=FetchPolicy)
 
 
 @lru_cache(maxsize=64)
-def image_settings(
+def build_image_settings(
     *,
     max_pixels: int | None,
     image_format: Literal["auto", "jpeg", "png"],
     quality: int,
-    policy: ImagePolicy,
+    on_too_many: OverflowPolicy,
     allowed_hosts: tuple[str, ...],
     private_networks: bool,
 ) -> ImageSettings:
@@ -44,7 +44,7 @@ def image_settings(
 
     """
     return ImageSettings(
-        ImageOptions(max_pixels, image_format, quality),
-        policy,
-        FetchOptions(allowed_hosts=frozenset(allowed_hosts), private_networks=private_networks),
+        EncodingOptions(max_pixels, image_format, quality),
+        on_too_many,
+        FetchPolicy(allowed_hosts=frozenset(allowed_hosts), private_networks=private_networks),
     )

@@ -8,9 +8,9 @@ await show(model.astream(messages))
 answer = show(llm.stream_complete("Hi"))    # LlamaIndex; `answer.text` has all of it
 """
 
-from llama_vision.jupyter.pictures import PictureGrid, show_pictures
-from llama_vision.jupyter.showing import show
-from llama_vision.jupyter.shown import Shown
+from llama_vision.jupyter.display import show
+from llama_vision.jupyter.displayed_reply import DisplayedReply
+from llama_vision.jupyter.image_grid import ImageGrid, show_images
 from llama_vision.jupyter.tables import Table, show_answers, show_providers
 
-__all__ = ["PictureGrid", "Shown", "Table", "show", "show_answers", "show_pictures", "show_providers"]
+__all__ = ["DisplayedReply", "ImageGrid", "Table", "show", "show_answers", "show_images", "show_providers"]

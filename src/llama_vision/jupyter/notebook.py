@@ -6,7 +6,7 @@ from typing import Any, cast
 from llama_vision.core.errors import MissingDependencyError
 
 
-def wants_html(notebook: bool | None) -> bool:
+def is_notebook(notebook: bool | None) -> bool:
     """Tell whether what is shown may be HTML.
 
     Args:
@@ -19,7 +19,7 @@ def wants_html(notebook: bool | None) -> bool:
     return getattr(_shell(), "kernel", None) is not None if notebook is None else notebook
 
 
-def cell_number() -> int | None:
+def execution_count() -> int | None:
     """Tell which cell runs; None outside IPython."""
     return getattr(_shell(), "execution_count", None)
 

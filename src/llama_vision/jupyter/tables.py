@@ -3,9 +3,9 @@
 import os
 from collections.abc import Mapping, Sequence
 
-from llama_vision.core.markup import cost_words, plain, table
-from llama_vision.jupyter.notebook import display_html, wants_html
-from llama_vision.jupyter.shown import Shown
+from llama_vision.core.formatting import format_cost, html_table, sanitize
+from llama_vision.jupyter.displayed_reply import DisplayedReply
+from llama_vision.jupyter.notebook import display_html, is_notebook
 from llama_vision.providers import PROVIDERS, Provider
 
 _MOST_CELL = 60  # characters, in plain text
@@ -37,7 +37,7 @@ class Table:
         self._numbers = numbers
 
     def _repr_html_(self) -> str:
-        return table(self.headings, self.rows, self._numbers)
+        return html_table(self.headings, self.rows, self._numbers)
 
     def __repr__(self) -> str:
         """Set it in columns, long cells cut."""
@@ -56,7 +56,7 @@ class Table:
             MissingDependencyError: `notebook` is True, and IPython is not installed.
 
         """
-        if wants_html(notebook):
+        if is_notebook(notebook):
             display_html(self._repr_html_(), repr(self))
         else:
             print(self)
@@ -84,7 +84,7 @@ def show_providers(*, notebook: bool | None = None) -> None:
     Table(["provider", "who", "models", "key"], rows).show(notebook=notebook)
 
 
-def show_answers(answers: Mapping[str, Shown | Exception], *, notebook: bool | None = None) -> None:
+def show_answers(answers: Mapping[str, DisplayedReply | Exception], *, notebook: bool | None = None) -> None:
     """Show several answers below each other, with what each took.
 
     Args:
@@ -99,15 +99,15 @@ def show_answers(answers: Mapping[str, Shown | Exception], *, notebook: bool | N
     Table(["who", "answer", *_NUMBERS], rows, _NUMBERS).show(notebook=notebook)
 
 
-def _answer_cells(answer: Shown | Exception) -> list[str]:
+def _answer_cells(answer: DisplayedReply | Exception) -> list[str]:
     if isinstance(answer, Exception):
         return [f"{type(answer).__name__}: {answer}", *[""] * len(_NUMBERS)]
     usage = answer.reply.usage
     numbers = [
         *["" if count is None else f"{count:,}" for count in (usage.input_tokens, usage.output_tokens)],
-        *["" if time is None else f"{time:.2f}" for time in (answer.seconds, answer.first_seconds)],
+        *["" if time is None else f"{time:.2f}" for time in (answer.seconds, answer.time_to_first_token)],
     ]
-    return [answer.words, *numbers, cost_words(usage)]
+    return [answer.full_text, *numbers, format_cost(usage)]
 
 
 def _key_state(provider: Provider) -> str:
@@ -121,7 +121,7 @@ def _key_state(provider: Provider) -> str:
 
 
 def _cell(text: str) -> str:
-    line = " ".join(plain(text).split())
+    line = " ".join(sanitize(text).split())
     return line if len(line) <= _MOST_CELL else f"{line[: _MOST_CELL - 3]}..."
 
 

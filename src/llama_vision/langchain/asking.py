@@ -20,33 +20,33 @@ from langchain_core.runnables.utils import AddableDict
 from pydantic_core import from_json
 from typing_extensions import override
 
-from llama_vision.core.json_answer import json_instructions, reask_message
-from llama_vision.core.untyped import as_object
-from llama_vision.langchain.answer_form import AnswerForm
+from llama_vision.core.json_types import as_mapping
+from llama_vision.structured.extract import retry_message, schema_instructions
+from llama_vision.structured.output_schema import OutputSchema
 
 _STEP = 1 / 256
 """By how much an answer grows before it is read again: reading all of a long one for each word takes longer than the model."""
 
-Way: TypeAlias = Literal["json_schema", "function_calling", "json_mode", "prompt"]
+StructuredMethod: TypeAlias = Literal["json_schema", "function_calling", "json_mode", "prompt"]
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerPlan:
+class StructuredOutputPlan:
     """How answers are asked for.
 
     Attributes:
         form: What they are to be.
-        way: The method, chosen.
-        instructed: Whether the schema is put into the prompt.
-        reasks: How often an answer that does not fit is asked for again.
+        method: The method, chosen.
+        adds_instructions: Whether the schema is put into the prompt.
+        max_retries: How often an answer that does not fit is asked for again.
         include_raw: Whether the message comes with what was made of it, and an error in place of being raised.
 
     """
 
-    form: AnswerForm
-    way: Way
-    instructed: bool
-    reasks: int
+    form: OutputSchema
+    method: StructuredMethod
+    adds_instructions: bool
+    max_retries: int
     include_raw: bool
 
 
@@ -62,33 +62,33 @@ class RawAndParsed(AddableDict):
         return total
 
 
-class Asking:
+class StructuredOutputSession:
     """One question, in progress.
 
     Attributes:
         prompt: What the model is asked next.
-        over: Whether there is nothing more to ask.
+        done: Whether there is nothing more to ask.
 
     """
 
-    def __init__(self, plan: AnswerPlan, prompt: LanguageModelInput) -> None:
+    def __init__(self, plan: StructuredOutputPlan, prompt: LanguageModelInput) -> None:
         """Begin with what the user asks."""
         self._plan = plan
-        self._left = plan.reasks
+        self._left = plan.max_retries
         self._raw: AIMessage | None = None
         self._parsed: Any = None
         self._error: OutputParserException | None = None
-        self._growing = _Growing(plan)
+        self._growing = _PartialOutput(plan)
         self._shown: Any = None
-        self.over = False
+        self.done = False
         self.prompt = prompt
-        if plan.instructed and plan.form.json_schema is not None:
-            self.prompt = _instructed(_messages(prompt), json_instructions(plan.form.json_schema))
+        if plan.adds_instructions and plan.form.json_schema is not None:
+            self.prompt = _append_instructions(_messages(prompt), schema_instructions(plan.form.json_schema))
 
-    def take(self, message: AIMessage) -> None:
+    def add_reply(self, message: AIMessage) -> None:
         """Look at an answer, and decide whether to ask again."""
         self._raw, self._parsed, self._error = message, None, None
-        self._growing = _Growing(self._plan)
+        self._growing = _PartialOutput(self._plan)
         try:
             self._parsed = _read(self._plan, message)
         except ValueError as error:
@@ -98,9 +98,9 @@ class Asking:
             if self._left and not cut_off:
                 self._left -= 1
                 said = [AIMessage(answer)] if answer.strip() else []
-                self.prompt = [*_messages(self.prompt), *said, HumanMessage(reask_message(str(error)))]
+                self.prompt = [*_messages(self.prompt), *said, HumanMessage(retry_message(str(error)))]
                 return
-        self.over = True
+        self.done = True
 
     def result(self) -> Any:
         """Give what `invoke` returns.
@@ -115,7 +115,7 @@ class Asking:
             raise self._error
         return self._parsed
 
-    def parts(self, chunk: AIMessageChunk) -> Iterator[Any]:
+    def partial_results(self, chunk: AIMessageChunk) -> Iterator[Any]:
         """Take in a piece of an answer, and give what can be shown now."""
         parsed = self._growing.add(chunk)
         news = parsed is not None and parsed != self._shown
@@ -126,11 +126,11 @@ class Asking:
         if news:
             self._shown = parsed
 
-    def streamed(self) -> AIMessage:
+    def merged_message(self) -> AIMessage:
         """Add up the pieces of an answer."""
         return self._growing.message()
 
-    def last_parts(self) -> Iterator[Any]:
+    def final_results(self) -> Iterator[Any]:
         """Give what is shown in the end; see `result`."""
         result = self.result()
         if self._plan.include_raw:
@@ -139,27 +139,27 @@ class Asking:
             yield result
 
 
-class _Growing:
+class _PartialOutput:
     """An answer that comes in pieces."""
 
-    def __init__(self, plan: AnswerPlan) -> None:
+    def __init__(self, plan: StructuredOutputPlan) -> None:
         self._plan = plan
         self._chunks: list[AIMessageChunk] = []
         self._call: int | None = None
         self._text = ""
-        self._look_at = 1.0
+        self._next_parse_at = 1.0
 
     def add(self, chunk: AIMessageChunk) -> Any:
         """Take in a piece; give what the answer is so far, None where that can't be said."""
         self._chunks.append(chunk)
         self._text += self._new_text(chunk)
-        if len(self._text) < self._look_at:
+        if len(self._text) < self._next_parse_at:
             return None
-        self._look_at = len(self._text) * (1 + _STEP) + 1
+        self._next_parse_at = len(self._text) * (1 + _STEP) + 1
         start = min((at for at in map(self._text.find, "{[") if at >= 0), default=0)
         try:
             value = from_json(self._text[start:], allow_partial="trailing-strings")
-            return self._plan.form.partial(value)
+            return self._plan.form.parse_partial(value)
         except ValueError:
             return None
 
@@ -169,7 +169,7 @@ class _Growing:
         return add_ai_message_chunks(first, *others) if others else first
 
     def _new_text(self, chunk: AIMessageChunk) -> str:
-        if self._plan.way != "function_calling":
+        if self._plan.method != "function_calling":
             return chunk.text
         pieces = getattr(chunk, "tool_call_chunks", ())
         if self._call is None and pieces:
@@ -177,25 +177,25 @@ class _Growing:
         return "".join(piece["args"] or "" for piece in pieces if piece["index"] == self._call)
 
 
-def _read(plan: AnswerPlan, message: AIMessage) -> Any:
+def _read(plan: StructuredOutputPlan, message: AIMessage) -> Any:
     """Make of an answer what the user wants; ValueError tells the model what is wrong."""
-    if plan.way != "function_calling":
-        return plan.form.read(message.text)
+    if plan.method != "function_calling":
+        return plan.form.parse(message.text)
     for call in message.tool_calls:
         if call["name"] == plan.form.name:
-            return plan.form.value(call["args"])
+            return plan.form.validate(call["args"])
     if message.invalid_tool_calls:
         raise ValueError("The arguments are not JSON.")
     if (
-        plan.reasks and message.text.strip()
+        plan.max_retries and message.text.strip()
     ):  # a model that ignores tools may have written the answer all the same
-        return plan.form.read(message.text)
+        return plan.form.parse(message.text)
     raise ValueError(f"{plan.form.name} was not called.")
 
 
-def _answer(plan: AnswerPlan, message: AIMessage) -> str:
+def _answer(plan: StructuredOutputPlan, message: AIMessage) -> str:
     """Find what the model wrote, as text."""
-    if plan.way == "function_calling":
+    if plan.method == "function_calling":
         for call in message.tool_calls:
             return json.dumps(call["args"], ensure_ascii=False)
         for call in message.invalid_tool_calls:
@@ -203,14 +203,18 @@ def _answer(plan: AnswerPlan, message: AIMessage) -> str:
     return message.text
 
 
-def _failure(plan: AnswerPlan, problem: str, answer: str, *, cut_off: bool) -> OutputParserException:
+def _failure(
+    plan: StructuredOutputPlan, problem: str, answer: str, *, cut_off: bool
+) -> OutputParserException:
     if cut_off:
         text = (
             f"The answer was cut off before it was a whole {plan.form.name}: raise max_tokens. "
             f"({problem}) It was: {answer}"
         )
     else:
-        text = f"The answer does not fit {plan.form.name} (method {plan.way!r}): {problem}\nIt was: {answer}"
+        text = (
+            f"The answer does not fit {plan.form.name} (method {plan.method!r}): {problem}\nIt was: {answer}"
+        )
     return OutputParserException(text, llm_output=answer)
 
 
@@ -220,7 +224,7 @@ def _messages(prompt: LanguageModelInput) -> list[BaseMessage]:
     return [HumanMessage(prompt)] if isinstance(prompt, str) else convert_to_messages(prompt)
 
 
-def _instructed(messages: list[BaseMessage], instructions: str) -> list[BaseMessage]:
+def _append_instructions(messages: list[BaseMessage], instructions: str) -> list[BaseMessage]:
     """Add to the last words of the user, where small models heed it most; nothing given is changed."""
     *before, last = messages or [HumanMessage("")]
     if not isinstance(last, HumanMessage):
@@ -238,10 +242,10 @@ def _instructed(messages: list[BaseMessage], instructions: str) -> list[BaseMess
 
 
 def _is_text(block: object) -> bool:
-    return isinstance(block, str) or as_object(block).get("type") == "text"
+    return isinstance(block, str) or as_mapping(block).get("type") == "text"
 
 
-def added_up(inputs: Sequence[Any]) -> Any:
+def merge_chunks(inputs: Sequence[Any]) -> Any:
     """Add up an input that came in pieces."""
     total = inputs[0]
     for one in inputs[1:]:

@@ -14,12 +14,12 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict
 from typing_extensions import override
 
-from llama_vision.langchain.convert import ChunkWriter
-from llama_vision.langchain.errors import RaisedAsBoth
+from llama_vision.langchain.convert import ChunkConverter
+from llama_vision.langchain.errors import TranslateErrors
 from llama_vision.langchain.model import ChatLlamaVisionModel
 from llama_vision.langchain.results import to_result
 from llama_vision.langchain.translator import register
-from llama_vision.providers.structured import StructuredMethod
+from llama_vision.structured.method import StructuredMethod
 
 register()
 
@@ -96,9 +96,9 @@ class ChatLlamaVision(ChatLlamaVisionModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        with RaisedAsBoth():
+        with TranslateErrors():
             reply = self._backend().complete(self._request(messages, stop, kwargs))
-        return to_result(reply, self._record.name)
+        return to_result(reply, self._provider.name)
 
     @override
     async def _agenerate(
@@ -108,9 +108,9 @@ class ChatLlamaVision(ChatLlamaVisionModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        with RaisedAsBoth():
+        with TranslateErrors():
             reply = await self._backend().acomplete(self._request(messages, stop, kwargs))
-        return to_result(reply, self._record.name)
+        return to_result(reply, self._provider.name)
 
     @override
     def _stream(
@@ -120,9 +120,9 @@ class ChatLlamaVision(ChatLlamaVisionModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        writer = ChunkWriter(self._record.name)
+        writer = ChunkConverter(self._provider.name)
         with (
-            RaisedAsBoth(),
+            TranslateErrors(),
             contextlib.closing(self._backend().stream(self._request(messages, stop, kwargs))) as events,
         ):
             for event in events:
@@ -139,8 +139,8 @@ class ChatLlamaVision(ChatLlamaVisionModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        writer = ChunkWriter(self._record.name)
-        with RaisedAsBoth():
+        writer = ChunkConverter(self._provider.name)
+        with TranslateErrors():
             async with contextlib.aclosing(
                 self._backend().astream(self._request(messages, stop, kwargs))
             ) as events:
@@ -219,13 +219,15 @@ class ChatLlamaVision(ChatLlamaVisionModel):
             ValueError: LangChain can't read the schema.
 
         """
-        from llama_vision.langchain.structured import (  # noqa: PLC0415 - 6 ms that only this takes
-            StructuredModel,
-            answer_plan,
-            bound_to,
+        from llama_vision.langchain.structured_output import (  # noqa: PLC0415 - 6 ms that only this takes
+            StructuredOutputRunnable,
+            bind_method,
+            plan_structured_output,
         )
 
         model = str(kwargs.get("model") or self.model_name)
-        with RaisedAsBoth():
-            plan = answer_plan(schema, method, self._record, model, include_raw=include_raw, strict=strict)
-        return StructuredModel(bound_to(self, plan, strict, kwargs), plan)
+        with TranslateErrors():
+            plan = plan_structured_output(
+                schema, method, self._provider, model, include_raw=include_raw, strict=strict
+            )
+        return StructuredOutputRunnable(bind_method(self, plan, strict, kwargs), plan)

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from llama_vision.core.errors import UnsupportedInputError
+from llama_vision.core.json_types import as_mapping
 from llama_vision.core.messages import Image, Text
-from llama_vision.core.untyped import as_object
 from llama_vision.images import image_from_base64, image_from_url
 
 # Said elsewhere in the message (tool calls), or the model's private thoughts, which are not sent back.
-_NOT_CONTENT = frozenset(
+_IGNORED_BLOCK_TYPES = frozenset(
     {"tool_call", "tool_call_chunk", "invalid_tool_call", "tool_use", "reasoning", "thinking"}
 )
 
@@ -34,7 +34,7 @@ def content_parts(content: str | list[str | dict[str, Any]]) -> tuple[Text | Ima
     for block in content:
         if isinstance(block, str):
             parts.append(Text(block))
-        elif block.get("type") not in _NOT_CONTENT:
+        elif block.get("type") not in _IGNORED_BLOCK_TYPES:
             parts.append(_part(block))
     return tuple(parts)
 
@@ -61,7 +61,7 @@ def _openai_image(value: object) -> Image:
     """Read `{"url": ..., "detail": ...}`, or the address alone."""
     if isinstance(value, str):
         return image_from_url(value)
-    spelled = as_object(value)
+    spelled = as_mapping(value)
     if isinstance(spelled.get("url"), str):
         return image_from_url(spelled["url"], detail=spelled.get("detail"))
     raise UnsupportedInputError('An "image_url" block needs {"image_url": {"url": "..."}}.')

@@ -20,18 +20,18 @@ from langchain_core.messages.tool import invalid_tool_call, tool_call, tool_call
 from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 
+from llama_vision.adaptation.invalid_tool_calls import replace_invalid_tool_calls
+from llama_vision.core.call_options import build_request
 from llama_vision.core.errors import ImageError, UnsupportedInputError
 from llama_vision.core.events import Event, Finished, Started, TextDelta, ToolCallDelta, UsageReport
+from llama_vision.core.json_types import as_mapping
 from llama_vision.core.messages import Message, Role, ToolCall, ToolResult
-from llama_vision.core.options import make_request
 from llama_vision.core.reply import Reply, ReplyBuilder
 from llama_vision.core.request import ChatRequest
-from llama_vision.core.unreadable_calls import told_in_words
-from llama_vision.core.untyped import as_object
 from llama_vision.core.usage import Usage
 from llama_vision.langchain.content import content_parts
-from llama_vision.langchain.cut_calls import check_begun, ending
-from llama_vision.providers.record import Provider
+from llama_vision.langchain.truncated_calls import check_arguments_begun, invalidating_suffix
+from llama_vision.providers.provider import Provider
 
 MODEL_PROVIDER = "llama_vision"
 """What messages say in `response_metadata["model_provider"]`: the key of our content translator."""
@@ -46,7 +46,7 @@ _ROLES: dict[str, Role] = {
 
 
 # Orders to LangChain itself, which it passes on to the hooks.
-_NOT_FOR_US = frozenset({"stream", "strict", "ls_structured_output_format"})
+_LANGCHAIN_OPTIONS = frozenset({"stream", "strict", "ls_structured_output_format"})
 
 
 def to_request(
@@ -68,16 +68,16 @@ def to_request(
         ImageError: A picture can't be read.
 
     """
-    ours = {name: value for name, value in options.items() if name not in _NOT_FOR_US}
+    ours = {name: value for name, value in options.items() if name not in _LANGCHAIN_OPTIONS}
     model: str = ours.pop("model")
     ours["tools"] = [convert_to_openai_tool(tool) for tool in ours.get("tools") or ()]
     ours["response_format"] = _response_format(ours.get("response_format"))
-    return make_request(provider.model_info(model).id, to_messages(messages), ours)
+    return build_request(provider.model_info(model).id, to_messages(messages), ours)
 
 
 def _response_format(spec: object) -> dict[str, Any] | None:
     """Spell a class or a schema as OpenAI's `response_format`."""
-    if spec is None or as_object(spec).get("type") in ("text", "json_object", "json_schema"):
+    if spec is None or as_mapping(spec).get("type") in ("text", "json_object", "json_schema"):
         return cast("dict[str, Any] | None", spec)
     schema = convert_to_json_schema(cast("dict[str, Any] | type", spec))
     return {"type": "json_schema", "json_schema": {"name": schema.get("title", "answer"), "schema": schema}}
@@ -108,7 +108,7 @@ def to_messages(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
             raise type(error)(f"Message {position} ({message.type}): {error}") from error
     said = [message for message in messages if isinstance(message, AIMessage)]
     invalid = [call for message in said for call in _invalid_calls(message)]
-    return tuple(told_in_words(translated, lambda call: call not in invalid))
+    return tuple(replace_invalid_tool_calls(translated, lambda call: call not in invalid))
 
 
 def _to_message(message: BaseMessage) -> Message:
@@ -170,7 +170,7 @@ def _split_calls(reply: Reply) -> tuple[list[LangChainToolCall], list[InvalidToo
     invalid: list[InvalidToolCall] = []
     for call in reply.tool_calls:
         try:
-            check_begun(call.arguments, reply.finish_reason)
+            check_arguments_begun(call.arguments, reply.finish_reason)
             valid.append(tool_call(name=call.name, args=call.parsed(), id=call.id))
         except ValueError as error:
             invalid.append(
@@ -179,7 +179,7 @@ def _split_calls(reply: Reply) -> tuple[list[LangChainToolCall], list[InvalidToo
     return valid, invalid
 
 
-class ChunkWriter:
+class ChunkConverter:
     """Translates the events of one reply as they come."""
 
     def __init__(self, provider: str) -> None:
@@ -217,14 +217,15 @@ class ChunkWriter:
                 self._received.add(event)
                 return None
             case Finished():
-                message = self._last(event)
+                message = self._final_chunk(event)
             case _:
                 assert_never(event)
         return ChatGenerationChunk(message=message)
 
-    def _last(self, event: Finished) -> AIMessageChunk:
+    def _final_chunk(self, event: Finished) -> AIMessageChunk:
         endings = {
-            index: ending(call.arguments, event.reason) for index, call in self._received.calls_by_index()
+            index: invalidating_suffix(call.arguments, event.reason)
+            for index, call in self._received.calls_by_index()
         }
         self._received.add(event)
         end = self._received.reply()

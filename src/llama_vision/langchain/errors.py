@@ -24,7 +24,7 @@ from llama_vision.core import errors as ours
 from llama_vision.core.errors import LlamaVisionError, StatusError
 from llama_vision.core.reply import Reply
 
-_THEIRS: dict[type[LlamaVisionError], type[ModelError]] = {
+_LANGCHAIN_ERRORS: dict[type[LlamaVisionError], type[ModelError]] = {
     LlamaVisionError: ModelError,
     ours.MissingKeyError: ModelAuthenticationError,
     ours.UnsupportedInputError: ModelInvalidRequestError,
@@ -47,7 +47,7 @@ _THEIRS: dict[type[LlamaVisionError], type[ModelError]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class TracedBody:
+class TraceResponse:
     """What a tracer is told of the answer behind an error; LangChain looks for it as `.response`.
 
     Attributes:
@@ -63,7 +63,7 @@ class TracedBody:
 
 
 @dataclass(frozen=True, slots=True)
-class TracedAnswer(TracedBody):
+class TraceStatusResponse(TraceResponse):
     """An answer with an error status.
 
     Attributes:
@@ -76,7 +76,7 @@ class TracedAnswer(TracedBody):
     headers: Mapping[str, str]
 
 
-class RaisedAsBoth:
+class TranslateErrors:
     """Raises our errors as LangChain's, too.
 
     It is a class and no generator, for the reason given in `backends/failures.py`.
@@ -90,10 +90,10 @@ class RaisedAsBoth:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, LlamaVisionError) and not isinstance(error, ModelError):
             # With the trace and the cause of the original, which would only be shown twice.
-            raise as_both(error).with_traceback(error.__traceback__) from error.__cause__
+            raise to_langchain_error(error).with_traceback(error.__traceback__) from error.__cause__
 
 
-class _BothError(LlamaVisionError, ModelError):
+class _TranslatedError(LlamaVisionError, ModelError):
     """What the classes made here have in common."""
 
     ours: type[LlamaVisionError]
@@ -107,7 +107,7 @@ class _BothError(LlamaVisionError, ModelError):
         )  # the class is in no module, where pickle looks for it
 
 
-def as_both(error: LlamaVisionError) -> LlamaVisionError:
+def to_langchain_error(error: LlamaVisionError) -> LlamaVisionError:
     """Make of one of our errors one that is LangChain's, too.
 
     Args:
@@ -127,33 +127,35 @@ def _made(
     kind: type[LlamaVisionError], args: tuple[Any, ...], attributes: dict[str, Any]
 ) -> LlamaVisionError:
     """Make an error without its constructor, which may want other arguments."""
-    both = _class_of_both(kind)
+    both = _translated_class(kind)
     error = both.__new__(both, *args)
     error.__dict__.update(attributes)
     return error
 
 
 @cache
-def _class_of_both(kind: type[LlamaVisionError]) -> type[LlamaVisionError]:
-    theirs = dict.fromkeys(_THEIRS[ancestor] for ancestor in kind.__mro__ if ancestor in _THEIRS)
+def _translated_class(kind: type[LlamaVisionError]) -> type[LlamaVisionError]:
+    theirs = dict.fromkeys(
+        _LANGCHAIN_ERRORS[ancestor] for ancestor in kind.__mro__ if ancestor in _LANGCHAIN_ERRORS
+    )
     told = {"__doc__": kind.__doc__, "__module__": __name__, "ours": kind, "is_retryable": kind.retryable}
-    return cast("type[LlamaVisionError]", type(kind.__name__, (_BothError, kind, *theirs), told))
+    return cast("type[LlamaVisionError]", type(kind.__name__, (_TranslatedError, kind, *theirs), told))
 
 
-def _traced(error: LlamaVisionError) -> TracedBody | None:
+def _traced(error: LlamaVisionError) -> TraceResponse | None:
     """Say for tracers what an error knows, from which keys and account ids were taken when it was made."""
-    arrived = _arrived(error.partial)
+    arrived = _partial_reply(error.partial)
     if not isinstance(error, StatusError):
-        return TracedBody(arrived) if arrived else None
+        return TraceResponse(arrived) if arrived else None
     try:
         said: Any = json.loads(error.body)
     except (ValueError, RecursionError):
         said = error.body
     headers = {} if error.retry_after is None else {"retry-after": f"{error.retry_after:g}"}
-    return TracedAnswer({"error": said, **arrived} if arrived else said, error.status_code, headers)
+    return TraceStatusResponse({"error": said, **arrived} if arrived else said, error.status_code, headers)
 
 
-def _arrived(partial: Reply | None) -> dict[str, Any]:
+def _partial_reply(partial: Reply | None) -> dict[str, Any]:
     """Tell what had arrived of a reply; of a streamed `invoke` LangChain itself keeps nothing."""
     if partial is None or not (partial.text or partial.tool_calls):
         return {}

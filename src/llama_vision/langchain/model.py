@@ -11,29 +11,29 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, InstanceOf, SecretStr, field_validator, model_validator
 from typing_extensions import override
 
-from llama_vision.backends import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT_S, open_backend
-from llama_vision.backends.closing import Closes
+from llama_vision.adaptation.token_estimate import estimate_text_tokens, estimate_tokens
+from llama_vision.backends import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT_S, create_backend
+from llama_vision.backends.closing import CloseMixin
 from llama_vision.core.backend import Backend
-from llama_vision.core.options import SAMPLING_OPTIONS, to_tool
+from llama_vision.core.call_options import SAMPLING_OPTIONS, parse_tool
 from llama_vision.core.request import DEFAULT_MAX_TOKENS, ChatRequest
-from llama_vision.images.settings import ImagePolicy, image_settings
+from llama_vision.images.settings import OverflowPolicy, build_image_settings
+from llama_vision.langchain.api_keys import ProviderKey, key_from_environment, resolve_key
 from llama_vision.langchain.convert import to_messages, to_request
-from llama_vision.langchain.errors import RaisedAsBoth
-from llama_vision.langchain.keys import KeyFor, found_key, key_to_send
-from llama_vision.langchain.profile import FoundProfile, model_profile
-from llama_vision.langchain.results import combined
+from llama_vision.langchain.errors import TranslateErrors
+from llama_vision.langchain.profile import DerivedProfile, model_profile
+from llama_vision.langchain.results import combine_llm_outputs
 from llama_vision.providers import Provider, find_provider
 from llama_vision.providers.defaults import default_model, default_provider
-from llama_vision.providers.token_counts import estimate_text_tokens, estimate_tokens
 from llama_vision.version import __version__
 
 
 def _record_of(fields: dict[str, Any]) -> Provider:
-    with RaisedAsBoth():
+    with TranslateErrors():
         return find_provider(fields.get("provider", "local"))
 
 
-class ChatLlamaVisionModel(Closes, BaseChatModel):
+class ChatLlamaVisionModel(CloseMixin, BaseChatModel):
     """Everything but the endpoints; the fields are explained in `ChatLlamaVision`."""
 
     model_config = ConfigDict(
@@ -47,7 +47,7 @@ class ChatLlamaVisionModel(Closes, BaseChatModel):
     provider: str | InstanceOf[Provider] = Field(default_factory=default_provider)
     model_name: str = Field(default_factory=lambda fields: default_model(_record_of(fields)), alias="model")
     llama_vision_api_key: SecretStr | None = Field(
-        default_factory=lambda fields: found_key(_record_of(fields)), alias="api_key"
+        default_factory=lambda fields: key_from_environment(_record_of(fields)), alias="api_key"
     )
     base_url: str | None = None
     account_id: str | None = None
@@ -71,7 +71,7 @@ class ChatLlamaVisionModel(Closes, BaseChatModel):
     image_max_pixels: int | None = None
     image_format: Literal["auto", "jpeg", "png"] = "auto"
     image_quality: int = 85
-    image_policy: ImagePolicy = "error"
+    image_policy: OverflowPolicy = "error"
     image_allowed_hosts: list[str] | None = None
     image_private_networks: bool = False
     local_settings: dict[str, Any] | None = None
@@ -85,14 +85,14 @@ class ChatLlamaVisionModel(Closes, BaseChatModel):
     @classmethod
     def _find_profile_anew(cls, profile: Any) -> Any:
         """Forget a profile that was looked up: `configurable_fields` hands it on to other models and providers."""
-        return None if isinstance(profile, FoundProfile) else profile
+        return None if isinstance(profile, DerivedProfile) else profile
 
     @model_validator(mode="after")
     def _check_provider(self) -> Self:
         """Refuse a provider that is not known, and note whose the key is."""
-        provider, key = self._record, self.llama_vision_api_key
-        if key is not None and not isinstance(key, KeyFor):
-            self.llama_vision_api_key = KeyFor(key.get_secret_value(), provider)
+        provider, key = self._provider, self.llama_vision_api_key
+        if key is not None and not isinstance(key, ProviderKey):
+            self.llama_vision_api_key = ProviderKey(key.get_secret_value(), provider)
         return self
 
     @model_validator(mode="after")
@@ -115,9 +115,9 @@ class ChatLlamaVisionModel(Closes, BaseChatModel):
     def _identifying_params(self) -> dict[str, Any]:
         """What tells two models apart in caches and traces."""
         return {
-            "provider": self._record.name,
+            "provider": self._provider.name,
             "model": self.model_name,
-            "base_url": self.base_url or self._record.base_url,
+            "base_url": self.base_url or self._provider.base_url,
             **{
                 name: value for name in sorted(SAMPLING_OPTIONS) if (value := getattr(self, name)) is not None
             },
@@ -139,7 +139,7 @@ class ChatLlamaVisionModel(Closes, BaseChatModel):
     @property
     @override
     def lc_secrets(self) -> dict[str, str]:
-        return {"llama_vision_api_key": next(iter(self._record.key_env), "LLAMA_VISION_API_KEY")}
+        return {"llama_vision_api_key": next(iter(self._provider.key_env), "LLAMA_VISION_API_KEY")}
 
     @override
     def __getstate__(self) -> dict[Any, Any]:
@@ -151,17 +151,17 @@ class ChatLlamaVisionModel(Closes, BaseChatModel):
     @override
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop=self.stop if stop is None else stop, **kwargs)
-        params["ls_provider"] = self._record.name
+        params["ls_provider"] = self._provider.name
         return params
 
     @override
     def _combine_llm_outputs(self, _llm_outputs: list[dict[str, Any] | None], /) -> dict[str, Any]:
-        return combined(_llm_outputs)
+        return combine_llm_outputs(_llm_outputs)
 
     @override
     def _resolve_model_profile(self) -> ModelProfile:
         words = self.text_tool_calls is not False
-        found = FoundProfile(model_profile(self._record, self.model_name, text_tool_calls=words))
+        found = DerivedProfile(model_profile(self._provider, self.model_name, text_tool_calls=words))
         return cast("ModelProfile", found)
 
     @override
@@ -183,28 +183,28 @@ class ChatLlamaVisionModel(Closes, BaseChatModel):
             Tokens.
 
         """
-        with RaisedAsBoth():
-            offered = [to_tool(convert_to_openai_tool(tool)) for tool in tools or ()]
+        with TranslateErrors():
+            offered = [parse_tool(convert_to_openai_tool(tool)) for tool in tools or ()]
             return estimate_tokens(to_messages(messages), offered)
 
     @property
-    def _record(self) -> Provider:
-        with RaisedAsBoth():
+    def _provider(self) -> Provider:
+        with TranslateErrors():
             return find_provider(self.provider)
 
     @override
     def _backend(self) -> Backend:
         """Open the backend for one call; it holds no connection, and so reflects the fields as they are now."""
-        return open_backend(
-            self._record,
-            api_key=key_to_send(self.llama_vision_api_key, self._record),
+        return create_backend(
+            self._provider,
+            api_key=resolve_key(self.llama_vision_api_key, self._provider),
             account_id=self.account_id,
             accept_licence=self.accept_license,
             base_url=self.base_url,
             timeout=self.timeout,
             max_retries=self.max_retries,
             headers=self.default_headers,
-            images=image_settings(
+            images=build_image_settings(
                 max_pixels=self.image_max_pixels,
                 image_format=self.image_format,
                 quality=self.image_quality,
@@ -226,4 +226,4 @@ class ChatLlamaVisionModel(Closes, BaseChatModel):
         options["stream_usage"] = self.stream_usage
         options["text_tool_calls"] = self.text_tool_calls
         options["extra_body"] = self.extra_body
-        return to_request(self._record, messages, {**options, **call})
+        return to_request(self._provider, messages, {**options, **call})

@@ -2,14 +2,14 @@
 
 from langchain_core.language_models import ModelProfile
 
-from llama_vision.providers.record import Provider
-from llama_vision.providers.structured import surest_method
+from llama_vision.providers.provider import Provider
+from llama_vision.structured.method import best_method
 
 _OPEN_WEIGHTS = frozenset({"tiny", "llama-3.2-11b-vision", "llama-3.2-90b-vision"})
 """Our names for models whose weights are open; a record of the user's own may have others."""
 
 
-class FoundProfile(dict[str, object]):
+class DerivedProfile(dict[str, object]):
     """A profile that was looked up, and not given by the user."""
 
 
@@ -28,7 +28,7 @@ def model_profile(provider: Provider, name: str, *, text_tool_calls: bool) -> Mo
     """
     words = text_tool_calls and provider.dialect is not None
     info = provider.model_info(name)
-    tools = words or (provider.takes("tools") and info.tools)
+    tools = words or (provider.supports("tools") and info.tools)
     profile = ModelProfile(
         text_inputs=True,
         audio_inputs=False,
@@ -41,10 +41,10 @@ def model_profile(provider: Provider, name: str, *, text_tool_calls: bool) -> Mo
         video_outputs=False,
         reasoning_output=False,
         tool_calling=tools,
-        tool_choice=words or (tools and provider.takes("tool_choice")),
+        tool_choice=words or (tools and provider.supports("tool_choice")),
         tool_call_streaming=tools,
-        structured_output=surest_method(provider, name) == "json_schema",
-        temperature=provider.takes("temperature"),
+        structured_output=best_method(provider, name) == "json_schema",
+        temperature=provider.supports("temperature"),
     )
     if info in provider.models:
         images = provider.image_rules.max_count != 0
@@ -55,6 +55,6 @@ def model_profile(provider: Provider, name: str, *, text_tool_calls: bool) -> Mo
             profile["max_output_tokens"] = info.max_output_tokens
         if info.name in _OPEN_WEIGHTS:
             profile["open_weights"] = True
-        if info.retired:
+        if info.deprecation:
             profile["status"] = "deprecated"
     return profile

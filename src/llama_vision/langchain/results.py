@@ -33,7 +33,7 @@ def to_result(reply: Reply, provider: str) -> ChatResult:
     return ChatResult(generations=[ChatGeneration(message=message)], llm_output=output)
 
 
-def combined(outputs: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
+def combine_llm_outputs(outputs: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
     """Add up what the results of several prompts say of themselves.
 
     Args:

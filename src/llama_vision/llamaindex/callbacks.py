@@ -8,11 +8,11 @@ from llama_index.core.llms import callbacks
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
-def reports_chat(method: _Method) -> _Method:
+def chat_callback(method: _Method) -> _Method:
     """Report the start and the end of a chat."""
     return cast("_Method", cast("Any", callbacks).llm_chat_callback()(method))
 
 
-def reports_completion(method: _Method) -> _Method:
+def completion_callback(method: _Method) -> _Method:
     """Report the start and the end of a completion."""
     return cast("_Method", cast("Any", callbacks).llm_completion_callback()(method))

@@ -9,17 +9,17 @@ from llama_index.core.tools.types import BaseTool
 from typing_extensions import override
 
 from llama_vision.llamaindex.model import LlamaVisionModel
-from llama_vision.llamaindex.program_tools import class_wanted
+from llama_vision.llamaindex.program_tools import output_class_of
 from llama_vision.llamaindex.tools import (
-    can_ask_for_one_call,
-    can_be_forced,
-    conversation,
+    build_messages,
     only_first_call,
+    supports_forced_call,
+    supports_single_call,
     tool_options,
     tool_selections,
 )
 
-_ONE = {"parallel_tool_calls": False}
+_SINGLE_CALL = {"parallel_tool_calls": False}
 
 
 class LlamaVisionCaller(LlamaVisionModel):
@@ -39,23 +39,26 @@ class LlamaVisionCaller(LlamaVisionModel):
     ) -> dict[str, Any]:
         # LlamaIndex's programs need the call in streams too, where they don't say that it is required.
         required = tool_required or (
-            class_wanted(tools) is not None and can_be_forced(self._record, {**self._about_tools, **kwargs})
+            output_class_of(tools) is not None
+            and supports_forced_call(self._provider, {**self._tool_settings, **kwargs})
         )
         options = tool_options(tools, tool_choice or ("required" if required else None), kwargs)
         # Where several are welcome nothing is said, since that is every server's own setting.
         if not allow_parallel_tool_calls:
-            options |= self._one_call(options)
-        return {"messages": conversation(chat_history, user_msg), **options}
+            options |= self._single_call_option(options)
+        return {"messages": build_messages(chat_history, user_msg), **options}
 
-    def _one_call(self, options: Mapping[str, Any]) -> dict[str, Any]:
+    def _single_call_option(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Ask for one call at a time, where that can be said and nothing else is."""
         said = "parallel_tool_calls" in options
         return (
-            {} if said or not can_ask_for_one_call(self._record, {**self._about_tools, **options}) else _ONE
+            {}
+            if said or not supports_single_call(self._provider, {**self._tool_settings, **options})
+            else _SINGLE_CALL
         )
 
     @property
-    def _about_tools(self) -> dict[str, Any]:
+    def _tool_settings(self) -> dict[str, Any]:
         """Those fields that decide how tools are offered."""
         return {"model": self.model, "text_tool_calls": self.text_tool_calls}
 

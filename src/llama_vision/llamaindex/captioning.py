@@ -6,16 +6,16 @@ from typing import Any, cast
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole, TextBlock
 
-from llama_vision.captions import Question
+from llama_vision.captions import CaptionTask
+from llama_vision.core.json_types import as_mapping
 from llama_vision.core.messages import Image
 from llama_vision.core.reply import Reply
-from llama_vision.core.untyped import as_object
 from llama_vision.core.usage import Usage
 from llama_vision.llamaindex.images import image_block
 from llama_vision.llamaindex.llm import LlamaVision
 from llama_vision.providers import find_provider
 
-_CHANGE_ANSWERS = (
+_CACHE_KEY_FIELDS = (
     "system_prompt",
     "temperature",
     "max_tokens",
@@ -27,7 +27,7 @@ _CHANGE_ANSWERS = (
 """Fields of the model that a caption depends on, beside provider and model."""
 
 
-def question_to(llm: LlamaVision, prompt: str, options: Mapping[str, Any]) -> Question:
+def caption_task(llm: LlamaVision, prompt: str, options: Mapping[str, Any]) -> CaptionTask:
     """Make a question that a model answers with all that LlamaIndex does about it, such as callbacks.
 
     Args:
@@ -46,11 +46,11 @@ def question_to(llm: LlamaVision, prompt: str, options: Mapping[str, Any]) -> Qu
         message = ChatMessage(role=MessageRole.USER, blocks=[image_block(image), TextBlock(text=prompt)])
         return _to_reply(await llm.achat([message], **options))
 
-    return Question(
+    return CaptionTask(
         prompt=prompt,
         provider=provider.name,
         model=provider.model_info(options.get("model") or llm.model).id,
-        settings={name: getattr(llm, name) for name in _CHANGE_ANSWERS},
+        settings={name: getattr(llm, name) for name in _CACHE_KEY_FIELDS},
         options=options,
         ask=ask,
     )
@@ -60,7 +60,7 @@ def _to_reply(response: ChatResponse) -> Reply:
     told: dict[str, Any] = cast("Any", response).additional_kwargs
     return Reply(
         text=response.message.content or "",
-        finish_reason=as_object(response.raw).get("finish_reason"),
+        finish_reason=as_mapping(response.raw).get("finish_reason"),
         usage=Usage(
             input_tokens=told.get("prompt_tokens"),
             output_tokens=told.get("completion_tokens"),

@@ -15,17 +15,17 @@ from llama_index.core.schema import ImageNode
 from llama_vision.captions import (
     DEFAULT_CONCURRENCY,
     DEFAULT_PROMPT,
-    Captioned,
+    CaptionedImage,
     CaptionFailure,
-    Captioning,
     CaptionLog,
+    CaptionRunner,
     Paths,
     absolute,
     check_concurrency,
-    find_pictures,
+    find_images,
 )
 from llama_vision.core.usage import Usage
-from llama_vision.llamaindex.captioning import progress_bar, question_to
+from llama_vision.llamaindex.captioning import caption_task, progress_bar
 from llama_vision.llamaindex.llm import LlamaVision
 
 _SHOWN = 10  # failures in a result's text
@@ -145,24 +145,24 @@ async def acaption_images(
     """Describe pictures without blocking the event loop. See `caption_images`."""
     check_concurrency(concurrency)
     kept_in = None if resume is None else absolute(resume)
-    files = await asyncio.to_thread(find_pictures, paths, but=kept_in)
+    files = await asyncio.to_thread(find_images, paths, exclude=kept_in)
     with CaptionLog(kept_in) as log, progress_bar(len(files.pictures), shown=progress) as bar:
-        captioning = Captioning(question_to(llm, prompt, options), log)
+        captioning = CaptionRunner(caption_task(llm, prompt, options), log)
         outcomes = await captioning.run(
             files.pictures, concurrency=concurrency, on_done=lambda _: bar.update()
         )
-    captioned = [outcome for outcome in outcomes if isinstance(outcome, Captioned)]
+    captioned = [outcome for outcome in outcomes if isinstance(outcome, CaptionedImage)]
     return Captions(
         nodes=list(_nodes(captioned)),
         failures=[outcome for outcome in outcomes if isinstance(outcome, CaptionFailure)],
-        passed_over=files.passed_over,
-        cut=[outcome.path for outcome in captioned if outcome.caption.cut],
-        asked=captioning.asked,
+        passed_over=files.skipped,
+        cut=[outcome.path for outcome in captioned if outcome.caption.truncated],
+        asked=captioning.num_asked,
         usage=captioning.usage,
     )
 
 
-def _nodes(captioned: Iterable[Captioned]) -> Iterable[ImageNode]:
+def _nodes(captioned: Iterable[CaptionedImage]) -> Iterable[ImageNode]:
     copies: Counter[str] = Counter()
     for one in captioned:
         # A UUID, because some vector stores take no other ids; copies of a picture are numbered.

@@ -15,17 +15,17 @@ from llama_index.core.base.llms.types import (
     ToolCallBlock,
 )
 
+from llama_vision.adaptation.invalid_tool_calls import replace_invalid_tool_calls
+from llama_vision.core.call_options import CALL_OPTIONS, build_request
 from llama_vision.core.errors import ImageError, UnsupportedInputError
 from llama_vision.core.events import Event, Finished, Started, TextDelta, ToolCallDelta, UsageReport
+from llama_vision.core.json_types import as_mapping
 from llama_vision.core.messages import Image, Message, Part, Role, Text, ToolCall, ToolResult
-from llama_vision.core.options import OPTIONS, make_request
 from llama_vision.core.reply import Reply, ReplyBuilder
 from llama_vision.core.request import ChatRequest
-from llama_vision.core.unreadable_calls import told_in_words
-from llama_vision.core.untyped import as_object
 from llama_vision.core.usage import Usage
-from llama_vision.llamaindex.images import blocks_of, to_image
-from llama_vision.providers.record import Provider
+from llama_vision.llamaindex.images import message_blocks, to_image
+from llama_vision.providers.provider import Provider
 
 _ROLES: dict[MessageRole, Role] = {
     MessageRole.SYSTEM: "system",
@@ -61,12 +61,12 @@ def to_request(
         ImageError: A picture can't be read.
 
     """
-    known = {name: value for name, value in additional.items() if name in OPTIONS}
-    own = {name: value for name, value in additional.items() if name not in OPTIONS}
+    known = {name: value for name, value in additional.items() if name in CALL_OPTIONS}
+    own = {name: value for name, value in additional.items() if name not in CALL_OPTIONS}
     merged = {**known, **{name: value for name, value in options.items() if value is not None}}
     model: str = merged.pop("model")
-    extra_body: dict[str, Any] = {**own, **as_object(merged.pop("extra_body", None))}
-    return make_request(
+    extra_body: dict[str, Any] = {**own, **as_mapping(merged.pop("extra_body", None))}
+    return build_request(
         provider.model_info(model).id, to_messages(messages), {**merged, "extra_body": extra_body}
     )
 
@@ -94,7 +94,7 @@ def to_messages(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
             translated.append(_to_message(message))
         except (UnsupportedInputError, ImageError) as error:
             raise type(error)(f"Message {position} ({message.role.value}): {error}") from error
-    return tuple(told_in_words(translated, _is_readable))
+    return tuple(replace_invalid_tool_calls(translated, _is_readable))
 
 
 def _is_readable(call: ToolCall) -> bool:
@@ -107,7 +107,7 @@ def _is_readable(call: ToolCall) -> bool:
 
 def _to_message(message: ChatMessage) -> Message:
     role = _ROLES[message.role]
-    parts = [part for block in blocks_of(message) if (part := _part(block)) is not None]
+    parts = [part for block in message_blocks(message) if (part := _part(block)) is not None]
     name: Any = message.additional_kwargs.get("name")
     if role == "tool":
         content = tuple(part for part in parts if isinstance(part, (Text, Image)))
@@ -116,7 +116,7 @@ def _to_message(message: ChatMessage) -> Message:
             raise UnsupportedInputError('A tool\'s result needs additional_kwargs={"tool_call_id": ...}.')
         return Message(role, (ToolResult(call_id, content),), name)
     if role == "assistant" and not any(isinstance(part, ToolCall) for part in parts):
-        parts += older_calls(message)
+        parts += legacy_tool_calls(message)
     return Message(role, tuple(parts), name)
 
 
@@ -139,7 +139,7 @@ def _part(block: object) -> Part | None:
             )
 
 
-def older_calls(message: ChatMessage) -> list[ToolCall]:
+def legacy_tool_calls(message: ChatMessage) -> list[ToolCall]:
     """Read calls that stand only in `additional_kwargs`, as they did before there were blocks.
 
     Args:
@@ -154,8 +154,8 @@ def older_calls(message: ChatMessage) -> list[ToolCall]:
     """
     calls: list[ToolCall] = []
     for spec in message.additional_kwargs.get("tool_calls") or ():
-        call = as_object(spec)
-        function = as_object(call.get("function"))
+        call = as_mapping(spec)
+        function = as_mapping(call.get("function"))
         if not isinstance(function.get("name"), str):
             raise UnsupportedInputError(
                 'additional_kwargs["tool_calls"] holds something that is not {"id", "function": {"name", "arguments"}}.'
@@ -185,7 +185,7 @@ def to_response(reply: Reply, provider: str, delta: str | None = None) -> ChatRe
     additional: dict[str, Any] = (
         {"tool_calls": [_openai_call(call) for call in reply.tool_calls]} if reply.tool_calls else {}
     )
-    counts = _counts(reply.usage)
+    counts = _token_counts(reply.usage)
     raw = {
         "provider": provider,
         "model": reply.model,
@@ -202,7 +202,7 @@ def to_response(reply: Reply, provider: str, delta: str | None = None) -> ChatRe
     )
 
 
-class SnapshotWriter:
+class SnapshotConverter:
     """Translates the events of one reply as they come, to LlamaIndex's growing snapshots."""
 
     def __init__(self, provider: str) -> None:
@@ -255,7 +255,7 @@ def _openai_call(call: ToolCall) -> dict[str, Any]:
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
-def _counts(usage: Usage) -> dict[str, int]:
+def _token_counts(usage: Usage) -> dict[str, int]:
     """Name the token counts as LlamaIndex's `TokenCountingHandler` looks for them; empty where nobody told them."""
     if usage.input_tokens is None or usage.output_tokens is None:
         return {}

@@ -37,14 +37,14 @@ def to_image(source: ImageLike) -> Image:
         case ImageBlock():
             return _from_block(source)
         case ImageNode():
-            return _first(source, source.image, source.image_path, source.image_url)
+            return _first_source(source, source.image, source.image_path, source.image_url)
         case Node():  # an ImageDocument is one
             resource = source.image_resource
             if resource is None:
                 raise ImageError(f"The {type(source).__name__} {source.node_id} holds no image.")
             return to_image(resource)
         case MediaResource():
-            return _first(source, source.data, source.path, source.url)
+            return _first_source(source, source.data, source.path, source.url)
         case _:
             return image_from_any(source)
 
@@ -70,7 +70,7 @@ def _from_stored_bytes(stored: bytes, detail: str | None) -> Image:
         return image_from_bytes(stored, detail=detail)
 
 
-def _first(source: object, data: str | bytes | None, path: Any, url: Any) -> Image:
+def _first_source(source: object, data: str | bytes | None, path: Any, url: Any) -> Image:
     """Take what is there: base64 text, else a path, else an address."""
     if data:
         return image_from_base64(data)
@@ -81,7 +81,7 @@ def _first(source: object, data: str | bytes | None, path: Any, url: Any) -> Ima
     raise ImageError(f"The {type(source).__name__} holds no image: it has no image, path or url.")
 
 
-def blocks_of(message: ChatMessage) -> list[ContentBlock]:
+def message_blocks(message: ChatMessage) -> list[ContentBlock]:
     """List the content of a message, with pictures of the older `additional_kwargs["images"]` once.
 
     LlamaIndex appends those to the blocks whenever it validates the message, and again for each event that tells of it.

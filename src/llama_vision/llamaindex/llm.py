@@ -14,7 +14,7 @@ from llama_index.core.base.llms.types import (
 )
 from typing_extensions import override
 
-from llama_vision.llamaindex.callbacks import reports_chat, reports_completion
+from llama_vision.llamaindex.callbacks import chat_callback, completion_callback
 from llama_vision.llamaindex.images import ImageLike
 from llama_vision.llamaindex.programs import LlamaVisionPrograms
 
@@ -80,7 +80,7 @@ class LlamaVision(LlamaVisionPrograms):
 
     # The eight endpoints. Each reports one start and one end to the callbacks.
 
-    @reports_chat
+    @chat_callback
     @override
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Answer a conversation.
@@ -98,25 +98,25 @@ class LlamaVision(LlamaVisionPrograms):
         """
         return self._chat(messages, kwargs)
 
-    @reports_chat
+    @chat_callback
     @override
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
         """Answer piece by piece: each response holds all so far, and what is new in `delta`. See `chat`."""
         return self._stream_chat(messages, kwargs)
 
-    @reports_chat
+    @chat_callback
     @override
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Answer without blocking the event loop. See `chat`."""
         return await self._achat(messages, kwargs)
 
-    @reports_chat
+    @chat_callback
     @override
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
         """Answer piece by piece, without blocking the event loop. See `chat`."""
         return self._astream_chat(messages, kwargs)
 
-    @reports_completion
+    @completion_callback
     @override
     def complete(
         self,
@@ -142,7 +142,7 @@ class LlamaVision(LlamaVisionPrograms):
         """
         return self._complete(prompt, formatted, image_documents, kwargs)
 
-    @reports_completion
+    @completion_callback
     @override
     def stream_complete(
         self,
@@ -154,7 +154,7 @@ class LlamaVision(LlamaVisionPrograms):
         """Answer a prompt piece by piece. See `complete`."""
         return self._stream_complete(prompt, formatted, image_documents, kwargs)
 
-    @reports_completion
+    @completion_callback
     @override
     async def acomplete(
         self,
@@ -166,7 +166,7 @@ class LlamaVision(LlamaVisionPrograms):
         """Answer a prompt without blocking the event loop. See `complete`."""
         return await self._acomplete(prompt, formatted, image_documents, kwargs)
 
-    @reports_completion
+    @completion_callback
     @override
     async def astream_complete(
         self,

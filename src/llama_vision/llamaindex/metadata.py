@@ -4,14 +4,14 @@ from llama_index.core.base.llms.types import LLMMetadata
 from llama_index.core.multi_modal_llms.base import MultiModalLLMMetadata
 
 _TOKENS_PER_PICTURE = 2125  # llama_index.core.base.llms.types.ImageBlock, whatever the model
-_PICTURES = 8
+_RESERVED_IMAGES = 8
 
 
 class LlamaVisionMetadata(LLMMetadata, MultiModalLLMMetadata):  # pyright: ignore[reportIncompatibleVariableOverride] - one allows None
     """Has the fields of both: `system_role` of the one, `num_input_files` of the other."""
 
 
-def context_window_for_pictures(context_window: int) -> int:
+def context_window_with_images(context_window: int) -> int:
     """Say how large a window is in the tokens that LlamaIndex counts.
 
     It counts 2,125 for each picture, of which a Llama's context holds one: the rest goes past it, by cross-attention.
@@ -24,5 +24,5 @@ def context_window_for_pictures(context_window: int) -> int:
         Tokens: the same for a window that eight pictures fit into, else with room for these beside the words.
 
     """
-    room = _PICTURES * _TOKENS_PER_PICTURE
+    room = _RESERVED_IMAGES * _TOKENS_PER_PICTURE
     return context_window if context_window >= room else context_window + room

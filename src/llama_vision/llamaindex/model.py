@@ -22,24 +22,24 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 from pydantic import ConfigDict, Field, InstanceOf, SecretStr, field_serializer, model_validator
 from typing_extensions import override
 
-from llama_vision.backends import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT_S, open_backend
-from llama_vision.backends.closing import Closes
+from llama_vision.adaptation.token_estimate import estimate_tokens
+from llama_vision.backends import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT_S, create_backend
+from llama_vision.backends.closing import CloseMixin
 from llama_vision.core.backend import Backend
 from llama_vision.core.errors import UnsupportedInputError
 from llama_vision.core.events import Finished
 from llama_vision.core.models import ModelInfo
 from llama_vision.core.request import DEFAULT_MAX_TOKENS, ChatRequest
-from llama_vision.images.settings import ImagePolicy, image_settings
-from llama_vision.llamaindex.convert import SnapshotWriter, to_messages, to_request, to_response
+from llama_vision.images.settings import OverflowPolicy, build_image_settings
+from llama_vision.llamaindex.convert import SnapshotConverter, to_messages, to_request, to_response
 from llama_vision.llamaindex.images import ImageLike, image_block
-from llama_vision.llamaindex.metadata import LlamaVisionMetadata, context_window_for_pictures
+from llama_vision.llamaindex.metadata import LlamaVisionMetadata, context_window_with_images
 from llama_vision.providers import Provider, find_provider
 from llama_vision.providers.defaults import default_model, default_provider
-from llama_vision.providers.structured import StructuredMethod
-from llama_vision.providers.token_counts import estimate_tokens
+from llama_vision.structured.method import StructuredMethod
 
 
-class LlamaVisionModel(Closes, FunctionCallingLLM):
+class LlamaVisionModel(CloseMixin, FunctionCallingLLM):
     """Everything but the endpoints; the fields are explained in `LlamaVision`."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
@@ -60,7 +60,7 @@ class LlamaVisionModel(Closes, FunctionCallingLLM):
     image_max_pixels: int | None = None
     image_format: Literal["auto", "jpeg", "png"] = "auto"
     image_quality: int = 85
-    image_policy: ImagePolicy = "error"
+    image_policy: OverflowPolicy = "error"
     image_allowed_hosts: list[str] | None = None
     image_private_networks: bool = False
     local_settings: dict[str, Any] | None = None
@@ -96,9 +96,9 @@ class LlamaVisionModel(Closes, FunctionCallingLLM):
     @property
     @override
     def metadata(self) -> LlamaVisionMetadata:
-        info = self._record.model_info(self.model)
+        info = self._provider.model_info(self.model)
         return LlamaVisionMetadata(
-            context_window=context_window_for_pictures(info.context_window),
+            context_window=context_window_with_images(info.context_window),
             num_output=self.max_tokens or DEFAULT_MAX_TOKENS,
             is_chat_model=True,
             is_function_calling_model=self._takes_tools(info),
@@ -107,8 +107,8 @@ class LlamaVisionModel(Closes, FunctionCallingLLM):
 
     def _takes_tools(self, info: ModelInfo) -> bool:
         """Tell whether tools can be offered, natively or in words; the model on this machine knows them natively."""
-        in_words = self.text_tool_calls is not False and self._record.dialect is not None
-        return in_words or (self._record.takes("tools") and info.tools)
+        in_words = self.text_tool_calls is not False and self._provider.dialect is not None
+        return in_words or (self._provider.supports("tools") and info.tools)
 
     def count_tokens(self, messages: Sequence[ChatMessage]) -> int:
         """Estimate the tokens of a conversation, without a network.
@@ -123,14 +123,14 @@ class LlamaVisionModel(Closes, FunctionCallingLLM):
         return estimate_tokens(to_messages(messages))
 
     @property
-    def _record(self) -> Provider:
+    def _provider(self) -> Provider:
         return find_provider(self.provider)
 
     @override
     def _backend(self) -> Backend:
         """Open the backend for one call; it holds no connection, and so reflects the fields as they are now."""
-        return open_backend(
-            self._record,
+        return create_backend(
+            self._provider,
             api_key=self.api_key.get_secret_value() if self.api_key else None,
             account_id=self.account_id,
             accept_licence=self.accept_license,
@@ -138,7 +138,7 @@ class LlamaVisionModel(Closes, FunctionCallingLLM):
             timeout=self.timeout,
             max_retries=self.max_retries,
             headers=self.default_headers,
-            images=image_settings(
+            images=build_image_settings(
                 max_pixels=self.image_max_pixels,
                 image_format=self.image_format,
                 quality=self.image_quality,
@@ -161,16 +161,16 @@ class LlamaVisionModel(Closes, FunctionCallingLLM):
             "text_tool_calls": self.text_tool_calls,
             **call,
         }
-        return to_request(self._record, messages, options, self.additional_kwargs)
+        return to_request(self._provider, messages, options, self.additional_kwargs)
 
     # The work, undecorated: a public method that called another would report every call twice.
 
     def _chat(self, messages: Sequence[ChatMessage], options: dict[str, Any]) -> ChatResponse:
-        return to_response(self._backend().complete(self._request(messages, options)), self._record.name)
+        return to_response(self._backend().complete(self._request(messages, options)), self._provider.name)
 
     async def _achat(self, messages: Sequence[ChatMessage], options: dict[str, Any]) -> ChatResponse:
         reply = await self._backend().acomplete(self._request(messages, options))
-        return to_response(reply, self._record.name)
+        return to_response(reply, self._provider.name)
 
     def _stream_chat(
         self, messages: Sequence[ChatMessage], options: dict[str, Any]
@@ -179,7 +179,7 @@ class LlamaVisionModel(Closes, FunctionCallingLLM):
         request = self._request(messages, options)
 
         def responses() -> Generator[ChatResponse]:
-            writer = SnapshotWriter(self._record.name)
+            writer = SnapshotConverter(self._provider.name)
             last: ChatResponse | None = None
             with contextlib.closing(self._backend().stream(request)) as events:
                 for event in events:
@@ -202,7 +202,7 @@ class LlamaVisionModel(Closes, FunctionCallingLLM):
         request = self._request(messages, options)
 
         async def responses() -> AsyncGenerator[ChatResponse]:
-            writer = SnapshotWriter(self._record.name)
+            writer = SnapshotConverter(self._provider.name)
             last: ChatResponse | None = None
             async with contextlib.aclosing(self._backend().astream(request)) as events:
                 async for event in events:

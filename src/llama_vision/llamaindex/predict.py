@@ -16,10 +16,14 @@ from llama_index.core.types import PydanticProgramMode
 from pydantic import BaseModel
 from typing_extensions import override
 
-from llama_vision.core.json_answer import MAX_REASKS
 from llama_vision.llamaindex.calling import LlamaVisionCaller
-from llama_vision.llamaindex.structured import Asking, Found, form_of, method_for
-from llama_vision.llamaindex.tools import has_finished
+from llama_vision.llamaindex.structured_output import (
+    StructuredOutputSession,
+    choose_method,
+    structured_call,
+)
+from llama_vision.llamaindex.tools import is_final
+from llama_vision.structured.extract import MAX_OUTPUT_RETRIES
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _dispatcher = cast("Any", instrumentation).get_dispatcher(__name__)
@@ -55,13 +59,13 @@ class LlamaVisionPredictor(LlamaVisionCaller):
             LlamaVisionError: What else went wrong; the kinds are listed in `llama_vision.core.errors`.
 
         """
-        if self._goes_its_own_way:
+        if self._uses_llamaindex_program:
             return super().structured_predict(output_cls, prompt, llm_kwargs, **prompt_args)
         _dispatcher.event(
             LLMStructuredPredictStartEvent(output_cls=output_cls, template=prompt, template_args=prompt_args)
         )
         messages = prompt.format_messages(llm=self, **prompt_args)
-        found = self._find(self._asking(output_cls, messages, llm_kwargs))
+        found = self._predict(self._session(output_cls, messages, llm_kwargs))
         _dispatcher.event(LLMStructuredPredictEndEvent(output=found))
         return found
 
@@ -74,13 +78,13 @@ class LlamaVisionPredictor(LlamaVisionCaller):
         **prompt_args: Any,
     ) -> _Model:
         """Answer a prompt with an object, without blocking the event loop. See `structured_predict`."""
-        if self._goes_its_own_way:
+        if self._uses_llamaindex_program:
             return await super().astructured_predict(output_cls, prompt, llm_kwargs, **prompt_args)
         _dispatcher.event(
             LLMStructuredPredictStartEvent(output_cls=output_cls, template=prompt, template_args=prompt_args)
         )
         messages = prompt.format_messages(llm=self, **prompt_args)
-        found = await self._afind(self._asking(output_cls, messages, llm_kwargs))
+        found = await self._apredict(self._session(output_cls, messages, llm_kwargs))
         _dispatcher.event(LLMStructuredPredictEndEvent(output=found))
         return found
 
@@ -94,10 +98,10 @@ class LlamaVisionPredictor(LlamaVisionCaller):
         llm_kwargs: dict[str, Any] | None = None,
         **prompt_args: Any,
     ) -> Generator[Any]:
-        if self._goes_its_own_way:
+        if self._uses_llamaindex_program:
             return super()._structured_stream_call(output_cls, cast("Any", prompt), llm_kwargs, **prompt_args)
         messages = prompt.format_messages(llm=self, **prompt_args)
-        return self._stream_objects(self._asking(output_cls, messages, llm_kwargs))
+        return self._stream_objects(self._session(output_cls, messages, llm_kwargs))
 
     @override
     async def _structured_astream_call(
@@ -107,64 +111,66 @@ class LlamaVisionPredictor(LlamaVisionCaller):
         llm_kwargs: dict[str, Any] | None = None,
         **prompt_args: Any,
     ) -> AsyncGenerator[Any]:
-        if self._goes_its_own_way:
+        if self._uses_llamaindex_program:
             return await super()._structured_astream_call(
                 output_cls, cast("Any", prompt), llm_kwargs, **prompt_args
             )
         messages = prompt.format_messages(llm=self, **prompt_args)
-        return self._astream_objects(self._asking(output_cls, messages, llm_kwargs))
+        return self._astream_objects(self._session(output_cls, messages, llm_kwargs))
 
     @property
-    def _goes_its_own_way(self) -> bool:
+    def _uses_llamaindex_program(self) -> bool:
         return self.pydantic_program_mode != PydanticProgramMode.DEFAULT
 
-    def _asking(
+    def _session(
         self,
-        output_cls: type[Found],
+        output_cls: type[_Model],
         messages: Sequence[ChatMessage],
         options: Mapping[str, Any] | None,
         *,
-        reasks: int = MAX_REASKS,
-    ) -> Asking[Found]:
+        reasks: int = MAX_OUTPUT_RETRIES,
+    ) -> StructuredOutputSession[_Model]:
         options = options or {}
         model: str = options.get("model") or self.model
-        method = method_for(self.structured_output, self._record, model, output_cls)
-        form = form_of(method, output_cls)
+        method = choose_method(self.structured_output, self._provider, model, output_cls)
+        form = structured_call(method, output_cls)
         if "tools" in form.options:
-            one = self._one_call({"model": model, **form.options})
+            one = self._single_call_option({"model": model, **form.options})
             form = replace(form, options={**form.options, **one})
         asks_again = self.structured_output in ("auto", "prompt")
-        return Asking(output_cls, form, messages, options, reasks=reasks if asks_again else 0)
+        return StructuredOutputSession(
+            output_cls, form, messages, options, reasks=reasks if asks_again else 0
+        )
 
-    def _find(self, asking: Asking[Found]) -> Found:
+    def _predict(self, asking: StructuredOutputSession[_Model]) -> _Model:
         while (found := asking.read(self.chat(**asking.call))) is None:
             pass
         return found
 
-    async def _afind(self, asking: Asking[Found]) -> Found:
+    async def _apredict(self, asking: StructuredOutputSession[_Model]) -> _Model:
         while (found := asking.read(await self.achat(**asking.call))) is None:
             pass
         return found
 
-    def _stream_objects(self, asking: Asking[Found]) -> Generator[BaseModel]:
+    def _stream_objects(self, asking: StructuredOutputSession[_Model]) -> Generator[BaseModel]:
         """Give the object as it grows; the last one is whole. Where an answer doesn't fit, the next begins anew."""
         while True:
             last = ChatResponse(message=ChatMessage())
             with contextlib.closing(self.stream_chat(**asking.call)) as responses:
                 for last in responses:
-                    if not has_finished(last) and (so_far := asking.partial(last)) is not None:
+                    if not is_final(last) and (so_far := asking.partial(last)) is not None:
                         yield so_far
             if (found := asking.read(last)) is not None:
                 yield found
                 return
 
-    async def _astream_objects(self, asking: Asking[Found]) -> AsyncGenerator[BaseModel]:
+    async def _astream_objects(self, asking: StructuredOutputSession[_Model]) -> AsyncGenerator[BaseModel]:
         """As `_stream_objects`."""
         while True:
             last = ChatResponse(message=ChatMessage())
             async with contextlib.aclosing(await self.astream_chat(**asking.call)) as responses:
                 async for last in responses:
-                    if not has_finished(last) and (so_far := asking.partial(last)) is not None:
+                    if not is_final(last) and (so_far := asking.partial(last)) is not None:
                         yield so_far
             if (found := asking.read(last)) is not None:
                 yield found

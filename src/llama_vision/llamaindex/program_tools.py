@@ -10,10 +10,10 @@ from llama_index.core.tools.function_tool import FunctionTool
 from llama_index.core.tools.types import BaseTool, ToolOutput
 from pydantic import BaseModel
 
-from llama_vision.core.untyped import as_object
+from llama_vision.core.json_types import as_mapping
 
 
-def class_wanted(tools: Sequence[BaseTool]) -> type[BaseModel] | None:
+def output_class_of(tools: Sequence[BaseTool]) -> type[BaseModel] | None:
     """Tell whether tools are the one that stands for a class whose object is wanted.
 
     Args:
@@ -30,7 +30,7 @@ def class_wanted(tools: Sequence[BaseTool]) -> type[BaseModel] | None:
     return tools[0].metadata.fn_schema if made_there else None
 
 
-def program_answer(tool: BaseTool, text: str, found: BaseModel) -> AgentChatResponse:
+def to_agent_response(tool: BaseTool, text: str, found: BaseModel) -> AgentChatResponse:
     """Write an object as the result of the tool's call.
 
     Args:
@@ -42,12 +42,12 @@ def program_answer(tool: BaseTool, text: str, found: BaseModel) -> AgentChatResp
     output = ToolOutput(
         tool_name=tool.metadata.get_name(),
         content=text,
-        raw_input=dict(as_object(json.loads(text))),
+        raw_input=dict(as_mapping(json.loads(text))),
         raw_output=found,
     )
     return AgentChatResponse(response=text, sources=[output])
 
 
-def program_response(text: str) -> ChatResponse:
+def to_chat_response(text: str) -> ChatResponse:
     """Write the JSON of an object, whole or as far as it has come, as a response of a stream."""
     return ChatResponse(message=ChatMessage(role=MessageRole.ASSISTANT, content=text), delta="")

@@ -9,11 +9,11 @@ from llama_index.core.tools.types import BaseTool
 from pydantic import BaseModel
 from typing_extensions import override
 
-from llama_vision.core.json_answer import MAX_REASKS
 from llama_vision.llamaindex.predict import LlamaVisionPredictor
-from llama_vision.llamaindex.program_tools import class_wanted, program_answer, program_response
-from llama_vision.llamaindex.structured import Asking
-from llama_vision.llamaindex.tools import conversation
+from llama_vision.llamaindex.program_tools import output_class_of, to_agent_response, to_chat_response
+from llama_vision.llamaindex.structured_output import StructuredOutputSession
+from llama_vision.llamaindex.tools import build_messages
+from llama_vision.structured.extract import MAX_OUTPUT_RETRIES
 
 
 class LlamaVisionPrograms(LlamaVisionPredictor):
@@ -49,8 +49,8 @@ class LlamaVisionPrograms(LlamaVisionPredictor):
                 error_on_tool_error,
                 **kwargs,
             )
-        found = self._find(asking)
-        return program_answer(tools[0], asking.text, found)
+        found = self._predict(asking)
+        return to_agent_response(tools[0], asking.text, found)
 
     @override
     async def apredict_and_call(
@@ -79,8 +79,8 @@ class LlamaVisionPrograms(LlamaVisionPredictor):
                 error_on_tool_error,
                 **kwargs,
             )
-        found = await self._afind(asking)
-        return program_answer(tools[0], asking.text, found)
+        found = await self._apredict(asking)
+        return to_agent_response(tools[0], asking.text, found)
 
     @override
     def stream_chat_with_tools(
@@ -107,7 +107,7 @@ class LlamaVisionPrograms(LlamaVisionPredictor):
                 tool_required,
                 **kwargs,
             )
-        return (program_response(asking.text) for _ in self._stream_objects(asking))
+        return (to_chat_response(asking.text) for _ in self._stream_objects(asking))
 
     @override
     async def astream_chat_with_tools(
@@ -134,7 +134,7 @@ class LlamaVisionPrograms(LlamaVisionPredictor):
                 tool_required,
                 **kwargs,
             )
-        return (program_response(asking.text) async for _ in self._astream_objects(asking))
+        return (to_chat_response(asking.text) async for _ in self._astream_objects(asking))
 
     def _asking_for_program(
         self,
@@ -144,10 +144,10 @@ class LlamaVisionPrograms(LlamaVisionPredictor):
         options: Mapping[str, Any],
         *,
         several: bool,
-        reasks: int = MAX_REASKS,
-    ) -> Asking[BaseModel] | None:
+        reasks: int = MAX_OUTPUT_RETRIES,
+    ) -> StructuredOutputSession[BaseModel] | None:
         """Begin to ask for the object that a program's tool stands for; None where it is LlamaIndex's own affair."""
-        wanted = class_wanted(tools)
-        if wanted is None or several or self._goes_its_own_way:
+        wanted = output_class_of(tools)
+        if wanted is None or several or self._uses_llamaindex_program:
             return None
-        return self._asking(wanted, conversation(chat_history, user_msg), options, reasks=reasks)
+        return self._session(wanted, build_messages(chat_history, user_msg), options, reasks=reasks)

@@ -8,16 +8,16 @@ from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.tools.types import BaseTool
 from pydantic_core import from_json
 
-from llama_vision.core.untyped import as_object
-from llama_vision.llamaindex.convert import call_block, older_calls, to_request
+from llama_vision.adaptation.prompted_tools import can_emulate_tools, emulates_parallel_tool_calls
+from llama_vision.core.json_types import as_mapping
+from llama_vision.llamaindex.convert import call_block, legacy_tool_calls, to_request
 from llama_vision.llamaindex.errors import ToolArgumentsError
 from llama_vision.providers import Provider
-from llama_vision.providers.tool_words import counts_calls_in_words, takes_words
 
 _SHOWN = 200  # characters of arguments in an error's text, from their end
 
 
-def conversation(
+def build_messages(
     chat_history: Sequence[ChatMessage] | None, user_msg: str | ChatMessage | None
 ) -> list[ChatMessage]:
     """Put a history and the next message together; the history given is copied, not changed."""
@@ -50,7 +50,7 @@ def tool_options(
     return {name: value for name, value in offered.items() if value is not None}
 
 
-def can_ask_for_one_call(provider: Provider, options: Mapping[str, Any]) -> bool:
+def supports_single_call(provider: Provider, options: Mapping[str, Any]) -> bool:
     """Tell whether the model can be asked for one call at a time, in a field of the provider's or in words.
 
     Args:
@@ -59,13 +59,15 @@ def can_ask_for_one_call(provider: Provider, options: Mapping[str, Any]) -> bool
 
     """
     request = to_request(provider, (), options, {})
-    can_say = provider.takes("parallel_tool_calls") or counts_calls_in_words(provider, request)
+    can_say = provider.supports("parallel_tool_calls") or emulates_parallel_tool_calls(provider, request)
     return bool(request.tools) and can_say
 
 
-def can_be_forced(provider: Provider, options: Mapping[str, Any]) -> bool:
-    """Tell whether the model can be made to call a tool, by the provider or in words; see `can_ask_for_one_call`."""
-    return provider.takes("tool_choice") or takes_words(provider, to_request(provider, (), options, {}))
+def supports_forced_call(provider: Provider, options: Mapping[str, Any]) -> bool:
+    """Tell whether the model can be made to call a tool, by the provider or in words; see `supports_single_call`."""
+    return provider.supports("tool_choice") or can_emulate_tools(
+        provider, to_request(provider, (), options, {})
+    )
 
 
 def only_first_call(response: ChatResponse) -> ChatResponse:
@@ -78,9 +80,9 @@ def only_first_call(response: ChatResponse) -> ChatResponse:
     return response
 
 
-def has_finished(response: ChatResponse) -> bool:
+def is_final(response: ChatResponse) -> bool:
     """Tell whether a response is whole: it was not streamed, or it is the last of its stream."""
-    return response.delta is None or as_object(response.raw).get("finish_reason") is not None
+    return response.delta is None or as_mapping(response.raw).get("finish_reason") is not None
 
 
 def tool_selections(response: ChatResponse, *, error_on_no_tool_call: bool) -> list[ToolSelection]:
@@ -91,7 +93,7 @@ def tool_selections(response: ChatResponse, *, error_on_no_tool_call: bool) -> l
             f"The model called no tool; it said: {response.message.content!r}. "
             "Pass tool_required=True to make it call one."
         )
-    read = _whole_arguments if has_finished(response) else _arguments_so_far
+    read = _final_arguments if is_final(response) else _partial_arguments
     return [
         ToolSelection(
             tool_id=call.tool_call_id or "", tool_name=call.tool_name, tool_kwargs=read(call, response)
@@ -103,18 +105,18 @@ def tool_selections(response: ChatResponse, *, error_on_no_tool_call: bool) -> l
 def _calls_in(response: ChatResponse) -> list[ToolCallBlock]:
     """Take the calls of the message's blocks, or of where they stood before: another's response may have them only there."""
     calls = [block for block in response.message.blocks if isinstance(block, ToolCallBlock)]
-    cut = as_object(response.raw).get("finish_reason") == "length"
-    return calls or [call_block(call, cut=cut) for call in older_calls(response.message)]
+    cut = as_mapping(response.raw).get("finish_reason") == "length"
+    return calls or [call_block(call, cut=cut) for call in legacy_tool_calls(response.message)]
 
 
-def _whole_arguments(call: ToolCallBlock, response: ChatResponse) -> dict[str, Any]:
+def _final_arguments(call: ToolCallBlock, response: ChatResponse) -> dict[str, Any]:
     """Read arguments that are all there, or refuse: a tool must not run with half of what it was to be given.
 
     Leaving the call out instead would make an agent take the rest of the reply for its final answer.
     """
     if not isinstance(call.tool_kwargs, str):
         return call.tool_kwargs
-    raw = as_object(response.raw)
+    raw = as_mapping(response.raw)
     if raw.get("finish_reason") == "length":
         why = "The reply was cut off at max_tokens, in the middle of the call: raise max_tokens."
     else:
@@ -124,16 +126,16 @@ def _whole_arguments(call: ToolCallBlock, response: ChatResponse) -> dict[str, A
         f"The arguments for the tool {call.tool_name} can't be used, and it was not called. {why} "
         f"They are: {shown!r}"
     )
-    raise error.at(raw.get("provider") or "", raw.get("model"))
+    raise error.with_context(raw.get("provider") or "", raw.get("model"))
 
 
-def _arguments_so_far(call: ToolCallBlock, _: ChatResponse) -> dict[str, Any]:
+def _partial_arguments(call: ToolCallBlock, _: ChatResponse) -> dict[str, Any]:
     """Read arguments that are still on their way, for those who show them as they come."""
     arguments = call.tool_kwargs
-    return (object_so_far(arguments) or {}) if isinstance(arguments, str) else arguments
+    return (parse_partial_object(arguments) or {}) if isinstance(arguments, str) else arguments
 
 
-def object_so_far(text: str) -> dict[str, Any] | None:
+def parse_partial_object(text: str) -> dict[str, Any] | None:
     """Read a JSON object whose text is still on its way.
 
     Args:

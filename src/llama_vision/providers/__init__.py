@@ -8,10 +8,18 @@ from llama_vision.providers.deepinfra import DEEPINFRA
 from llama_vision.providers.hosted import HOSTED
 from llama_vision.providers.local import LOCAL
 from llama_vision.providers.openai_compatible import OPENAI_COMPATIBLE
-from llama_vision.providers.record import ANY, ImageRules, Licence, Provider, Range
+from llama_vision.providers.provider import UNBOUNDED, ImageConstraints, LicenseAgreement, Provider, Range
 from llama_vision.providers.servers import SERVERS
 
-__all__ = ["ANY", "PROVIDERS", "ImageRules", "Licence", "Provider", "Range", "find_provider"]
+__all__ = [
+    "PROVIDERS",
+    "UNBOUNDED",
+    "ImageConstraints",
+    "LicenseAgreement",
+    "Provider",
+    "Range",
+    "find_provider",
+]
 
 _RECORDS = (
     *(LOCAL, DEEPINFRA, AIMLAPI, AIGATEWAY, CLOUDFLARE, CLOUDFLARE_OPENAI),

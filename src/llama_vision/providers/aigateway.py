@@ -1,8 +1,8 @@
 """AIGateway: https://aigateway.sh/models/meta/llama-3.2-11b-vision-instruct."""
 
 from llama_vision.core.models import ModelInfo, Price
-from llama_vision.dialects.chat_completions import ChatCompletionsDialect
-from llama_vision.providers.record import ANY, Provider
+from llama_vision.dialects.chat_completions.dialect import ChatCompletionsDialect
+from llama_vision.providers.provider import UNBOUNDED, Provider
 
 AIGATEWAY = Provider(
     name="aigateway",
@@ -23,7 +23,7 @@ AIGATEWAY = Provider(
         ),
     ),
     # All that its OpenAPI file has; no ranges are documented.
-    parameters={"max_tokens": ANY, "temperature": ANY, "top_p": ANY, "tools": ANY},
-    stops_here=True,
+    parameters={"max_tokens": UNBOUNDED, "temperature": UNBOUNDED, "top_p": UNBOUNDED, "tools": UNBOUNDED},
+    client_side_stop=True,
     docs="https://aigateway.sh/models/meta/llama-3.2-11b-vision-instruct",
 )

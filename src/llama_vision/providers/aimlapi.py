@@ -1,8 +1,8 @@
 """AI/ML API: https://docs.aimlapi.com/api-references/text-models-llm/meta/llama-3.2-11b-vision-instruct-turbo."""
 
 from llama_vision.core.models import ModelInfo
-from llama_vision.dialects.chat_completions import ChatCompletionsDialect
-from llama_vision.providers.record import ANY, Provider, Range
+from llama_vision.dialects.chat_completions.dialect import ChatCompletionsDialect
+from llama_vision.providers.provider import UNBOUNDED, Provider, Range
 
 _RETIRED = "AI/ML API lists it as deprecated and no longer supported since September 2025."
 
@@ -20,27 +20,27 @@ AIMLAPI = Provider(
             "meta-llama/Llama-3.2-11B-Vision-Instruct-Turbo",
             tools=False,
             response_formats=frozenset(),
-            retired=_RETIRED,
+            deprecation=_RETIRED,
         ),
         ModelInfo(
             "llama-3.2-90b-vision",
             "meta-llama/Llama-3.2-90B-Vision-Instruct-Turbo",
             tools=False,
-            retired=_RETIRED,
+            deprecation=_RETIRED,
         ),
     ),
     parameters={
-        "max_tokens": ANY,
-        "response_format": ANY,
+        "max_tokens": UNBOUNDED,
+        "response_format": UNBOUNDED,
         "stop": Range(0, 4),
         "temperature": Range(0, 2),
         "top_p": Range(0.01, 1),
         "min_p": Range(0.001, 0.999),
-        "top_k": ANY,
+        "top_k": UNBOUNDED,
         "seed": Range(1, float("inf")),
         "frequency_penalty": Range(-2, 2),
         "presence_penalty": Range(-2, 2),
-        "repetition_penalty": ANY,
+        "repetition_penalty": UNBOUNDED,
     },
     docs="https://docs.aimlapi.com/api-references/text-models-llm/meta/llama-3.2-11b-vision-instruct-turbo",
 )

@@ -6,13 +6,13 @@ https://developers.cloudflare.com/workers-ai/models/llama-3.2-11b-vision-instruc
 from dataclasses import replace
 
 from llama_vision.core.models import ModelInfo, Price
-from llama_vision.dialects.chat_completions import ChatCompletionsDialect
-from llama_vision.dialects.workers_ai import AGREE, RUN_PATH, WorkersAiDialect
-from llama_vision.providers.record import ANY, ImageRules, Licence, Provider, Range
+from llama_vision.dialects.chat_completions.dialect import ChatCompletionsDialect
+from llama_vision.dialects.workers_ai.dialect import LICENSE_AGREEMENT, RUN_PATH, WorkersAiDialect
+from llama_vision.providers.provider import UNBOUNDED, ImageConstraints, LicenseAgreement, Provider, Range
 
 _PARAMETERS = {
-    "max_tokens": ANY,
-    "tools": ANY,
+    "max_tokens": UNBOUNDED,
+    "tools": UNBOUNDED,
     "temperature": Range(0, 5),
     "top_p": Range(0, 2),
     "top_k": Range(1, 50),
@@ -46,15 +46,18 @@ CLOUDFLARE = Provider(
             price=Price(0.049, 0.68),
         ),
     ),
-    image_rules=ImageRules(
-        media_types=frozenset({"image/jpeg", "image/png", "image/webp"}), urls=False, max_count=1, min_side=10
+    image_rules=ImageConstraints(
+        media_types=frozenset({"image/jpeg", "image/png", "image/webp"}),
+        accepts_urls=False,
+        max_count=1,
+        min_side=10,
     ),
     parameters=_PARAMETERS,
-    stops_here=True,
-    licence=Licence(
+    client_side_stop=True,
+    license=LicenseAgreement(
         url="https://github.com/meta-llama/llama-models/blob/main/models/llama3_2/LICENSE",
         path=RUN_PATH,
-        body=AGREE,
+        body=LICENSE_AGREEMENT,
     ),
     docs="https://developers.cloudflare.com/workers-ai/models/llama-3.2-11b-vision-instruct/",
 )
@@ -65,10 +68,10 @@ CLOUDFLARE_OPENAI = replace(
     title="Cloudflare Workers AI, OpenAI-compatible",
     # Usage comes in its streams unasked.
     dialect=ChatCompletionsDialect(path="/accounts/{account}/ai/v1/chat/completions", stream_options=False),
-    image_rules=ImageRules(
+    image_rules=ImageConstraints(
         max_count=0,
-        instead="This route answers pictures with nothing or an error: use provider='cloudflare', its native one.",
+        alternative="This route answers pictures with nothing or an error: use provider='cloudflare', its native one.",
     ),
-    parameters={**_PARAMETERS, "tool_choice": ANY},
+    parameters={**_PARAMETERS, "tool_choice": UNBOUNDED},
     docs="https://developers.cloudflare.com/workers-ai/configuration/open-ai-compatibility/",
 )

@@ -1,8 +1,8 @@
 """DeepInfra: https://deepinfra.com/meta-llama/Llama-3.2-11B-Vision-Instruct/api."""
 
 from llama_vision.core.models import ModelInfo
-from llama_vision.dialects.chat_completions import ChatCompletionsDialect
-from llama_vision.providers.record import ANY, ImageRules, Provider, Range
+from llama_vision.dialects.chat_completions.dialect import ChatCompletionsDialect
+from llama_vision.providers.provider import UNBOUNDED, ImageConstraints, Provider, Range
 
 _MAX_OUTPUT = 16_384  # a hard cap of the API
 
@@ -30,19 +30,19 @@ DEEPINFRA = Provider(
         ),
     ),
     # https://deepinfra.com/docs: "jpg, png, webp", at most 20 MB.
-    image_rules=ImageRules(
+    image_rules=ImageConstraints(
         media_types=frozenset({"image/jpeg", "image/png", "image/webp"}), max_bytes=20_000_000
     ),
     # OpenAIChatCompletionsIn of its OpenAPI file.
     parameters={
-        "max_tokens": ANY,
-        "tools": ANY,
-        "tool_choice": ANY,
-        "response_format": ANY,
+        "max_tokens": UNBOUNDED,
+        "tools": UNBOUNDED,
+        "tool_choice": UNBOUNDED,
+        "response_format": UNBOUNDED,
         "stop": Range(0, 16),
-        "seed": ANY,
+        "seed": UNBOUNDED,
         "temperature": Range(0, 2),
-        "top_p": Range(0, 1, low_excluded=True),
+        "top_p": Range(0, 1, exclusive_minimum=True),
         "min_p": Range(0, 1),
         "top_k": Range(0, 999),
         "frequency_penalty": Range(-2, 2),

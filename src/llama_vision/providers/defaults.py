@@ -3,7 +3,7 @@
 import os
 
 from llama_vision.providers import find_provider
-from llama_vision.providers.record import Provider
+from llama_vision.providers.provider import Provider
 
 
 def default_provider() -> str:

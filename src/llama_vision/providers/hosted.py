@@ -3,10 +3,10 @@
 Where a host's page gives no limit, the field keeps its default, and `parameters` is None: everything is sent.
 """
 
+from llama_vision.core.call_options import CALL_OPTIONS
 from llama_vision.core.models import ModelInfo
-from llama_vision.core.options import OPTIONS
-from llama_vision.dialects.chat_completions import ChatCompletionsDialect
-from llama_vision.providers.record import ANY, ImageRules, Provider, Range
+from llama_vision.dialects.chat_completions.dialect import ChatCompletionsDialect
+from llama_vision.providers.provider import UNBOUNDED, ImageConstraints, Provider, Range
 
 _JPEG_AND_PNG = frozenset({"image/jpeg", "image/png"})
 _11B, _90B = "llama-3.2-11b-vision", "llama-3.2-90b-vision"
@@ -23,8 +23,8 @@ TOGETHER = Provider(
     dialect=ChatCompletionsDialect(),
     # https://together.ai/models/nim-llama-3-2-11b-vision-instruct: "available as a Together Dedicated Endpoints deployment".
     models=(
-        ModelInfo(_11B, "meta-llama/Llama-3.2-11B-Vision-Instruct-Turbo", retired=_DEDICATED),
-        ModelInfo(_90B, "meta-llama/Llama-3.2-90B-Vision-Instruct-Turbo", retired=_DEDICATED),
+        ModelInfo(_11B, "meta-llama/Llama-3.2-11B-Vision-Instruct-Turbo", deprecation=_DEDICATED),
+        ModelInfo(_90B, "meta-llama/Llama-3.2-90B-Vision-Instruct-Turbo", deprecation=_DEDICATED),
     ),
     docs="https://docs.together.ai/docs/vision-overview",
 )
@@ -40,12 +40,12 @@ GROQ = Provider(
     dialect=ChatCompletionsDialect(),
     # https://console.groq.com/docs/vision, as long as it had these models: a context of 8,192.
     models=(
-        ModelInfo(_11B, "llama-3.2-11b-vision-preview", context_window=8192, retired=_DECOMMISSIONED),
-        ModelInfo(_90B, "llama-3.2-90b-vision-preview", context_window=8192, retired=_DECOMMISSIONED),
+        ModelInfo(_11B, "llama-3.2-11b-vision-preview", context_window=8192, deprecation=_DECOMMISSIONED),
+        ModelInfo(_90B, "llama-3.2-90b-vision-preview", context_window=8192, deprecation=_DECOMMISSIONED),
     ),
     # The same page: "only one image can be processed per request", a request with one in base64 may have 4 MB (413),
     # and "does not support system prompts and images in the same request" (400). At an address it may have 20 MB.
-    image_rules=ImageRules(max_count=1, all_base64_below=4_000_000, with_system=False),
+    image_rules=ImageConstraints(max_count=1, max_total_base64_chars=4_000_000, allows_system_message=False),
     docs="https://console.groq.com/docs/vision",
 )
 
@@ -62,9 +62,9 @@ OPENROUTER = Provider(
         ModelInfo(_90B, "meta-llama/llama-3.2-90b-vision-instruct"),
     ),
     # https://openrouter.ai/docs/features/multimodal/images: "image/png, image/jpeg, image/webp, image/gif", the default.
-    image_rules=ImageRules(),
+    image_rules=ImageConstraints(),
     # https://openrouter.ai/docs/parameters gives ranges, and takes "others" too.
-    parameters=dict.fromkeys(OPTIONS, ANY)
+    parameters=dict.fromkeys(CALL_OPTIONS, UNBOUNDED)
     | {
         "temperature": Range(0, 2),
         "top_p": Range(0, 1),
@@ -92,10 +92,10 @@ FIREWORKS = Provider(
     # https://docs.fireworks.ai/guides/querying-vision-language-models, "Known limitations": 30 images; "total base64-encoded
     # images must be less than 10MB"; .png, .jpg, .jpeg, .gif, .bmp, .tiff, .ppm. At an address each has to be smaller than
     # 5 MB and to arrive within 1.5 s. Pictures come before the words for these models, as everywhere: see `shaping`.
-    image_rules=ImageRules(
+    image_rules=ImageConstraints(
         media_types=frozenset({"image/jpeg", "image/png", "image/gif", "image/bmp", "image/tiff"}),
         max_count=30,
-        all_base64_below=10_000_000,
+        max_total_base64_chars=10_000_000,
     ),
     docs="https://docs.fireworks.ai/guides/querying-vision-language-models",
 )
@@ -116,7 +116,7 @@ NVIDIA = Provider(
     ),
     # Its API reference: "images can be PNG, JPG or JPEG". Its samples: `assert len(image_b64) < 180_000, "To upload larger
     # images, use the assets API"`, which is not built here. A second image is an error.
-    image_rules=ImageRules(media_types=_JPEG_AND_PNG, max_count=1, base64_below=180_000),
+    image_rules=ImageConstraints(media_types=_JPEG_AND_PNG, max_count=1, max_base64_chars=180_000),
     docs="https://docs.nvidia.com/nim/vision-language-models/latest/examples/llama3-2/api.html",
 )
 
@@ -142,11 +142,11 @@ SAMBANOVA = Provider(
     key_page="https://cloud.sambanova.ai/apis",
     dialect=ChatCompletionsDialect(),
     models=(
-        ModelInfo(_11B, "Llama-3.2-11B-Vision-Instruct", retired=_REPLACED),
-        ModelInfo(_90B, "Llama-3.2-90B-Vision-Instruct", retired=_REPLACED),
+        ModelInfo(_11B, "Llama-3.2-11B-Vision-Instruct", deprecation=_REPLACED),
+        ModelInfo(_90B, "Llama-3.2-90B-Vision-Instruct", deprecation=_REPLACED),
     ),
     # https://docs.sambanova.ai/docs/en/features/vision: "an encoded image file", base64 only.
-    image_rules=ImageRules(urls=False),
+    image_rules=ImageConstraints(accepts_urls=False),
     docs="https://docs.sambanova.ai/docs/en/features/vision",
 )
 
@@ -160,11 +160,11 @@ HYPERBOLIC = Provider(
     key_page="https://app.hyperbolic.ai",
     dialect=ChatCompletionsDialect(),
     models=(
-        ModelInfo(_11B, "meta-llama/Llama-3.2-11B-Vision-Instruct", retired=_SUNSET),
-        ModelInfo(_90B, "meta-llama/Llama-3.2-90B-Vision-Instruct", retired=_SUNSET),
+        ModelInfo(_11B, "meta-llama/Llama-3.2-11B-Vision-Instruct", deprecation=_SUNSET),
+        ModelInfo(_90B, "meta-llama/Llama-3.2-90B-Vision-Instruct", deprecation=_SUNSET),
     ),
     # https://docs.hyperbolic.ai/inference/vlm-apis: base64 only, JPG and PNG, at most 2048 x 2048, one.
-    image_rules=ImageRules(media_types=_JPEG_AND_PNG, urls=False, max_count=1, max_side=2048),
+    image_rules=ImageConstraints(media_types=_JPEG_AND_PNG, accepts_urls=False, max_count=1, max_side=2048),
     docs="https://docs.hyperbolic.ai/inference/vlm-apis",
 )
 

@@ -1,8 +1,8 @@
 """Any endpoint that speaks chat completions; the user says where it is."""
 
 from llama_vision.core.models import ModelInfo
-from llama_vision.dialects.chat_completions import ChatCompletionsDialect
-from llama_vision.providers.record import Provider
+from llama_vision.dialects.chat_completions.dialect import ChatCompletionsDialect
+from llama_vision.providers.provider import Provider
 
 OPENAI_COMPATIBLE = Provider(
     name="openai-compatible",

@@ -4,8 +4,8 @@ None asks for a key unless it was started with one: give that as `api_key`.
 """
 
 from llama_vision.core.models import ModelInfo
-from llama_vision.dialects.chat_completions import ChatCompletionsDialect
-from llama_vision.providers.record import ANY, ImageRules, Provider
+from llama_vision.dialects.chat_completions.dialect import ChatCompletionsDialect
+from llama_vision.providers.provider import UNBOUNDED, ImageConstraints, Provider
 
 _11B, _90B = "llama-3.2-11b-vision", "llama-3.2-90b-vision"
 # vLLM: "the output will follow the JSON schema", https://docs.vllm.ai/en/latest/features/structured_outputs/. SGLang:
@@ -29,8 +29,8 @@ OLLAMA = Provider(
     ),
     # openai/openai.go: "image URLs are not currently supported", and jpeg, jpg, png, webp.
     # "vision model only supports a single image per message": https://github.com/ollama/ollama/issues/9020
-    image_rules=ImageRules(
-        media_types=frozenset({"image/jpeg", "image/png", "image/webp"}), urls=False, max_count=1
+    image_rules=ImageConstraints(
+        media_types=frozenset({"image/jpeg", "image/png", "image/webp"}), accepts_urls=False, max_count=1
     ),
     # "Supported request fields" of its page; tool_choice is there as not supported.
     parameters=dict.fromkeys(
@@ -45,7 +45,7 @@ OLLAMA = Provider(
             "tools",
             "response_format",
         ),
-        ANY,
+        UNBOUNDED,
     ),
     docs="https://docs.ollama.com/api/openai-compatibility",
 )
@@ -60,7 +60,7 @@ VLLM = Provider(
     # The model's own template raised "Prompting with images is incompatible with system messages" until December 2024, and
     # files from before are in use: https://github.com/vllm-project/vllm/issues/8854. How many pictures a request may have is
     # said at the start: `--limit-mm-per-prompt`. Tools need `--enable-auto-tool-choice --tool-call-parser llama3_json`.
-    image_rules=ImageRules(with_system=False),
+    image_rules=ImageConstraints(allows_system_message=False),
     docs="https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html",
 )
 
@@ -90,7 +90,7 @@ LM_STUDIO = Provider(
     ),
     # Addresses get "'url' field must be a base64 encoded image", and so does WebP:
     # https://github.com/lmstudio-ai/lmstudio-bug-tracker/issues/1752
-    image_rules=ImageRules(media_types=frozenset({"image/jpeg", "image/png"}), urls=False),
+    image_rules=ImageConstraints(media_types=frozenset({"image/jpeg", "image/png"}), accepts_urls=False),
     # "Supported payload parameters" of its page, and what its pages on tools and structured output add.
     parameters=dict.fromkeys(
         (
@@ -106,7 +106,7 @@ LM_STUDIO = Provider(
             "tool_choice",
             "response_format",
         ),
-        ANY,
+        UNBOUNDED,
     ),
     docs="https://lmstudio.ai/docs/developer/openai-compat/chat-completions",
 )

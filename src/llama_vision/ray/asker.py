@@ -7,28 +7,28 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from llama_vision.backends import open_backend
+from llama_vision.adaptation.validate import validate_request
+from llama_vision.backends import create_backend
 from llama_vision.captions import DEFAULT_CONCURRENCY, DEFAULT_PROMPT, check_concurrency
 from llama_vision.core.backend import Backend
+from llama_vision.core.call_options import SAMPLING_OPTIONS, build_request
 from llama_vision.core.errors import ConfigurationError, UnsupportedInputError
 from llama_vision.core.messages import Message, Text
-from llama_vision.core.options import SAMPLING_OPTIONS, make_request
 from llama_vision.core.request import ChatRequest
 from llama_vision.providers import Provider, find_provider
-from llama_vision.providers.checks import check_request
 from llama_vision.providers.defaults import default_model, default_provider
-from llama_vision.ray.answers import KINDS, answered
-from llama_vision.ray.cells import images_of, words_of
-from llama_vision.ray.columns import Columns, columns_of
-from llama_vision.ray.form import Form
-from llama_vision.ray.running import answer_all
+from llama_vision.ray.cells import parse_images, parse_prompt
+from llama_vision.ray.columns import ColumnBatch, as_column_batch
+from llama_vision.ray.form import OutputSchema
+from llama_vision.ray.rows import COLUMN_TYPES, ask_row
+from llama_vision.ray.run_rows import run_rows
 
 _LOCAL_CONCURRENCY = 32
 """The local model answers as many together as it has room for, and lets the others wait."""
 
-_OF_A_REQUEST = SAMPLING_OPTIONS | {"stop", "extra_body"}
+_REQUEST_OPTIONS = SAMPLING_OPTIONS | {"stop", "extra_body"}
 # The others are parameters of ours, or can't be handed to another process: a header may be a key, a client is a socket.
-_OF_A_BACKEND = frozenset(inspect.signature(open_backend).parameters) - {
+_BACKEND_OPTIONS = frozenset(inspect.signature(create_backend).parameters) - {
     *("provider", "api_key", "headers", "http_client", "http_async_client")
 }
 
@@ -103,14 +103,14 @@ class BatchAsker:
         self._prompt = _checked_prompt(prompt, prompt_column)
         self._prompt_column = prompt_column
         self._image_column = image_column
-        self._form = None if schema is None else Form.of(schema, self.provider, self.model)
+        self._form = None if schema is None else OutputSchema.of(schema, self.provider, self.model)
         self._system = system
         default = _LOCAL_CONCURRENCY if self.provider.dialect is None else DEFAULT_CONCURRENCY
         self._concurrency = default if concurrency is None else concurrency
         self._on_error = on_error
         self._prefix = prefix
         self._api_key = _checked_key(api_key)
-        self._request_options = {name: options.pop(name) for name in _OF_A_REQUEST & options.keys()}
+        self._request_options = {name: options.pop(name) for name in _REQUEST_OPTIONS & options.keys()}
         self._backend_options = options
         self._backend: Backend | None = None
         self._check()
@@ -137,28 +137,28 @@ class BatchAsker:
             LlamaVisionError: With `on_error="raise"`, what went wrong with a row.
 
         """
-        columns = columns_of(batch)
-        added = [name for name in KINDS if name != "json" or self._form is not None]
+        columns = as_column_batch(batch)
+        added = [name for name in COLUMN_TYPES if name != "json" or self._form is not None]
         self._check_names(columns, added)
         rows = [
-            partial(answered, self._open(), partial(self._request, prompt, picture), self._form)
+            partial(ask_row, self._get_backend(), partial(self._request, prompt, picture), self._form)
             for prompt, picture in zip(*self._cells(columns), strict=True)
         ]
-        answers = answer_all(rows, concurrency=self._concurrency, keep=self._on_error == "keep")
+        answers = run_rows(rows, concurrency=self._concurrency, keep=self._on_error == "keep")
         cells = [answer.cells() for answer in answers]
         return columns.with_columns(
-            {f"{self._prefix}{name}": (KINDS[name], [row[name] for row in cells]) for name in added}
+            {f"{self._prefix}{name}": (COLUMN_TYPES[name], [row[name] for row in cells]) for name in added}
         )
 
-    def _cells(self, columns: Columns) -> tuple[Sequence[Any], Sequence[Any]]:
+    def _cells(self, columns: ColumnBatch) -> tuple[Sequence[Any], Sequence[Any]]:
         """Give the prompts and the pictures."""
         prompts, pictures = self._prompt_column, self._image_column
         return (
-            [self._prompt] * columns.height if prompts is None else columns.read(prompts),
-            [None] * columns.height if pictures is None else columns.read(pictures),
+            [self._prompt] * columns.num_rows if prompts is None else columns.read(prompts),
+            [None] * columns.num_rows if pictures is None else columns.read(pictures),
         )
 
-    def _check_names(self, columns: Columns, added: list[str]) -> None:
+    def _check_names(self, columns: ColumnBatch, added: list[str]) -> None:
         for name in (self._prompt_column, self._image_column):
             if name is not None and name not in columns.names:
                 instead = (
@@ -174,15 +174,15 @@ class BatchAsker:
 
     def _request(self, prompt: object, picture: object) -> ChatRequest:
         # The pictures come first: words before them can't see them.
-        asked = Message("user", (*images_of(picture), Text(words_of(prompt))))
+        asked = Message("user", (*parse_images(picture), Text(parse_prompt(prompt))))
         system = (Message("system", (Text(self._system),)),) if self._system else ()
-        return make_request(self.model, (*system, asked), self._request_options)
+        return build_request(self.model, (*system, asked), self._request_options)
 
-    def _open(self) -> Backend:
+    def _get_backend(self) -> Backend:
         """Open the backend here, in the process that asks; many threads may at once, since it holds nothing yet."""
         if self._backend is None:
             key = None if self._api_key is None else self._api_key()
-            self._backend = open_backend(self.provider, api_key=key, **self._backend_options)
+            self._backend = create_backend(self.provider, api_key=key, **self._backend_options)
         return self._backend
 
     def _check(self) -> None:
@@ -190,19 +190,19 @@ class BatchAsker:
         check_concurrency(self._concurrency)
         if self._on_error not in ("keep", "raise"):
             raise ConfigurationError(f"on_error is 'keep' or 'raise', and not {self._on_error!r}.")
-        if unknown := sorted(self._backend_options.keys() - _OF_A_BACKEND):
+        if unknown := sorted(self._backend_options.keys() - _BACKEND_OPTIONS):
             raise ConfigurationError(
-                f"There is no option {', '.join(unknown)}. Known are: {', '.join(sorted(_OF_A_REQUEST | _OF_A_BACKEND))}."
+                f"There is no option {', '.join(unknown)}. Known are: {', '.join(sorted(_REQUEST_OPTIONS | _BACKEND_OPTIONS))}."
             )
         request = self._request(self._prompt or DEFAULT_PROMPT, None)
-        check_request(self.provider, request if self._form is None else self._form.asked_in(request))
+        validate_request(self.provider, request if self._form is None else self._form.apply_to(request))
         if self._image_column is not None and self.provider.image_rules.max_count == 0:
             raise UnsupportedInputError(
-                f"{self.provider.title} takes no images. {self.provider.image_rules.instead} "
+                f"{self.provider.title} takes no images. {self.provider.image_rules.alternative} "
                 "To ask without pictures, give image_column=None."
             )
         if self.provider.dialect is not None:  # the local one may need what only the workers have
-            open_backend(self.provider, **self._backend_options)
+            create_backend(self.provider, **self._backend_options)
 
 
 def _checked_prompt(prompt: str | None, column: str | None) -> str | None:

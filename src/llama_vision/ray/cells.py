@@ -17,7 +17,7 @@ def is_missing(cell: object) -> bool:
     return cell is None or (isinstance(cell, float) and math.isnan(cell)) or type(cell).__name__ in _MISSING
 
 
-def words_of(cell: object) -> str:
+def parse_prompt(cell: object) -> str:
     """Read a question.
 
     Args:
@@ -36,7 +36,7 @@ def words_of(cell: object) -> str:
     raise UnsupportedInputError(f"The prompt is {what}: there has to be text in each row.")
 
 
-def images_of(cell: object) -> tuple[Image, ...]:
+def parse_images(cell: object) -> tuple[Image, ...]:
     """Read pictures.
 
     Args:

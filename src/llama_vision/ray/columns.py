@@ -7,11 +7,11 @@ from typing import Any, Protocol, cast
 from llama_vision.core.errors import ConfigurationError
 
 
-class Columns(Protocol):
+class ColumnBatch(Protocol):
     """A batch, whatever it is."""
 
     names: list[str]
-    height: int
+    num_rows: int
 
     def read(self, name: str) -> Sequence[Any]:
         """Give the cells of a column."""
@@ -22,7 +22,7 @@ class Columns(Protocol):
         ...
 
 
-def columns_of(batch: object) -> Columns:
+def as_column_batch(batch: object) -> ColumnBatch:
     """Take a batch.
 
     Args:
@@ -59,7 +59,7 @@ class _Table:
         }
         self._array = pyarrow.array
         self.names: list[str] = table.column_names
-        self.height: int = table.num_rows
+        self.num_rows: int = table.num_rows
 
     def read(self, name: str) -> list[Any]:
         return self._table[name].to_pylist()
@@ -79,7 +79,7 @@ class _Frame:
         self._frame = frame
         self._series = pandas.Series
         self.names = [str(name) for name in frame.columns]
-        self.height = len(frame)
+        self.num_rows = len(frame)
 
     def read(self, name: str) -> list[Any]:
         return self._frame[name].tolist()
@@ -97,7 +97,7 @@ class _Arrays:
     def __init__(self, batch: Mapping[str, Any]) -> None:
         self._batch = batch
         self.names = list(batch)
-        self.height = len(next(iter(batch.values()), ()))
+        self.num_rows = len(next(iter(batch.values()), ()))
 
     def read(self, name: str) -> Sequence[Any]:
         return self._batch[name]

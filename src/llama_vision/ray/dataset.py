@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from llama_vision.backends.local.settings import BUNDLED
+from llama_vision.backends.local.config import TINY_MODEL
 from llama_vision.core.errors import ConfigurationError, MissingDependencyError
 from llama_vision.ray.asker import BatchAsker
 
@@ -68,15 +68,15 @@ def ask_dataset(
     checked = BatchAsker(prompt, **asker)
     # Decided here: the environment of the workers may name others.
     asker |= {"provider": checked.provider, "model": checked.model}
-    _check_travels(cast("Any", cloudpickle), asker)
+    _check_picklable(cast("Any", cloudpickle), asker)
     fewest, most = (actors, actors) if isinstance(actors, int) else actors
     if not 1 <= fewest <= most or batch_size < 1:
         raise ConfigurationError(
             f"actors={actors!r} and batch_size={batch_size} leave nobody to ask, or nothing to ask about."
         )
     if num_gpus is None:
-        local = checked.provider.dialect is None and checked.model != BUNDLED
-        num_gpus = 1 if local and _cluster("GPU", 0) else 0
+        local = checked.provider.dialect is None and checked.model != TINY_MODEL
+        num_gpus = 1 if local and _cluster_resource("GPU", 0) else 0
     untyped = cast("Any", dataset)
     return untyped.map_batches(
         BatchAsker,
@@ -86,12 +86,12 @@ def ask_dataset(
         batch_size=batch_size,
         batch_format="pyarrow",  # keeps the types of all columns, also where a batch has no value for one
         udf_modifying_row_count=False,  # so that Ray applies a `limit` of a batch or more before anything is asked
-        num_cpus=_share(num_cpus, most),
+        num_cpus=_cpus_per_actor(num_cpus, most),
         num_gpus=num_gpus or None,
     )
 
 
-def _check_travels(cloudpickle: Any, options: Mapping[str, Any]) -> None:
+def _check_picklable(cloudpickle: Any, options: Mapping[str, Any]) -> None:
     """Name what would not get through to the workers; Ray says so in three pages, and later."""
     for name, value in options.items():
         try:
@@ -103,9 +103,9 @@ def _check_travels(cloudpickle: Any, options: Mapping[str, Any]) -> None:
             ) from error
 
 
-def _share(num_cpus: float | None, actors: int) -> float:
+def _cpus_per_actor(num_cpus: float | None, actors: int) -> float:
     """Leave processors to the tasks that feed the actors."""
-    there = _cluster("CPU", os.cpu_count() or 1)
+    there = _cluster_resource("CPU", os.cpu_count() or 1)
     if num_cpus is None:
         return min(1.0, max(int(there / 2 / actors * 1000) / 1000, 0.001))
     if num_cpus * actors >= there:
@@ -117,7 +117,7 @@ def _share(num_cpus: float | None, actors: int) -> float:
     return num_cpus
 
 
-def _cluster(resource: str, default: float) -> float:
+def _cluster_resource(resource: str, default: float) -> float:
     """Ask Ray how much of something the cluster has, without starting one."""
     import ray  # noqa: PLC0415 - as above
 

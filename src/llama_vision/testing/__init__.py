@@ -10,8 +10,8 @@
 For pytest there is a fixture, `llama_vision_server`, in `llama_vision.testing.fixtures`.
 """
 
-from llama_vision.testing.answers import Answer, Failure, Plan, tool_call
 from llama_vision.testing.received import ReceivedRequest
+from llama_vision.testing.script import Answer, Failure, ScriptEntry, tool_call
 from llama_vision.testing.server import ScriptedServer
 
-__all__ = ["Answer", "Failure", "Plan", "ReceivedRequest", "ScriptedServer", "tool_call"]
+__all__ = ["Answer", "Failure", "ReceivedRequest", "ScriptEntry", "ScriptedServer", "tool_call"]

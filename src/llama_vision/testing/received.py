@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from llama_vision.core.untyped import as_object
+from llama_vision.core.json_types import as_mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class ReceivedRequest:
     def image_urls(self) -> list[str]:
         """The addresses of all pictures, in order; for those that came with the request a data URL."""
         return [
-            as_object(block.get("image_url")).get("url") or ""
+            as_mapping(block.get("image_url")).get("url") or ""
             for block in _blocks(self.messages)
             if block.get("type") == "image_url"
         ]
@@ -50,7 +50,7 @@ class ReceivedRequest:
     @property
     def tools(self) -> list[str]:
         """The names of the tools that are offered."""
-        return [as_object(tool.get("function")).get("name") or "" for tool in self.body.get("tools") or ()]
+        return [as_mapping(tool.get("function")).get("name") or "" for tool in self.body.get("tools") or ()]
 
     @property
     def streamed(self) -> bool:

@@ -12,11 +12,11 @@ from typing import Any, Self
 from typing_extensions import override
 
 from llama_vision.core.models import ModelInfo
-from llama_vision.dialects.chat_completions import ChatCompletionsDialect
-from llama_vision.providers.record import Provider
-from llama_vision.testing.answers import Answer, Failure, Plan, as_answer
+from llama_vision.dialects.chat_completions.dialect import ChatCompletionsDialect
+from llama_vision.providers.provider import Provider
 from llama_vision.testing.received import ReceivedRequest
-from llama_vision.testing.wire import encode_failure, encode_pieces, encode_whole
+from llama_vision.testing.script import Answer, Failure, ScriptEntry, to_scripted_reply
+from llama_vision.testing.wire import encode_chunks, encode_completion, encode_error
 
 _HOST = "127.0.0.1"
 _IDLE_S = 5.0  # how long a connection that says nothing may keep the server from closing
@@ -38,7 +38,7 @@ class ScriptedServer:
 
     """
 
-    def __init__(self, *script: Plan) -> None:
+    def __init__(self, *script: ScriptEntry) -> None:
         """Prepare; it serves from `with` on.
 
         Args:
@@ -47,15 +47,15 @@ class ScriptedServer:
 
         """
         self.requests: list[ReceivedRequest] = []
-        self._script: deque[Plan] = deque(script)
-        self._always: Plan | None = None
-        self._faults: list[BaseException] = []
+        self._script: deque[ScriptEntry] = deque(script)
+        self._always: ScriptEntry | None = None
+        self._errors: list[BaseException] = []
         self._lock = threading.Lock()
-        self._leaving = threading.Event()
+        self._closing = threading.Event()
         self._undo = contextlib.ExitStack()
         self._server: _Server | None = None
 
-    def script(self, *lines: Plan) -> None:
+    def script(self, *lines: ScriptEntry) -> None:
         """Say what the next requests get, after what the script holds already.
 
         Args:
@@ -64,7 +64,7 @@ class ScriptedServer:
         """
         self._script.extend(lines)
 
-    def always(self, line: Plan) -> None:
+    def always(self, line: ScriptEntry) -> None:
         """Say what all requests get that no script is left for.
 
         Args:
@@ -100,7 +100,7 @@ class ScriptedServer:
         return {"provider": provider, "model": provider.models[0].name}  # and not $LLAMA_VISION_MODEL
 
     def __enter__(self) -> Self:
-        self._leaving.clear()
+        self._closing.clear()
         self._server = _Server((_HOST, 0), _Handler)
         self._server.scripted = self
         serving = threading.Thread(target=self._server.serve_forever, args=(0.02,), name="scripted-server")
@@ -112,13 +112,13 @@ class ScriptedServer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._leaving.set()
+        self._closing.set()
         self._undo.close()
         self._server = None
         if kind is not None:  # what went wrong already says more
             return
-        if self._faults:
-            raise self._faults[0]
+        if self._errors:
+            raise self._errors[0]
         if self._script:
             raise AssertionError(f"Of the script {len(self._script)} lines were never asked for.")
 
@@ -139,13 +139,13 @@ class ScriptedServer:
         try:
             return self._said(line, request, number), number
         except BaseException as error:  # noqa: BLE001 - raised again at the end, in the test's own thread; pytest.fail is no Exception
-            self._faults.append(error)
+            self._errors.append(error)
             return Failure(400, f"{type(error).__name__}: {error}"), number  # which nobody tries again
 
-    def _said(self, line: Plan | None, request: ReceivedRequest, number: int) -> Answer | Failure:
+    def _said(self, line: ScriptEntry | None, request: ReceivedRequest, number: int) -> Answer | Failure:
         if line is None:
             raise AssertionError(f"The script has no line for request {number}: {request.text[:200]!r}")
-        return as_answer(line(request) if callable(line) else line)
+        return to_scripted_reply(line(request) if callable(line) else line)
 
     def pause(self, seconds: float) -> None:
         """Wait, but not beyond the end of `with`. The server calls this.
@@ -154,7 +154,7 @@ class ScriptedServer:
             seconds: How long.
 
         """
-        self._leaving.wait(seconds)
+        self._closing.wait(seconds)
 
 
 class _Server(ThreadingHTTPServer):
@@ -177,23 +177,23 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         with contextlib.suppress(ConnectionError):  # whoever asked has left
             if self.path != "/v1/chat/completions":
-                self._send(404, encode_failure(Failure(404, f"There is nothing at {self.path}.")))
+                self._send(404, encode_error(Failure(404, f"There is nothing at {self.path}.")))
                 return
             headers = {name.lower(): value for name, value in self.headers.items()}
             request = ReceivedRequest(json.loads(content), headers)
             answer, number = scripted.answer(request)
             if isinstance(answer, Failure):
                 wish = "" if answer.retry_after_s is None else f"{answer.retry_after_s:g}"
-                self._send(answer.status, encode_failure(answer), **({"Retry-After": wish} if wish else {}))
+                self._send(answer.status, encode_error(answer), **({"Retry-After": wish} if wish else {}))
             elif request.streamed:
                 self._stream(answer, request, number)
             else:
                 scripted.pause(answer.pause_s)
-                self._send(200, encode_whole(answer, request, number))
+                self._send(200, encode_completion(answer, request, number))
 
     def _stream(self, answer: Answer, request: ReceivedRequest, number: int) -> None:
         self._head(200, "text/event-stream", **{"Transfer-Encoding": "chunked"})
-        for event in encode_pieces(answer, request, number):
+        for event in encode_chunks(answer, request, number):
             self.server.scripted.pause(answer.pause_s)
             self.wfile.write(f"{len(event):x}\r\n".encode() + event + b"\r\n")
         self.wfile.write(b"0\r\n\r\n")

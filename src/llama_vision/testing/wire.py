@@ -5,17 +5,17 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from llama_vision.core.untyped import as_object
+from llama_vision.core.json_types import as_mapping
 from llama_vision.core.usage import Usage
-from llama_vision.testing.answers import Answer, Failure
 from llama_vision.testing.received import ReceivedRequest
+from llama_vision.testing.script import Answer, Failure
 
 _PIECE = re.compile(r"\s*\S+|\s+")
 _FRAGMENT = 7  # characters of a tool's arguments in one chunk: so few that none is JSON by itself
 _PROMPT_TOKENS = 10
 
 
-def encode_whole(answer: Answer, request: ReceivedRequest, number: int) -> bytes:
+def encode_completion(answer: Answer, request: ReceivedRequest, number: int) -> bytes:
     """Write an answer as one body.
 
     Args:
@@ -35,8 +35,8 @@ def encode_whole(answer: Answer, request: ReceivedRequest, number: int) -> bytes
     return json.dumps({**body, **_usage(answer)}).encode()
 
 
-def encode_pieces(answer: Answer, request: ReceivedRequest, number: int) -> Iterator[bytes]:
-    """Write an answer as server-sent events. The arguments are those of `encode_whole`.
+def encode_chunks(answer: Answer, request: ReceivedRequest, number: int) -> Iterator[bytes]:
+    """Write an answer as server-sent events. The arguments are those of `encode_completion`.
 
     Yields:
         One event: a word, a fragment of a tool call, or one of the marks at the end.
@@ -47,13 +47,13 @@ def encode_pieces(answer: Answer, request: ReceivedRequest, number: int) -> Iter
         piece = {"index": 0, "delta": {"role": "assistant", **delta}, "finish_reason": None}
         yield _event({**head, "choices": [piece]})
     yield _event({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": _finish_reason(answer)}]})
-    wanted = as_object(request.body.get("stream_options")).get("include_usage")
+    wanted = as_mapping(request.body.get("stream_options")).get("include_usage")
     if wanted and (usage := _usage(answer)):
         yield _event({**head, "choices": [], **usage})
     yield b"data: [DONE]\n\n"
 
 
-def encode_failure(failure: Failure) -> bytes:
+def encode_error(failure: Failure) -> bytes:
     """Write an error as most hosts do.
 
     Args:

@@ -17,7 +17,7 @@ out. The arguments of a call are passed on as they come, but for their last brac
 call that is cut off, or goes wrong, never looks like one. The result does not depend on how the text was cut into pieces.
 """
 
-from llama_vision.toolcalls.parser import ParsedText, ToolCallParser, parse_tool_calls
-from llama_vision.toolcalls.replies import TextCallReader
+from llama_vision.toolcalls.event_filter import TextToolCallExtractor
+from llama_vision.toolcalls.parser import ParsedOutput, ToolCallParser, parse_tool_calls
 
-__all__ = ["ParsedText", "TextCallReader", "ToolCallParser", "parse_tool_calls"]
+__all__ = ["ParsedOutput", "TextToolCallExtractor", "ToolCallParser", "parse_tool_calls"]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import TypeAlias
 
-from llama_vision.toolcalls.source import Reading, Refuted, TextSource
+from llama_vision.toolcalls.scanner import IncrementalScanner, NotACall, Scan
 
 Write: TypeAlias = Callable[[str], object]
 """Takes the next piece of JSON."""
@@ -18,7 +18,7 @@ _MAX_WORD = 400
 """Characters of a number; Python refuses to read integers of more than 4,300 digits."""
 
 # What is the same in JSON: characters, and escapes that are whole.
-_PLAIN = {
+_PLAIN_STRING = {
     quote: re.compile(rf"""{char}*(?:\\(?:["\\bfnrt]|u[0-9a-fA-F]{{4}}){char}*)*""")
     for quote, char in (('"', r'[^"\\\x00-\x1f]'), ("'", r"[^'\"\\\x00-\x1f]"))
 }
@@ -40,13 +40,13 @@ _OCTAL = frozenset("01234567")
 _CLOSING = {"{": "}", "[": "]", "(": ")"}
 
 
-def take_plain_string(source: TextSource) -> str | None:
+def take_plain_string(source: IncrementalScanner) -> str | None:
     """Read a string without escapes and such, if all of it is at hand; give what is in it."""
     quoted = source.take_match(_PLAIN_TO_END[source.text[source.position]])
     return quoted[1:-1] if quoted else None
 
 
-def read_string(source: TextSource, write: Write, *, python: bool) -> Reading[None]:
+def read_string(source: IncrementalScanner, write: Write, *, python: bool) -> Scan[None]:
     """Read a string from its opening quote on.
 
     Args:
@@ -62,18 +62,18 @@ def read_string(source: TextSource, write: Write, *, python: bool) -> Reading[No
         write(f'"{whole}"')
         return
     quote = source.take(1)
-    plain = _PLAIN[quote]
+    plain = _PLAIN_STRING[quote]
     write('"')
     while True:
         if piece := source.take_match(plain):
             write(piece)
-        char = source.at_hand or (yield from source.peek())
+        char = source.buffered_char or (yield from source.peek())
         if char == quote:
             source.position += 1
             write('"')
             return
         if not char:
-            raise Refuted
+            raise NotACall
         if char == "\\":
             source.position += 1
             yield from _escape(source, write, python=python or quote == "'")
@@ -82,48 +82,48 @@ def read_string(source: TextSource, write: Write, *, python: bool) -> Reading[No
             write(json.dumps(char)[1:-1])
 
 
-def _escape(source: TextSource, write: Write, *, python: bool) -> Reading[None]:
-    char = source.at_hand or (yield from source.peek())
+def _escape(source: IncrementalScanner, write: Write, *, python: bool) -> Scan[None]:
+    char = source.buffered_char or (yield from source.peek())
     source.take(1)
     if char == "u" or (python and char in _HEX_DIGITS):
         yield from _code_point(source, write, _HEX_DIGITS[char])
     elif not python:
         if char not in _JSON_ESCAPES:
-            raise Refuted
+            raise NotACall
         write("\\" + char)
     elif char in _OCTAL:
         yield from _octal(source, write, char)
     elif char in _PYTHON_ESCAPES:
         write(_PYTHON_ESCAPES[char])
     elif not char or char == "N":  # by name
-        raise Refuted
+        raise NotACall
     else:  # not an escape: Python keeps the backslash
         write("\\\\" + (char if char >= " " else json.dumps(char)[1:-1]))
 
 
-def _code_point(source: TextSource, write: Write, count: int) -> Reading[None]:
+def _code_point(source: IncrementalScanner, write: Write, count: int) -> Scan[None]:
     digits = ""
     while len(digits) < count:
         digit = yield from source.peek()
         if digit not in _HEX:
-            raise Refuted
+            raise NotACall
         source.position += 1
         digits += digit
     if count == _HEX_DIGITS["u"]:  # the same in JSON, halves of a pair too
         write("\\u" + digits)
     elif int(digits, 16) > _HIGHEST_CODE_POINT:
-        raise Refuted
+        raise NotACall
     else:
         write(json.dumps(chr(int(digits, 16)))[1:-1])
 
 
-def _octal(source: TextSource, write: Write, digits: str) -> Reading[None]:
-    while len(digits) < _MAX_OCTAL and (source.at_hand or (yield from source.peek())) in _OCTAL:
+def _octal(source: IncrementalScanner, write: Write, digits: str) -> Scan[None]:
+    while len(digits) < _MAX_OCTAL and (source.buffered_char or (yield from source.peek())) in _OCTAL:
         digits += source.take(1)
     write(json.dumps(chr(int(digits, 8)))[1:-1])
 
 
-def _scalar(source: TextSource, write: Write, *, python: bool) -> Reading[None]:
+def _scalar(source: IncrementalScanner, write: Write, *, python: bool) -> Scan[None]:
     word = yield from source.word(_MAX_WORD)
     if word in _WORDS:
         write(_WORDS[word])
@@ -132,7 +132,7 @@ def _scalar(source: TextSource, write: Write, *, python: bool) -> Reading[None]:
     elif python:
         write(_python_number(word))
     else:
-        raise Refuted
+        raise NotACall
 
 
 def _python_number(word: str) -> str:
@@ -141,17 +141,17 @@ def _python_number(word: str) -> str:
         value: float = int(word, 0)
     except ValueError:
         if not {".", "e", "E"}.intersection(word):  # such as 01
-            raise Refuted from None
+            raise NotACall from None
         try:
             value = float(word)
         except ValueError:
-            raise Refuted from None
+            raise NotACall from None
     if not word.isascii() or not math.isfinite(value):
-        raise Refuted
+        raise NotACall
     return json.dumps(value)
 
 
-class _Levels:
+class _NestingStack:
     """What is open, and what may come next in it.
 
     Attributes:
@@ -173,7 +173,7 @@ class _Levels:
     def enter(self, bracket: str) -> str:
         """Open a bracket, and give it in JSON."""
         if len(self.open) == _MAX_DEPTH:
-            raise Refuted
+            raise NotACall
         self.open.append(bracket)
         self.members.append(0)
         self.complete = self.comma = False
@@ -183,14 +183,14 @@ class _Levels:
         """Close the innermost bracket, and give it in JSON."""
         bracket = self.open.pop() if self.open else ""
         if _CLOSING.get(bracket) != char or (self.comma and not python):
-            raise Refuted
+            raise NotACall
         if self.members.pop() == 1 and bracket == "(" and not self.comma:
-            raise Refuted  # a value in parentheses, and no tuple
+            raise NotACall  # a value in parentheses, and no tuple
         self.complete, self.comma = True, False
         return "}" if bracket == "{" else "]"
 
 
-def read_value(source: TextSource, write: Write, *, python: bool) -> Reading[None]:
+def read_value(source: IncrementalScanner, write: Write, *, python: bool) -> Scan[None]:
     """Read a value.
 
     Args:
@@ -203,15 +203,15 @@ def read_value(source: TextSource, write: Write, *, python: bool) -> Reading[Non
         Refuted: It is no value: neither JSON nor a literal.
 
     """
-    yield from _read(source, write, _Levels(), python=python)
+    yield from _read(source, write, _NestingStack(), python=python)
 
 
-def read_members(source: TextSource, write: Write) -> Reading[None]:
+def read_object_body(source: IncrementalScanner, write: Write) -> Scan[None]:
     """Read an object from behind its opening brace to its closing one, which is read and not written; see `read_value`."""
-    yield from _read(source, write, _Levels("{"), python=False)
+    yield from _read(source, write, _NestingStack("{"), python=False)
 
 
-def _read(source: TextSource, write: Write, levels: _Levels, *, python: bool) -> Reading[None]:
+def _read(source: IncrementalScanner, write: Write, levels: _NestingStack, *, python: bool) -> Scan[None]:
     depth = len(levels.open)
     while not (levels.complete and len(levels.open) == 0):
         gap: list[str] = []
@@ -224,7 +224,7 @@ def _read(source: TextSource, write: Write, levels: _Levels, *, python: bool) ->
                 write(closing)
         elif levels.complete:
             if char != ",":
-                raise Refuted
+                raise NotACall
             source.position += 1
             write("".join(gap))
             levels.complete, levels.comma = False, True
@@ -233,19 +233,21 @@ def _read(source: TextSource, write: Write, levels: _Levels, *, python: bool) ->
             yield from _member(source, write, levels, char, python=python)
 
 
-def _member(source: TextSource, write: Write, levels: _Levels, char: str, *, python: bool) -> Reading[None]:
+def _member(
+    source: IncrementalScanner, write: Write, levels: _NestingStack, char: str, *, python: bool
+) -> Scan[None]:
     """Read a member of the innermost level, or only its opening bracket."""
     if levels.open:
         levels.members[-1] += 1
         if levels.open[-1] == "{":
-            if char not in _PLAIN:
-                raise Refuted
+            if char not in _PLAIN_STRING:
+                raise NotACall
             yield from read_string(source, write, python=python)
             yield from source.expect(":")
             write(":")
             char = yield from source.space(write)
     levels.comma = False
-    if char in _PLAIN:
+    if char in _PLAIN_STRING:
         yield from read_string(source, write, python=python)
     elif char in ("{", "[") or (char == "(" and python):
         source.position += 1

@@ -9,13 +9,13 @@ from llama_vision.core.events import TextDelta
 from llama_vision.core.messages import ToolCall
 from llama_vision.core.reply import ReplyBuilder
 from llama_vision.core.request import Tool
-from llama_vision.toolcalls.envelopes import FUNCTION_TAG, PYTHON_TAG, Envelopes
-from llama_vision.toolcalls.json_call import FIRST_KEYS
-from llama_vision.toolcalls.offered import Offered
-from llama_vision.toolcalls.output import Delta, Output
-from llama_vision.toolcalls.source import SPACE, WORD, Reading, Refuted, TextSource
-from llama_vision.toolcalls.stop_tokens import StopTokenFilter
-from llama_vision.toolcalls.structure import pass_structure
+from llama_vision.toolcalls.emitter import Delta, DeltaEmitter
+from llama_vision.toolcalls.formats import FUNCTION_TAG, PYTHON_TAG, CallFormats
+from llama_vision.toolcalls.json_format import FIRST_KEYS
+from llama_vision.toolcalls.scanner import SPACE, WORD, IncrementalScanner, NotACall, Scan
+from llama_vision.toolcalls.skip import skip_structure
+from llama_vision.toolcalls.special_tokens import TrailingSpecialTokenFilter
+from llama_vision.toolcalls.tool_names import ToolNames
 
 
 def _begun(token: str) -> str:
@@ -30,7 +30,7 @@ _OPENING = re.compile(
     + "|".join(f"<(?={_begun(tag[1:])})" for tag in (PYTHON_TAG, FUNCTION_TAG))
 )
 # What is certainly none: an object with another first key, a list in a list, a name in a list without arguments.
-_NO_CALL = re.compile(
+_NOT_A_CALL = re.compile(
     rf"""\{{{SPACE.pattern}(["'])(?!(?:{"|".join(sorted(FIRST_KEYS))})\1)[^"'\\\x00-\x1f]*\1"""
     rf"""|\[{SPACE.pattern}(?:\[|\w[\w.+\-]*[ \t\r\n]*[^\w.+\-( \t\r\n])"""
 )
@@ -39,7 +39,7 @@ _ALL = re.compile(r"(?s:.*)")
 
 
 @dataclass(frozen=True, slots=True)
-class ParsedText:
+class ParsedOutput:
     """A text without the calls in it.
 
     Attributes:
@@ -62,12 +62,12 @@ class ToolCallParser:
             tools: Those on offer, as `Tool`s or as OpenAI spells them. Without any, all text is words.
 
         """
-        self._offered = Offered(tools)
-        self._stop_tokens = StopTokenFilter()
-        self._source = TextSource()
-        self._output = Output()
-        self._envelopes = Envelopes(self._source, self._offered, self._output)
-        self._among_words = False
+        self._offered = ToolNames(tools)
+        self._stop_tokens = TrailingSpecialTokenFilter()
+        self._source = IncrementalScanner()
+        self._output = DeltaEmitter()
+        self._envelopes = CallFormats(self._source, self._offered, self._output)
+        self._in_text = False
         self._steps = self._run()
 
     @property
@@ -93,7 +93,7 @@ class ToolCallParser:
         text = self._stop_tokens.feed(delta)
         if not text:
             return []
-        if self._among_words and _OPENING.search(text) is None:
+        if self._in_text and _OPENING.search(text) is None:
             return [TextDelta(text)]
         self._source.add(text)
         next(self._steps)
@@ -117,25 +117,25 @@ class ToolCallParser:
         next(self._steps, None)  # to the end: nothing is left to wait for
         return self._output.drain()
 
-    def _run(self) -> Reading[None]:
+    def _run(self) -> Scan[None]:
         source = self._source
-        yield from self._read_gap(first=True)
+        yield from self._read_between_calls(first=True)
         while True:
-            self._among_words = True
+            self._in_text = True
             if not (yield from source.peek()):
                 return
-            self._among_words = False
+            self._in_text = False
             opening = _OPENING.search(source.text, source.position)
             end = opening.start() if opening else len(source.text)
             self._output.text(source.take(end - source.position))
-            if opening and _NO_CALL.match(source.text, source.position):
-                yield from pass_structure(source, self._output.text)
+            if opening and _NOT_A_CALL.match(source.text, source.position):
+                yield from skip_structure(source, self._output.text)
             elif opening:
                 source.mark()
                 if (yield from self._is_call()):
-                    yield from self._read_gap(first=False)
+                    yield from self._read_between_calls(first=False)
 
-    def _read_gap(self, *, first: bool) -> Reading[None]:
+    def _read_between_calls(self, *, first: bool) -> Scan[None]:
         """Read what may stand before, between and after calls, and the calls that follow it."""
         source, envelopes = self._source, self._envelopes
         while True:
@@ -146,35 +146,35 @@ class ToolCallParser:
                 envelopes.in_list = False
             elif following and (following in "{[<`" or (envelopes.in_chain and WORD.fullmatch(following))):
                 if not (yield from self._is_call(ends_fence=following == "`" and envelopes.in_fence)):
-                    envelopes.go_on_with_words()
+                    envelopes.resume_text()
                     return
                 first = False
             else:
                 if first or following:
-                    self._output.text(source.taken())
+                    self._output.text(source.recorded_text())
                 source.forget()
-                envelopes.go_on_with_words()
+                envelopes.resume_text()
                 return
 
-    def _read_separators(self) -> Reading[str]:
+    def _read_separators(self) -> Scan[str]:
         source = self._source
         while True:
             source.take_match(_SEPARATORS)
             if source.position < len(source.text) or not (yield from source.peek()):
                 return source.text[source.position : source.position + 1]
 
-    def _is_call(self, *, ends_fence: bool = False) -> Reading[bool]:
+    def _is_call(self, *, ends_fence: bool = False) -> Scan[bool]:
         """Read a call, or the end of a fence. Give what turns out to be neither as words."""
-        self._envelopes.wrapping = 0
+        self._envelopes.prefix_length = 0
         try:
             yield from (self._envelopes.read_end_of_fence() if ends_fence else self._envelopes.read())
-        except Refuted:
-            yield from self._pass_as_words()
+        except NotACall:
+            yield from self._emit_as_text()
             return False
         self._source.forget()
         return True
 
-    def _pass_as_words(self) -> Reading[None]:
+    def _emit_as_text(self) -> Scan[None]:
         source, write = self._source, self._output.text
         structure = source.structure
         source.rewind()
@@ -182,13 +182,13 @@ class ToolCallParser:
             while (yield from source.peek()):
                 write(source.take_match(_ALL))
         elif structure is None:
-            write(source.take(max(1, self._envelopes.wrapping)))
+            write(source.take(max(1, self._envelopes.prefix_length)))
         else:
             write(source.take(structure))
-            yield from pass_structure(source, write)
+            yield from skip_structure(source, write)
 
 
-def parse_tool_calls(text: str, tools: Sequence[Tool | Mapping[str, Any]]) -> ParsedText:
+def parse_tool_calls(text: str, tools: Sequence[Tool | Mapping[str, Any]]) -> ParsedOutput:
     """Find the calls in a text.
 
     Args:
@@ -204,4 +204,4 @@ def parse_tool_calls(text: str, tools: Sequence[Tool | Mapping[str, Any]]) -> Pa
     for delta in [*parser.feed(text), *parser.close()]:
         reply.add(delta)
     calls = tuple(call for index, call in enumerate(reply.tool_calls) if index not in parser.unfinished)
-    return ParsedText(reply.text or None, calls)
+    return ParsedOutput(reply.text or None, calls)

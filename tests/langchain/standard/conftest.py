@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import pytest
 from langchain_tests.integration_tests import chat_models as suite
 
-from llama_vision.demo import PICTURES
+from llama_vision.demo import SAMPLE_IMAGES
 from llama_vision.images import download
 from tests.langchain.standard.endpoints import Endpoint, left_out
 
-PICTURE = PICTURES["circle"].read_bytes()
+PICTURE = SAMPLE_IMAGES["circle"].read_bytes()
 
 
 @pytest.fixture(autouse=True)

@@ -23,7 +23,7 @@ def left_out(provider: Provider) -> dict[str, str]:
     reasons = dict.fromkeys(("test_pdf_inputs", "test_pdf_tool_message", "test_audio_inputs"), _NO_FILES)
     if (reason := reason_against(provider, "image")) is not None:
         reasons |= dict.fromkeys(("test_image_inputs", "test_image_tool_message"), reason)
-    if not (provider.takes("response_format") and "json_object" in provider.models[0].response_formats):
+    if not (provider.supports("response_format") and "json_object" in provider.models[0].response_formats):
         reasons["test_json_mode"] = "has no JSON mode with this model"
     return reasons
 

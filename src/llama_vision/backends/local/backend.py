@@ -5,18 +5,18 @@ import contextlib
 import queue
 from collections.abc import AsyncGenerator, Generator
 
-from llama_vision.backends.local.settings import LocalSettings
-from llama_vision.backends.local.worker import Outcome, worker_for
-from llama_vision.backends.pictures import awith_ready_pictures, with_ready_pictures
+from llama_vision.adaptation.images import aprepare_request_images, prepare_request_images
+from llama_vision.adaptation.message_order import reorder_messages
+from llama_vision.adaptation.validate import validate_request
+from llama_vision.backends.local.config import LocalSettings
+from llama_vision.backends.local.engine_thread import EngineOutput, get_engine_thread
 from llama_vision.core.errors import LlamaVisionError, UnsupportedInputError
 from llama_vision.core.events import Event, Finished
 from llama_vision.core.reply import Reply, ReplyBuilder
 from llama_vision.core.request import ChatRequest
 from llama_vision.images.settings import ImageSettings
-from llama_vision.providers.checks import check_request
-from llama_vision.providers.record import Provider
-from llama_vision.providers.shaping import shaped
-from llama_vision.toolcalls import TextCallReader
+from llama_vision.providers.provider import Provider
+from llama_vision.toolcalls import TextToolCallExtractor
 
 
 class LocalBackend:
@@ -47,39 +47,39 @@ class LocalBackend:
     def stream(self, request: ChatRequest) -> Generator[Event]:
         """Answer token by token; see `Backend.stream`."""
         with self._located(request):
-            request = self._checked(with_ready_pictures(self._provider, request, self._images))
-            outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
-            job = worker_for(request.model, self._local).submit(request, outcomes.put)
+            request = self._adapt(prepare_request_images(self._provider, request, self._images))
+            outputs: queue.SimpleQueue[EngineOutput] = queue.SimpleQueue()
+            job = get_engine_thread(request.model, self._local).submit(request, outputs.put)
             try:
-                calls = TextCallReader(request.readable_tools)
+                calls = TextToolCallExtractor(request.text_parsed_tools)
                 event = None
                 while not isinstance(event, Finished):
-                    event = _event(outcomes.get())
-                    yield from calls.read([event])
+                    event = _event_or_raise(outputs.get())
+                    yield from calls.process([event])
             finally:
-                job.left.set()
+                job.cancelled.set()
 
     async def astream(self, request: ChatRequest) -> AsyncGenerator[Event]:
         """Answer token by token, without blocking the event loop; see `Backend.astream`."""
         with self._located(request):
-            request = self._checked(await awith_ready_pictures(self._provider, request, self._images))
+            request = self._adapt(await aprepare_request_images(self._provider, request, self._images))
             loop = asyncio.get_running_loop()
-            outcomes: asyncio.Queue[Outcome] = asyncio.Queue()
+            outcomes: asyncio.Queue[EngineOutput] = asyncio.Queue()
 
-            def emit(outcome: Outcome) -> None:
+            def emit(outcome: EngineOutput) -> None:
                 with contextlib.suppress(RuntimeError):  # the loop is closed, so nobody waits
                     loop.call_soon_threadsafe(outcomes.put_nowait, outcome)
 
-            job = worker_for(request.model, self._local).submit(request, emit)
+            job = get_engine_thread(request.model, self._local).submit(request, emit)
             try:
-                calls = TextCallReader(request.readable_tools)
+                calls = TextToolCallExtractor(request.text_parsed_tools)
                 event = None
                 while not isinstance(event, Finished):
-                    event = _event(await outcomes.get())
-                    for shown in calls.read([event]):
-                        yield shown
+                    outcome = _event_or_raise(await outcomes.get())
+                    for event in calls.process([outcome]):
+                        yield event
             finally:
-                job.left.set()
+                job.cancelled.set()
 
     def close(self) -> None:
         """Hold on to the model, which everyone in the process shares."""
@@ -87,25 +87,25 @@ class LocalBackend:
     async def aclose(self) -> None:
         """Hold on to the model, which everyone in the process shares."""
 
-    def _checked(self, request: ChatRequest) -> ChatRequest:
+    def _adapt(self, request: ChatRequest) -> ChatRequest:
         """Refuse what this backend can't do, and put the rest into the order the model reads."""
-        check_request(self._provider, request)
+        validate_request(self._provider, request)
         if request.extra_body:
             raise UnsupportedInputError(
                 "The local model has no extra_body: there is no server it could go to."
             )
-        return shaped(self._provider, request)
+        return reorder_messages(self._provider, request)
 
     @contextlib.contextmanager
     def _located(self, request: ChatRequest) -> Generator[None]:
         try:
             yield
         except LlamaVisionError as error:
-            error.at(self._provider.name, request.model)
+            error.with_context(self._provider.name, request.model)
             raise
 
 
-def _event(outcome: Outcome) -> Event:
+def _event_or_raise(outcome: EngineOutput) -> Event:
     if isinstance(outcome, LlamaVisionError):
         raise outcome
     return outcome

@@ -5,18 +5,23 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from llama_vision.backends.local.answer import Answer, answer_to
-from llama_vision.backends.local.beginnings import Beginnings
-from llama_vision.backends.local.choosing import choose
-from llama_vision.backends.local.decoder import Decoder
-from llama_vision.backends.local.graphs import Graphs
-from llama_vision.backends.local.loading import LoadedModel
-from llama_vision.backends.local.passes import Piece, StepShape, reading_pass, step_pass
-from llama_vision.backends.local.reading import next_words
-from llama_vision.backends.local.rows import Row, Rows
-from llama_vision.backends.local.settings import LocalSettings
-from llama_vision.backends.local.slots import Slots
-from llama_vision.backends.local.vision import Vision
+from llama_vision.backends.local.config import LocalSettings
+from llama_vision.backends.local.cuda_graphs import CudaGraphRunner
+from llama_vision.backends.local.kv_cache import KVCache
+from llama_vision.backends.local.model_inputs import (
+    DecodeShape,
+    PrefillChunk,
+    prepare_decode,
+    prepare_prefill,
+)
+from llama_vision.backends.local.model_loader import LoadedModel
+from llama_vision.backends.local.prefix_cache import PrefixCache
+from llama_vision.backends.local.running_batch import Row, RunningBatch
+from llama_vision.backends.local.sampler import sample
+from llama_vision.backends.local.scheduler import schedule_prefill
+from llama_vision.backends.local.sequence import Answer, create_sequence
+from llama_vision.backends.local.text_decoder import TextDecoder
+from llama_vision.backends.local.vision_encoder import VisionEncoder
 from llama_vision.core.errors import LlamaVisionError, LocalModelError
 from llama_vision.core.events import Event
 from llama_vision.core.request import ChatRequest
@@ -29,38 +34,38 @@ class Engine:
     read take part in the writing: what they write has no meaning, and the next word they read is put over it.
 
     Attributes:
-        max_len: The most tokens of prompt and reply together.
-        vision: Sees pictures.
-        words_read: How many words of prompts went through the layers.
+        max_model_len: The most tokens of prompt and reply together.
+        vision_encoder: Sees pictures.
+        num_prefill_tokens: How many words of prompts went through the layers.
 
     """
 
     def __init__(self, loaded: LoadedModel, settings: LocalSettings) -> None:
-        self.max_len = min(loaded.context_window, settings.max_model_len or loaded.context_window)
-        self.vision = Vision(loaded, settings.image_cache_bytes)
+        self.max_model_len = min(loaded.context_window, settings.max_model_len or loaded.context_window)
+        self.vision_encoder = VisionEncoder(loaded, settings.image_cache_bytes)
         self._loaded = loaded
-        self._max_rows = settings.max_batch_size
-        self._slots = Slots(loaded.network, self._max_rows)
-        self._decoder = Decoder(loaded.network, self.max_len)
-        self._like = torch.zeros((), dtype=loaded.network.dtype, device=loaded.device)
-        self._rows = Rows(self._slots)
-        self._reading: list[Row] = []
-        self._beginnings = Beginnings(settings.prefix_cache_bytes)
-        self.words_read = 0
-        self._graphs: Graphs | None = None
+        self._max_num_seqs = settings.max_batch_size
+        self._kv_cache = KVCache(loaded.model, self._max_num_seqs)
+        self._decoder = TextDecoder(loaded.model, self.max_model_len)
+        self._reference = torch.zeros((), dtype=loaded.model.dtype, device=loaded.device)
+        self._running = RunningBatch(self._kv_cache)
+        self._prefilling: list[Row] = []
+        self._prefix_cache = PrefixCache(settings.prefix_cache_bytes)
+        self.num_prefill_tokens = 0
+        self._cuda_graphs: CudaGraphRunner | None = None
         if loaded.device.type == "cuda":
             torch.cuda.set_device(loaded.device)  # of this thread
-            self._graphs = Graphs(self._scores, self._max_rows, loaded.device)
+            self._cuda_graphs = CudaGraphRunner(self._decode_logits, self._max_num_seqs, loaded.device)
 
     @property
-    def working(self) -> int:
+    def num_running(self) -> int:
         """How many answers are in the making."""
-        return len(self._rows)
+        return len(self._running)
 
     @property
-    def free(self) -> int:
+    def num_free(self) -> int:
         """How many more could be."""
-        return self._max_rows - len(self._rows)
+        return self._max_num_seqs - len(self._running)
 
     def answer_to(
         self,
@@ -69,195 +74,220 @@ class Engine:
         cancelled: Callable[[], bool],
     ) -> Answer:
         """Get ready to answer a request; see `answer.answer_to`."""
-        return answer_to(
-            request, self._loaded, self.vision, max_len=self.max_len, emit=emit, cancelled=cancelled
+        return create_sequence(
+            request,
+            self._loaded,
+            self.vision_encoder,
+            max_len=self.max_model_len,
+            on_output=emit,
+            is_cancelled=cancelled,
         )
 
     @torch.inference_mode()
-    def admit(self, answers: Sequence[Answer]) -> None:
+    def add_sequences(self, answers: Sequence[Answer]) -> None:
         """Take answers in; `step` does the rest.
 
         Args:
-            answers: Not more than `free`.
+            answers: Not more than `num_free`.
 
         """
         rows = [Row(answer) for answer in answers]
         try:
-            self._take_in(rows)
+            self._allocate(rows)
         except Exception as error:  # noqa: BLE001 - whatever it is, someone is waiting to hear of it
-            self._leave(rows)
+            self._remove(rows)
             if len(answers) == 1:
-                answers[0].fail(failure_of(error))
+                answers[0].fail(to_local_model_error(error))
                 return
             for answer in answers:  # so that one does not spoil the others
-                self.admit([answer])
+                self.add_sequences([answer])
 
     @torch.inference_mode()
     def step(self) -> None:
         """Read on, write the next token of every answer, and let those go that nobody waits for."""
-        self._leave([row for row in self._rows if row.answer.cancelled()])
-        for group in next_words(self._reading, beside_writing=len(self._reading) < len(self._rows)):
-            self._read_or_fail(group)
-        if len(self._reading) == len(self._rows):
+        self._remove([row for row in self._running if row.answer.is_cancelled()])
+        for group in schedule_prefill(self._prefilling, decoding=len(self._prefilling) < len(self._running)):
+            self._prefill_or_fail(group)
+        if len(self._prefilling) == len(self._running):
             return
         try:
-            scores = self._next_scores()
-            writing = [(place, row) for place, row in enumerate(self._rows) if not row.unread]
+            scores = self._decode()
+            writing = [
+                (place, row) for place, row in enumerate(self._running) if not row.num_remaining_prompt_tokens
+            ]
             for _, row in writing:
-                row.position += 1
-            if self._reading:
+                row.num_computed_tokens += 1
+            if self._prefilling:
                 scores = scores[[place for place, _ in writing]]
-            self._deliver(scores, [row for _, row in writing])
+            self._sample_and_append(scores, [row for _, row in writing])
         except Exception as error:  # noqa: BLE001 - it concerns all, and each waits to hear of it
-            self.fail(failure_of(error))
+            self.abort_all(to_local_model_error(error))
 
-    def fail(self, error: LlamaVisionError) -> None:
+    def abort_all(self, error: LlamaVisionError) -> None:
         """Give up all answers."""
-        self._reading = []
-        for row in self._rows.clear():
+        self._prefilling = []
+        for row in self._running.clear():
             row.answer.fail(error)
 
     @property
-    def large(self) -> bool:
-        """Whether `rest` would give memory back."""
-        return self._slots.large and not self._rows
+    def can_trim(self) -> bool:
+        """Whether `trim_memory` would give memory back."""
+        return self._kv_cache.large and not self._running
 
-    def rest(self) -> None:
+    def trim_memory(self) -> None:
         """Give back the memory that large requests took, if nothing is being done."""
-        if not self._rows:
-            self._slots.shrink()
-            if self._like.is_cuda:
+        if not self._running:
+            self._kv_cache.shrink()
+            if self._reference.is_cuda:
                 torch.cuda.empty_cache()
 
-    def _take_in(self, rows: Sequence[Row]) -> None:
+    def _allocate(self, rows: Sequence[Row]) -> None:
         """Give new answers their rows, with what is known of their prompts and what they see of pictures."""
         if not rows:
             return
-        known = [self._beginnings.find(row.answer.prompt.words) for row in rows]
-        for row, remembered in zip(rows, known, strict=True):
-            row.position = 0 if remembered is None else remembered.shape[2]
-            row.answer.known = row.position
-        self.vision.see(
+        known = [self._prefix_cache.match(row.answer.prompt.cache_key) for row in rows]
+        for row, cached_kv in zip(rows, known, strict=True):
+            row.num_computed_tokens = 0 if cached_kv is None else cached_kv.shape[2]
+            row.answer.num_cached_tokens = row.num_computed_tokens
+        self.vision_encoder.encode(
             [
-                glimpse.picture
+                glimpse.image
                 for row in rows
-                for glimpse in row.answer.prompt.glimpses
-                if glimpse.end > row.position
+                for glimpse in row.answer.prompt.image_spans
+                if glimpse.end > row.num_computed_tokens
             ]
         )
-        longest = max(len(row.answer.prompt.ids) for row in rows)
-        self._slots.words.reserve(len(self._rows) + len(rows), longest, self.max_len)
+        longest = max(len(row.answer.prompt.token_ids) for row in rows)
+        self._kv_cache.self_attention.ensure_capacity(
+            len(self._running) + len(rows), longest, self.max_model_len
+        )
         for row in rows:
-            row.columns = sum(seen.columns for seen in row.seen)
-        if columns := max(row.columns for row in rows):
-            self._slots.pictures.reserve(self._rows.seeing + sum(row.columns > 0 for row in rows), columns)
-        for row, remembered in zip(rows, known, strict=True):
-            self._rows.add(row)
-            self._reading.append(row)
-            if remembered is not None:
-                self._slots.words.recall(self._rows.place(row), remembered)
+            row.cross_kv_len = sum(seen.num_vision_tokens for seen in row.encoded_images)
+        if columns := max(row.cross_kv_len for row in rows):
+            self._kv_cache.cross_attention.ensure_capacity(
+                self._running.num_image_seqs + sum(row.cross_kv_len > 0 for row in rows), columns
+            )
+        for row, cached_kv in zip(rows, known, strict=True):
+            self._running.add(row)
+            self._prefilling.append(row)
+            if cached_kv is not None:
+                self._kv_cache.self_attention.write(self._running.row_of(row), cached_kv)
 
-    def _read_or_fail(self, group: Sequence[tuple[Row, int]]) -> None:
+    def _prefill_or_fail(self, group: Sequence[tuple[Row, int]]) -> None:
         """Read on in some prompts together; where that fails, in each by itself, so that one does not spoil the others."""
         pieces = [
-            Piece(row.answer.prompt, self._rows.place(row), row.position, row.position + count)
+            PrefillChunk(
+                row.answer.prompt,
+                self._running.row_of(row),
+                row.num_computed_tokens,
+                row.num_computed_tokens + count,
+            )
             for row, count in group
         ]
-        order = sorted(range(len(group)), key=lambda number: not pieces[number].glimpses)
+        order = sorted(range(len(group)), key=lambda number: not pieces[number].visible_image_spans)
         pieces, rows = [pieces[number] for number in order], [group[number][0] for number in order]
         try:
-            scores = self._read(pieces)
-        except Exception as error:  # noqa: BLE001 - as in `admit`
+            scores = self._prefill(pieces)
+        except Exception as error:  # noqa: BLE001 - as in `add_sequences`
             if len(group) > 1:
                 for one in group:
-                    self._read_or_fail([one])
+                    self._prefill_or_fail([one])
                 return
-            rows[0].answer.fail(failure_of(error))
-            self._leave(rows)
+            rows[0].answer.fail(to_local_model_error(error))
+            self._remove(rows)
             return
         for row, piece in zip(rows, pieces, strict=True):
-            row.position = piece.stop
-        self._reading = [row for row in self._reading if row.unread]
-        ready = [number for number, row in enumerate(rows) if not row.unread]
+            row.num_computed_tokens = piece.stop
+        self._prefilling = [row for row in self._prefilling if row.num_remaining_prompt_tokens]
+        ready = [number for number, row in enumerate(rows) if not row.num_remaining_prompt_tokens]
         for number in ready:
-            rows[number].answer.start()
+            rows[number].answer.emit_started()
         if ready:
-            self._deliver(scores[ready], [rows[number] for number in ready])
+            self._sample_and_append(scores[ready], [rows[number] for number in ready])
 
-    def _read(self, pieces: Sequence[Piece]) -> torch.Tensor:
+    def _prefill(self, pieces: Sequence[PrefillChunk]) -> torch.Tensor:
         """Let pieces of prompts go through the layers: scores of what follows them (rows, vocabulary)."""
-        step = reading_pass(pieces, self.max_len, self._like)
-        self._slots.words.reserve(len(self._rows), step.reach, self.max_len)
-        hidden = self._decoder.hidden(step, self._slots)
+        step = prepare_prefill(pieces, self.max_model_len, self._reference)
+        self._kv_cache.self_attention.ensure_capacity(len(self._running), step.kv_len, self.max_model_len)
+        hidden = self._decoder.forward(step, self._kv_cache)
         lengths = [piece.stop - piece.start for piece in pieces]
-        self.words_read += sum(lengths)
-        last = torch.tensor(lengths, device=self._like.device) - 1
-        return self._decoder.logits(hidden[torch.arange(len(last), device=last.device), last])
+        self.num_prefill_tokens += sum(lengths)
+        last = torch.tensor(lengths, device=self._reference.device) - 1
+        return self._decoder.compute_logits(hidden[torch.arange(len(last), device=last.device), last])
 
-    def _next_scores(self) -> torch.Tensor:
+    def _decode(self) -> torch.Tensor:
         """Let every answer go on by a token: scores of what follows it (rows, vocabulary)."""
-        rows = [*self._rows]
-        columns = [row.columns for row in rows[: self._rows.seeing]]
-        reach = max(row.position for row in rows) + 1
-        self._slots.words.reserve(len(rows), reach, self.max_len)
-        numbers = [(row.written[-1] if row.written else 0, row.position, row.columns) for row in rows]
-        shape = StepShape(
-            rows=len(rows),
-            reach=reach,
-            seeing=self._rows.seeing,
-            columns=max(columns, default=0),
-            uneven=any(row.position + 1 < reach for row in rows),
-            mixed=len(set(columns)) > 1,
+        rows = [*self._running]
+        columns = [row.cross_kv_len for row in rows[: self._running.num_image_seqs]]
+        reach = max(row.num_computed_tokens for row in rows) + 1
+        self._kv_cache.self_attention.ensure_capacity(len(rows), reach, self.max_model_len)
+        numbers = [
+            (
+                row.output_token_ids[-1] if row.output_token_ids else 0,
+                row.num_computed_tokens,
+                row.cross_kv_len,
+            )
+            for row in rows
+        ]
+        shape = DecodeShape(
+            num_seqs=len(rows),
+            kv_len=reach,
+            num_image_seqs=self._running.num_image_seqs,
+            cross_kv_len=max(columns, default=0),
+            needs_mask=any(row.num_computed_tokens + 1 < reach for row in rows),
+            needs_cross_mask=len(set(columns)) > 1,
         )
-        if self._graphs is not None:
+        if self._cuda_graphs is not None:
             try:
-                return self._graphs.run(numbers, shape, self._slots)[: len(rows)]
+                return self._cuda_graphs.run(numbers, shape, self._kv_cache)[: len(rows)]
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:
-                self._graphs = None
+                self._cuda_graphs = None
                 warnings.warn(
                     f"Steps can't be recorded on this GPU, so they take longer: {error}", stacklevel=2
                 )
-        return self._scores(torch.tensor(numbers, device=self._like.device), shape)
+        return self._decode_logits(torch.tensor(numbers, device=self._reference.device), shape)
 
-    def _scores(self, numbers: torch.Tensor, shape: StepShape) -> torch.Tensor:
-        hidden = self._decoder.hidden(step_pass(numbers, shape, self._slots), self._slots)
-        return self._decoder.logits(hidden[:, -1])
+    def _decode_logits(self, numbers: torch.Tensor, shape: DecodeShape) -> torch.Tensor:
+        hidden = self._decoder.forward(prepare_decode(numbers, shape, self._kv_cache), self._kv_cache)
+        return self._decoder.compute_logits(hidden[:, -1])
 
-    def _deliver(self, scores: torch.Tensor, rows: Sequence[Row]) -> None:
+    def _sample_and_append(self, scores: torch.Tensor, rows: Sequence[Row]) -> None:
         """Choose a token for each of the rows, and let those go whose answers are over."""
-        chosen = choose(scores, [row.answer.chooser for row in rows])
+        chosen = sample(scores, [row.answer.sampler for row in rows])
         for row, token in zip(rows, chosen, strict=True):
             if isinstance(token, Exception):
-                row.answer.fail(failure_of(token))
+                row.answer.fail(to_local_model_error(token))
                 continue
-            row.written.append(token)
+            row.output_token_ids.append(token)
             try:
                 row.answer.take(token)
             except Exception as error:  # noqa: BLE001 - it concerns this answer only
-                row.answer.fail(failure_of(error))
+                row.answer.fail(to_local_model_error(error))
                 continue
-            if row.answer.over:
-                self._keep(row)
-        self._leave([row for row in rows if row.answer.over])
+            if row.answer.is_finished:
+                self._cache_prefix(row)
+        self._remove([row for row in rows if row.answer.is_finished])
 
-    def _keep(self, row: Row) -> None:
+    def _cache_prefix(self, row: Row) -> None:
         """Keep what is remembered of a conversation, for its next turn."""
-        words = [*row.answer.prompt.words, *row.written][: row.position]
-        place = self._rows.place(row)
+        words = [*row.answer.prompt.cache_key, *row.output_token_ids][: row.num_computed_tokens]
+        place = self._running.row_of(row)
         try:
-            self._beginnings.keep(words, lambda: self._slots.words.remembered(place, row.position))
+            self._prefix_cache.insert(
+                words, lambda: self._kv_cache.self_attention.read(place, row.num_computed_tokens)
+            )
         except torch.OutOfMemoryError:  # it is not worth an answer
-            self._beginnings.clear()
+            self._prefix_cache.clear()
 
-    def _leave(self, rows: Sequence[Row]) -> None:
+    def _remove(self, rows: Sequence[Row]) -> None:
         """Take answers out."""
-        self._rows.leave(rows)
-        self._reading = [row for row in self._reading if row not in rows]
+        self._running.remove(rows)
+        self._prefilling = [row for row in self._prefilling if row not in rows]
 
 
-def failure_of(error: Exception) -> LlamaVisionError:
+def to_local_model_error(error: Exception) -> LlamaVisionError:
     """Say what went wrong, and what to do about it."""
     if isinstance(error, LlamaVisionError):
         return error

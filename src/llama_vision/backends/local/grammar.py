@@ -5,36 +5,36 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, assert_never
 
-from llama_vision.backends.local.narrowing import ANY_VALUE, Schema, narrowed
+from llama_vision.backends.local.schema_narrowing import ANY_VALUE, Schema, narrow_schema
 from llama_vision.core.request import ChatRequest, ResponseFormat, Tool
 
 _ANY_OBJECT: Schema = {"type": "object"}
 
 # Llama writes its JSON with these spaces. Where a grammar lets it choose, a small model loses itself in white space.
-_SPACING: Schema = {
+_JSON_WHITESPACE: Schema = {
     "x-guidance": {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False}
 }
 
-CALL_OPENING = '{"name"'
+TOOL_CALL_PREFIX = '{"name"'
 """With these characters an answer begins to be a call."""
 
 # Negation may match what is no UTF-8, so it is joined with what may be any text (llguidance, docs/syntax.md).
-_FREE = rf"""start: PROSE | call | <|python_tag|> (PROSE | call)
-PROSE: /(?s:.*)/ & ~/\{CALL_OPENING}(?s:.*)/
+_TEXT_OR_CALL = rf"""start: PROSE | call | <|python_tag|> (PROSE | call)
+PROSE: /(?s:.*)/ & ~/\{TOOL_CALL_PREFIX}(?s:.*)/
 """
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class GrammarSchema:
     """One schema of a grammar.
 
     Attributes:
-        title: What to call it when it is refused.
+        label: What to call it when it is refused.
         schema: The schema, complete in itself.
 
     """
 
-    title: str
+    label: str
     schema: Schema
 
 
@@ -45,16 +45,16 @@ class Grammar:
     Attributes:
         lark: In llguidance's variant of Lark's syntax.
         parts: The schemas it is made from.
-        allows_prose: Whether the answer may also be any text that does not begin with `CALL_OPENING`.
+        allows_free_text: Whether the answer may also be any text that does not begin with `TOOL_CALL_PREFIX`.
 
     """
 
     lark: str
-    parts: tuple[Part, ...]
-    allows_prose: bool
+    parts: tuple[GrammarSchema, ...]
+    allows_free_text: bool
 
 
-def grammar_of(request: ChatRequest) -> Grammar | None:
+def build_grammar(request: ChatRequest) -> Grammar | None:
     """Work out what the answer to a request has to look like.
 
     Args:
@@ -65,10 +65,10 @@ def grammar_of(request: ChatRequest) -> Grammar | None:
 
     """
     tools, required = _callable_tools(request)
-    wanted = None if required else _answer_schema(request.response_format)
+    wanted = None if required else _response_schema(request.response_format)
     if required or wanted is not None:
-        return _calls_or_json(tools, wanted)
-    return _calls_or_prose(tools) if tools else None
+        return _tool_call_or_json(tools, wanted)
+    return _tool_call_or_text(tools) if tools else None
 
 
 def _callable_tools(request: ChatRequest) -> tuple[Sequence[Tool], bool]:
@@ -88,7 +88,7 @@ def _callable_tools(request: ChatRequest) -> tuple[Sequence[Tool], bool]:
             assert_never(mode)
 
 
-def _answer_schema(wanted: ResponseFormat | None) -> Schema | None:
+def _response_schema(wanted: ResponseFormat | None) -> Schema | None:
     if wanted is None:
         return None
     match wanted.type:
@@ -102,23 +102,25 @@ def _answer_schema(wanted: ResponseFormat | None) -> Schema | None:
             assert_never(wanted.type)
 
 
-def _calls_or_json(tools: Sequence[Tool], answer: Schema | None) -> Grammar:
+def _tool_call_or_json(tools: Sequence[Tool], answer: Schema | None) -> Grammar:
     """Allow a call of one of the tools, or JSON as an answer, in one schema: both may begin alike."""
     places = {f"tool{number}": _parameters(tool) for number, tool in enumerate(tools)}
     choices = [
-        _closed_object({"name": {"const": tool.name}, "parameters": {"$ref": f"#/$defs/{place}"}})
+        _strict_object({"name": {"const": tool.name}, "parameters": {"$ref": f"#/$defs/{place}"}})
         for tool, place in zip(tools, places, strict=True)
     ]
     parts = [_tool_part(tool) for tool in tools]
     if answer is not None:
         places["answer"] = answer
         choices.append({"$ref": "#/$defs/answer"})
-        parts.append(Part("response_format", _document({"$ref": "#/$defs/answer"}, {"answer": answer})))
-    lark = f"start: %json {_json(_document({'anyOf': choices}, places))}\n"
-    return Grammar(lark, tuple(parts), allows_prose=False)
+        parts.append(
+            GrammarSchema("response_format", _bundle_defs({"$ref": "#/$defs/answer"}, {"answer": answer}))
+        )
+    lark = f"start: %json {_json(_bundle_defs({'anyOf': choices}, places))}\n"
+    return Grammar(lark, tuple(parts), allows_free_text=False)
 
 
-def _calls_or_prose(tools: Sequence[Tool]) -> Grammar:
+def _tool_call_or_text(tools: Sequence[Tool]) -> Grammar:
     """Allow a call of one of the tools, or any text that does not begin like one.
 
     A call's beginning is spelled out, as it has to be read side by side with the text: llguidance decides between a text
@@ -130,16 +132,16 @@ def _calls_or_prose(tools: Sequence[Tool]) -> Grammar:
         for number, (tool, part) in enumerate(zip(tools, parts, strict=True))
     )
     names = " | ".join(f"call_{number}" for number in range(len(tools)))
-    return Grammar(f"{_FREE}call: {names}\n{calls}", tuple(parts), allows_prose=True)
+    return Grammar(f"{_TEXT_OR_CALL}call: {names}\n{calls}", tuple(parts), allows_free_text=True)
 
 
 def _call_opening(tool: Tool) -> str:
-    return f'{CALL_OPENING}: {_json(tool.name)}, "parameters": '
+    return f'{TOOL_CALL_PREFIX}: {_json(tool.name)}, "parameters": '
 
 
-def _tool_part(tool: Tool) -> Part:
-    schema = _document({"$ref": "#/$defs/tool"}, {"tool": _parameters(tool)})
-    return Part(f"the parameters of the tool {tool.name!r}", schema)
+def _tool_part(tool: Tool) -> GrammarSchema:
+    schema = _bundle_defs({"$ref": "#/$defs/tool"}, {"tool": _parameters(tool)})
+    return GrammarSchema(f"the parameters of the tool {tool.name!r}", schema)
 
 
 def _parameters(tool: Tool) -> Schema:
@@ -148,7 +150,7 @@ def _parameters(tool: Tool) -> Schema:
     return {"type": "object", **(given or {"properties": {}})}
 
 
-def _closed_object(properties: Schema) -> Schema:
+def _strict_object(properties: Schema) -> Schema:
     return {
         "type": "object",
         "properties": properties,
@@ -157,10 +159,10 @@ def _closed_object(properties: Schema) -> Schema:
     }
 
 
-def _document(root: Schema, places: dict[str, Schema]) -> Schema:
+def _bundle_defs(root: Schema, places: dict[str, Schema]) -> Schema:
     """Put schemas into one, each with its own `$defs` left inside it, so that equal names don't meet."""
-    inside = {name: narrowed(schema, f"#/$defs/{name}") for name, schema in places.items()}
-    return {**_SPACING, **root, "$defs": {**inside, "any": ANY_VALUE}}
+    inside = {name: narrow_schema(schema, f"#/$defs/{name}") for name, schema in places.items()}
+    return {**_JSON_WHITESPACE, **root, "$defs": {**inside, "any": ANY_VALUE}}
 
 
 def _json(value: Any) -> str:

@@ -1,0 +1,1 @@
+"""Hosted models and servers, over HTTP."""

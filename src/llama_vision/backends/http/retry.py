@@ -1,0 +1,71 @@
+"""When a call is made again, and after how long."""
+
+import email.utils
+import math
+import random
+import time
+from dataclasses import dataclass
+
+from llama_vision.core.errors import ConnectionFailedError, LlamaVisionError, StatusError
+
+_INITIAL_DELAY_S = 0.5
+_MAX_DELAY_S = 8.0
+_MAX_RETRY_AFTER_S = 60.0
+"""A provider that asks for more patience than this is not waited for: the error says what it asked for."""
+
+
+@dataclass(slots=True)
+class RetryState:
+    """How often one call may still be made again.
+
+    Only failures without a reply are repeated: no connection, 408, 409, 429, 5xx. A call that timed out may have been
+    answered and billed, so it is left to the caller.
+    """
+
+    attempts_left: int
+    attempts_made: int = 0
+
+    def next_delay(self, error: LlamaVisionError) -> float:
+        """Decide what follows a failure.
+
+        Args:
+            error: The failure.
+
+        Returns:
+            Seconds to wait before the next attempt.
+
+        Raises:
+            LlamaVisionError: `error` itself, where there is no next attempt.
+
+        """
+        retry_after = error.retry_after if isinstance(error, StatusError) else None
+        again = error.retryable and isinstance(error, (ConnectionFailedError, StatusError))
+        if not again or self.attempts_left < 1 or (retry_after or 0) > _MAX_RETRY_AFTER_S:
+            raise error
+        delay = min(_MAX_DELAY_S, _INITIAL_DELAY_S * 2**self.attempts_made)
+        self.attempts_left -= 1
+        self.attempts_made += 1
+        # Jitter, so that many clients refused together do not come back together; never sooner than asked for.
+        return retry_after if retry_after is not None else delay * random.uniform(0.5, 1.0)  # noqa: S311 - not a secret
+
+
+def parse_retry_after(value: str | None) -> float | None:
+    """Read a Retry-After header.
+
+    Args:
+        value: Seconds, or an HTTP date.
+
+    Returns:
+        Seconds from now, at least 0; None where it can't be read.
+
+    """
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except (ValueError, OverflowError):
+            return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None

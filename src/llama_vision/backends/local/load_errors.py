@@ -1,0 +1,138 @@
+"""Why a model can't be loaded, and what to do about it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import (
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
+
+from llama_vision.core.errors import LocalModelError
+
+_OOM_MESSAGES = (
+    "out of memory",
+    "allocate memory",
+)  # torch's for CUDA and MPS; the system's and torch's for processors
+_SOME = 3
+
+
+def load_error(model: str, device: torch.device, error: Exception) -> LocalModelError:
+    """Say why a model can't be loaded.
+
+    Args:
+        model: As it was asked for.
+        device: Where it was to run.
+        error: What happened.
+
+    Returns:
+        An error that says what to do.
+
+    """
+    if isinstance(error, LocalModelError):
+        return error
+    if _is_out_of_memory(error):
+        text = (
+            f"{model} does not fit into the memory of {device}: the 11B takes 22 GB, the 90B 180 GB, and half of it with "
+            f"LocalSettings(quantization='int8'). {error}"
+        )
+    else:
+        text = f"{model} can't be loaded: {_hint(model, error)} The reason: {error}"
+    failure = LocalModelError(text)
+    failure.__cause__ = error
+    return failure
+
+
+def wrong_architecture_error(model: str, kind: str) -> LocalModelError:
+    """Say that it is a model of another kind."""
+    return LocalModelError(
+        f"{model} can't be loaded: it is of the kind {kind!r}, and this backend runs Llama 3.2 Vision ('mllama') only. "
+        "Let a server run it, such as vLLM or Ollama, and pass provider='vllm' or provider='ollama'."
+    )
+
+
+def check_weights(model: str, found: dict[str, Any]) -> None:
+    """Refuse weights that are not all there: transformers puts chance in their place.
+
+    Args:
+        model: As it was asked for.
+        found: What transformers tells about its loading.
+
+    Raises:
+        LocalModelError: Some are missing, or of another shape than config.json says.
+
+    """
+    missing = sorted(str(key) for key in found["missing_keys"])
+    if missing:
+        raise LocalModelError(
+            f"{model} can't be loaded: {len(missing)} of its weights are missing ({_first_few(missing)}). "
+            "Download it again, all files that end in .safetensors."
+        )
+    other = sorted(str(name) for name, *_ in found["mismatched_keys"])
+    if other:
+        raise LocalModelError(
+            f"{model} can't be loaded: {len(other)} of its weights have another shape than its config.json says "
+            f"({_first_few(other)}). Download both again, from the same place."
+        )
+
+
+def _first_few(names: list[str]) -> str:
+    return ", ".join(names[:_SOME]) + (", ..." if len(names) > _SOME else "")
+
+
+def device_error(name: str, error: Exception) -> LocalModelError:
+    """Say that there is no such device."""
+    there = [*(f"cuda:{number}" for number in range(torch.cuda.device_count())), "cpu"]
+    if torch.backends.mps.is_available():
+        there.insert(0, "mps")
+    failure = LocalModelError(
+        f"torch can't use a device {name!r}. Is it there? LocalSettings(device=...) can be {' or '.join(map(repr, there))}; "
+        f"None takes the fastest. The reason: {error}"
+    )
+    failure.__cause__ = error
+    return failure
+
+
+def _hint(model: str, error: Exception) -> str:
+    causes = list(_exception_chain(error))
+    if any(isinstance(cause, GatedRepoError) for cause in causes):
+        return (
+            f"its weights are given to those who accept Meta's licence. Do that on https://huggingface.co/{model}, then log "
+            "in on this machine with `hf auth login`, or set HF_TOKEN."
+        )
+    if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
+        return "the Hugging Face hub shows no such model. Check the id; if it is private, log in with `hf auth login`."
+    if any(isinstance(cause, (LocalEntryNotFoundError, OfflineModeIsEnabled)) for cause in causes):
+        return (
+            "it is not on this machine, and the Hugging Face hub can't be asked. Go online without HF_HUB_OFFLINE, or pass "
+            "a folder that holds the weights."
+        )
+    if Path(model).is_dir():
+        return (
+            "the folder has to hold config.json, *.safetensors, tokenizer.json and preprocessor_config.json, whole and as "
+            "they were published. Download it again."
+        )
+    return (
+        "it is no folder here. Pass one that holds the weights, or an id on the Hugging Face hub, after accepting Meta's "
+        "licence there and logging in with `hf auth login`."
+    )
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    for cause in _exception_chain(error):
+        text = str(cause).lower()
+        if isinstance(cause, (torch.OutOfMemoryError, MemoryError)) or any(
+            said in text for said in _OOM_MESSAGES
+        ):
+            return True
+    return False
+
+
+def _exception_chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

@@ -1,0 +1,192 @@
+"""Loading a model: the 3.6 million parameters that come with this package, or the 11 billion, by the same code."""
+
+import contextlib
+import os
+import threading
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+from weakref import WeakValueDictionary
+
+from llama_vision.backends.local.config import TINY_MODEL, LocalSettings
+from llama_vision.backends.local.guided_decoding import GrammarCompiler
+from llama_vision.core.errors import MissingDependencyError
+
+try:
+    import torch
+    from transformers import AutoConfig, AutoTokenizer, MllamaForConditionalGeneration
+    from transformers.image_processing_base import ImageProcessingMixin
+    from transformers.utils import logging as transformers_logging
+except ImportError as missing:
+    raise MissingDependencyError(
+        "The local model needs torch and transformers: pip install 'llama-vision[local]'"
+    ) from missing
+
+from llama_vision.backends.local.load_errors import (
+    check_weights,
+    device_error,
+    load_error,
+    wrong_architecture_error,
+)
+from llama_vision.backends.local.quantization import check_quantization, quantize
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+TINY_MODEL_PATH = Path(__file__).parent / "tiny"
+"""The folder of the model that comes with this package."""
+
+_SMALL_MODEL_PARAMETERS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
+class LoadedModel:
+    """A model that is ready. Nobody changes it, so several engines may use it at the same time.
+
+    Attributes:
+        model: The Mllama, in evaluation mode on its device.
+        image_processor_config: How it wants its pictures, as the checkpoint says; `pixels.pixel_rules` reads it.
+        tokenizer: Takes every text as words, also `<|eot_id|>`: control tokens are put in by their ids.
+        context_window: In tokens, prompt and reply together.
+        eos_token_ids: The tokens that end a reply.
+        grammar_compiler: Keeps replies to a grammar.
+
+    """
+
+    model: Any
+    image_processor_config: Mapping[str, Any]
+    tokenizer: "Tokenizer"
+    context_window: int
+    eos_token_ids: frozenset[int]
+    grammar_compiler: GrammarCompiler
+
+    @property
+    def device(self) -> "torch.device":
+        """Where it runs."""
+        return self.model.device
+
+
+def default_device() -> "torch.device":
+    """Choose the fastest device there is: cuda, else mps, else cpu."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def load_model(model: str, settings: LocalSettings | None = None) -> LoadedModel:
+    """Load weights and tokenizer, once in a process for as long as anyone uses them.
+
+    Args:
+        model: `tiny`, a folder, or an id on the Hugging Face hub, which has to be downloaded or cached there.
+        settings: Their `device`, `dtype` and `quantization` count.
+
+    Returns:
+        The model; the same for everyone who asks with equal ones of these.
+
+    Raises:
+        LocalModelError: They are not there, or don't fit; the text says what to do.
+
+    """
+    settings = settings or LocalSettings()
+    device = _device(settings)
+    check_quantization(settings.quantization, device)
+    key = model, str(device), settings.dtype, settings.quantization
+    with _lock:
+        own_lock = _locks.setdefault(key, threading.Lock())
+    with own_lock:
+        loaded = _loaded.get(key)
+        if loaded is None:
+            loaded = _loaded[key] = _load_uncached(model, device, settings)
+        return loaded
+
+
+_Key: TypeAlias = tuple[str, str, str, str | None]
+_loaded: WeakValueDictionary[_Key, LoadedModel] = WeakValueDictionary()
+_locks: dict[_Key, threading.Lock] = {}
+_lock = threading.Lock()
+
+
+def _reset_after_fork() -> None:
+    """Load anew after a fork: a GPU's memory is not copied, and a lock may be held by a thread of the parent's."""
+    global _lock  # noqa: PLW0603 - as said
+    _lock = threading.Lock()
+    _locks.clear()
+    _loaded.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reset_after_fork)
+
+
+def _load_uncached(model: str, device: "torch.device", settings: LocalSettings) -> LoadedModel:
+    path = str(TINY_MODEL_PATH) if model == TINY_MODEL else model
+    try:
+        with _no_progress_bar() if model == TINY_MODEL else contextlib.nullcontext():
+            return _from_pretrained(path, device, settings)
+    except Exception as error:
+        raise load_error(model, device, error) from error
+
+
+def _from_pretrained(path: str, device: "torch.device", settings: LocalSettings) -> LoadedModel:
+    config = _untyped(AutoConfig).from_pretrained(path)
+    if config.model_type != "mllama":
+        raise wrong_architecture_error(path, config.model_type)
+    tokenizer: Tokenizer = _untyped(AutoTokenizer).from_pretrained(path).backend_tokenizer
+    tokenizer.encode_special_tokens = True
+    pixel_options, _ = _untyped(ImageProcessingMixin).get_image_processor_dict(path)
+    dtype = "bfloat16" if settings.quantization == "fp8" else settings.dtype
+    network, found = _untyped(MllamaForConditionalGeneration).from_pretrained(
+        path, dtype=dtype, ignore_mismatched_sizes=True, output_loading_info=True
+    )
+    check_weights(path, found)
+    network = _to_device(network.eval(), device, settings)
+    ends: Any = network.generation_config.eos_token_id or config.text_config.eos_token_id
+    end_ids = frozenset[int]([ends] if isinstance(ends, int) else ends)
+    return LoadedModel(
+        model=network,
+        image_processor_config=pixel_options,
+        tokenizer=tokenizer,
+        context_window=config.text_config.max_position_embeddings,
+        eos_token_ids=end_ids,
+        grammar_compiler=GrammarCompiler(tokenizer, end_ids),
+    )
+
+
+def _untyped(transformers_class: Any) -> Any:
+    """Take a class of transformers for what it is to a type checker."""
+    return transformers_class
+
+
+def _device(settings: LocalSettings) -> "torch.device":
+    """Find the device, before 22 GB are read for one that is not there."""
+    wanted = settings.device or default_device()
+    try:
+        return torch.empty(0, device=wanted).device
+    except (RuntimeError, AssertionError) as error:  # the second is torch's for "no CUDA here"
+        raise device_error(str(wanted), error) from error
+
+
+def _to_device(network: Any, device: "torch.device", settings: LocalSettings) -> Any:
+    """Move to the device. A processor computes a small model best in 32 bits; a large one would not fit."""
+    if (
+        device.type == "cpu"
+        and settings.dtype == "auto"
+        and network.num_parameters() < _SMALL_MODEL_PARAMETERS
+    ):
+        network = network.float()
+    if settings.quantization is not None:
+        quantize(network, settings.quantization, device)
+    return network.to(device)
+
+
+@contextlib.contextmanager
+def _no_progress_bar() -> Generator[None]:
+    """Show no bar for what takes a moment."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,137 @@
+"""The options of a call as both frameworks spell them, after OpenAI, and the request they make."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from llama_vision.core.errors import UnsupportedInputError
+from llama_vision.core.json_types import as_mapping
+from llama_vision.core.messages import Message
+from llama_vision.core.request import ChatRequest, ResponseFormat, SamplingParams, Tool, ToolChoice
+
+SAMPLING_OPTIONS = frozenset(field.name for field in fields(SamplingParams))
+
+CALL_OPTIONS = SAMPLING_OPTIONS | {
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "response_format",
+    "stop",
+    "stream_usage",
+    "extra_body",
+    "text_tool_calls",
+}
+
+_MODES = {
+    "auto": ToolChoice("auto"),
+    "none": ToolChoice("none"),
+    "any": ToolChoice("required"),
+    "required": ToolChoice("required"),
+}
+
+
+def build_request(model: str, messages: Sequence[Message], options: Mapping[str, Any]) -> ChatRequest:
+    """Put a call together.
+
+    Args:
+        model: The provider's id of the model.
+        messages: The conversation.
+        options: Those of `CALL_OPTIONS` that are set; None counts as not set.
+
+    Returns:
+        The request.
+
+    Raises:
+        UnsupportedInputError: An option is not known, or its value isn't; the text names it.
+
+    """
+    if not options.keys() <= CALL_OPTIONS:
+        unknown = sorted(options.keys() - CALL_OPTIONS)
+        raise UnsupportedInputError(
+            f"There is no option {', '.join(unknown)}. To send a field of the provider's own, use "
+            f"extra_body={{{unknown[0]!r}: ...}}."
+        )
+    chosen = {name: value for name in SAMPLING_OPTIONS if (value := options.get(name)) is not None}
+    stop: Any = options.get("stop")
+    return ChatRequest(
+        model=model,
+        messages=tuple(messages),
+        tools=tuple(parse_tool(tool) for tool in options.get("tools") or ()),
+        tool_choice=parse_tool_choice(options.get("tool_choice")),
+        parallel_tool_calls=options.get("parallel_tool_calls"),
+        response_format=parse_response_format(options.get("response_format")),
+        sampling=SamplingParams(**chosen),
+        stop=(stop,) if isinstance(stop, str) else tuple(stop or ()),
+        stream_usage=options.get("stream_usage") is not False,
+        extra_body=options.get("extra_body") or {},
+        text_tool_calls=options.get("text_tool_calls") is not False,
+    )
+
+
+def parse_tool(spec: Mapping[str, Any]) -> Tool:
+    """Read `{"type": "function", "function": {"name", "description", "parameters"}}`."""
+    function = as_mapping(spec.get("function", spec))
+    return Tool(
+        name=function["name"],
+        description=function.get("description") or "",
+        parameters=function.get("parameters") or {"type": "object", "properties": {}},
+        strict=function.get("strict"),
+    )
+
+
+def parse_tool_choice(choice: object) -> ToolChoice | None:
+    """Read the choice of a tool in any of the spellings in use.
+
+    Args:
+        choice: `"auto"`, `"none"`, `"any"`, `"required"`, True, a tool's name, or OpenAI's dictionary; None or False
+            for no choice.
+
+    Returns:
+        The choice; None leaves it to the provider.
+
+    Raises:
+        UnsupportedInputError: It is none of these.
+
+    """
+    if choice is None or choice is False:
+        return None
+    if choice is True:
+        return ToolChoice("required")
+    if isinstance(choice, str):
+        return _MODES.get(choice) or ToolChoice("named", choice)
+    spelled = as_mapping(choice)
+    name = as_mapping(spelled.get("function", spelled)).get("name")
+    if isinstance(name, str):
+        return ToolChoice("named", name)
+    if spelled.get("type") in _MODES:
+        return parse_tool_choice(spelled["type"])
+    raise UnsupportedInputError(
+        f"tool_choice={choice!r} is not known. Use 'auto', 'none', 'any', a tool's name, "
+        'or {"type": "function", "function": {"name": ...}}.'
+    )
+
+
+def parse_response_format(spec: Mapping[str, Any] | None) -> ResponseFormat | None:
+    """Read OpenAI's `response_format`.
+
+    Raises:
+        UnsupportedInputError: It is of another type.
+
+    """
+    if spec is None:
+        return None
+    kind = spec.get("type")
+    if kind in ("text", "json_object"):
+        return ResponseFormat(kind)
+    details = as_mapping(spec.get("json_schema"))
+    if kind == "json_schema" and "schema" in details:
+        return ResponseFormat(
+            "json_schema",
+            name=details.get("name") or "answer",
+            schema=as_mapping(details["schema"]),
+            strict=details.get("strict"),
+        )
+    raise UnsupportedInputError(
+        f"response_format={spec!r} is not known. Its type is text, json_object, or json_schema with "
+        '{"json_schema": {"name": ..., "schema": ...}}.'
+    )

@@ -1,0 +1,131 @@
+"""Messages in the words of the chat completions dialect."""
+
+import base64
+import json
+from collections.abc import Sequence
+from typing import Any, assert_never
+
+from llama_vision.core.errors import UnsupportedInputError
+from llama_vision.core.messages import Image, Message, Text, ToolCall, ToolResult
+
+
+def encode_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """Put a conversation into the provider's words.
+
+    Pictures in a tool's result follow in a user message of their own: servers take only strings in `role: tool`
+    (LM Studio, vLLM and others answer anything else with a 400).
+
+    Args:
+        messages: The conversation.
+
+    Returns:
+        The `messages` of the body.
+
+    Raises:
+        UnsupportedInputError: A part stands where its role can't have one.
+
+    """
+    encoded: list[dict[str, Any]] = []
+    pending_images: list[
+        dict[str, Any]
+    ] = []  # pictures of tool results; all results of a turn have to stand together
+    for position, message in enumerate(messages):
+        if message.role == "tool":
+            for result in _tool_results(message, position):
+                encoded.append(_tool_message(result, message.name))
+                pending_images += _tool_images(result)
+            continue
+        if pending_images:
+            encoded.append({"role": "user", "content": pending_images})
+            pending_images = []
+        encoded.append(_encode_message(message, position))
+    if pending_images:
+        encoded.append({"role": "user", "content": pending_images})
+    return encoded
+
+
+def _encode_message(message: Message, position: int) -> dict[str, Any]:
+    turn: dict[str, Any] = {"role": message.role}
+    if message.name:
+        turn["name"] = message.name
+    content: list[dict[str, Any]] = []
+    calls: list[dict[str, Any]] = []
+    for part in message.parts:
+        match part:
+            case Text():
+                content.append({"type": "text", "text": part.text})
+            case Image():
+                if message.role != "user":
+                    raise UnsupportedInputError(
+                        f"Message {position} ({message.role}) holds an image: "
+                        "only user messages and tool results can. Move it to a user message."
+                    )
+                content.append(_image(part))
+            case ToolCall():
+                if message.role != "assistant":
+                    raise UnsupportedInputError(
+                        f"Message {position} ({message.role}) holds a tool call: only assistant messages can."
+                    )
+                calls.append(_tool_call(part, f"call_{position}_{len(calls)}"))
+            case ToolResult():
+                raise UnsupportedInputError(
+                    f"Message {position} ({message.role}) holds a tool's result: use role 'tool'."
+                )
+            case _:
+                assert_never(part)
+    turn["content"] = _collapse_text(content)
+    if calls:
+        turn["tool_calls"] = calls
+        turn["content"] = turn["content"] or None
+    return turn
+
+
+def _collapse_text(content: list[dict[str, Any]]) -> str | list[dict[str, Any]]:
+    """Give words as a string, which every server takes, unless there is a picture."""
+    if all(block["type"] == "text" for block in content):
+        return "\n".join(block["text"] for block in content)
+    return content
+
+
+def _image(image: Image) -> dict[str, Any]:
+    url = image.url
+    if image.data is not None:
+        url = f"data:{image.media_type};base64,{base64.b64encode(image.data).decode()}"
+    block: dict[str, Any] = {"url": url}
+    if image.detail:
+        block["detail"] = image.detail
+    return {"type": "image_url", "image_url": block}
+
+
+def _tool_call(call: ToolCall, fallback_id: str) -> dict[str, Any]:
+    arguments = call.arguments if call.arguments.strip() else "{}"
+    return {
+        "id": call.id or fallback_id,
+        "type": "function",
+        "function": {"name": call.name, "arguments": arguments},
+    }
+
+
+def _tool_results(message: Message, position: int) -> list[ToolResult]:
+    results = [part for part in message.parts if isinstance(part, ToolResult)]
+    if len(results) != len(message.parts):
+        raise UnsupportedInputError(f"Message {position} (tool) holds something that is not a tool's result.")
+    return results
+
+
+def _tool_message(result: ToolResult, name: str | None) -> dict[str, Any]:
+    text = "\n".join(part.text for part in result.parts if isinstance(part, Text))
+    pictures = sum(isinstance(part, Image) for part in result.parts)
+    if pictures and not text:
+        text = json.dumps({"images": pictures, "note": "shown in the next message"})
+    turn: dict[str, Any] = {"role": "tool", "tool_call_id": result.call_id, "content": text}
+    if name:
+        turn["name"] = name
+    return turn
+
+
+def _tool_images(result: ToolResult) -> list[dict[str, Any]]:
+    images = [_image(part) for part in result.parts if isinstance(part, Image)]
+    if not images:
+        return []
+    return [{"type": "text", "text": f"Shown by tool call {result.call_id}:"}, *images]

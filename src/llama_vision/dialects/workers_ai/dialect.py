@@ -1,0 +1,158 @@
+"""Cloudflare's native dialect: `/ai/run`, the one way in which Workers AI takes pictures for Llama 3.2 Vision.
+
+https://developers.cloudflare.com/workers-ai/models/llama-3.2-11b-vision-instruct/
+"""
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, assert_never
+
+from llama_vision.core.errors import UnsupportedInputError
+from llama_vision.core.json_types import as_mapping
+from llama_vision.core.messages import Image, Message, Part, Text, ToolCall, ToolResult
+from llama_vision.core.request import ChatRequest, Tool
+from llama_vision.dialects.body import encode_json, sampling_fields, validate_extra_body
+from llama_vision.dialects.chat_completions.decoder import ChatCompletionsDecoder
+from llama_vision.dialects.dialect import WireRequest
+from llama_vision.dialects.workers_ai.wire import parse_native
+
+LICENSE_AGREEMENT = b'{"prompt":"agree"}'
+"""What accepts Meta's licence for an account."""
+
+RUN_PATH = "/accounts/{account}/ai/run/{model}"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkersAiDialect:
+    """The dialect.
+
+    Attributes:
+        image_encoding: How a picture is sent: as an `array` of its bytes, which the model's schema documents and others have
+            seen working, or as a `data_url`, which Cloudflare's tutorial uses and which is a third of the size.
+
+    """
+
+    image_encoding: Literal["array", "data_url"] = "array"
+
+    def encode(self, request: ChatRequest, *, stream: bool) -> WireRequest:
+        """Put a request into the provider's words; see `Dialect.encode`."""
+        body: dict[str, Any] = {"messages": _messages(request)}
+        body |= sampling_fields(request)
+        if images := request.images():
+            body["image"] = self._image(images)
+        choice = request.tool_choice
+        if request.tools and (choice is None or choice.mode != "none"):
+            body["tools"] = [_tool(tool) for tool in request.tools]
+        if stream:
+            body["stream"] = True
+        body |= validate_extra_body(request.extra_body)
+        return WireRequest(RUN_PATH.replace("{model}", request.model), encode_json(body))
+
+    def decoder(
+        self, model: str, headers: Mapping[str, str], *, max_tokens: int | None = None
+    ) -> ChatCompletionsDecoder:
+        """Begin to read an answer; see `Dialect.decoder`."""
+        return ChatCompletionsDecoder(model, headers, read=parse_native, max_tokens=max_tokens)
+
+    def _image(self, images: list[Image]) -> list[int] | str:
+        if len(images) > 1:
+            raise UnsupportedInputError(
+                f"There are {len(images)} images, and Cloudflare takes one in a request. Ask about each by itself."
+            )
+        image = images[0]
+        if image.data is None:
+            raise UnsupportedInputError(
+                f"Cloudflare does not fetch {image.url}. Download it and pass its bytes or path."
+            )
+        if self.image_encoding == "array":
+            return list(image.data)
+        return f"data:{image.media_type};base64,{base64.b64encode(image.data).decode()}"
+
+
+def _messages(request: ChatRequest) -> list[dict[str, Any]]:
+    """Put the conversation into strings, the only contents the native schema takes. Pictures stand beside it."""
+    names: dict[str | None, str] = {}  # of the calls so far: an id may come again in a later turn
+    encoded: list[dict[str, Any]] = []
+    for message in request.messages:
+        names |= {part.id: part.name for part in message.parts if isinstance(part, ToolCall)}
+        if message.role == "tool":
+            encoded += [_tool_turn(part, names) for part in message.parts]
+        else:
+            encoded.append({"role": message.role, "content": _content(message)})
+    return encoded
+
+
+def _content(message: Message) -> str:
+    pieces: list[str] = [f"{message.name}:"] if message.name else []
+    for part in message.parts:
+        match part:
+            case Text():
+                pieces.append(part.text)
+            case ToolCall():  # as the model wrote it, because the schema has no place for calls
+                arguments = part.arguments if part.arguments.strip() else "{}"
+                pieces.append(f'{{"name": {json.dumps(part.name)}, "parameters": {arguments}}}')
+            case Image():
+                pass  # stands beside the messages
+            case ToolResult():
+                raise UnsupportedInputError(
+                    f"A {message.role} message can't hold a tool's result: use role 'tool'."
+                )
+            case _:
+                assert_never(part)
+    return "\n".join(pieces)
+
+
+def _tool_turn(result: Part, names: Mapping[str | None, str]) -> dict[str, Any]:
+    if not isinstance(result, ToolResult):
+        raise UnsupportedInputError(f"A tool message can't hold a {type(result).__name__}.")
+    turn = {
+        "role": "tool",
+        "content": "\n".join(part.text for part in result.parts if isinstance(part, Text)),
+    }
+    return turn | ({"name": names[result.call_id]} if result.call_id in names else {})
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    return {
+        "type": "function",
+        "function": {
+            "name": tool.name,
+            "description": tool.description,
+            "parameters": _with_required_descriptions(tool.parameters),
+        },
+    }
+
+
+def _with_required_descriptions(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Give each argument the type and the description that the native schema demands; an empty one says nothing wrong."""
+    definitions = as_mapping(schema.get("$defs"))
+    described = {
+        name: {
+            "description": "",
+            **as_mapping(argument),
+            "type": _type(as_mapping(argument), definitions) or "string",
+        }
+        for name, argument in as_mapping(schema.get("properties")).items()
+    }
+    return {"type": "object", **schema, "properties": described}
+
+
+def _type(argument: Mapping[str, Any], definitions: Mapping[str, Any]) -> str | None:
+    """Name one type of an argument, the first that is not null; None where its schema tells of none.
+
+    pydantic writes `Optional[int]` as `anyOf`, and an enum or a model as a `$ref`, both without a type.
+    """
+    told: Any = argument.get("type") or ()
+    for kind in (told,) if isinstance(told, str) else told:
+        if kind != "null":
+            return kind
+    for name in ("anyOf", "oneOf", "allOf"):
+        for member in argument.get(name) or ():
+            if kind := _type(as_mapping(member), definitions):
+                return kind
+    if "$ref" not in argument:
+        return None
+    meant: Any = as_mapping(definitions.get(str(argument["$ref"]).rpartition("/")[2])).get("type")
+    return meant if isinstance(meant, str) else "object"

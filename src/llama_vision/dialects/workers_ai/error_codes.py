@@ -1,0 +1,101 @@
+"""Cloudflare's own error codes, which say more than the status.
+
+https://developers.cloudflare.com/workers-ai/platform/errors/; those marked * are seen in replies and not on that page.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from llama_vision.core.errors import (
+    AuthenticationError,
+    InvalidRequestError,
+    LicenseNotAcceptedError,
+    ModelNotFoundError,
+    PermissionDeniedError,
+    QuotaExhaustedError,
+    RateLimitError,
+    ServerError,
+    StatusError,
+)
+from llama_vision.core.json_types import as_mapping
+
+_CHECK_ACCOUNT = "Check the account id."
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorCode:
+    """What a code means.
+
+    Attributes:
+        status: The HTTP status that goes with it.
+        kind: The error it stands for.
+        advice: What to do, where the words of the reply don't say.
+
+    """
+
+    status: int
+    kind: type[StatusError]
+    advice: str = ""
+
+
+CODES: Mapping[int, ErrorCode] = {
+    3003: ErrorCode(400, InvalidRequestError),
+    3006: ErrorCode(413, InvalidRequestError, "The request is too large; scale the picture down."),
+    3007: ErrorCode(408, ServerError),
+    3008: ErrorCode(408, ServerError),
+    3023: ErrorCode(403, PermissionDeniedError, "The account is blocked."),
+    3036: ErrorCode(429, QuotaExhaustedError, "The account's free neurons of today are used up."),
+    3039: ErrorCode(400, InvalidRequestError),
+    3040: ErrorCode(429, RateLimitError),
+    3041: ErrorCode(403, PermissionDeniedError),
+    3042: ErrorCode(404, ModelNotFoundError),
+    5004: ErrorCode(400, InvalidRequestError),
+    5005: ErrorCode(405, InvalidRequestError),
+    5006: ErrorCode(400, InvalidRequestError),
+    5007: ErrorCode(400, ModelNotFoundError),
+    5016: ErrorCode(
+        403,
+        LicenseNotAcceptedError,
+        "Meta's licence for this model has not been accepted on this account. Read it "
+        "(https://github.com/meta-llama/llama-models/blob/main/models/llama3_2/LICENSE), then run "
+        "`llama-vision accept-license cloudflare` once, or pass accept_license=True.",
+    ),
+    5018: ErrorCode(403, PermissionDeniedError),
+    5019: ErrorCode(405, InvalidRequestError),
+    7000: ErrorCode(404, ModelNotFoundError, _CHECK_ACCOUNT),  # *
+    7003: ErrorCode(404, ModelNotFoundError, _CHECK_ACCOUNT),  # *
+    8001: ErrorCode(400, InvalidRequestError),  # *
+    8005: ErrorCode(400, InvalidRequestError, "The picture can't be read."),  # *
+    8006: ErrorCode(
+        400, InvalidRequestError, "A text that holds 'data:image/...;base64,' is taken for a picture."
+    ),  # *
+    10000: ErrorCode(401, AuthenticationError),  # *
+}
+
+_CODE_IN_MESSAGE = re.compile(r"\b(\d{4,5})\s*:")
+
+
+def find_error_code(fields: Mapping[str, Any]) -> ErrorCode | None:
+    """Look for one of Cloudflare's codes in a body.
+
+    Args:
+        fields: The body, parsed.
+
+    Returns:
+        What the first known code means. Without a code of its own, the first in an error's words counts
+        (`AiError: 5007: ...`), but only in the shape that Cloudflare's errors have.
+
+    """
+    errors: Any = fields.get("errors")
+    if not isinstance(errors, list):
+        return None
+    for entry in map(as_mapping, cast("list[Any]", errors)):
+        code: Any = entry.get("code")
+        if not isinstance(code, int):
+            found = _CODE_IN_MESSAGE.search(str(entry.get("message") or ""))
+            code = int(found[1]) if found else None
+        if code in CODES:
+            return CODES[code]
+    return None

@@ -1,0 +1,82 @@
+"""Several pictures on one numbered sheet, for models and providers that take a single one."""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from llama_vision.core.errors import ImageError
+from llama_vision.core.messages import Image
+from llama_vision.images.decode import decode
+from llama_vision.images.encode import encode, is_graphic
+from llama_vision.images.tiling import TILE_SIZE, fit_within
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+_SIDE = 2 * TILE_SIZE
+_MAX_IMAGES = 100  # in smaller cells than 112 pixels nothing can be made out
+_QUALITY = 85
+
+
+def contact_sheet(images: Sequence[Image]) -> Image:
+    """Lay pictures out on one sheet.
+
+    Args:
+        images: With data, at most 100. Each is scaled down to its cell, never up.
+
+    Returns:
+        A sheet of at most 1120 x 1120 pixels: equal cells on white, row by row, each with its number, from 1, above
+        its picture at the left. JPEG where it looks like a photograph, else PNG.
+
+    Raises:
+        ImageError: There are none or too many, one is given by its address, or one can't be decoded. The text begins
+            with its number.
+
+    """
+    if not 0 < len(images) <= _MAX_IMAGES:
+        raise ImageError(f"A sheet holds 1 to {_MAX_IMAGES} pictures, and there are {len(images)}.")
+    columns = math.ceil(math.sqrt(len(images)))
+    rows = math.ceil(len(images) / columns)
+    most = _SIDE // columns
+    side = most - _label_height(most)
+    pictures = [_thumbnail(image, number, side) for number, image in enumerate(images, start=1)]
+    largest = max(max(picture.size) for picture in pictures)
+    label = min(most - side, _label_height(largest))
+    cell = largest + label
+    sheet = _draw_sheet(pictures, columns, rows, cell, label)
+    media_types = ("image/png",) if is_graphic(sheet) else ("image/jpeg",)
+    data, media_type = encode(sheet, media_types, _QUALITY, None)
+    return Image(data=data, media_type=media_type)
+
+
+def _label_height(side: int) -> int:
+    """Make numbers large enough to be read beside pictures of this side."""
+    return max(14, side // 10)
+
+
+def _thumbnail(image: Image, number: int, side: int) -> "PIL.Image.Image":
+    if image.data is None:
+        raise ImageError(
+            f"Image {number} is an address ({image.url}) and can't be put on a sheet. Download it and pass its bytes."
+        )
+    try:
+        return decode(image.data, partial(fit_within, max_width=side, max_height=side)).picture
+    except ImageError as error:
+        raise ImageError(f"Image {number}: {error}") from error
+
+
+def _draw_sheet(
+    pictures: list["PIL.Image.Image"], columns: int, rows: int, cell: int, label: int
+) -> "PIL.Image.Image":
+    import PIL.Image  # noqa: PLC0415 - loaded late
+    from PIL import ImageDraw, ImageFont  # noqa: PLC0415 - loaded late
+
+    sheet = PIL.Image.new("RGB", (columns * cell, rows * cell), "white")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(label * 0.8)
+    for place, picture in enumerate(pictures):
+        left, top = place % columns * cell, place // columns * cell
+        draw.text((left + 2, top + label / 2), str(place + 1), "black", font, anchor="lm")
+        sheet.paste(picture, (left, top + label))
+    return sheet

@@ -1,0 +1,195 @@
+"""A picture from wherever the user has it."""
+
+import base64
+import binascii
+import io
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, TypeAlias, cast
+from urllib.parse import unquote_to_bytes
+
+from llama_vision.core.errors import ImageError
+from llama_vision.core.messages import Image
+from llama_vision.images.media_type import sniff_media_type
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import PIL.Image
+
+ImageSource: TypeAlias = "Image | str | Path | bytes | bytearray | memoryview | IO[bytes] | PIL.Image.Image | npt.NDArray[np.uint8]"
+"""What `image_from_any` takes: a path, encoded bytes, an open file, a data URL, an http(s) URL, a PIL image, or a numpy
+array (height x width, or height x width x 3 or 4, of bytes)."""
+
+_DATA_URL = re.compile(r"data:([^,;]*)((?:;[^,;]*)*),", re.IGNORECASE)
+_PNG_MODES = {"1", "L", "LA", "I;16", "P", "RGB", "RGBA"}
+_ALPHA_MODES = {"La": "LA", "PA": "RGBA", "RGBa": "RGBA"}
+_SHOWN = 200  # a path whole, and of base64 in place of a path only the beginning
+
+
+def image_from_any(  # noqa: PLR0911 - one return for each kind
+    source: ImageSource, *, detail: str | None = None
+) -> Image:
+    """Take a picture in whatever form the programmer has it.
+
+    A string that is not an http(s) or data URL is taken for a path and read, so never pass text that came from
+    someone else: use `image_from_url` for addresses inside messages.
+
+    Args:
+        source: The picture.
+        detail: How closely to look, for providers that know it.
+
+    Returns:
+        The picture with its media type, told from the bytes.
+
+    Raises:
+        ImageError: It can't be read, or is not a picture.
+
+    """
+    if isinstance(source, Image):
+        return source if detail is None else replace(source, detail=detail)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return image_from_bytes(bytes(source), detail=detail)
+    if isinstance(source, Path):
+        return _from_path(source, detail)
+    if isinstance(source, str):
+        if source.lower().startswith(("http://", "https://", "data:")):
+            return image_from_url(source, detail=detail)
+        return _from_path(Path(source), detail)
+    if hasattr(source, "read"):
+        return _from_file(cast("IO[bytes]", source), detail)
+    if hasattr(source, "save") and hasattr(source, "mode"):
+        return image_from_bytes(_encode_png(cast("PIL.Image.Image", source)), detail=detail)
+    if hasattr(source, "__array_interface__"):
+        return image_from_bytes(_encode_png(_from_array(source)), detail=detail)
+    raise ImageError(
+        f"A {type(source).__name__} is not a picture. Give a path, bytes, an open file, a URL, a PIL image or an array."
+    )
+
+
+def image_from_bytes(data: bytes, *, detail: str | None = None) -> Image:
+    """Take an encoded picture, such as the content of a PNG file.
+
+    Args:
+        data: The file's bytes.
+        detail: How closely to look, for providers that know it.
+
+    Returns:
+        The picture with its media type, told from the bytes.
+
+    Raises:
+        ImageError: It is not a picture.
+
+    """
+    return Image(data=data, media_type=sniff_media_type(data), detail=detail)
+
+
+def image_from_base64(text: str | bytes, *, detail: str | None = None) -> Image:
+    """Take a picture as base64 text.
+
+    Args:
+        text: Standard or URL-safe base64, with or without line breaks and padding.
+        detail: How closely to look, for providers that know it.
+
+    Returns:
+        The picture; a label that came with it is not asked for, because it is often wrong.
+
+    Raises:
+        ImageError: It is not base64, or not a picture.
+
+    """
+    packed = b"".join((text.encode("ascii", "replace") if isinstance(text, str) else text).split())
+    packed = packed.replace(b"-", b"+").replace(b"_", b"/").rstrip(b"=")
+    try:
+        data = base64.b64decode(packed + b"=" * (-len(packed) % 4), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ImageError(f"A picture's base64 text can't be read: {error}.") from error
+    return image_from_bytes(data, detail=detail)
+
+
+def image_from_url(url: str, *, detail: str | None = None) -> Image:
+    """Take a picture by its address. No file is ever read here, and nothing is downloaded.
+
+    Args:
+        url: An http(s) URL, which is passed on, or a data URL, which is decoded.
+        detail: How closely to look, for providers that know it.
+
+    Returns:
+        The picture.
+
+    Raises:
+        ImageError: It is neither, or the data URL can't be read.
+
+    """
+    url = url.strip()
+    if url.lower().startswith(("http://", "https://")):
+        return Image(url=url, detail=detail)
+    if not (match := _DATA_URL.match(url)):
+        raise ImageError(
+            f"An image's address has to be an http(s) or data URL, and this is {_truncate(url)!r}. "
+            "Files are read only where a path is passed as such."
+        )
+    content = unquote_to_bytes(url[match.end() :].encode(errors="replace"))
+    if match[2].lower().endswith(";base64"):
+        return image_from_base64(content, detail=detail)
+    return image_from_bytes(content, detail=detail)
+
+
+def _from_path(path: Path, detail: str | None) -> Image:
+    try:
+        data = path.expanduser().read_bytes()
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: the home of an unknown user
+        raise ImageError(f"The picture {_truncate(str(path))!r} can't be read: {_reason(error)}.") from error
+    try:
+        return image_from_bytes(data, detail=detail)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from error
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _from_file(file: IO[bytes], detail: str | None) -> Image:
+    """Read an open file from its beginning where it can be wound back, so that it may be passed twice."""
+    if isinstance(file, io.TextIOBase):
+        raise ImageError("The file is open for text; open it with mode 'rb'.")
+    try:
+        if file.seekable():
+            file.seek(0)
+        data: Any = file.read()
+    except (OSError, ValueError) as error:  # ValueError: it is closed
+        raise ImageError(f"The open file can't be read: {_reason(error)}.") from error
+    if not isinstance(data, bytes):
+        raise ImageError(f"The open file gives {type(data).__name__}, not bytes; open it with mode 'rb'.")
+    return image_from_bytes(data, detail=detail)
+
+
+def _from_array(array: Any) -> "PIL.Image.Image":
+    """Take a numpy array: height x width, with 3 or 4 channels or none, of bytes."""
+    import PIL.Image  # noqa: PLC0415 - loads PIL, for who asks for it
+
+    kind, shape = str(array.dtype), tuple(array.shape)
+    if kind not in ("uint8", "bool") or shape[2:] not in ((), (3,), (4,)) or shape[1:] == ():
+        raise ImageError(
+            f"An array of {kind} with shape {shape} is not a picture: it needs uint8 values (0 to 255), as "
+            "height x width, or height x width x 3 (RGB) or 4 (RGBA). Of values from 0 to 1: (array * 255).astype('uint8')."
+        )
+    return PIL.Image.fromarray(array)
+
+
+def _encode_png(picture: "PIL.Image.Image") -> bytes:
+    buffer = io.BytesIO()
+    try:
+        if picture.mode not in _PNG_MODES:
+            picture = picture.convert(_ALPHA_MODES.get(picture.mode, "RGB"))
+        picture.save(buffer, format="PNG", compress_level=1)  # fast: it is decoded again at once
+    # The file behind it is cut off or closed, or it has no pixels, which is a SystemError of older Pillows.
+    except (OSError, ValueError, SystemError) as error:
+        raise ImageError(f"The PIL image ({picture.mode}, {picture.size}) can't be used: {error}.") from error
+    return buffer.getvalue()
+
+
+def _truncate(text: str) -> str:
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."

@@ -1,0 +1,183 @@
+"""Pictures beside each other, with what is to be said about each."""
+
+import base64
+import math
+from collections.abc import Iterable, Mapping, Sequence, ValuesView
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeAlias, cast
+
+from llama_vision.core.errors import ImageError
+from llama_vision.core.formatting import escape_html, sanitize
+from llama_vision.images import ImageSource, image_from_any
+from llama_vision.images.decode import decode
+from llama_vision.images.encode import encode, is_graphic
+from llama_vision.images.tiling import fit_within
+from llama_vision.jupyter.notebook import display_html, is_notebook
+
+Images: TypeAlias = (
+    "ImageSource | Sequence[ImageSource] | ValuesView[ImageSource] | Mapping[str, ImageSource]"
+)
+"""One picture, several, or several with captions."""
+
+_MOST_PICTURES = 100
+_MOST_CAPTION = 500  # characters
+_MOST_BYTES = 40_000  # of each picture as it is kept with the notebook; a drawing has a tenth of it
+_SHARP = 1.5  # picture pixels for each of the page's, which many screens have several of
+_QUALITY = 80
+_CAPTION = (
+    "white-space: pre-wrap; overflow-wrap: anywhere; font-size: 90%; margin-top: 0.3em; line-height: 1.3"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Thumbnail:
+    name: str
+    data: bytes
+    media_type: str
+
+
+class ImageGrid:
+    """Pictures beside each other. As a cell's last value, a notebook shows them; printed, it is a line for each.
+
+    Attributes:
+        captions: What stands below each picture.
+
+    """
+
+    def __init__(
+        self,
+        pictures: Images,
+        captions: Iterable[object] | None = None,
+        *,
+        columns: int | None = None,
+        width: int = 200,
+    ) -> None:
+        """Make small pictures of them.
+
+        Args:
+            pictures: In any form that `llama_vision.image_from_any` takes, but for addresses; a mapping gives captions too.
+            captions: One for each picture; anything that can be made a text. It is never taken for HTML.
+            columns: How many stand beside each other; by default as many as there is room for.
+            width: Of each picture on the page, in pixels.
+
+        Raises:
+            ImageError: A picture can't be read, or is given by its address. The text begins with its number.
+            ValueError: There are not as many captions as pictures, or a number is less than 1.
+
+        """
+        if width < 1 or (columns is not None and columns < 1):
+            raise ValueError(f"columns and width are 1 or more, and not {columns} and {width}.")
+        named = _named(pictures)
+        self.captions = (
+            [name for name, _ in named] if captions is None else [str(caption) for caption in captions]
+        )
+        if len(self.captions) != len(named):
+            raise ValueError(f"There are {len(self.captions)} captions for {len(named)} pictures.")
+        self._columns = columns
+        self._width = width
+        self._num_hidden = max(0, len(named) - _MOST_PICTURES)
+        self._shown = [
+            _thumbnail(number, name, source, width)
+            for number, (name, source) in enumerate(named[:_MOST_PICTURES], start=1)
+        ]
+
+    def _repr_html_(self) -> str:
+        wide = f"{self._width}px"
+        across = f"repeat({self._columns or 'auto-fill'}, {wide})"
+        figures = "".join(map(self._figure, self._shown, self.captions))
+        more = f"<div>... and {self._num_hidden} more</div>" if self._num_hidden else ""
+        return (
+            '<div class="mathjax_ignore" style="overflow-x: auto"><div style="display: grid; gap: 12px; '
+            f'grid-template-columns: {across}">{figures}</div>{more}</div>'
+        )
+
+    def _figure(self, picture: _Thumbnail, caption: str) -> str:
+        source = f"data:{picture.media_type};base64,{base64.b64encode(picture.data).decode()}"
+        words = escape_html(caption, _MOST_CAPTION)
+        return (
+            f'<figure style="margin: 0"><img alt="{words}" width="{self._width}" src="{source}" '
+            f'style="max-width: 100%; border: 1px solid #8886">'
+            f'<figcaption style="{_CAPTION}">{words}</figcaption></figure>'
+        )
+
+    def __repr__(self) -> str:
+        """Say what there is in a line for each; what pictures are made of is never printed."""
+        lines = [
+            f"[{sanitize(picture.name, _MOST_CAPTION)}] {sanitize(caption, _MOST_CAPTION)}"
+            for picture, caption in zip(self._shown, self.captions, strict=False)
+        ]
+        return "\n".join([*lines, *([f"... and {self._num_hidden} more"] if self._num_hidden else [])])
+
+
+def show_images(
+    pictures: Images,
+    captions: Iterable[object] | None = None,
+    *,
+    columns: int | None = None,
+    width: int = 200,
+    notebook: bool | None = None,
+) -> None:
+    """Show pictures beside each other, each with its caption.
+
+        show_pictures(["cat.jpg", "dog.jpg"], captions=["a cat", "a dog"])
+        show_pictures({"a cat": "cat.jpg"}, width=400)
+
+    In a notebook they are scaled down to what is seen, so that a file with many stays small, and at most 100 are shown;
+    elsewhere a line is printed for each. `ImageGrid` takes the same and shows nothing by itself.
+
+    Args:
+        pictures: One or several, in any form that `llama_vision.image_from_any` takes, but for addresses. The keys of
+            a mapping are captions.
+        captions: One for each picture; by default their files' names.
+        columns: How many stand beside each other; by default as many as there is room for.
+        width: Of each picture on the page, in pixels.
+        notebook: Whether this is a notebook. By default it is found out.
+
+    Raises:
+        ImageError: A picture can't be read, or is given by its address. The text begins with its number.
+        ValueError: There are not as many captions as pictures, or a number is less than 1.
+        MissingDependencyError: `notebook` is True, and IPython is not installed.
+
+    """
+    grid = ImageGrid(pictures, captions, columns=columns, width=width)
+    if is_notebook(notebook):
+        display_html(grid._repr_html_(), repr(grid))  # pyright: ignore[reportPrivateUsage] - IPython's name for it
+    else:
+        print(grid)
+
+
+def _named(pictures: Images) -> list[tuple[str, ImageSource]]:
+    if isinstance(pictures, Mapping):
+        return list(pictures.items())
+    if isinstance(pictures, (list, tuple, ValuesView)):
+        several = list(cast("Iterable[ImageSource]", pictures))
+    else:
+        several = [cast("ImageSource", pictures)]
+    return [(_name(source, number), source) for number, source in enumerate(several, start=1)]
+
+
+def _name(source: ImageSource, number: int) -> str:
+    is_path = isinstance(source, (str, Path)) and not str(source).lower().startswith("data:")
+    return Path(cast("str | Path", source)).name if is_path else f"picture {number}"
+
+
+def _thumbnail(number: int, name: str, source: ImageSource, width: int) -> _Thumbnail:
+    try:
+        side = math.ceil(width * _SHARP)
+        picture = decode(_bytes_of(source), partial(fit_within, max_width=side, max_height=2 * side)).picture
+        kinds = ("image/png", "image/jpeg") if is_graphic(picture) else ("image/jpeg",)
+        data, media_type = encode(picture, kinds, _QUALITY, _MOST_BYTES)
+    except ImageError as error:
+        raise ImageError(f"Picture {number}: {error}") from error
+    return _Thumbnail(name, data, media_type)
+
+
+def _bytes_of(source: ImageSource) -> bytes:
+    image = image_from_any(source)
+    if image.data is None:
+        raise ImageError(
+            "It is given by its address, and nothing is fetched for showing. Download it and give its bytes."
+        )
+    return image.data

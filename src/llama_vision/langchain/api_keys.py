@@ -1,0 +1,52 @@
+"""API keys that know whose they are, so that none goes to another company where the provider is changed later."""
+
+from pydantic import SecretStr
+from typing_extensions import override
+
+from llama_vision.providers.credentials import find_api_key
+from llama_vision.providers.provider import Provider
+
+
+class ProviderKey(SecretStr):
+    """A key, and the company that it is for."""
+
+    def __init__(self, key: str, provider: Provider) -> None:
+        super().__init__(key)
+        self._variables = provider.key_env  # the same at all endpoints of one company
+
+    def belongs_to(self, provider: Provider) -> bool:
+        """Tell whether the key is this provider's.
+
+        `configurable_fields` hands all fields of a model on to the one with another provider, the key among them.
+        """
+        return self._variables == provider.key_env
+
+    @override
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SecretStr) and other == SecretStr(self.get_secret_value())
+
+    @override
+    def __hash__(self) -> int:
+        return super().__hash__()
+
+
+def key_from_environment(provider: Provider) -> ProviderKey | None:
+    """Look for the provider's key in the environment."""
+    key = find_api_key(provider)
+    return ProviderKey(key, provider) if key else None
+
+
+def resolve_key(key: SecretStr | None, provider: Provider) -> str | None:
+    """Get the key for a call.
+
+    Args:
+        key: The model's.
+        provider: Who is called.
+
+    Returns:
+        The key; None, which looks into the environment, where there is none or it is another company's.
+
+    """
+    if key is None or (isinstance(key, ProviderKey) and not key.belongs_to(provider)):
+        return None
+    return key.get_secret_value()

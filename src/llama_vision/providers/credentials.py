@@ -1,0 +1,89 @@
+"""API keys and account ids: where they are looked for, and what is checked before one is sent."""
+
+import os
+import re
+
+from llama_vision.core.errors import ConfigurationError, MissingKeyError
+from llama_vision.providers.provider import Provider
+
+
+def find_api_key(provider: Provider) -> str | None:
+    """Look for the provider's key.
+
+    Args:
+        provider: Whose.
+
+    Returns:
+        The first variable of `key_env` that is set to something, without the white space around it.
+
+    """
+    for name in provider.key_env:
+        if key := os.environ.get(name, "").strip():
+            return key
+    return None
+
+
+def resolve_api_key(provider: Provider, key: str | None) -> str | None:
+    """Get the key that a call is made with.
+
+    Args:
+        provider: Whose.
+        key: What the user gave; None or empty looks into the environment.
+
+    Returns:
+        The key; None where the provider needs none.
+
+    Raises:
+        MissingKeyError: There is none, and the provider needs one.
+        ConfigurationError: It can't be sent in a header. The text does not show it.
+
+    """
+    key = (key or "").strip() or find_api_key(provider)
+    if key is None:
+        if not provider.key_required:
+            return None
+        where = f" You get one at {provider.key_page}." if provider.key_page else ""
+        raise MissingKeyError(
+            f"{provider.title} needs an API key. Pass api_key=..., or set one of: {', '.join(provider.key_env)}.{where}"
+        ).with_context(provider.name)
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise ConfigurationError(
+            f"The API key for {provider.title} holds a space, a line break or a letter that no key has. "
+            "It may have been copied with something around it."
+        ).with_context(provider.name)
+    return key
+
+
+def resolve_account_id(provider: Provider, account_id: str | None) -> str | None:
+    """Get the id of the account that a call is made for.
+
+    Args:
+        provider: Whose.
+        account_id: What the user gave; None or empty looks into the environment.
+
+    Returns:
+        The id; None where the provider's addresses contain none.
+
+    Raises:
+        ConfigurationError: It is needed and missing, or given and not needed, or can't be part of an address.
+
+    """
+    if not provider.account_env:
+        if account_id is not None:
+            raise ConfigurationError(f"{provider.title} has no account_id; leave it out.").with_context(
+                provider.name
+            )
+        return None
+    found = (account_id or "").strip() or next(
+        filter(None, (os.environ.get(name, "").strip() for name in provider.account_env)), ""
+    )
+    if not found:
+        raise ConfigurationError(
+            f"{provider.title} needs the id of your account. Pass account_id=..., "
+            f"or set one of: {', '.join(provider.account_env)}."
+        ).with_context(provider.name)
+    if not re.fullmatch(r"[\w-]+", found, re.ASCII):
+        raise ConfigurationError(
+            "The account_id holds something that no id has: it consists of letters, digits, - and _."
+        ).with_context(provider.name)
+    return found

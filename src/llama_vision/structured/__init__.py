@@ -1,0 +1,1 @@
+"""Structured output: choosing the method, the schema, asking until it validates."""

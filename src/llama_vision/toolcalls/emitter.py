@@ -1,0 +1,119 @@
+"""What a text turned out to be: words and pieces of calls, in as few events as there can be."""
+
+import os
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from llama_vision.core.events import TextDelta, ToolCallDelta
+
+Delta: TypeAlias = TextDelta | ToolCallDelta
+
+
+class DeltaEmitter:
+    """Collects the events of a reply until they are asked for.
+
+    Attributes:
+        count: How many calls have begun.
+        unfinished: The indices of those that did not end.
+
+    """
+
+    __slots__ = ("_arguments", "_events", "_head", "_ids", "_text", "count", "unfinished")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.unfinished: set[int] = set()
+        self._ids: set[str] = set()
+        self._events: list[Delta] = []
+        self._text: list[str] = []
+        self._head: tuple[str, str] | None = None  # id and name, which go with the first piece
+        self._arguments: list[str] = []
+
+    def text(self, piece: str) -> None:
+        """Take in words."""
+        if piece:
+            self._flush_call()
+            self._text.append(piece)
+
+    def begin(self, name: str, call_id: str | None, arguments: Sequence[str]) -> None:
+        """Begin a call.
+
+        Args:
+            name: Of the tool.
+            call_id: The model's own id; one that is missing or came before is made anew.
+            arguments: The JSON text so far.
+
+        """
+        self._flush()
+        if not call_id or call_id in self._ids:
+            call_id = f"call_{os.urandom(12).hex()}"
+        self._ids.add(call_id)
+        self._head = (call_id, name)
+        self._arguments = list(arguments)
+        self.unfinished.add(self.count)
+        self.count += 1
+
+    def argument(self, piece: str) -> None:
+        """Take in a piece of the arguments of the call that was begun last."""
+        if piece:
+            self._arguments.append(piece)
+
+    def end(self) -> None:
+        """End the call that was begun last."""
+        self.argument("}")
+        self.unfinished.discard(self.count - 1)
+
+    def drain(self) -> list[Delta]:
+        """Give the events since the last time."""
+        self._flush()
+        events, self._events = self._events, []
+        return events
+
+    def _flush(self) -> None:
+        self._flush_call()
+        if self._text:
+            self._events.append(TextDelta("".join(self._text)))
+            self._text = []
+
+    def _flush_call(self) -> None:
+        if self._head is None and not self._arguments:
+            return
+        call_id, name = self._head or (None, None)
+        self._events.append(ToolCallDelta(self.count - 1, call_id, name, "".join(self._arguments)))
+        self._head, self._arguments = None, []
+
+
+class PendingCall:
+    """A call on its way, which is begun in the output once its name is known and its arguments have begun."""
+
+    __slots__ = ("_begun", "_held", "_output", "call_id", "name")
+
+    def __init__(self, output: DeltaEmitter, name: str | None = None) -> None:
+        self._output = output
+        self._held: list[str] = []
+        self._begun = False
+        self.name = name
+        self.call_id: str | None = None
+
+    @property
+    def has_arguments(self) -> bool:
+        """Whether the arguments have begun."""
+        return self._begun or bool(self._held)
+
+    def write(self, piece: str) -> None:
+        """Take in a piece of the arguments."""
+        if self._begun:
+            self._output.argument(piece)
+            return
+        self._held.append(piece)
+        self.begin_when_complete()
+
+    def begin_when_complete(self) -> None:
+        """Begin the call, if both its name and its arguments are there."""
+        if self.name is not None and self._held and not self._begun:
+            self._begun = True
+            self._output.begin(self.name, self.call_id, self._held)
+
+    def end(self) -> None:
+        """End the call; its envelope is complete."""
+        self._output.end()

@@ -1,0 +1,169 @@
+"""A call as a JSON object: `{"name": ..., "parameters": {...}}`."""
+
+import json
+from collections.abc import Callable, Container
+
+from llama_vision.toolcalls.emitter import PendingCall
+from llama_vision.toolcalls.literals import read_object_body, read_string, read_value, take_plain_string
+from llama_vision.toolcalls.scanner import IncrementalScanner, NotACall, Scan
+from llama_vision.toolcalls.tool_names import ToolNames
+
+_ARGUMENTS = frozenset({"parameters", "arguments"})
+FIRST_KEYS = frozenset({"type", "id", "name", "function"}) | _ARGUMENTS
+_KEY_PREFIXES = frozenset(key[:end] for key in FIRST_KEYS for end in range(len(key) + 1))
+_LONGEST_KEY = max(map(len, FIRST_KEYS))
+_FUNCTION = frozenset("function"[:end] for end in range(len("function") + 1))
+_LONGEST_ESCAPE = len("\\ud83d\\ude00")
+
+
+def read_json_call(source: IncrementalScanner, offered: ToolNames, call: PendingCall) -> Scan[None]:
+    """Read a call from behind its opening brace to its closing one.
+
+    Args:
+        source: Stands behind the brace.
+        offered: Which names are calls.
+        call: Takes what is found, as it is found.
+
+    Raises:
+        Refuted: It is no call.
+
+    """
+    yield from _read_object(source, offered, call, nested=False)
+    if not (call.name and call.has_arguments):
+        raise NotACall
+    call.end()
+
+
+def _read_object(
+    source: IncrementalScanner, offered: ToolNames, call: PendingCall, *, nested: bool
+) -> Scan[None]:
+    key = ""
+    while True:
+        if (yield from source.space()) not in ('"', "'"):
+            raise NotACall
+        if not key:  # only the first tells, so that an answer in JSON is not held back for long
+            key = yield from _read_one_of(source, _KEY_PREFIXES, _LONGEST_KEY)
+        else:
+            key = yield from _read_string(source)
+        yield from source.expect(":")
+        yield from _read_field(source, offered, call, key, nested=nested)
+        following = yield from source.space()
+        source.position += 1
+        if following == "}":
+            return
+        if following != ",":
+            raise NotACall
+
+
+def _read_field(
+    source: IncrementalScanner, offered: ToolNames, call: PendingCall, key: str, *, nested: bool
+) -> Scan[None]:
+    following = yield from source.space()
+    quoted = following in ('"', "'")
+    if key in _ARGUMENTS:
+        yield from _read_arguments(source, call, following)
+    elif key == "function" and following == "{" and not nested:
+        source.position += 1
+        yield from _read_object(source, offered, call, nested=True)
+    elif key in ("name", "function"):
+        if not quoted or call.name is not None:
+            raise NotACall
+        call.name = yield from _read_one_of(source, offered.prefixes, offered.longest)
+        if call.name not in offered.names:
+            raise NotACall
+        call.begin_when_complete()
+    elif key == "type" and not nested:
+        if not quoted or (yield from _read_one_of(source, _FUNCTION, len("function"))) != "function":
+            raise NotACall
+    elif key == "id" and quoted:
+        call.call_id = yield from _read_string(source)
+    elif key == "description" and not call.has_arguments:  # a definition, read back
+        raise NotACall
+    else:
+        yield from read_value(source, _ignore, python=False)
+
+
+def _read_arguments(source: IncrementalScanner, call: PendingCall, following: str) -> Scan[None]:
+    if call.has_arguments:
+        raise NotACall
+    if following == "{":
+        source.position += 1
+        call.write("{")
+        yield from read_object_body(source, call.write)
+    elif following in ('"', "'"):  # an object encoded twice
+        call.write(
+            "{" + _decode_object_string(json.loads((yield from _read_quoted(source, _begins_object()))))
+        )
+    else:
+        raise NotACall
+
+
+def _decode_object_string(encoded: str) -> str:
+    """Read the object that a string holds, and give it without its braces."""
+    inner = IncrementalScanner(encoded.strip(), closed=True)
+    pieces: list[str] = []
+    if inner.take(1) != "{":
+        raise NotACall
+    next(
+        read_object_body(inner, pieces.append), None
+    )  # to the end: all of the text is there, and it never waits
+    if inner.position < len(inner.text):
+        raise NotACall
+    return "".join(pieces)
+
+
+def _read_string(source: IncrementalScanner) -> Scan[str]:
+    if (plain := take_plain_string(source)) is not None:
+        return plain
+    decoded: str = json.loads((yield from _read_quoted(source, _ignore)))
+    return decoded
+
+
+def _read_one_of(source: IncrementalScanner, prefixes: Container[str], longest: int) -> Scan[str]:
+    """Read a string that has to be one of some, and refute it at the first character that fits none of them."""
+    if (plain := take_plain_string(source)) is not None:
+        if plain not in prefixes:
+            raise NotACall
+        return plain
+    so_far = ""
+
+    def check(piece: str) -> None:
+        nonlocal so_far
+        so_far += piece
+        if len(so_far) > longest * _LONGEST_ESCAPE + len('""'):
+            raise NotACall
+        if "\\" not in so_far and so_far.strip('"') not in prefixes:
+            raise NotACall
+
+    decoded: str = json.loads((yield from _read_quoted(source, check)))
+    return decoded
+
+
+def _read_quoted(source: IncrementalScanner, check: Callable[[str], object]) -> Scan[str]:
+    pieces: list[str] = []
+
+    def write(piece: str) -> None:
+        check(piece)
+        pieces.append(piece)
+
+    yield from read_string(source, write, python=False)
+    return "".join(pieces)
+
+
+def _begins_object() -> Callable[[str], None]:
+    """Make a check that refutes a string whose first letter is not a brace."""
+    begun = False
+
+    def check(piece: str) -> None:
+        nonlocal begun
+        text = piece.lstrip('" ')
+        if text and not begun:
+            begun = True
+            if text[0] not in "{\\":  # an escape is told when the string is there
+                raise NotACall
+
+    return check
+
+
+def _ignore(piece: str) -> None:
+    """Let what is of no use pass."""

@@ -1,0 +1,87 @@
+"""Passes a structure that is no call on as text, to its end, so that nothing inside it is taken for a call."""
+
+import re
+from collections.abc import Callable
+
+from llama_vision.toolcalls.scanner import SPACE, WORD, IncrementalScanner, Scan
+
+# A quote that stands alone opens a string that does not end in the piece at hand.
+_TOKEN = re.compile(
+    r"""(?s:"[^"\\\n]*(?:\\.[^"\\\n]*)*["\n]|'[^'\\\n]*(?:\\.[^'\\\n]*)*['\n]|[\[\](){}"'])"""
+)
+# The name before a bracket, where all of it is at hand.
+_NAME_AT_HAND = re.compile(rf"{SPACE.pattern}{WORD.pattern}{SPACE.pattern}(?=[(\[])")
+_TAG = re.compile(r"[^<>{\n]*")
+_IN_STRING = {'"': re.compile(r'[^"\\\n]*'), "'": re.compile(r"[^'\\\n]*")}
+
+
+def skip_structure(source: IncrementalScanner, write: Callable[[str], object]) -> Scan[None]:
+    """Read a structure, however broken it is.
+
+    Args:
+        source: Stands at its beginning: a brace, a bracket before a name or another bracket, a name, or a tag.
+        write: Takes the text, as it comes.
+
+    """
+    first = source.buffered_char
+    if first == "<":
+        write(source.take(1))
+        yield from _skip_while(source, write, _TAG)
+        if (yield from source.peek()) != ">":
+            return
+        write(source.take(1))
+        if (yield from source.space(write)) != "{":
+            return
+    elif first != "{":
+        depth = first.count("[")
+        write(source.take(depth))
+        write(source.take_match(_NAME_AT_HAND))
+        if source.buffered_char not in ("(", "["):
+            for part in (SPACE, WORD, SPACE):
+                yield from _skip_while(source, write, part)
+        if source.buffered_char in ("(", "["):
+            yield from _pass_brackets(source, write, depth)
+        return
+    yield from _pass_brackets(source, write, depth=0)
+
+
+def _pass_brackets(source: IncrementalScanner, write: Callable[[str], object], depth: int) -> Scan[None]:
+    """Read up to the bracket that closes the first one, or the one that `depth` counts already."""
+    while (yield from source.peek()):
+        for token in _TOKEN.finditer(source.text, source.position):
+            if token[0] in "[({":
+                depth += 1
+            elif token[0] in "])}":
+                depth -= 1
+                if depth <= 0:
+                    write(source.take(token.end() - source.position))
+                    return
+            elif token[0] in _IN_STRING:
+                write(source.take(token.end() - source.position))
+                yield from _pass_string(source, write, token[0])
+                break
+        else:
+            write(source.take(len(source.text)))
+
+
+def _pass_string(source: IncrementalScanner, write: Callable[[str], object], quote: str) -> Scan[None]:
+    """Read to the closing quote, or to the end of the line where it is missing."""
+    while True:
+        yield from _skip_while(source, write, _IN_STRING[quote])
+        char = yield from source.peek()
+        if char == "\\":
+            write(source.take(1))
+            yield from source.peek()
+        write(source.take(1))
+        if char != "\\":
+            return
+
+
+def _skip_while(
+    source: IncrementalScanner, write: Callable[[str], object], pattern: re.Pattern[str]
+) -> Scan[None]:
+    """Read what fits a pattern, over the ends of pieces."""
+    while True:
+        write(source.take_match(pattern))
+        if source.position < len(source.text) or not (yield from source.peek()):
+            return
