@@ -24,11 +24,11 @@ GOALS = {"httpx": 1.3, "aiohttp": 0.5}
 
 @contextmanager
 def transport(name):
-    llama_vision.use_aiohttp(wanted=name == "aiohttp")
+    llama_vision.use_aiohttp(enabled=name == "aiohttp")
     try:
         yield
     finally:
-        llama_vision.use_aiohttp(wanted=False)
+        llama_vision.use_aiohttp(enabled=False)
 
 
 async def raw(url):

@@ -40,17 +40,17 @@ def photograph():
     coarse = PIL.Image.merge("RGB", [clouds(40, 90) for _ in range(3)])
     middle = PIL.Image.merge("RGB", [clouds(8, 60)] * 3)
     grain = PIL.Image.effect_noise(size, 22).filter(ImageFilter.GaussianBlur(0.7))
-    picture = ImageChops.add(ImageChops.add(coarse, middle, 2), PIL.Image.merge("RGB", [grain] * 3), 2)
+    image = ImageChops.add(ImageChops.add(coarse, middle, 2), PIL.Image.merge("RGB", [grain] * 3), 2)
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=92)
+    image.save(buffer, "JPEG", quality=92)
     return buffer.getvalue()
 
 
 def one_line(data, size):
     """Do what one would write without this package."""
     buffer = io.BytesIO()
-    with PIL.Image.open(io.BytesIO(data)) as picture:
-        picture.convert("RGB").resize(size).save(buffer, "JPEG", quality=QUALITY)
+    with PIL.Image.open(io.BytesIO(data)) as image:
+        image.convert("RGB").resize(size).save(buffer, "JPEG", quality=QUALITY)
     return buffer.getvalue()
 
 
@@ -61,7 +61,7 @@ def seconds(work):
 
 
 def repeat_ms(image):
-    """Measure the same picture again, given as an equal copy of its bytes each time."""
+    """Measure the same image again, given as an equal copy of its bytes each time."""
     prepare_images([image], RULES, OPTIONS)
     times = []
     for _ in range(REPEATS):

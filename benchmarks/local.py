@@ -51,8 +51,8 @@ SCHEMA = {
 """Nothing that fits it is short, so that many rows are kept to it for long."""
 
 
-def picture(number):
-    """Make a picture like no other."""
+def image(number):
+    """Make an image like no other."""
     return PIL.Image.new("RGB", (224, 224), (number % 256, 80, number // 256))
 
 
@@ -78,13 +78,13 @@ def answer(engine, requests):
     return sum(one.tokens for one in answers)
 
 
-def generate(loaded, processor, pictures, tokens):
+def generate(loaded, processor, pil_images, tokens):
     """Let transformers do the same."""
     ours = "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n<|image|>{}<|eot_id|>"
     text = ours.format(WORDS) + "<|start_header_id|>assistant<|end_header_id|>\n\n"
     given = processor(
-        images=[[one] for one in pictures],
-        text=[text] * len(pictures),
+        images=[[one] for one in pil_images],
+        text=[text] * len(pil_images),
         add_special_tokens=False,
         return_tensors="pt",
     )
@@ -92,7 +92,7 @@ def generate(loaded, processor, pictures, tokens):
         found = loaded.network.generate(
             **given, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False
         )
-    return (found.shape[1] - given["input_ids"].shape[1]) * len(pictures)
+    return (found.shape[1] - given["input_ids"].shape[1]) * len(pil_images)
 
 
 def seconds(work):
@@ -102,18 +102,18 @@ def seconds(work):
 
 
 def one_round(loaded, processor, number):
-    """Measure everything once, with pictures nobody has seen."""
+    """Measure everything once, with images nobody has seen."""
     engine = Engine(loaded, LocalSettings(max_batch_size=max(BATCHES)))
     fresh = iter(range(number * 1000, (number + 1) * 1000))
     found = {}
     for rows in BATCHES:
-        pictures = [picture(next(fresh)) for _ in range(rows)]
-        requests = [ask(one, TOKENS) for one in pictures]
+        images = [image(next(fresh)) for _ in range(rows)]
+        requests = [ask(one, TOKENS) for one in images]
         found[f"ours {rows}"] = rows * TOKENS / seconds(lambda r=requests: answer(engine, r))
         found[f"generate {rows}"] = (
-            rows * TOKENS / seconds(lambda p=pictures: generate(loaded, processor, p, TOKENS))
+            rows * TOKENS / seconds(lambda p=images: generate(loaded, processor, p, TOKENS))
         )
-    question = [ask(picture(next(fresh)), 1)]
+    question = [ask(image(next(fresh)), 1)]
     found["new picture"] = seconds(lambda: answer(engine, question)) * 1e3
     found["known picture"] = seconds(lambda: answer(engine, question)) * 1e3
     found["16 together"] = together(loaded, number)
@@ -124,7 +124,7 @@ def together(loaded, number):
     """Measure how many times as fast questions are answered together as one after another."""
     engine = Engine(loaded, LocalSettings(max_batch_size=QUESTIONS))
     fresh = iter(range(number * 1000 + 500, (number + 1) * 1000))
-    several = [[ask(picture(next(fresh)), 16) for _ in range(QUESTIONS)] for _ in range(2)]
+    several = [[ask(image(next(fresh)), 16) for _ in range(QUESTIONS)] for _ in range(2)]
     quick = processor_seconds(lambda: answer(engine, several[0]))
     return processor_seconds(lambda: [answer(engine, [one]) for one in several[1]]) / quick
 
@@ -141,7 +141,7 @@ def masks(loaded, rows):
     engines = []
     for options in ({}, {"response_format": form}):
         engine = Engine(loaded, LocalSettings(max_batch_size=rows))
-        requests = [ask(picture(row), 80, **options) for row in range(rows)]
+        requests = [ask(image(row), 80, **options) for row in range(rows)]
         engine.add_sequences([engine.answer_to(one, lambda event: None, lambda: False) for one in requests])
         engine.step()
         engines.append(engine)
@@ -193,7 +193,7 @@ def under_load():
     waits = []
     for number in range(UNDER_LOAD):
         time.sleep(0.2)
-        events = backend.stream(ask(picture(number), 4))
+        events = backend.stream(ask(image(number), 4))
         waits.append(seconds(lambda events=events: next(events)))
         events.close()
     over.set()
@@ -238,7 +238,7 @@ def show(found):
             f"{rows:<18}{ours:>12.0f}{theirs:>12.0f}{found[f'ratio {rows}']:>8.1f}{rows / ours * 1e3:>12.2f}"
         )
     print(
-        f"one token about a new picture {found['new picture']:.1f} ms, a known one {found['known picture']:.1f} ms"
+        f"one token about a new picture {found['new image']:.1f} ms, a known one {found['known image']:.1f} ms"
     )
     goal = GOALS["16 together"]
     verdict = "" if found["16 together"] >= goal else "   MISSED"

@@ -36,23 +36,23 @@ def backend():
     return LocalBackend(find_provider("local"), local=SETTINGS)
 
 
-def ask(words, *pictures, tokens=24, **options):
-    parts = (*(image_from_any(picture) for picture in pictures), Text(words))
+def ask(words, *images, tokens=24, **options):
+    parts = (*(image_from_any(image) for image in images), Text(words))
     sampling = SamplingParams(max_tokens=tokens, temperature=0)
     return ChatRequest("tiny", (Message("user", parts),), sampling=sampling, **options)
 
 
-def picture(number):
-    """Make a picture like no other."""
+def image(number):
+    """Make an image like no other."""
     return PIL.Image.new("RGB", (160, 160), (number % 256, 80, number // 256 % 256))
 
 
 def question(number):
-    """One of many, with and without a picture, some kept to a form."""
+    """One of many, with and without an image, some kept to a form."""
     return [
         lambda: ask(f"Say {number}"),
-        lambda: ask("Describe the image.", picture(number)),
-        lambda: ask("What color is it?", picture(number), response_format=FORM),
+        lambda: ask("Describe the image.", image(number)),
+        lambda: ask("What color is it?", image(number), response_format=FORM),
         lambda: ask(f"Repeat: {number} " + "Paris London " * (number % 40)),
     ][number % 4]()
 

@@ -5,7 +5,7 @@ with a small shape on any machine in seconds, which shows that it runs and nothi
 program.
 
 The floor is the time in which the bytes that a step needs can be read: the weights of the layers that take part, and what
-is remembered of words and pictures. How fast memory is read is measured in the same run.
+is remembered of words and images. How fast memory is read is measured in the same run.
 """
 
 import argparse
@@ -47,14 +47,13 @@ def seconds(device, work):
 
 
 def requests(shape, rows, *, first):
-    """Ask about pictures of four tiles, each of another colour."""
+    """Ask about images of four tiles, each of another colour."""
     side = 2 * shape.vision["image_size"]
     colors = [(40 + number, 80, first % 256) for number in range(rows)]
-    pictures = [image_from_any(PIL.Image.new("RGB", (side, side), color)) for color in colors]
+    images = [image_from_any(PIL.Image.new("RGB", (side, side), color)) for color in colors]
     sampling = SamplingParams(max_tokens=2048, temperature=0)
     return [
-        ChatRequest("11b", (Message("user", (picture, Text(WORDS))),), sampling=sampling)
-        for picture in pictures
+        ChatRequest("11b", (Message("user", (image, Text(WORDS))),), sampling=sampling) for image in images
     ]
 
 
@@ -65,7 +64,7 @@ def bytes_of_step(loaded, answers):
     weights = sum(one.nbytes for part in parts for one in [*part.parameters(), *part.buffers()])
     crossing = len(config.cross_attention_layers)
     words = sum(len(answer.prompt.ids) + answer.tokens for answer in answers)
-    columns = sum(glimpse.picture.seen.columns for answer in answers for glimpse in answer.prompt.lasting)
+    columns = sum(glimpse.image.seen.columns for answer in answers for glimpse in answer.prompt.lasting)
     numbers = 2 * config.num_key_value_heads * (config.hidden_size // config.num_attention_heads)
     remembered = words * (config.num_hidden_layers - crossing) + columns * crossing
     return weights + remembered * numbers * loaded.network.dtype.itemsize
@@ -147,11 +146,9 @@ def agreement(device):
         for first in (0, 16):
             group = []
             for number in range(first, first + 16):
-                picture = PIL.Image.new("RGB", (90 + number, 96), (number * 8, 255 - number * 8, 90))
+                image = PIL.Image.new("RGB", (90 + number, 96), (number * 8, 255 - number * 8, 90))
                 parts = (
-                    (image_from_any(picture), Text("Describe the image."))
-                    if number % 3
-                    else (Text("Say hi"),)
+                    (image_from_any(image), Text("Describe the image.")) if number % 3 else (Text("Say hi"),)
                 )
                 asked = ChatRequest(
                     "tiny", (Message("user", parts),), sampling=SamplingParams(max_tokens=32, temperature=0)

@@ -26,7 +26,7 @@ BODY = {"model": "m", "max_tokens": 1024, "messages": [{"role": "user", "content
 
 
 class Smallest(BaseChatModel):
-    """The least code that is a LangChain chat model over httpx: no errors, no retries, no pictures, no tools."""
+    """The least code that is a LangChain chat model over httpx: no errors, no retries, no images, no tools."""
 
     url: str
     client: object

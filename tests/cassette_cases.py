@@ -17,7 +17,7 @@ from llama_vision.llamaindex import LlamaVision
 from tests.emulator import ACCOUNT_ID, Emulator
 
 ROOT = Path(__file__).resolve().parents[1]
-PICTURE = (ROOT / "src/llama_vision/demo/pictures/circle.png").read_bytes()
+IMAGE = (ROOT / "src/llama_vision/demo/images/circle.png").read_bytes()
 WEATHER = {
     "type": "function",
     "function": {
@@ -49,8 +49,8 @@ class Case:
 
     Attributes:
         provider: Whose.
-        turns: Role and words; the picture stands before the words of the last.
-        picture: Shown with the last turn.
+        turns: Role and words; the image stands before the words of the last.
+        image: Shown with the last turn.
         streamed: Whether the answer comes piece by piece.
         options: Of the call.
         error: What it ends in, if not in an answer.
@@ -60,7 +60,7 @@ class Case:
 
     provider: str
     turns: tuple[tuple[str, str], ...]
-    picture: bytes | None = None
+    image: bytes | None = None
     streamed: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     error: type[Exception] | None = None
@@ -104,9 +104,9 @@ CASES = {
         # Who answered in the recording, and says so in each chunk.
         options={"model": "@cf/meta/llama-3.1-8b-instruct", "max_tokens": 40, "temperature": 0},
     ),
-    ("emulator-deepinfra", "picture"): Case("deepinfra", _asks("What is in this picture?"), PICTURE),
-    ("emulator-deepinfra", "picture_streamed"): Case(
-        "deepinfra", _asks("What is in this picture?"), PICTURE, streamed=True
+    ("emulator-deepinfra", "image"): Case("deepinfra", _asks("What is in this picture?"), IMAGE),
+    ("emulator-deepinfra", "image_streamed"): Case(
+        "deepinfra", _asks("What is in this picture?"), IMAGE, streamed=True
     ),
     ("emulator-deepinfra", "tool_call"): Case(
         "deepinfra", _asks("What is the weather in Paris?"), options={"tools": [WEATHER]}
@@ -122,7 +122,7 @@ CASES = {
     ("emulator-aigateway", "story_streamed"): Case("aigateway", _STORY, streamed=True),
     ("emulator-cloudflare", "story_streamed"): Case("cloudflare", _STORY, streamed=True),
     ("emulator-cloudflare-openai", "story_streamed"): Case("cloudflare-openai", _STORY, streamed=True),
-    ("emulator-cloudflare", "picture"): Case("cloudflare", _asks("What is in this picture?"), PICTURE),
+    ("emulator-cloudflare", "image"): Case("cloudflare", _asks("What is in this picture?"), IMAGE),
     ("emulator-cloudflare", "tool_call"): Case(
         "cloudflare", _asks("What is the weather in Paris?"), options={"tools": [WEATHER]}
     ),
@@ -142,13 +142,13 @@ def ask_langchain(case: Case, url: str | None = None, **access: Any) -> dict[str
     """Ask through `ChatLlamaVision`; give what was answered."""
     model = ChatLlamaVision(provider=case.provider, base_url=url, max_retries=0, **access)
     messages = convert_to_messages(list(case.turns))
-    if case.picture is not None:
-        picture = {
+    if case.image is not None:
+        image = {
             "type": "image",
-            "base64": base64.b64encode(case.picture).decode(),
+            "base64": base64.b64encode(case.image).decode(),
             "mime_type": "image/png",
         }
-        messages[-1].content = [picture, {"type": "text", "text": case.turns[-1][1]}]
+        messages[-1].content = [image, {"type": "text", "text": case.turns[-1][1]}]
     if case.streamed:
         message = reduce(add, model.stream(messages, **case.options))
     else:
@@ -167,8 +167,8 @@ def ask_llamaindex(case: Case, url: str | None = None, **access: Any) -> dict[st
     """Ask through `LlamaVision`; give what was answered."""
     llm = LlamaVision(provider=case.provider, api_base=url, max_retries=0, **access)
     messages = [ChatMessage(role=role, blocks=[TextBlock(text=words)]) for role, words in case.turns]
-    if case.picture is not None:
-        messages[-1].blocks.insert(0, ImageBlock(image=case.picture))
+    if case.image is not None:
+        messages[-1].blocks.insert(0, ImageBlock(image=case.image))
     if case.streamed:
         response = list(llm.stream_chat(messages, **case.options))[-1]
     else:

@@ -26,7 +26,7 @@ _KEY = (
 )
 _UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _DATA_URL = re.compile(rb"data:([a-z]+/[a-z0-9.+-]+);base64,([A-Za-z0-9+/=]*)", re.IGNORECASE)
-_BYTE_ARRAY = re.compile(rb'("image"\s*:\s*)\[([\d\s,]+)\]')  # Cloudflare's way to send a picture
+_BYTE_ARRAY = re.compile(rb'("image"\s*:\s*)\[([\d\s,]+)\]')  # Cloudflare's way to send an image
 _REPLACED = (
     (rb"/accounts/[^/\s\"'?\\]+", b"/accounts/ACCOUNT"),
     (rb"(gateway\.ai\.cloudflare\.com/v1)/[^/\s\"'?]+/[^/\s\"'?]+", rb"\1/ACCOUNT/GATEWAY"),
@@ -45,7 +45,7 @@ _LEAKS = {
     "a request's id": re.compile(
         r"(?i)\b(?:request_?id|ray_?id|trace_?id)['\"]?:\s*(?!['\"]?REQUEST_ID)\S|\(" + _UUID + r"\)"
     ),
-    "a picture": re.compile(r";base64,[A-Za-z0-9+/]|[A-Za-z0-9+/]{256,}"),
+    "an image": re.compile(r";base64,[A-Za-z0-9+/]|[A-Za-z0-9+/]{256,}"),
 }
 
 
@@ -75,7 +75,7 @@ def without_secrets_in_reply(response: dict) -> dict:
 
 
 def scrubbed(content: bytes) -> bytes:
-    """Put names in the place of keys and accounts, and hashes in the place of pictures. Twice is as once."""
+    """Put names in the place of keys and accounts, and hashes in the place of images. Twice is as once."""
     for secret in secrets_in_environment():
         content = content.replace(secret.encode(), PLACEHOLDER.encode())
     content = _DATA_URL.sub(lambda url: b"data:%s;sha256,%s" % (url[1], _hash(_decoded(url[2]))), content)
@@ -103,7 +103,7 @@ def _hash(content: bytes) -> bytes:
 
 
 def _decoded(text: bytes) -> bytes:
-    """Get the picture itself, so that its hash is that of its file; of broken base64 the text."""
+    """Get the image itself, so that its hash is that of its file; of broken base64 the text."""
     try:
         return base64.b64decode(text, validate=True)
     except ValueError:

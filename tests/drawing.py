@@ -37,44 +37,44 @@ def draw_shape(draw, shape, color, center, radius):
 
 def scene(*objects):
     """Draw (colour, shape, column, row) on a grid of three by three; a single object stands large in the middle."""
-    picture = Image.new("RGB", (SIDE, SIDE), (255, 255, 255))
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (SIDE, SIDE), (255, 255, 255))
+    draw = ImageDraw.Draw(image)
     if len(objects) == 1:
         color, shape = objects[0][:2]
         draw_shape(draw, shape, COLORS[color], (SIDE / 2, SIDE / 2), SIDE * 0.25)
-        return picture
+        return image
     cell = SIDE / 3
     for color, shape, column, row in objects:
         draw_shape(draw, shape, COLORS[color], ((column + 0.5) * cell, (row + 0.5) * cell), SIDE * 0.13)
-    return picture
+    return image
 
 
 def one_shape(seed):
-    """Draw one shape of a random kind, colour, size and place; returns the picture, its colour and its shape."""
+    """Draw one shape of a random kind, colour, size and place; returns the image, its colour and its shape."""
     chance = random.Random(seed)
     color, shape = chance.choice(sorted(COLORS)), chance.choice(SHAPES)
-    picture = Image.new("RGB", (SIDE, SIDE), (255, 255, 255))
+    image = Image.new("RGB", (SIDE, SIDE), (255, 255, 255))
     radius = chance.randint(36, 78)
     center = chance.randint(radius + 4, SIDE - radius - 4), chance.randint(radius + 4, SIDE - radius - 4)
-    draw_shape(ImageDraw.Draw(picture), shape, COLORS[color], center, radius)
-    return picture, color, shape
+    draw_shape(ImageDraw.Draw(image), shape, COLORS[color], center, radius)
+    return image, color, shape
 
 
 def sign(text, color="red"):
     """Draw a sign with a word in capitals or a number."""
-    picture = Image.new("RGB", (SIDE, SIDE), (235, 235, 235))
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (SIDE, SIDE), (235, 235, 235))
+    draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(72)
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     x, y = (SIDE - (right - left)) / 2, (SIDE - (bottom - top)) / 2
     draw.rectangle([x - 16, y - 16, x + right - left + 16, y + bottom - top + 16], fill=COLORS[color])
     draw.text((x - left, y - top), text, font=font, fill=(250, 250, 250))
-    return picture
+    return image
 
 
-def png(picture):
+def png(image):
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", optimize=True)
+    image.save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
 
 
@@ -85,4 +85,4 @@ SAMPLES = {
     ),
     "sign": lambda: sign("EXIT", "green"),
 }
-"""How the pictures of `llama_vision.demo` were drawn."""
+"""How the images of `llama_vision.demo` were drawn."""

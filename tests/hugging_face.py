@@ -27,10 +27,10 @@ def tensors_of(loaded, request):
     """What `generate` takes, made by Hugging Face's preprocessing and masks."""
     ids = tokenize_prompt(loaded, VisionEncoder(loaded, 0), apply_chat_template(request)).token_ids
     tensors = {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids), dtype=torch.long)}
-    pictures = [PIL.Image.open(io.BytesIO(image.data)) for image in request.images()]
-    if pictures:
+    images = [PIL.Image.open(io.BytesIO(image.data)) for image in request.images()]
+    if images:
         processor = MllamaImageProcessorPil(**loaded.pixel_options)
-        features = processor(images=[pictures], return_tensors="pt")
+        features = processor(images=[images], return_tensors="pt")
         mask = convert_sparse_cross_attention_mask_to_dense(
             [get_cross_attention_token_mask(ids, loaded.network.config.image_token_index)],
             num_tiles=features["num_tiles"],
@@ -43,10 +43,10 @@ def tensors_of(loaded, request):
 
 
 def batch_of(loaded, requests):
-    """What `generate` takes for several requests at once: filled up on the left, and with empty pictures."""
+    """What `generate` takes for several requests at once: filled up on the left, and with empty images."""
     rows = [tensors_of(loaded, request) for request in requests]
     longest = max(row["input_ids"].shape[1] for row in rows)
-    fullest = next(row for row in rows if _pictures(row) == max(map(_pictures, rows)))
+    fullest = next(row for row in rows if _images(row) == max(map(_images, rows)))
     batch = [
         {
             name: _filled(row.get(name), like, longest if name in _BY_WORD else None)
@@ -60,16 +60,16 @@ def batch_of(loaded, requests):
 _BY_WORD = ("input_ids", "attention_mask", "cross_attention_mask")
 
 
-def _pictures(row):
+def _images(row):
     return row["pixel_values"].shape[1] if "pixel_values" in row else 0
 
 
 def _filled(tensor, like, words):
-    """Put zeros in front of the words, and behind the pictures."""
+    """Put zeros in front of the words, and behind the images."""
     shape = [1, like.shape[1] if words is None else words, *like.shape[2:]]
     filled = torch.zeros(shape, dtype=like.dtype)
     if tensor is not None:
-        # The words stand at the end of the second dimension, pictures at the beginning of theirs.
+        # The words stand at the end of the second dimension, images at the beginning of theirs.
         place = [slice(size) for size in tensor.shape]
         if words is not None:
             place[1] = slice(words - tensor.shape[1], None)
@@ -92,7 +92,7 @@ def generated_together(loaded, batch, *, repaired):
 
 @contextlib.contextmanager
 def row_mask_repaired(network):
-    """Let words that see no picture take nothing from one after attention either (transformers issue 39379)."""
+    """Let words that see no image take nothing from one after attention either (transformers issue 39379)."""
     masks, hooks = {}, []
 
     def before(layer, args, options):
@@ -150,7 +150,7 @@ def generated(loaded, request):
 
 
 def with_four_tiles(loaded):
-    """Make a model that cuts pictures into up to four tiles: the tiny one's weights, and chance where they don't fit."""
+    """Make a model that cuts images into up to four tiles: the tiny one's weights, and chance where they don't fit."""
     config = copy.deepcopy(loaded.network.config)
     config.vision_config.max_num_tiles = 4
     config.vision_config.supported_aspect_ratios = TILINGS

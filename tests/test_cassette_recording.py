@@ -55,7 +55,7 @@ def test_an_emulator_answers_as_it_was_recorded(folder, name, emulator_of, tmp_p
 def test_a_call_that_fails_leaves_the_old_cassette(emulator_of, tmp_path):
     path = shutil.copy(ROOT / "cassettes/emulator-deepinfra/picture.yaml", tmp_path)
     before = Path(path).read_text(encoding="utf-8")
-    case = CASES["emulator-deepinfra", "picture"]
+    case = CASES["emulator-deepinfra", "image"]
     access = access_to_emulator(case, emulator_of)
     emulator_of("deepinfra").script(emulator_of("deepinfra").refusal(500))
     with recorder(path) as cassette, pytest.raises(ServerError), saved_only_if_all_is_well(cassette):
@@ -86,7 +86,7 @@ def test_what_looks_like_a_key_is_not_saved(emulator_of, tmp_path):
 
 
 def test_an_interaction_that_is_not_played_is_seen(emulator_of, tmp_path):
-    case = CASES["emulator-deepinfra", "picture"]
+    case = CASES["emulator-deepinfra", "image"]
     access = access_to_emulator(case, emulator_of)
     with recorder(tmp_path / "a.yaml"):
         ask_langchain(case, **access)
@@ -102,11 +102,11 @@ def test_an_interaction_that_is_not_played_is_seen(emulator_of, tmp_path):
 @pytest.mark.parametrize("ask", [ask_langchain, ask_llamaindex])
 @pytest.mark.parametrize(
     "other",
-    [{"turns": (("user", "Who?"),)}, {"picture": png(scene(("red", "star", 1, 1)))}],
-    ids=["question", "picture"],
+    [{"turns": (("user", "Who?"),)}, {"image": png(scene(("red", "star", 1, 1)))}],
+    ids=["question", "image"],
 )
 def test_another_question_is_not_answered_from_a_cassette(other, ask):
-    case = dataclasses.replace(CASES["emulator-deepinfra", "picture"], **other)
+    case = dataclasses.replace(CASES["emulator-deepinfra", "image"], **other)
     with (
         recorder(ROOT / "cassettes/emulator-deepinfra/picture.yaml", recording=False),
         pytest.raises(Exception, match="No match for the request"),

@@ -9,10 +9,10 @@ from vcr.request import Request
 
 from llama_vision import ChatRequest, Image, Message, Text
 from llama_vision.providers import PROVIDERS
-from tests.cassette_cases import PICTURE
+from tests.cassette_cases import IMAGE
 from tests.cassette_scrubbing import leaks, scrubbed, without_secrets, without_secrets_in_reply
 
-HASH = hashlib.sha256(PICTURE).hexdigest()
+HASH = hashlib.sha256(IMAGE).hexdigest()
 ACCOUNT = "0123456789abcdef" * 2
 TOKEN = "Ab3dEf6hIj" * 4  # as Cloudflare's look: 40 characters and no mark
 EVERY_VARIABLE = sorted(
@@ -34,16 +34,16 @@ PLANTED = {
     "a request in JSON": '{"requestId": "798b860e"}',
     "a request in YAML": "requestId: 798b860e-98c2-4e8e-8c50-550bcfc2eccc",
     "a request in words": "AiError: Timeout (798b860e-98c2-4e8e-8c50-550bcfc2eccc)",
-    "a picture": f"url: data:image/png;base64,{base64.b64encode(PICTURE).decode()}",
-    "a picture without its address": base64.b64encode(PICTURE).decode(),
+    "an image": f"url: data:image/png;base64,{base64.b64encode(IMAGE).decode()}",
+    "an image without its address": base64.b64encode(IMAGE).decode(),
 }
 
 
 def call_of(provider, **account):
-    """What the package sends for a picture."""
+    """What the package sends for an image."""
     record = PROVIDERS[provider]
     request = ChatRequest(
-        record.models[0].id, (Message("user", (Image(PICTURE, "image/png"), Text("What is it?"))),)
+        record.models[0].id, (Message("user", (Image(IMAGE, "image/png"), Text("What is it?"))),)
     )
     call = record.dialect.encode(request, stream=False)
     headers = {
@@ -68,19 +68,19 @@ def test_keys_and_accounts_of_the_environment_are_found_and_taken_out(name, monk
     assert scrubbed(b"my dear friend") == b"my PLACEHOLDER"
 
 
-def test_a_data_url_becomes_the_hash_of_its_picture():
+def test_a_data_url_becomes_the_hash_of_its_image():
     request = without_secrets(call_of("deepinfra"))
     image = json.loads(request.body)["messages"][0]["content"][0]
     assert image == {"type": "image_url", "image_url": {"url": f"data:image/png;sha256,{HASH}"}}
 
 
-def test_an_array_of_bytes_becomes_the_hash_of_its_picture():
+def test_an_array_of_bytes_becomes_the_hash_of_its_image():
     request = without_secrets(call_of("cloudflare", account=ACCOUNT))
     assert json.loads(request.body)["image"] == f"sha256,{HASH}"
 
 
 @pytest.mark.parametrize("image", ["data:image/png;base64,####", [1, 2, 300], [], [1.5]])
-def test_what_is_no_picture_does_not_stop_a_recording(image):
+def test_what_is_no_image_does_not_stop_a_recording(image):
     json.loads(scrubbed(json.dumps({"image": image}).encode()))
 
 
@@ -103,7 +103,7 @@ def test_secrets_are_taken_out_of_replies():
         "message": f"Could not route to /client/v4/accounts/{ACCOUNT}/ai/run with Bearer {TOKEN}, or sk-aig-{TOKEN}",
         "requestId": "798b860e-98c2-4e8e-8c50-550bcfc2eccc",
         "errors": [{"message": "AiError: Timeout (798b860e-98c2-4e8e-8c50-550bcfc2eccc)"}],
-        "input": f"data:image/png;base64,{base64.b64encode(PICTURE).decode()}",
+        "input": f"data:image/png;base64,{base64.b64encode(IMAGE).decode()}",
     }
     headers = {
         "Content-Type": ["application/json"],

@@ -37,9 +37,9 @@ def hosted(emulator, *words):
 
 
 def test_a_freshly_drawn_circle(tmp_path):
-    picture, color, shape = one_shape(7)
+    image, color, shape = one_shape(7)
     path = tmp_path / "drawn.png"
-    path.write_bytes(png(picture))
+    path.write_bytes(png(image))
     done = run("ask", path, f"What color is the {shape}?")
     assert done.returncode == 0
     assert done.stdout.decode().strip() == color
@@ -107,7 +107,7 @@ def test_a_cut_answer_says_so(emulator):
     assert "cut at --max-tokens 1024" in hosted(emulator, "Hi").stderr.decode()
 
 
-def test_a_picture_from_the_input(emulator):
+def test_a_image_from_the_input(emulator):
     done = run(
         *("ask", "--provider", "deepinfra", "--base-url", emulator.base_url, "-", "What?"),
         env={"DEEPINFRA_TOKEN": emulator.api_key},
@@ -120,7 +120,7 @@ def test_a_picture_from_the_input(emulator):
     ("words", "code", "text"),
     [
         (["ask", "nope.png", "What?"], 2, "nope.png"),
-        (["ask", __file__, "What?"], 2, "not a picture"),
+        (["ask", __file__, "What?"], 2, "not an image"),
         (["ask", "--provider", "nope", "Hi"], 2, "local, deepinfra, aimlapi, aigateway, "),
         (["ask", "--provider", "deepinfra", "Hi"], 2, "DEEPINFRA_TOKEN"),
         (["ask", "--provider", "openai-compatible", "Hi"], 2, "base_url"),
@@ -204,21 +204,21 @@ def accept(emulator, *words, answer=b""):
 
 
 @pytest.mark.parametrize(("words", "answer"), [(["--yes"], b""), ([], b"y\n"), ([], b"Yes\n")])
-def test_the_licence_is_accepted_once_and_the_model_answers(emulator_of, words, answer):
+def test_the_license_is_accepted_once_and_the_model_answers(emulator_of, words, answer):
     emulator = emulator_of("cloudflare")
-    emulator.dialect.licence_accepted = False
+    emulator.dialect.license_accepted = False
     done = accept(emulator, *words, answer=answer)
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"LICENSE" in done.stdout
     assert b"Accepted" in done.stdout
-    assert emulator.dialect.licence_accepted
+    assert emulator.dialect.license_accepted
     assert emulator.requests[0].body == {"prompt": "agree"}
 
 
 @pytest.mark.parametrize("answer", [b"", b"n\n", b"\n"])
 def test_without_a_yes_nothing_is_sent(emulator_of, answer):
     emulator = emulator_of("cloudflare")
-    emulator.dialect.licence_accepted = False
+    emulator.dialect.license_accepted = False
     done = accept(emulator, answer=answer)
     assert done.returncode == 2
     assert b"nothing was sent" in done.stderr
@@ -226,15 +226,15 @@ def test_without_a_yes_nothing_is_sent(emulator_of, answer):
     assert emulator.requests == []
 
 
-def test_a_licence_nobody_asks_for_is_not_accepted():
+def test_a_license_nobody_asks_for_is_not_accepted():
     done = run("accept-license", "deepinfra", "--yes")
     assert done.returncode == 2
-    assert b"asks for no licence" in done.stderr
+    assert b"asks for no license" in done.stderr
 
 
-def test_a_licence_that_is_missing_is_told_with_the_way_to_accept_it(emulator_of):
+def test_a_license_that_is_missing_is_told_with_the_way_to_accept_it(emulator_of):
     emulator = emulator_of("cloudflare")
-    emulator.dialect.licence_accepted = False
+    emulator.dialect.license_accepted = False
     done = run(
         *("ask", "--provider", "cloudflare", "--base-url", emulator.base_url, "Hello!"),
         env={"CLOUDFLARE_API_TOKEN": emulator.api_key, "CLOUDFLARE_ACCOUNT_ID": ACCOUNT_ID},

@@ -23,7 +23,7 @@ CLEAN = {
 
 @pytest.fixture
 def folder(tmp_path):
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     return folder
 
@@ -34,7 +34,7 @@ def out(tmp_path):
 
 
 def draw(folder, count, first=0):
-    """Draw so many pictures, each of another colour."""
+    """Draw so many images, each of another colour."""
     paths = [folder / f"{number:03}.png" for number in range(first, first + count)]
     for number, path in enumerate(paths, first):
         file = io.BytesIO()
@@ -43,13 +43,13 @@ def draw(folder, count, first=0):
     return paths
 
 
-def color_of(picture):
-    red, _, _ = PIL.Image.open(io.BytesIO(picture)).convert("RGB").getpixel((0, 0))
+def color_of(image):
+    red, _, _ = PIL.Image.open(io.BytesIO(image)).convert("RGB").getpixel((0, 0))
     return f"Red is {red}."
 
 
 def naming(received):
-    """Say something that depends on the picture."""
+    """Say something that depends on the image."""
     return completion(color_of(received.images[0]))
 
 
@@ -90,7 +90,7 @@ def lines_of(out):
     return [json.loads(line) for line in out.read_text().splitlines()]
 
 
-def test_each_picture_becomes_a_line_with_what_it_took(emulator, folder, out):
+def test_each_image_becomes_a_line_with_what_it_took(emulator, folder, out):
     emulator.always(naming)
     paths = draw(folder, 3)
     (folder / "deeper").mkdir()
@@ -171,7 +171,7 @@ def test_failures_are_listed_and_asked_about_again(emulator, folder, out):
     said = caption(emulator, folder, out, code=1).splitlines()
     assert said[0].startswith(f"failed: {paths[1]}: ")
     assert "I won't" in said[0]
-    assert said[1].startswith(f"failed: {paths[3]}: This is not a picture")
+    assert said[1].startswith(f"failed: {paths[3]}: This is not an image")
     assert said[2].startswith("3 captions, 3 new | ")
     assert said[3].startswith("llama-vision: 2 of 5 pictures have no caption.")
     assert len(lines_of(out)) == 3
@@ -218,10 +218,10 @@ def test_wrong_use_is_one_clear_line_before_anything_is_asked_or_written(emulato
     assert not out.exists()
 
 
-def test_a_folder_that_is_not_there_or_holds_no_pictures(emulator, folder, out):
+def test_a_folder_that_is_not_there_or_holds_no_images(emulator, folder, out):
     assert "no folder or picture" in caption(emulator, folder / "nowhere", out, code=2)
     (folder / "notes.md").write_text("words")
-    assert "no pictures in" in caption(emulator, folder, out, code=2)
+    assert "no images in" in caption(emulator, folder, out, code=2)
     assert not out.exists()
 
 
@@ -233,7 +233,7 @@ def test_another_file_is_not_written_to(emulator, folder, out):
     assert emulator.requests == []
 
 
-def test_copies_and_renamed_pictures_have_lines_and_are_not_asked_about(emulator, folder, out):
+def test_copies_and_renamed_images_have_lines_and_are_not_asked_about(emulator, folder, out):
     emulator.always(naming)
     (path,) = draw(folder, 1)
     (folder / "copy.png").write_bytes(path.read_bytes())
@@ -247,7 +247,7 @@ def test_copies_and_renamed_pictures_have_lines_and_are_not_asked_about(emulator
     assert "cost_usd" not in lines_of(out)[1]  # it took nothing
 
 
-def test_a_single_picture_the_file_beside_it_and_a_cut_caption(emulator, folder):
+def test_a_single_image_the_file_beside_it_and_a_cut_caption(emulator, folder):
     emulator.script(completion("A cat on", finish_reason="length"))
     (path,) = draw(folder, 1)
     assert "1 cut at --max-tokens" in caption(emulator, path, folder / "captions.jsonl")

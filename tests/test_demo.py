@@ -1,4 +1,4 @@
-"""The demonstration and its pictures."""
+"""The demonstration and its images."""
 
 import subprocess
 import sys
@@ -24,12 +24,12 @@ def test_all_its_answers_are_right():
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-def test_the_shapes_of_its_pictures_are_those_we_draw(name):
+def test_the_shapes_of_its_images_are_those_we_draw(name):
     shipped, drawn = PIL.Image.open(SAMPLE_IMAGES[name]).convert("RGB"), SAMPLES[name]()
     assert shipped.size == drawn.size
     if name != "sign":  # letters differ between versions of Pillow
         assert shipped.tobytes() == drawn.tobytes()
 
 
-def test_every_shipped_picture_is_one_of_ours():
+def test_every_shipped_image_is_one_of_ours():
     assert SAMPLE_IMAGES.keys() == SAMPLES.keys()

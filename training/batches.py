@@ -14,12 +14,12 @@ from tokenizers import Tokenizer
 from training.canvas import Drawing
 from training.conversations import Lesson, Teacher
 from training.foundation import IMAGE_SIZE, PATCH_SIZE
-from training.pictures import chart, scene
+from training.images import chart, scene
 from training.signs import sign
 
-PICTURE_WORDS, LONG_WORDS = 152, 640
+IMAGE_WORDS, LONG_WORDS = 152, 640
 """Lengths are fixed, so that each kind of batch is compiled once: the longest JSON list fits the one, three tools the other."""
-PICTURES, LONG_ROWS, LONG_PICTURES = 36, 8, 2
+IMAGES, LONG_ROWS, LONG_IMAGES = 36, 8, 2
 """How many rows a batch of pictures has, how many one of long talks, and how many of those have a picture."""
 
 
@@ -30,11 +30,11 @@ class Batch:
     Attributes:
         ids: (rows, words), filled up at the end.
         taught: The same; whether the model has to say the word.
-        tiles: (pictures, 3, side, side), 0 to 255, of the first rows; None where there are none.
-        labels: (pictures, patches), as `Drawing.labels`.
-        places: (pictures, patches), as `Drawing.places`.
-        middles: (pictures, patches), the label of what has its middle there, or 0.
-        sees: (rows, words, 1), whether the word sees the picture of its row.
+        tiles: (images, 3, side, side), 0 to 255, of the first rows; None where there are none.
+        labels: (images, patches), as `Drawing.labels`.
+        places: (images, patches), as `Drawing.places`.
+        middles: (images, patches), the label of what has its middle there, or 0.
+        sees: (rows, words, 1), whether the word sees the image of its row.
 
     """
 
@@ -48,7 +48,7 @@ class Batch:
 
 
 def tile_of(drawing: Drawing) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Make of a picture what the package's preprocessing makes: scaled into the tile, black beside it.
+    """Make of an image what the package's preprocessing makes: scaled into the tile, black beside it.
 
     Returns:
         Pixels, (3, side, side), 0 to 255; and for each patch what stands in its middle, where, and what has its own middle in it.
@@ -67,7 +67,7 @@ def tile_of(drawing: Drawing) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nd
 
 
 def _looked_up(drawn: Image.Image, width: int, height: int) -> np.ndarray:
-    """Look up the middle of each patch of the tile in a map of the picture."""
+    """Look up the middle of each patch of the tile in a map of the image."""
     middles, values = np.arange(PATCH_SIZE // 2, IMAGE_SIZE, PATCH_SIZE), np.asarray(drawn)
     across, down = middles[middles < width], middles[middles < height]
     rows, columns = (
@@ -90,32 +90,32 @@ class Maker:
     def __init__(self, folder: Path, seed: int) -> None:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._pad = tokenizer.token_to_id("<|finetune_right_pad_id|>")
-        self._picture = tokenizer.token_to_id("<|image|>")
+        self._image = tokenizer.token_to_id("<|image|>")
         self._chance = Random(seed)
         self._teacher = Teacher(tokenizer, self._chance)
 
-    def pictures(self) -> Batch:
-        """Make short talks about pictures."""
-        drawings = [any_drawing(self._chance) for _ in range(PICTURES)]
-        lessons = [self._teacher.about_picture(drawing, PICTURE_WORDS) for drawing in drawings]
-        return self._batch(lessons, drawings, PICTURE_WORDS)
+    def images(self) -> Batch:
+        """Make short talks about images."""
+        drawings = [any_drawing(self._chance) for _ in range(IMAGES)]
+        lessons = [self._teacher.about_image(drawing, IMAGE_WORDS) for drawing in drawings]
+        return self._batch(lessons, drawings, IMAGE_WORDS)
 
     def talks(self) -> Batch:
-        """Make long talks, the first few about pictures."""
+        """Make long talks, the first few about images."""
         drawings, lessons = [], []
-        while len(lessons) < LONG_PICTURES:
+        while len(lessons) < LONG_IMAGES:
             drawing = (
                 scene(self._chance, count=1) if self._chance.random() < 0.4 else any_drawing(self._chance)
             )
             seeing = self._chance.random() < 0.35
-            talk = self._teacher.with_schema if seeing else self._teacher.with_tools_and_picture
+            talk = self._teacher.with_schema if seeing else self._teacher.with_tools_and_image
             if (lesson := talk(drawing, LONG_WORDS)) is not None:
                 drawings.append(drawing)
                 lessons.append(lesson)
-        lessons += (self._without_picture() for _ in range(LONG_ROWS - LONG_PICTURES))
+        lessons += (self._without_image() for _ in range(LONG_ROWS - LONG_IMAGES))
         return self._batch(lessons, drawings, LONG_WORDS)
 
-    def _without_picture(self) -> Lesson:
+    def _without_image(self) -> Lesson:
         talk = self._teacher.with_words if self._chance.random() < 0.15 else self._teacher.with_tools
         return talk(LONG_WORDS)
 
@@ -125,7 +125,7 @@ class Maker:
         for row, lesson in enumerate(lessons):
             ids[row, : len(lesson.ids)] = lesson.ids
             taught[row, : len(lesson.ids)] = lesson.taught
-        sees = (np.cumsum(ids == self._picture, 1) > 0).astype(np.float32)[:, :, None]
+        sees = (np.cumsum(ids == self._image, 1) > 0).astype(np.float32)[:, :, None]
         made = [tile_of(drawing) for drawing in drawings]
         maps = [np.stack(one) for one in zip(*made, strict=True)] if made else [None] * 3
         return Batch(ids, taught, *maps, sees)

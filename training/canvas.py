@@ -33,7 +33,7 @@ FROM_LEFT = 1 + len(PLACES)
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """A shape in a picture; its middle as a share of the width and of the height."""
+    """A shape in an image; its middle as a share of the width and of the height."""
 
     color: str
     shape: str
@@ -51,7 +51,7 @@ class Thing:
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """A picture and the truth about it.
+    """An image and the truth about it.
 
     Attributes:
         image: RGB.
@@ -82,7 +82,7 @@ class Drawing:
 
 
 class Canvas:
-    """Draws into a picture and into its maps at once; `label` is what goes into the maps, as a pair.
+    """Draws into an image and into its maps at once; `label` is what goes into the maps, as a pair.
 
     Args:
         chance: Draws the lots.
@@ -139,7 +139,7 @@ class Canvas:
         self.middles.append((x / self.image.width, y / self.image.height, label))
 
     def drawing(self, kind, things=(), **facts):
-        """Give the picture, and what is true of it."""
+        """Give the image, and what is true of it."""
         return Drawing(self.image, self.labels, self.places, self.middles, kind, list(things), **facts)
 
 

@@ -33,7 +33,7 @@ _SYSTEMS = (
     "You look at pictures.",
     "Be kind.",
 )
-_PICTURE = Image(data=b"a place for a picture")
+_IMAGE = Image(data=b"a place for a picture")
 _ERRANDS = 8
 """How many more errands a talk with tools has at most, so that it is as long as it may be."""
 
@@ -70,8 +70,8 @@ class Teacher:
         self._end = self._control("<|eot_id|>")
         self._ids = lru_cache(256)(self._encoded)  # a conversation is written once for each of its turns
 
-    def about_picture(self, drawing: Drawing, longest: int) -> Lesson:
-        """Ask several questions about one picture, in one conversation."""
+    def about_image(self, drawing: Drawing, longest: int) -> Lesson:
+        """Ask several questions about one image, in one conversation."""
         return self._asked(Lesson(), drawing, longest)
 
     def with_tools(self, longest: int) -> Lesson:
@@ -101,17 +101,17 @@ class Teacher:
         del lesson.ids[before:], lesson.taught[before:]
         return lesson
 
-    def with_tools_and_picture(self, drawing: Drawing, longest: int) -> Lesson | None:
-        """Have a tool called with what a picture shows, then ask about it; None where it shows nothing to call one with."""
-        errand = tools.picture_errand(self._chance, drawing)
+    def with_tools_and_image(self, drawing: Drawing, longest: int) -> Lesson | None:
+        """Have a tool called with what an image shows, then ask about it; None where it shows nothing to call one with."""
+        errand = tools.image_errand(self._chance, drawing)
         if errand is None:
             return None
-        lesson = self._dialogue(self._done(errand, _PICTURE), [errand.tool], longest)
+        lesson = self._dialogue(self._done(errand, _IMAGE), [errand.tool], longest)
         return self._asked(lesson, drawing, longest)
 
     def with_schema(self, drawing: Drawing, longest: int) -> Lesson | None:
         """Have an answer given in the form of a JSON schema that stands in the question, then ask on."""
-        errand = tools.picture_errand(self._chance, drawing)
+        errand = tools.image_errand(self._chance, drawing)
         if errand is None:
             return None
         schema = {**errand.tool.parameters}
@@ -122,18 +122,18 @@ class Teacher:
         )
         asked = f"{asked}\n\n{schema_instructions(schema)}".strip()
         answer = errand.call.split('"parameters": ', 1)[1][:-1]
-        lesson = self._dialogue([_user(asked, _PICTURE), _said(answer)], (), longest)
+        lesson = self._dialogue([_user(asked, _IMAGE), _said(answer)], (), longest)
         return self._asked(lesson, drawing, longest)
 
     def _asked(self, lesson: Lesson, drawing: Drawing, longest: int) -> Lesson:
-        """Add questions about a picture, as many as there is room for."""
+        """Add questions about an image, as many as there is room for."""
         heard = set[str]()
         for _ in range(10):
             question = self._asker.ask(drawing)
             if question is None or question.text in heard:
                 continue
             before = len(lesson.ids)
-            self._turn(lesson, question.text, question.answer, picture=not before)
+            self._turn(lesson, question.text, question.answer, image=not before)
             if len(lesson.ids) > longest:
                 del lesson.ids[before:], lesson.taught[before:]
             else:
@@ -147,10 +147,10 @@ class Teacher:
             turns += [_call(errand), _returned(result)]
         return offered, [*turns, _said(told)]
 
-    def _done(self, errand: tools.Errand, *pictures: Image) -> list[Message]:
+    def _done(self, errand: tools.Errand, *images: Image) -> list[Message]:
         """Have an errand done, and its result told."""
         returned, told = tools.answered(self._chance)
-        return [_user(errand.asked, *pictures), _call(errand), _returned(returned), _said(told)]
+        return [_user(errand.asked, *images), _call(errand), _returned(returned), _said(told)]
 
     def _another(self, offered: Sequence[Tool]) -> list[Message]:
         """Go on with small talk, or an errand for one of the tools."""
@@ -173,12 +173,12 @@ class Teacher:
         del lesson.ids[longest:], lesson.taught[longest:]
         return lesson
 
-    def _turn(self, lesson: Lesson, asked: str, answer: str, *, picture: bool = False) -> None:
-        """Add a question and its answer; with a picture, begin with it."""
-        if picture:
+    def _turn(self, lesson: Lesson, asked: str, answer: str, *, image: bool = False) -> None:
+        """Add a question and its answer; with an image, begin with it."""
+        if image:
             if self._chance.random() < 0.08:
                 asked = f"{self._chance.choice(_SYSTEMS)}\n\n{asked}"
-            parts: tuple[Part, ...] = (_PICTURE, Text(asked))
+            parts: tuple[Part, ...] = (_IMAGE, Text(asked))
             if self._chance.random() < 0.05:
                 parts = parts[::-1]
             request = ChatRequest("tiny", (Message("user", parts),))
@@ -217,8 +217,8 @@ def _extend(lesson: Lesson, ids: Sequence[int], *, taught: bool) -> None:
     lesson.taught += [taught] * len(ids)
 
 
-def _user(text: str, *pictures: Image) -> Message:
-    return Message("user", (*pictures, Text(text)))
+def _user(text: str, *images: Image) -> Message:
+    return Message("user", (*images, Text(text)))
 
 
 def _said(text: str) -> Message:

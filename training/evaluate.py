@@ -22,7 +22,7 @@ from llama_vision.core.request import ChatRequest, SamplingParams, Tool, ToolCho
 from llama_vision.providers import find_provider
 from training import tools, words
 from training.canvas import Drawing
-from training.pictures import chart, scene
+from training.images import chart, scene
 from training.questions import Asker
 from training.signs import UNSEEN_WORDS, WORDS, number_text, random_letters, sign
 
@@ -147,7 +147,7 @@ class Examiner:
         yield "tools, call forced: name and arguments", 0.98, lambda chance: self._called(chance, forced=True)
         yield "tools: answer after the result", None, self._told
         yield "tools: not needed", None, self._idle
-        yield "tools: with a picture", None, self._called_with_picture
+        yield "tools: with a picture", None, self._called_with_image
 
     def _asked(self, kind, draw: Callable[[Random], Drawing], *, unheard=False):
         def make(chance: Random) -> Case | None:
@@ -155,7 +155,7 @@ class Examiner:
             question = Asker(chance, unheard=unheard).ask(drawing, kind)
             if question is None:
                 return None
-            request = self._request(Message("user", (_picture(drawing), Text(question.text))))
+            request = self._request(Message("user", (_image(drawing), Text(question.text))))
             return Case(request, lambda reply: reply.text.strip() == question.answer)
 
         return make
@@ -172,13 +172,11 @@ class Examiner:
         request = self._request(_user(errand.asked), offered=offered, choice=choice)
         return Case(request, lambda reply: _is_call(reply, errand, whole=whole))
 
-    def _called_with_picture(self, chance):
+    def _called_with_image(self, chance):
         drawing = chance.choice((sign, lambda lots: scene(lots, count=1)))(chance)
-        errand = tools.picture_errand(chance, drawing)
+        errand = tools.image_errand(chance, drawing)
         assert errand is not None
-        request = self._request(
-            Message("user", (_picture(drawing), Text(errand.asked))), offered=[errand.tool]
-        )
+        request = self._request(Message("user", (_image(drawing), Text(errand.asked))), offered=[errand.tool])
         return Case(request, lambda reply: _is_call(reply, errand, whole=True))
 
     def _told(self, chance):
@@ -252,7 +250,7 @@ def _user(text: str) -> Message:
     return Message("user", (Text(text),))
 
 
-def _picture(drawing: Drawing) -> Image:
+def _image(drawing: Drawing) -> Image:
     file = io.BytesIO()
     drawing.image.save(file, "PNG")
     return Image(file.getvalue(), "image/png")

@@ -16,7 +16,7 @@ from llama_vision.backends.local.chat_template import apply_chat_template
 from llama_vision.core.messages import Message, Text
 from llama_vision.core.request import ChatRequest
 from training import tools, words
-from training.pictures import chart, scene
+from training.images import chart, scene
 from training.questions import Asker
 from training.signs import sign
 
@@ -128,7 +128,7 @@ def _tokenizer(seed: int) -> Tokenizer:
         show_progress=False,
     )
     tokenizer.train_from_iterator(_texts(Random(seed)), trainer)
-    # Llama numbers the picture's token after all others, and it is in no output.
+    # Llama numbers the image's token after all others, and it is in no output.
     tokenizer.add_special_tokens(
         [
             f"<|reserved_special_token_{7 + n}|>"

@@ -65,8 +65,8 @@ def _place(embedding: torch.Tensor) -> None:
     embedding[1:] = 0.5 * torch.cat(waves, 1)
 
 
-def seen_pictures(network: Any, tiles: torch.Tensor) -> torch.Tensor:
-    """Look at pictures of one tile: (pictures, 3, side, side), 0 to 255, to (pictures, 1 + patches, width)."""
+def seen_images(network: Any, tiles: torch.Tensor) -> torch.Tensor:
+    """Look at images of one tile: (images, 3, side, side), 0 to 255, to (images, 1 + patches, width)."""
     count = len(tiles)
     ones = torch.ones(count, 1, dtype=torch.long)
     pixels = (tiles.float() / 127.5 - 1)[:, None, None]
@@ -84,8 +84,8 @@ def read_words(
     Args:
         model: The language model.
         ids: (rows, words).
-        states: What each row's picture shows, (rows, 1 + patches, width), or None without pictures.
-        sees: Whether a word sees its row's picture, (rows, words, 1), 0 or 1.
+        states: What each row's image shows, (rows, 1 + patches, width), or None without images.
+        sees: Whether a word sees its row's image, (rows, words, 1), 0 or 1.
 
     Returns:
         The last layer's states, (rows, words, width).
@@ -121,10 +121,10 @@ class PatchQuestions(nn.ModuleDict):
         """Compare what patches answer with the truth.
 
         Args:
-            seen: (pictures, 1 + patches, width).
-            labels: (pictures, patches), as `Drawing.labels` has them.
-            places: (pictures, patches), as `Drawing.places` has them.
-            middles: (pictures, patches), as `Batch.middles`.
+            seen: (images, 1 + patches, width).
+            labels: (images, patches), as `Drawing.labels` has them.
+            places: (images, patches), as `Drawing.places` has them.
+            middles: (images, patches), as `Batch.middles`.
 
         Returns:
             The loss, and for each question the share of right answers where there is something.

@@ -71,14 +71,14 @@ class Asker:
         }
 
     def ask(self, drawing: Drawing, kind: str | None = None) -> Question | None:
-        """Ask about a picture.
+        """Ask about an image.
 
         Args:
-            drawing: The picture.
+            drawing: The image.
             kind: What is asked; by default anything that fits.
 
         Returns:
-            The question; None where that can't be asked of this picture.
+            The question; None where that can't be asked of this image.
 
         """
         kinds = self._kinds[drawing.kind]
@@ -213,7 +213,7 @@ class Asker:
 
 
 def describe(drawing: Drawing) -> str:
-    """Tell in one sentence what a picture shows."""
+    """Tell in one sentence what an image shows."""
     if drawing.kind == "sign":
         return f"A {drawing.color} sign with the {_noun(drawing)} {drawing.text}."
     if drawing.kind == "chart":

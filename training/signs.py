@@ -36,10 +36,10 @@ def sign(chance: Random, *, text: str | None = None, plain: bool = False) -> Dra
     Args:
         chance: Draws the lots.
         text: What it says; by default a known word, letters in any order, or a number.
-        plain: Whether the picture is square.
+        plain: Whether the image is square.
 
     Returns:
-        The picture.
+        The image.
 
     """
     text = text or _some_text(chance)

@@ -104,8 +104,8 @@ def wanted(chance: Random, *, most: int) -> tuple[list[Tool], Errand]:
     return _among_others(chance, one, most), one
 
 
-def picture_errand(chance: Random, drawing: Drawing) -> Errand | None:
-    """Invent a wish of which the arguments stand in a picture; None where this one has none to give."""
+def image_errand(chance: Random, drawing: Drawing) -> Errand | None:
+    """Invent a wish of which the arguments stand in an image; None where this one has none to give."""
     facts: dict[str, Any]
     if drawing.kind == "sign":
         facts = {chance.choice(("text", "word")): drawing.text, "color": drawing.color}

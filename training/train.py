@@ -23,7 +23,7 @@ from transformers import MllamaConfig, MllamaForConditionalGeneration
 
 from training.batches import Batch, Maker, stream
 from training.foundation import lay
-from training.network import PatchQuestions, fresh, read_words, seen_pictures
+from training.network import PatchQuestions, fresh, read_words, seen_images
 
 FIRST = Path(__file__).parent / "first"
 _PATCHES_WEIGH = 0.3
@@ -39,7 +39,7 @@ class Plan:
         together: Steps for everything.
         rate: The highest learning rate.
         talks: The share of steps that are about long talks.
-        seed: Decides pictures, words and starting values.
+        seed: Decides images, words and starting values.
         compiled: Whether passes are compiled, which takes a C++ compiler and a few minutes, and halves the time after that.
 
     """
@@ -70,16 +70,16 @@ class Trainer:
         if continued:
             self.network.load_state_dict(_weights(folder))
         self._questions = PatchQuestions(config.vision_config.vision_output_dim)
-        self._see, self._read = seen_pictures, read_words
+        self._see, self._read = seen_images, read_words
         if plan.compiled:
-            self._see, self._read = (torch.compile(one, dynamic=False) for one in (seen_pictures, read_words))
+            self._see, self._read = (torch.compile(one, dynamic=False) for one in (seen_images, read_words))
 
     def learn_to_see(self) -> None:
         """Teach the half that sees what each patch shows."""
         vision = [*self.network.model.vision_model.parameters(), *self._questions.parameters()]
         optimizer = _optimizer(vision, 2 * self._plan.rate)
         log = _Log("seeing", self._plan.seeing)
-        batches = stream(self._folder, _pictures, seed=self._plan.seed * 1000, count=self._plan.seeing)
+        batches = stream(self._folder, _images, seed=self._plan.seed * 1000, count=self._plan.seeing)
         for step, batch in enumerate(batches):
             _set_rate(optimizer, step, self._plan.seeing, lowest=0.3)
             loss, right = self.patches_loss(self.seen(batch), batch)
@@ -112,7 +112,7 @@ class Trainer:
         self.network.save_pretrained(out, state_dict=state)
 
     def seen(self, batch: Batch) -> torch.Tensor:
-        """Look at the pictures of a batch: (pictures, 1 + patches, width)."""
+        """Look at the images of a batch: (images, 1 + patches, width)."""
         with torch.autocast("cpu", torch.bfloat16):
             return self._see(self.network, torch.from_numpy(batch.tiles))
 
@@ -146,11 +146,11 @@ class _Alternating:
         return int((step + 1) * self._talks) > int(step * self._talks)
 
     def __call__(self, maker: Maker, step: int) -> Batch:
-        return maker.talks() if self.are_talks(step) else maker.pictures()
+        return maker.talks() if self.are_talks(step) else maker.images()
 
 
-def _pictures(maker: Maker, step: int) -> Batch:  # noqa: ARG001 - as `stream` calls it
-    return maker.pictures()
+def _images(maker: Maker, step: int) -> Batch:  # noqa: ARG001 - as `stream` calls it
+    return maker.images()
 
 
 def _weights(folder: Path) -> dict[str, torch.Tensor]:

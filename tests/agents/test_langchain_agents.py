@@ -33,7 +33,7 @@ from tests.agents.errand import (
     told,
 )
 from tests.emulator import completion
-from tests.emulator.posting import picture
+from tests.emulator.posting import image
 
 WAYS = ("invoke", "ainvoke", "stream", "astream")
 every_provider = pytest.mark.parametrize("provider", PROVIDERS)
@@ -114,8 +114,8 @@ def test_it_runs_the_errand(emulator_of, provider, envelope, way):
 
 @every_way
 @every_provider
-def test_it_sees_a_picture_all_the_way(emulator_of, provider, way):
-    emulator, errand, file = emulator_of(provider), Errand(), picture()
+def test_it_sees_a_image_all_the_way(emulator_of, provider, way):
+    emulator, errand, file = emulator_of(provider), Errand(), image()
     emulator.script(*model_that_writes("JSON"))
     block = {"type": "image", "base64": base64.b64encode(file).decode(), "mime_type": "image/png"}
     agent = create_agent(model_at(emulator, provider), errand.functions)

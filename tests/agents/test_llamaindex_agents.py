@@ -34,7 +34,7 @@ from tests.agents.errand import (
     told,
 )
 from tests.emulator import completion
-from tests.emulator.posting import picture
+from tests.emulator.posting import image
 
 # LlamaIndex's workflows look at all attributes of an agent, those that pydantic gave up among them.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -91,8 +91,8 @@ def test_it_runs_the_errand(emulator_of, provider, envelope, way):
 
 @every_way
 @every_provider
-def test_it_sees_a_picture_all_the_way(emulator_of, provider, way):
-    emulator, errand, file = emulator_of(provider), Errand(), picture()
+def test_it_sees_a_image_all_the_way(emulator_of, provider, way):
+    emulator, errand, file = emulator_of(provider), Errand(), image()
     emulator.script(*model_that_writes("JSON"))
     said = ChatMessage(role="user", blocks=[ImageBlock(image=file), TextBlock(text=QUESTION)])
     answer, _ = run(agent_at(emulator, provider, way, errand), said)

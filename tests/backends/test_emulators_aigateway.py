@@ -3,7 +3,7 @@
 import pytest
 
 from tests.emulator import completion
-from tests.emulator.posting import data_url, events, image_part, picture, post
+from tests.emulator.posting import data_url, events, image, image_part, post
 
 PATH = "/chat/completions"
 HELLO = {"role": "user", "content": "Hello!"}
@@ -97,8 +97,8 @@ def test_256_tokens_are_the_most_unless_the_request_says_otherwise(emulator):
     assert post(emulator, PATH, {**counting, "max_tokens": 4096}).json()["usage"]["completion_tokens"] == 300
 
 
-def test_it_sees_pictures(emulator):
-    messages = [{"role": "user", "content": [image_part(data_url(picture()))] * 2}]
+def test_it_sees_images(emulator):
+    messages = [{"role": "user", "content": [image_part(data_url(image()))] * 2}]
     message = post(emulator, PATH, {**BODY, "messages": messages}).json()["choices"][0]["message"]
     assert message["content"] == "I see 2 image(s)."
 

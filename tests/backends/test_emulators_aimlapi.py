@@ -3,7 +3,7 @@
 import pytest
 
 from tests.emulator import completion
-from tests.emulator.posting import data_url, events, image_part, picture, post
+from tests.emulator.posting import data_url, events, image, image_part, post
 
 PATH = "/chat/completions"
 SMALL = "meta-llama/Llama-3.2-11B-Vision-Instruct-Turbo"
@@ -77,8 +77,8 @@ def test_a_stream_ends_with_its_cost_in_a_chunk_without_choices(emulator):
         ({"stream_options": {}}, "include_usage"),
         ({"parallel_tool_calls": True}, "parallel_tool_calls"),
         (user(image_part("file:///etc/passwd")), "body"),
-        (user(image_part(data_url(picture(kind="BMP"), "image/bmp"))), "Unsupported image type"),
-        (user(image_part(data_url(picture(), "image/gif"))), "is PNG and not image/gif"),
+        (user(image_part(data_url(image(kind="BMP"), "image/bmp"))), "Unsupported image type"),
+        (user(image_part(data_url(image(), "image/gif"))), "is PNG and not image/gif"),
     ],
 )
 def test_what_the_schema_does_not_have_is_refused(emulator, change, place):
@@ -101,11 +101,11 @@ def test_keys_and_models_are_looked_at(emulator, headers, body, status):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP"])
-def test_it_sees_pictures(emulator, kind):
-    url = data_url(picture(kind=kind), f"image/{kind.lower()}")
+def test_it_sees_images(emulator, kind):
+    url = data_url(image(kind=kind), f"image/{kind.lower()}")
     response = post(emulator, PATH, {**BODY, **user(image_part(url), {"type": "text", "text": "What?"})})
     assert response.json()["choices"][0]["message"]["content"] == "I see 1 image(s)."
-    assert emulator.requests[0].images == [picture(kind=kind)]
+    assert emulator.requests[0].images == [image(kind=kind)]
 
 
 def test_the_large_model_knows_json_and_its_own_name_for_the_most_tokens(emulator):

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.emulator import ACCOUNT_ID, completion
-from tests.emulator.posting import data_url, events, picture, post
+from tests.emulator.posting import data_url, events, image, post
 
 MODEL = "@cf/meta/llama-3.2-11b-vision-instruct"
 PATH = f"/accounts/{ACCOUNT_ID}/ai/run/{MODEL}"
@@ -129,11 +129,11 @@ def test_what_the_schema_does_not_have_is_refused(emulator, change, words):
 
 @pytest.mark.parametrize("form", ["array", "data_url"])
 @pytest.mark.parametrize("rest", [BODY, {"prompt": "What?"}])
-def test_it_sees_one_picture_beside_the_words(emulator, rest, form):
-    image = list(picture()) if form == "array" else data_url(picture())
+def test_it_sees_one_image_beside_the_words(emulator, rest, form):
+    image = list(image()) if form == "array" else data_url(image())
     response = post(emulator, PATH, {**rest, "image": image})
     assert response.json()["result"]["response"] == "I see 1 image(s)."
-    assert emulator.requests[0].images == [picture()]
+    assert emulator.requests[0].images == [image()]
 
 
 @pytest.mark.parametrize(
@@ -141,12 +141,12 @@ def test_it_sees_one_picture_beside_the_words(emulator, rest, form):
     [
         ({"image": list(b"no picture")}, 8005, "Invalid image"),
         ({"image": data_url(b"<svg/>", "image/svg+xml")}, 8005, "Unsupported image type"),
-        ({"image": list(picture(1))}, 8005, "image dimensions must be at least 10px (got 1x1)"),
+        ({"image": list(image(1))}, 8005, "image dimensions must be at least 10px (got 1x1)"),
         ({"image": "iVBORw0KGgo="}, 5004, "reason expected `;base64,`"),
         ({"messages": [{"role": "user", "content": "See data:image/png;base64,iVBO"}]}, 8006, "image"),
     ],
 )
-def test_pictures_are_opened_even_where_none_is_meant(emulator, change, code, words):
+def test_images_are_opened_even_where_none_is_meant(emulator, change, code, words):
     status, seen, message = failure(post(emulator, PATH, {**BODY, **change}))
     assert (status, seen) == (400, code)
     assert words in message
@@ -179,7 +179,7 @@ def test_wrong_addresses_and_tokens_are_told_apart(emulator, path, headers, stat
 
 
 def test_nothing_is_answered_before_somebody_agrees(emulator):
-    emulator.dialect.licence_accepted = False
+    emulator.dialect.license_accepted = False
     chat = f"/accounts/{ACCOUNT_ID}/ai/v1/chat/completions"
     for path, body in ((PATH, BODY), (PATH, {"prompt": "Agree?"}), (chat, {"model": MODEL, **BODY})):
         status, code, message = failure(post(emulator, path, body))
@@ -188,7 +188,7 @@ def test_nothing_is_answered_before_somebody_agrees(emulator):
     post(emulator, PATH, {"prompt": "agree"})
     assert post(emulator, PATH, BODY).json()["success"]
     emulator.reset()
-    assert emulator.dialect.licence_accepted
+    assert emulator.dialect.license_accepted
 
 
 def test_errors_can_be_scripted_in_its_manner(emulator):

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.emulator import ACCOUNT_ID, completion
-from tests.emulator.posting import data_url, events, image_part, picture, post
+from tests.emulator.posting import data_url, events, image, image_part, post
 
 PATH = f"/accounts/{ACCOUNT_ID}/ai/v1/chat/completions"
 HELLO = {"role": "user", "content": "Hello!"}
@@ -37,8 +37,8 @@ def test_a_streamed_call_keeps_its_id(emulator):
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_a_picture_in_a_message_is_answered_with_nothing(emulator, streamed):
-    messages = [{"role": "user", "content": [image_part(data_url(picture())), {"type": "text", "text": "?"}]}]
+def test_a_image_in_a_message_is_answered_with_nothing(emulator, streamed):
+    messages = [{"role": "user", "content": [image_part(data_url(image())), {"type": "text", "text": "?"}]}]
     response = post(emulator, PATH, {**BODY, "messages": messages, "stream": streamed})
     if streamed:
         assert all(chunk["choices"][0]["delta"] == {} for chunk in events(response))

@@ -46,7 +46,7 @@ def way(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-def pictures() -> list[Image]:
+def pil_images() -> list[Image]:
     images = []
     for number, kind in enumerate(("PNG", "JPEG", "WEBP")):
         buffer = io.BytesIO()
@@ -92,7 +92,7 @@ def test_stream_and_astream_give_the_same_events_from_started_to_finished(emulat
 
 
 def test_images_arrive_as_they_were_sent(emulator: Emulator, way: str):
-    images = pictures()
+    images = pil_images()
     request = ChatRequest(MODEL, (Message("user", (*images, Text("What is this?"))),))
     reply = ask(backend_for(emulator), way, request)
     assert emulator.requests[0].images == [image.data for image in images]

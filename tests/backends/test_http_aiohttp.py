@@ -45,7 +45,7 @@ REPLIES = {
 def aiohttp() -> Iterator[None]:
     use_aiohttp()
     yield
-    use_aiohttp(wanted=False)
+    use_aiohttp(enabled=False)
 
 
 @pytest.fixture(params=["acomplete", "astream"])
@@ -59,7 +59,7 @@ async def test_it_is_aiohttp_that_carries_the_calls():
 
 
 async def test_httpx_carries_them_again_when_it_is_wanted():
-    use_aiohttp(wanted=False)
+    use_aiohttp(enabled=False)
     async with AsyncClientLease("http://127.0.0.1:9/aiohttp") as client:
         assert not isinstance(client._transport, AiohttpTransport)
 

@@ -10,13 +10,13 @@ from llama_vision.core.messages import Message, Text, ToolCall, ToolResult
 from llama_vision.core.request import Tool, ToolChoice
 from tests.emulator import completion
 from tests.emulator.asking import WAYS
-from tests.quirks.talk import PNG, ask, backend, picture, request
+from tests.quirks.talk import PNG, ask, backend, image, request
 
 WEATHER = Tool("get_weather", "Tells the weather of a city (Zürich, 東京).", {"type": "object", "properties": {"city": {"type": "string"}}})  # fmt: skip
 CLOCK = Tool("clock")
 CALLS = Message("assistant", (ToolCall("a", "get_weather", '{"city": "東京"}'), ToolCall("b", "clock", "")))
 SUNNY = Message("tool", (ToolResult("a", (Text("sunny ☀\n20 °C"),)),))
-WEBP = picture("WEBP", (40, 30))
+WEBP = image("WEBP", (40, 30))
 SHOWN = Message("tool", (ToolResult("b", (Text("noon"), WEBP)),))
 REQUIRED, NAMED = ToolChoice("required"), ToolChoice("named", "clock")
 SYSTEM = Message("system", (Text("Be kind."),))
@@ -67,7 +67,7 @@ def test_calls_and_results_reach_aimlapi_in_words(emulator_of, way):
     assert kinds == ["text", "image_url", "text", "text"]
     assert [block["text"] for block in told["content"] if block["type"] == "text"] == [
         'Call 1, of get_weather, returned "sunny ☀\\n20 °C"',
-        'Call 2, of clock, returned the picture before this and "noon"',
+        'Call 2, of clock, returned the image before this and "noon"',
         "So?",
     ]
 

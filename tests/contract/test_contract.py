@@ -19,7 +19,7 @@ from tests.contract.abilities import reason_against
 from tests.emulator import HANG_UP, completion
 from tests.emulator.chat_model import GREETING
 
-PICTURE = Image(SAMPLE_IMAGES["circle"].read_bytes(), "image/png")
+IMAGE = Image(SAMPLE_IMAGES["circle"].read_bytes(), "image/png")
 WEATHER = {
     "type": "function",
     "function": {
@@ -52,19 +52,19 @@ def test_system(subject):
 
 def test_image(subject):
     subject.need("image")
-    answer = subject.ask(Message("user", (Text("What is it?"), PICTURE)))
+    answer = subject.ask(Message("user", (Text("What is it?"), IMAGE)))
     assert answer.text == "I see 1 image(s)."
-    assert subject.emulator.requests[0].images == [PICTURE.data]
+    assert subject.emulator.requests[0].images == [IMAGE.data]
 
 
 def test_an_image_is_refused_where_it_cannot_be_seen(subject):
     reason = reason_against(subject.record, "image")
     if reason is None:
-        subject.ask(Message("user", (PICTURE, Text("What is it?"))))
-        assert subject.emulator.requests[0].images == [PICTURE.data]
+        subject.ask(Message("user", (IMAGE, Text("What is it?"))))
+        assert subject.emulator.requests[0].images == [IMAGE.data]
     else:
         with pytest.raises(UnsupportedInputError, match="no images"):
-            subject.ask(Message("user", (PICTURE, Text("What is it?"))))
+            subject.ask(Message("user", (IMAGE, Text("What is it?"))))
         assert subject.emulator.requests == []
 
 
@@ -78,21 +78,21 @@ def test_image_by_url(subject):
 def test_several_images_arrive_in_order_or_are_refused_by_number(subject):
     buffer = io.BytesIO()
     PIL.Image.new("RGB", (40, 30), "red").save(buffer, "JPEG")
-    message = Message("user", (PICTURE, Image(buffer.getvalue(), "image/jpeg"), Text("Compare.")))
+    message = Message("user", (IMAGE, Image(buffer.getvalue(), "image/jpeg"), Text("Compare.")))
     if reason_against(subject.record, "several images"):
         with pytest.raises(UnsupportedInputError, match="image"):
             subject.ask(message)
         assert subject.emulator.requests == []
     else:
         assert subject.ask(message).text == "I see 2 image(s)."
-        assert subject.emulator.requests[0].images == [PICTURE.data, buffer.getvalue()]
+        assert subject.emulator.requests[0].images == [IMAGE.data, buffer.getvalue()]
 
 
 def test_system_beside_an_image(subject):
     subject.need("system beside image")
-    subject.ask(Message("system", (Text("Be kind."),)), Message("user", (PICTURE, Text("What is it?"))))
+    subject.ask(Message("system", (Text("Be kind."),)), Message("user", (IMAGE, Text("What is it?"))))
     assert "Be kind." in subject.emulator.requests[0].content.decode()
-    assert subject.emulator.requests[0].images == [PICTURE.data]
+    assert subject.emulator.requests[0].images == [IMAGE.data]
 
 
 def test_tools(subject):

@@ -21,7 +21,7 @@ from llama_vision.dialects.workers_ai.error_codes import CODES, find_error_code
 # https://developers.cloudflare.com/workers-ai/platform/errors/, and those that users saw: code, status, error, advice
 TABLE = [
     (3003, 400, InvalidRequestError, ""),
-    (3006, 413, InvalidRequestError, "scale the picture down"),
+    (3006, 413, InvalidRequestError, "scale the image down"),
     (3007, 408, ServerError, ""),
     (3008, 408, ServerError, ""),
     (3023, 403, PermissionDeniedError, "blocked"),
@@ -41,7 +41,7 @@ TABLE = [
     (7003, 404, ModelNotFoundError, "Check the account id"),
     (8001, 400, InvalidRequestError, ""),
     (8005, 400, InvalidRequestError, "picture can't be read"),
-    (8006, 400, InvalidRequestError, "is taken for a picture"),
+    (8006, 400, InvalidRequestError, "is taken for an image"),
     (10000, 401, AuthenticationError, ""),
 ]
 RETRYABLE = {3007, 3008, 3040}
@@ -91,7 +91,7 @@ def test_a_code_that_is_no_number_is_looked_for_in_the_words(code):
     assert type(status_error(403, envelope(code, "AiError: 5016: agree"), {})) is kind
 
 
-def test_the_licence_error_says_what_to_read_and_how_to_accept():
+def test_the_license_error_says_what_to_read_and_how_to_accept():
     text = str(status_error(403, envelope(5016), {}))
     assert "models/llama3_2/LICENSE" in text
     assert "accept_license=True" in text

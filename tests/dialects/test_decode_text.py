@@ -60,7 +60,7 @@ def test_a_stream_without_words_is_an_empty_text():
 @pytest.mark.parametrize("message", [{}, {"content": None}, {"content": None, "tool_calls": []}], ids=repr)
 @pytest.mark.parametrize("reason", ["stop", None])
 def test_a_whole_body_that_says_nothing_at_all_is_no_reply(message, reason):
-    # Cloudflare's /ai/v1 answers so to a picture it did not look at.
+    # Cloudflare's /ai/v1 answers so to an image it did not look at.
     with pytest.raises(MalformedReplyError, match="neither text nor tool calls"):
         reply_to(whole(message, finish_reason=reason))
 

@@ -103,7 +103,7 @@ def shown_by(call_id, *blocks):
 
 
 @pytest.mark.parametrize("after", [[], [Message("assistant", (Text("Done."),))]])
-def test_pictures_of_a_tool_follow_in_a_user_turn(after):
+def test_images_of_a_tool_follow_in_a_user_turn(after):
     turns = encode_messages([Message("tool", (ToolResult("a", (Text("a map"), PNG, PNG)),)), *after])
     assert turns[:2] == [
         {"role": "tool", "tool_call_id": "a", "content": "a map"},
@@ -112,7 +112,7 @@ def test_pictures_of_a_tool_follow_in_a_user_turn(after):
     assert len(turns) == 2 + len(after)
 
 
-def test_pictures_of_tools_wait_until_all_results_of_the_turn_stand():
+def test_images_of_tools_wait_until_all_results_of_the_turn_stand():
     turns = encode_messages(
         [
             Message("tool", (ToolResult("a", (Text("one"), PNG)),)),
@@ -126,14 +126,14 @@ def test_pictures_of_tools_wait_until_all_results_of_the_turn_stand():
     assert turns[4] == {"role": "user", "content": "And?"}
 
 
-def test_pictures_of_an_earlier_turn_are_not_shown_again():
+def test_images_of_an_earlier_turn_are_not_shown_again():
     shown = Message("tool", (ToolResult("a", (Text("one"), PNG)),))
     question = Message("user", (Text("?"),))
     roles = [turn["role"] for turn in encode_messages([shown, question, shown, question])]
     assert roles == ["tool", "user", "user"] * 2
 
 
-def test_a_tool_that_gives_only_pictures_says_so_in_words():
+def test_a_tool_that_gives_only_images_says_so_in_words():
     tool_turn, _ = encode_messages([Message("tool", (ToolResult("a", (PNG, PNG)),))])
     assert json.loads(tool_turn["content"]) == {"images": 2, "note": "shown in the next message"}
 

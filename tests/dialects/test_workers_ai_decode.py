@@ -158,8 +158,8 @@ def test_a_result_may_be_a_chat_completion():
 
 
 def test_a_chat_completion_of_nothing_is_no_reply():
-    # What users got for a picture in the messages.
-    with pytest.raises(MalformedReplyError, match="may not take pictures in this way"):
+    # What users got for an image in the messages.
+    with pytest.raises(MalformedReplyError, match="may not take images in this way"):
         native_reply_to(enveloped({"choices": [{"message": {"content": None}}]}))
 
 

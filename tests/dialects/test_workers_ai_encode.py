@@ -46,7 +46,7 @@ def test_the_model_stands_in_the_path_unescaped_and_the_account_is_left_open():
     assert dict(call.headers) == {}
 
 
-def test_the_licence_is_accepted_with_a_single_word():
+def test_the_license_is_accepted_with_a_single_word():
     assert json.loads(LICENSE_AGREEMENT) == {"prompt": "agree"}
 
 
@@ -79,19 +79,19 @@ def test_who_speaks_is_told_in_the_words():
     assert body(message)["messages"] == [{"role": "user", "content": "Ana:\nHi"}]
 
 
-def test_a_picture_goes_beside_the_messages_as_its_bytes():
+def test_a_image_goes_beside_the_messages_as_its_bytes():
     sent = body(user("What is this?", PNG))
     assert sent["image"] == [0x89, 0x50, 0x4E, 0x47, 0x00, 0xFF]
     assert sent["messages"] == [{"role": "user", "content": "What is this?"}]
 
 
-def test_a_picture_may_go_as_a_data_url():
+def test_a_image_may_go_as_a_data_url():
     dialect = WorkersAiDialect(image_encoding="data_url")
     encoded = base64.b64encode(PNG.data).decode()
     assert body(user(PNG, "Hi"), dialect=dialect)["image"] == f"data:image/png;base64,{encoded}"
 
 
-def test_a_picture_of_an_earlier_turn_or_of_a_tool_is_the_picture():
+def test_a_image_of_an_earlier_turn_or_of_a_tool_is_the_image():
     earlier = body(user(PNG, "Hi"), Message("assistant", (Text("Ho"),)), user("And?"))
     shown = body(HELLO, Message("tool", (ToolResult("a", (Text("a map"), PNG)),)))
     assert earlier["image"] == shown["image"] == list(PNG.data)
@@ -99,7 +99,7 @@ def test_a_picture_of_an_earlier_turn_or_of_a_tool_is_the_picture():
 
 
 @pytest.mark.parametrize("messages", [[user(PNG, PNG)], [user(PNG), user(PNG)]])
-def test_a_second_picture_is_refused_and_not_dropped(messages):
+def test_a_second_image_is_refused_and_not_dropped(messages):
     assert "There are 2 images, and Cloudflare takes one" in refusal(*messages)
 
 

@@ -70,7 +70,7 @@ def test_every_error_is_in_the_reference(built):
 
 
 def test_nothing_is_fetched_while_reading(built):
-    """No font, script, style or picture of another host."""
+    """No font, script, style or image of another host."""
     for page in built.rglob("*.html"):
         html = page.read_text(encoding="utf-8")
         for start in ('src="http', "src=http", '<link rel="stylesheet" href="http', 'rel="preconnect"'):

@@ -21,7 +21,7 @@ from tests.emulator.dialects import DIALECTS
 
 TYPED = [(path, command) for path in (README, CONTRIBUTING, *PAGES) for command in commands(path)]
 OURS = list(dict.fromkeys(command for _, command in TYPED if command.startswith("llama-vision ")))
-PICTURES_NAMED = {
+IMAGES_NAMED = {
     "picture.png": "circle",
     "a.png": "circle",
     "b.jpg": "shapes",
@@ -32,9 +32,9 @@ PICTURES_NAMED = {
 @pytest.fixture
 def folder(tmp_path):
     """What the commands name."""
-    for name, picture in PICTURES_NAMED.items():
+    for name, image in IMAGES_NAMED.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        shutil.copy(SAMPLE_IMAGES[picture], tmp_path / name)
+        shutil.copy(SAMPLE_IMAGES[image], tmp_path / name)
     return tmp_path
 
 
@@ -50,7 +50,7 @@ def at_emulator(words, emulator_of):
         return words, {}
     emulator = emulator_of(provider)
     if provider == "cloudflare":
-        emulator.dialect.licence_accepted = False
+        emulator.dialect.license_accepted = False
     if "--base-url" in words:
         place = words.index("--base-url")
         words = words[:place] + words[place + 2 :]

@@ -35,7 +35,7 @@ class Cloudflare:
     """The native route and the one of chat completions, of one account.
 
     Attributes:
-        licence_accepted: Whether somebody sent the prompt "agree" for the account. Where not, nothing else is answered.
+        license_accepted: Whether somebody sent the prompt "agree" for the account. Where not, nothing else is answered.
 
     """
 
@@ -44,7 +44,7 @@ class Cloudflare:
         "/accounts/{account}/ai/run/{model:path}",
         "/accounts/{account}/ai/v1/chat/completions",
     )
-    licence_accepted: bool = True
+    license_accepted: bool = True
 
     def refuse(self, received: Received, api_key: str | None) -> Answer | None:
         """See `Dialect.refuse`."""
@@ -59,7 +59,7 @@ class Cloudflare:
         return None
 
     def reply(self, received: Received) -> dict[str, Any]:
-        """See `Dialect.reply`. Pictures in messages are not read by this model, and the reply is empty."""
+        """See `Dialect.reply`. Images in messages are not read by this model, and the reply is empty."""
         if _is_native(received):
             return reply_to(as_chat_completions(received.body))
         if received.image_urls:
@@ -108,13 +108,13 @@ class Cloudflare:
             raise CloudflareError(5007, f"AiError: No such model {model} or task")
         body = _parsed(received)
         if body == {"prompt": "agree"}:
-            self.licence_accepted = True
-        self._check_licence()
+            self.license_accepted = True
+        self._check_license()
         check_native(body)
 
     def _check_chat_completions(self, received: Received) -> None:
         body = _parsed(received)
-        self._check_licence()
+        self._check_license()
         try:
             check_body(body, RULES)
         except WrongRequestError as wrong:
@@ -129,8 +129,8 @@ class Cloudflare:
             raise CloudflareError(5024)
         check_context(body.get("max_tokens") or DEFAULT_MAX_TOKENS)
 
-    def _check_licence(self) -> None:
-        if not self.licence_accepted:
+    def _check_license(self) -> None:
+        if not self.license_accepted:
             raise CloudflareError(5016, status=403)
 
 

@@ -2,7 +2,7 @@
 
 from tests.emulator.answers import Answer, json_answer
 
-LICENCE = (
+LICENSE = (
     "AiError: AiError: Prior to using this model, you must submit the prompt 'agree'. By submitting 'agree', you hereby "
     "agree to the llama-3.2-11b-vision-instruct Community License"
 )
@@ -11,7 +11,7 @@ TEXTS = {
     3040: "AiError: Capacity temporarily exceeded, please try again.",
     3007: "AiError: Request timeout",
     5007: "AiError: No such model",
-    5016: LICENCE,
+    5016: LICENSE,
     5024: "AiError: JSON Mode couldn't be met",
     10000: "Authentication error",
 }

@@ -16,8 +16,8 @@ def as_chat_completions(body: dict[str, Any]) -> dict[str, Any]:
     messages = body.get("messages") or [{"role": "user", "content": body["prompt"]}]
     if body.get("image"):
         last = max((at for at, message in enumerate(messages) if message["role"] == "user"), default=0)
-        picture = {"type": "image_url", "image_url": {"url": "data:"}}
-        content = [picture, {"type": "text", "text": messages[last]["content"]}]
+        image = {"type": "image_url", "image_url": {"url": "data:"}}
+        content = [image, {"type": "text", "text": messages[last]["content"]}]
         messages = [*messages[:last], {**messages[last], "content": content}, *messages[last + 1 :]]
     tools = [{"type": "function", "function": tool.get("function", tool)} for tool in body.get("tools", ())]
     most = body.get("max_tokens", DEFAULT_MAX_TOKENS)

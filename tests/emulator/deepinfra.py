@@ -16,7 +16,7 @@ from tests.emulator.received import Received
 
 MODELS = ("meta-llama/Llama-3.2-11B-Vision-Instruct", "meta-llama/Llama-3.2-90B-Vision-Instruct")
 
-# `OpenAIChatCompletionsIn` of its OpenAPI file, and https://deepinfra.com/docs for the pictures.
+# `OpenAIChatCompletionsIn` of its OpenAPI file, and https://deepinfra.com/docs for the images.
 RULES = Rules(
     ranges={
         "temperature": (0, 2),

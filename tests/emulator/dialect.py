@@ -9,7 +9,7 @@ from tests.emulator.received import Received
 class Dialect(Protocol):
     """A provider's documented ways; each provider has a file.
 
-    An emulator makes a new one whenever it begins afresh, so that a dialect may remember things, such as a licence.
+    An emulator makes a new one whenever it begins afresh, so that a dialect may remember things, such as a license.
 
     Attributes:
         base_path: The path of the provider's `base_url`.

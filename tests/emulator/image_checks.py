@@ -1,4 +1,4 @@
-"""Opens the pictures that arrive, as an endpoint has to that shows them to a model."""
+"""Opens the images that arrive, as an endpoint has to that shows them to a model."""
 
 import base64
 import binascii
@@ -18,7 +18,7 @@ WITH_GIF: Mapping[str, str] = {**JPEG_PNG_WEBP, "image/gif": "GIF"}
 
 
 class WrongImageError(Exception):
-    """What is wrong with a picture."""
+    """What is wrong with an image."""
 
 
 def read_data_url(url: str, types: Mapping[str, str]) -> bytes:

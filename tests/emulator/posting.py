@@ -27,7 +27,7 @@ def events(response: httpx.Response) -> list[Any]:
     return [json.loads(payload) for payload in payloads]
 
 
-def picture(side: int = 12, kind: str = "PNG") -> bytes:
+def image(side: int = 12, kind: str = "PNG") -> bytes:
     """Make a file of one colour."""
     file = io.BytesIO()
     PIL.Image.new("RGB", (side, side), "red").save(file, kind)

@@ -39,7 +39,7 @@ class Received:
 
     @property
     def image_urls(self) -> list[str]:
-        """All addresses and data URLs of pictures, in order."""
+        """All addresses and data URLs of images, in order."""
         return [
             block["image_url"]["url"]
             for message in self.body.get("messages", ())
@@ -50,7 +50,7 @@ class Received:
 
     @property
     def images(self) -> list[bytes]:
-        """The files of all pictures that were sent with the request, in order."""
+        """The files of all images that were sent with the request, in order."""
         beside = self.body.get("image")  # Cloudflare's: the bytes as numbers, or a data URL
         if isinstance(beside, list):
             return [bytes(beside)]

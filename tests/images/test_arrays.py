@@ -9,7 +9,7 @@ import pytest
 from llama_vision import image_from_any
 from llama_vision.core.errors import ImageError
 
-PICTURES = {
+IMAGES = {
     "grey": np.arange(12, dtype=np.uint8).reshape(3, 4),
     "RGB": np.arange(36, dtype=np.uint8).reshape(3, 4, 3),
     "RGBA": np.arange(48, dtype=np.uint8).reshape(3, 4, 4),
@@ -17,7 +17,7 @@ PICTURES = {
 }
 
 
-@pytest.mark.parametrize("array", PICTURES.values(), ids=PICTURES)
+@pytest.mark.parametrize("array", IMAGES.values(), ids=IMAGES)
 def test_an_array_becomes_the_same_pixels(array):
     image = image_from_any(array)
     assert image.media_type == "image/png"
@@ -39,6 +39,6 @@ def test_black_and_white():
         (np.zeros((1, 3, 4, 3), dtype=np.uint8), r"\(1, 3, 4, 3\)"),
     ],
 )
-def test_what_is_no_picture_is_refused_with_what_it_needs(array, culprit):
+def test_what_is_no_image_is_refused_with_what_it_needs(array, culprit):
     with pytest.raises(ImageError, match=culprit):
         image_from_any(array)

@@ -16,7 +16,7 @@ from llama_vision.images.constraints import ImageConstraints
 from llama_vision.images.contact_sheet import contact_sheet
 from llama_vision.images.decode import MAX_PIXELS
 from llama_vision.images.prepare import prepare_image
-from tests.images.pictures import HAS_AVIF, encoded, photo, sketch
+from tests.images.images import HAS_AVIF, encoded, photo, sketch
 
 RULES = ImageConstraints()
 KINDS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", *(["AVIF"] if HAS_AVIF else []))
@@ -31,7 +31,7 @@ SECONDS = 5.0  # far more than any of them takes, on a machine that is busy
 
 
 def outcome(data):
-    """Prepare a file: the decoded picture, or None where it is refused by name."""
+    """Prepare a file: the decoded image, or None where it is refused by name."""
     began = time.perf_counter()
     try:
         prepared = prepare_image(Image(data=data, media_type="image/png"), RULES)
@@ -40,10 +40,10 @@ def outcome(data):
     finally:
         assert time.perf_counter() - began < SECONDS
     assert prepared.media_type in RULES.media_types
-    picture = PIL.Image.open(io.BytesIO(prepared.data))
-    picture.load()
-    assert max(picture.size) <= 2240
-    return picture
+    image = PIL.Image.open(io.BytesIO(prepared.data))
+    image.load()
+    assert max(image.size) <= 2240
+    return image
 
 
 def refusal(data):
@@ -154,9 +154,9 @@ def test_of_a_gif_with_thousands_of_frames_one_is_decoded():
     frame = encoded(PIL.Image.new("P", (40, 40)), "GIF")
     body = frame[frame.index(b",") : -1]
     began = time.perf_counter()
-    picture = outcome(frame[:-1] + body * 50_000 + b";")
+    image = outcome(frame[:-1] + body * 50_000 + b";")
     assert time.perf_counter() - began < 2
-    assert picture.size == (40, 40)
+    assert image.size == (40, 40)
 
 
 def test_a_png_whose_words_are_a_bomb_is_refused():
@@ -169,10 +169,10 @@ def test_a_png_whose_words_are_a_bomb_is_refused():
 @pytest.mark.parametrize(
     "tail", [b"PK\3\4 an archive", b"%PDF-1.7", b"<script>alert(1)</script>", FILES["PNG"]]
 )
-def test_of_a_polyglot_only_the_picture_is_seen(kind, tail):
-    picture = outcome(FILES[kind] + tail)
-    assert picture.format == kind
-    assert picture.size == (60, 40)
+def test_of_a_polyglot_only_the_image_is_seen(kind, tail):
+    image = outcome(FILES[kind] + tail)
+    assert image.format == kind
+    assert image.size == (60, 40)
 
 
 def test_a_tiff_whose_directories_go_in_a_circle_ends():
@@ -183,7 +183,7 @@ def test_a_tiff_whose_directories_go_in_a_circle_ends():
     outcome(bytes(data))
 
 
-def test_a_bad_picture_on_a_sheet_is_named_by_its_number():
+def test_a_bad_image_on_a_sheet_is_named_by_its_number():
     good = Image(data=FILES["PNG"], media_type="image/png")
     with pytest.raises(ImageError, match=r"^Image 2: The JPEG file of"):
         contact_sheet([good, Image(data=FILES["JPEG"][:300], media_type="image/jpeg")])
@@ -198,7 +198,7 @@ CHANGES = st.lists(
 
 @settings(deadline=None, max_examples=250, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(sorted(FILES)), CHANGES)
-def test_any_damage_gives_a_picture_or_an_image_error(kind, changes):
+def test_any_damage_gives_a_image_or_an_image_error(kind, changes):
     data = bytearray(FILES[kind])
     for change in changes:
         if isinstance(change, tuple):
@@ -212,5 +212,5 @@ def test_any_damage_gives_a_picture_or_an_image_error(kind, changes):
 
 @settings(deadline=None, max_examples=150)
 @given(st.sampled_from(sorted(FILES)), st.integers(0, 64), st.binary(max_size=200))
-def test_any_bytes_behind_a_beginning_give_an_image_error_or_a_picture(kind, length, rest):
+def test_any_bytes_behind_a_beginning_give_an_image_error_or_a_image(kind, length, rest):
     outcome(FILES[kind][:length] + rest)

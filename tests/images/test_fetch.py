@@ -1,4 +1,4 @@
-"""Downloads of pictures, from real servers on this machine."""
+"""Downloads of images, from real servers on this machine."""
 
 import asyncio
 import gzip
@@ -14,7 +14,7 @@ from llama_vision.core.errors import ImageError
 from llama_vision.core.messages import Image
 from llama_vision.images.fetch import FetchPolicy, afetch, fetch_image
 from llama_vision.version import __version__
-from tests.images.picture_server import PNG, PictureServer, answer, redirect
+from tests.images.image_server import PNG, ImageServer, answer, redirect
 
 LOCAL = FetchPolicy(private_networks=True)
 BIG = b"\x89PNG\r\n\x1a\n" + bytes(5_000_000)
@@ -30,7 +30,7 @@ def get(request):
 
 @pytest.fixture
 def server():
-    with PictureServer() as server:
+    with ImageServer() as server:
         yield server
 
 
@@ -51,7 +51,7 @@ def resolved_to(*addresses):
     return resolve
 
 
-def test_a_picture(get, server):
+def test_a_image(get, server):
     server.answers["/a.png?x=%2F&y"] = [answer(PNG, Content_Type="text/html")]
     image = get(Image(url=server.url("/a.png?x=%2F&y#part"), detail="low"), LOCAL)
     assert image == Image(data=PNG, media_type="image/png", detail="low")
@@ -67,7 +67,7 @@ def test_a_picture(get, server):
     ]
 
 
-def test_a_picture_that_is_there_already(get):
+def test_a_image_that_is_there_already(get):
     image = Image(data=b"anything", media_type="image/png")
     assert get(image) is image
 
@@ -85,7 +85,7 @@ def test_other_ways_to_send_it(get, server, pieces):
     [("gzip", gzip.compress(PNG)), ("X-GZIP", gzip.compress(PNG)), ("deflate", zlib.compress(PNG)), ("identity", PNG)],
     ids=["gzip", "X-GZIP", "deflate", "identity"],
 )  # fmt: skip
-def test_a_compressed_picture(get, server, encoding, body):
+def test_a_compressed_image(get, server, encoding, body):
     server.answers["/a.png"] = [answer(body, Content_Encoding=encoding)]
     assert get(Image(url=server.url()), LOCAL).data == PNG
 
@@ -175,7 +175,7 @@ def test_other_answers(get, server, status):
     text = refusal(get, server.url("/a.png?secret"))
     assert (
         text
-        == f"The picture at '{server.url()}' can't be fetched: the server answers with status {status[:3]}."
+        == f"The image at '{server.url()}' can't be fetched: the server answers with status {status[:3]}."
     )
 
 
@@ -196,7 +196,7 @@ def test_other_answers(get, server, status):
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_no_picture(get, server, pieces, why):
+def test_no_image(get, server, pieces, why):
     server.answers["/a.png?secret"] = pieces
     text = refusal(get, server.url("/a.png?secret"))
     assert why in text

@@ -8,7 +8,7 @@ import pytest
 from llama_vision.core.errors import ImageError
 from llama_vision.core.messages import Image
 from llama_vision.images.fetch import FetchPolicy, afetch, fetch_image, redact_url
-from tests.images.picture_server import PictureServer, redirect
+from tests.images.image_server import ImageServer, redirect
 
 OPENED = []
 NOTING = []
@@ -140,17 +140,17 @@ def test_what_can_not_be_asked(get, url, why):
     ids=str,
 )  # fmt: skip
 def test_a_name_with_one_private_address_among_others(get, answers):
-    text = refusal(get, "https://pictures.example/a.png", resolve=names(pictures_example=answers))
+    text = refusal(get, "https://pictures.example/a.png", resolve=names(images_example=answers))
     assert "pictures.example resolves to" in text
     assert "allowed_hosts" in text
 
 
 def test_a_name_without_addresses(get):
-    assert "not known" in refusal(get, "http://pictures.example/", resolve=names(pictures_example=[]))
+    assert "not known" in refusal(get, "http://pictures.example/", resolve=names(images_example=[]))
 
 
 def test_answers_that_are_no_addresses(get):
-    assert "no address" in refusal(get, "http://pictures.example/", resolve=names(pictures_example=["x"]))
+    assert "no address" in refusal(get, "http://pictures.example/", resolve=names(images_example=["x"]))
 
 
 @pytest.mark.parametrize(
@@ -214,13 +214,13 @@ class TestRedirects:
         ],
     )
     def test_each_is_checked_before_it_is_asked(self, get, opened, to, why):
-        resolve = names(pictures_example=["127.0.0.1"], other_example=["127.0.0.1"])
+        resolve = names(images_example=["127.0.0.1"], other_example=["127.0.0.1"])
         options = FetchPolicy(allowed_hosts=frozenset({"pictures.example"}))
-        with PictureServer() as first, PictureServer() as other:
+        with ImageServer() as first, ImageServer() as other:
             first.answers["/a.png?k=secret"] = redirect(to.format(other=other.port))
             text = refusal(get, first.url("/a.png?k=secret", "pictures.example"), options, resolve=resolve)
             assert (first.connections, other.connections) == (1, 0)
         assert why in text
-        assert f"(to which '{first.url('/a.png', 'pictures.example')}' redirects)" in text
+        assert f"(to which '{first.url('/a.png', 'images.example')}' redirects)" in text
         assert "secret" not in text
         assert opened == [("socket.connect", (("127.0.0.1", first.port),))]

@@ -10,7 +10,7 @@ from llama_vision.core.errors import ImageError
 from llama_vision.core.messages import Image
 from llama_vision.images import download
 from llama_vision.images.fetch import FetchPolicy, afetch, fetch_image
-from tests.images.picture_server import PNG, PictureServer, answer, redirect
+from tests.images.image_server import PNG, ImageServer, answer, redirect
 
 LOCAL = FetchPolicy(private_networks=True)
 
@@ -52,7 +52,7 @@ def trusted(authority, tmp_path, monkeypatch):
 def tls_server(authority):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("pictures.example").configure_cert(context)
-    with PictureServer(context) as server:
+    with ImageServer(context) as server:
         server.answers["/a.png"] = [answer(PNG)]
         yield server
 
@@ -72,7 +72,7 @@ def test_a_wrong_name(get, tls_server, host):
 def test_an_address_with_a_certificate(get, authority):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
-    with PictureServer(context) as server:
+    with ImageServer(context) as server:
         server.answers["/a.png"] = [answer(PNG)]
         assert get(Image(url=server.url()), LOCAL).data == PNG
 
@@ -86,7 +86,7 @@ def test_an_authority_that_is_not_known(get, tls_server, monkeypatch):
 
 
 def test_no_redirect_to_http(get, tls_server):
-    with PictureServer() as other:
+    with ImageServer() as other:
         tls_server.answers["/a.png"] = redirect(other.url())
         assert "from https to http" in refusal(get, tls_server.url(host="pictures.example"))
         assert not other.connections

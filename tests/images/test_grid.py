@@ -1,4 +1,4 @@
-"""Several pictures on one numbered sheet."""
+"""Several images on one numbered sheet."""
 
 import PIL.Image
 import pytest
@@ -7,7 +7,7 @@ from llama_vision.core.errors import ImageError
 from llama_vision.core.messages import Image
 from llama_vision.images.contact_sheet import contact_sheet
 from llama_vision.images.tiling import target_size
-from tests.images.pictures import image, opened, photo
+from tests.images.images import as_image, opened, photo
 
 COLORS = [
     "red",
@@ -26,7 +26,7 @@ COLORS = [
 
 
 def plain(count, size=(300, 300)):
-    return [image(PIL.Image.new("RGB", size, COLORS[n % len(COLORS)])) for n in range(count)]
+    return [as_image(PIL.Image.new("RGB", size, COLORS[n % len(COLORS)])) for n in range(count)]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 10, 100])
@@ -40,7 +40,7 @@ def test_it_fits_what_the_model_sees(count):
 @pytest.mark.parametrize(
     ("count", "columns", "rows"), [(1, 1, 1), (2, 2, 1), (3, 2, 2), (5, 3, 2), (7, 3, 3), (12, 4, 3)]
 )
-def test_each_picture_is_in_its_cell_in_order(count, columns, rows):
+def test_each_image_is_in_its_cell_in_order(count, columns, rows):
     sheet = opened(contact_sheet(plain(count)))
     wide, high = sheet.width // columns, sheet.height // rows
     assert wide == high
@@ -52,8 +52,8 @@ def test_each_picture_is_in_its_cell_in_order(count, columns, rows):
 
 
 def test_each_has_its_number_and_nothing_of_it_is_hidden():
-    pictures = [image(PIL.Image.new("RGB", (300, 300), "white")) for _ in range(12)]
-    sheet = opened(contact_sheet(pictures))
+    images = [as_image(PIL.Image.new("RGB", (300, 300), "white")) for _ in range(12)]
+    sheet = opened(contact_sheet(images))
     side = sheet.width // 4
     numbers = [
         sheet.crop((x * side, y * side, x * side + side, y * side + side - 236))
@@ -69,26 +69,26 @@ def test_each_has_its_number_and_nothing_of_it_is_hidden():
     } == {10_000}
 
 
-def test_small_pictures_are_not_scaled_up():
+def test_small_images_are_not_scaled_up():
     sheet = opened(contact_sheet(plain(4, (40, 30))))
     assert sheet.width < 2 * 80
 
 
-def test_pictures_come_out_upright_on_white_and_in_shape():
+def test_images_come_out_upright_on_white_and_in_shape():
     exif = PIL.Image.Exif()
     exif[0x0112] = 6
-    picture = PIL.Image.new("RGBA", (400, 100), (0, 0, 255, 255))
-    picture.paste((0, 0, 0, 0), (0, 0, 100, 100))  # turned, this is at the top
-    sheet = opened(contact_sheet([image(picture, exif=exif)]))
+    image = PIL.Image.new("RGBA", (400, 100), (0, 0, 255, 255))
+    image.paste((0, 0, 0, 0), (0, 0, 100, 100))  # turned, this is at the top
+    sheet = opened(contact_sheet([as_image(image, exif=exif)]))
     blue = sum(count for count, color in sheet.getcolors(100_000) if color == (0, 0, 255))
     assert blue == 300 * 100
     assert sheet.getpixel((50, sheet.height - 10)) == (0, 0, 255)
     assert sheet.getpixel((50, sheet.height - 390)) == (255, 255, 255)
 
 
-def test_the_format_is_chosen_as_for_one_picture():
+def test_the_format_is_chosen_as_for_one_image():
     assert contact_sheet(plain(5)).media_type == "image/png"
-    assert contact_sheet([image(photo(600, 500), "JPEG") for _ in range(4)]).media_type == "image/jpeg"
+    assert contact_sheet([as_image(photo(600, 500), "JPEG") for _ in range(4)]).media_type == "image/jpeg"
 
 
 @pytest.mark.parametrize("count", [0, 101])

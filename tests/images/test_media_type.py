@@ -7,7 +7,7 @@ import pytest
 
 from llama_vision.core.errors import ImageError
 from llama_vision.images.media_type import sniff_media_type
-from tests.images.pictures import needs_avif
+from tests.images.images import needs_avif
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_a_beginning_is_known(head, media_type):
     ],
     ids=lambda value: repr(value)[:20],
 )
-def test_what_is_no_picture_is_refused_with_what_it_looks_like(data, looks_like):
+def test_what_is_no_image_is_refused_with_what_it_looks_like(data, looks_like):
     with pytest.raises(ImageError) as caught:
         sniff_media_type(data)
     assert looks_like in str(caught.value)

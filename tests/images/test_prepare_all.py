@@ -13,10 +13,10 @@ from llama_vision.core.messages import Image
 from llama_vision.images import prepare as prepare_module
 from llama_vision.images.constraints import ImageConstraints
 from llama_vision.images.prepare import EncodingOptions, prepare_image, prepare_images
-from tests.images.pictures import (
+from tests.images.images import (
+    as_image,
     difference,
     encoded,
-    image,
     mean_difference,
     needs_avif,
     opened,
@@ -27,9 +27,9 @@ from tests.images.pictures import (
 RULES = ImageConstraints()
 
 
-def refusal(picture, rules=RULES, options=EncodingOptions()):  # noqa: B008 - frozen
+def refusal(pil_image, rules=RULES, options=EncodingOptions()):  # noqa: B008 - frozen
     with pytest.raises(ImageError) as caught:
-        prepare_image(picture, rules, options)
+        prepare_image(pil_image, rules, options)
     return str(caught.value)
 
 
@@ -65,47 +65,47 @@ def test_heic_is_read_where_a_decoder_is_registered():
 
 @needs_avif
 def test_avif_is_encoded_anew():
-    prepared = prepare_image(image(sketch(), "AVIF", quality=95), RULES)
+    prepared = prepare_image(as_image(sketch(), "AVIF", quality=95), RULES)
     assert prepared.media_type == "image/png"
     assert mean_difference(opened(prepared), sketch()) < 3
 
 
 def test_several_come_out_in_order():
-    pictures = [image(photo(700 + 10 * n, 300), "JPEG") for n in range(6)]
-    pictures.insert(2, Image(url="https://example.com/a.png"))
-    pictures.insert(4, pictures[0])
+    images = [as_image(photo(700 + 10 * n, 300), "JPEG") for n in range(6)]
+    images.insert(2, Image(url="https://example.com/a.png"))
+    images.insert(4, images[0])
     options = EncodingOptions(quality=71)
-    assert prepare_images(pictures, RULES, options) == [
-        prepare_image(picture, RULES, options) for picture in pictures
+    assert prepare_images(images, RULES, options) == [
+        prepare_image(pil_image, RULES, options) for pil_image in images
     ]
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_few_need_no_other_thread(count):
     prepare_module._pool.cache_clear()
-    pictures = [image(photo(90, 70), "BMP") for _ in range(count)]
-    assert len(prepare_images(pictures, RULES)) == count
+    images = [as_image(photo(90, 70), "BMP") for _ in range(count)]
+    assert len(prepare_images(images, RULES)) == count
     assert prepare_module._pool.cache_info().currsize == 0
 
 
 def test_a_bad_one_is_named_by_its_number():
-    pictures = [image(sketch(80 + n, 60), "BMP") for n in range(4)]
-    pictures[2] = Image(data=b"\xff\xd8\xff and nothing", media_type="image/jpeg")
+    images = [as_image(sketch(80 + n, 60), "BMP") for n in range(4)]
+    images[2] = Image(data=b"\xff\xd8\xff and nothing", media_type="image/jpeg")
     with pytest.raises(ImageError, match=r"^Image 3: The JPEG file of 15 bytes can't be decoded"):
-        prepare_images(pictures, RULES)
+        prepare_images(images, RULES)
 
 
-def test_pictures_share_what_a_request_may_hold():
-    pictures = [image(photo(1000, 800), "JPEG") for _ in range(3)]
-    alone = [prepare_image(picture, RULES) for picture in pictures]
-    rules = replace(RULES, all_base64_below=sum(len(picture.data) for picture in alone))
-    lengths = [(len(picture.data) + 2) // 3 * 4 for picture in prepare_images(pictures, rules)]
+def test_images_share_what_a_request_may_hold():
+    images = [as_image(photo(1000, 800), "JPEG") for _ in range(3)]
+    alone = [prepare_image(pil_image, RULES) for pil_image in images]
+    rules = replace(RULES, all_base64_below=sum(len(pil_image.data) for pil_image in alone))
+    lengths = [(len(pil_image.data) + 2) // 3 * 4 for pil_image in prepare_images(images, rules)]
     assert rules.max_total_base64_chars / 3 < sum(lengths) < rules.max_total_base64_chars
 
 
 def test_scaling_a_photograph_is_as_good_as_scaling_all_its_pixels():
     large = photo(2600, 1950)
-    prepared = opened(prepare_image(image(large, "JPEG", quality=95), RULES, EncodingOptions(quality=95)))
+    prepared = opened(prepare_image(as_image(large, "JPEG", quality=95), RULES, EncodingOptions(quality=95)))
     best = large.resize((1120, 840), PIL.Image.Resampling.LANCZOS)
     error = np.asarray(ImageChops.difference(prepared, best), dtype=float)
     assert (error**2).mean() < 20  # above 35 dB
@@ -114,13 +114,13 @@ def test_scaling_a_photograph_is_as_good_as_scaling_all_its_pixels():
 def test_a_forked_process_has_its_own_threads():
     import os
 
-    pictures = [image(photo(90 + n, 70), "BMP") for n in range(3)]
-    expected = prepare_images(pictures, RULES)
+    images = [as_image(photo(90 + n, 70), "BMP") for n in range(3)]
+    expected = prepare_images(images, RULES)
     import warnings
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # that is what is tested
         child = os.fork()
     if not child:
-        os._exit(0 if prepare_images(pictures, RULES) == expected else 1)
+        os._exit(0 if prepare_images(images, RULES) == expected else 1)
     assert os.waitpid(child, 0)[1] == 0

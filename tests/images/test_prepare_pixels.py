@@ -6,7 +6,7 @@ import pytest
 
 from llama_vision.images.constraints import ImageConstraints
 from llama_vision.images.prepare import prepare_image
-from tests.images.pictures import difference, image, mean_difference, opened, sketch
+from tests.images.images import as_image, difference, mean_difference, opened, sketch
 
 RULES = ImageConstraints()
 ANY_TYPE = ImageConstraints(
@@ -15,24 +15,24 @@ ANY_TYPE = ImageConstraints(
 PNG_ONLY = ImageConstraints(media_types=frozenset({"image/png"}))
 
 
-def on_white(picture):
-    pixels = np.asarray(picture.convert("RGBA"), dtype=float)
+def on_white(image):
+    pixels = np.asarray(image.convert("RGBA"), dtype=float)
     alpha = pixels[..., 3:] / 255
     return PIL.Image.fromarray(np.round(pixels[..., :3] * alpha + 255 * (1 - alpha)).astype("uint8"))
 
 
 def half_there(mode):
-    picture = sketch().convert("RGBA")
-    picture.putalpha(PIL.Image.linear_gradient("L").resize(picture.size))
+    image = sketch().convert("RGBA")
+    image.putalpha(PIL.Image.linear_gradient("L").resize(image.size))
     if mode == "P":
-        picture = sketch().quantize(16)
-        picture.info["transparency"] = 0
-        return picture
+        image = sketch().quantize(16)
+        image.info["transparency"] = 0
+        return image
     if mode == "RGB":
-        picture = sketch()
-        picture.info["transparency"] = (220, 20, 60)
-        return picture
-    return picture.convert(mode)
+        image = sketch()
+        image.info["transparency"] = (220, 20, 60)
+        return image
+    return image.convert(mode)
 
 
 @pytest.mark.parametrize(
@@ -49,25 +49,25 @@ def half_there(mode):
 )
 def test_what_shines_through_is_laid_on_white(mode, kind):
     options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
-    picture = half_there(mode)
-    prepared = opened(prepare_image(image(picture, kind, **options), PNG_ONLY))
+    image = half_there(mode)
+    prepared = opened(prepare_image(as_image(image, kind, **options), PNG_ONLY))
     assert prepared.mode == "RGB"
-    assert difference(prepared, on_white(picture)) <= 1
-    assert difference(prepared, picture) > 100
+    assert difference(prepared, on_white(image)) <= 1
+    assert difference(prepared, image) > 100
 
 
 def test_a_palette_with_shades_of_alpha_is_laid_on_white():
-    picture = PIL.Image.new("PA", (4, 1))
-    picture.putpalette([0, 0, 0, 200, 0, 0])
-    picture.putdata([(0, 255), (1, 255), (1, 0), (0, 128)])
-    prepared = opened(prepare_image(image(picture.convert("RGBA")), RULES))
+    image = PIL.Image.new("PA", (4, 1))
+    image.putpalette([0, 0, 0, 200, 0, 0])
+    image.putdata([(0, 255), (1, 255), (1, 0), (0, 128)])
+    prepared = opened(prepare_image(as_image(image.convert("RGBA")), RULES))
     assert np.asarray(prepared).tolist() == [[[0, 0, 0], [200, 0, 0], [255, 255, 255], [127, 127, 127]]]
 
 
-def test_a_large_picture_with_alpha_is_laid_on_white_before_it_is_scaled():
-    picture = PIL.Image.new("RGBA", (2400, 2400), (0, 0, 0, 0))
-    picture.paste((255, 0, 0, 255), (0, 0, 1200, 2400))
-    prepared = opened(prepare_image(image(picture), RULES))
+def test_a_large_image_with_alpha_is_laid_on_white_before_it_is_scaled():
+    image = PIL.Image.new("RGBA", (2400, 2400), (0, 0, 0, 0))
+    image.paste((255, 0, 0, 255), (0, 0, 1200, 2400))
+    prepared = opened(prepare_image(as_image(image), RULES))
     assert min(prepared.getchannel("R").getextrema()) == 255  # no black fringe
 
 
@@ -90,8 +90,8 @@ def grey_ramp(dtype, high):
     ],
 )
 def test_grey_of_many_bits_keeps_its_shades(dtype, high, kind):
-    picture = PIL.Image.fromarray(grey_ramp(dtype, high))
-    prepared = opened(prepare_image(image(picture, kind), PNG_ONLY))
+    image = PIL.Image.fromarray(grey_ramp(dtype, high))
+    prepared = opened(prepare_image(as_image(image, kind), PNG_ONLY))
     ramp = np.arange(256).reshape(16, 16)
     expected = PIL.Image.fromarray((ramp if high > 0 else 255 - ramp).astype("uint8"))
     assert difference(prepared, expected) <= 1
@@ -99,19 +99,19 @@ def test_grey_of_many_bits_keeps_its_shades(dtype, high, kind):
 
 @pytest.mark.parametrize("level", [0, 7, 1e30, float("nan"), float("inf")])
 def test_real_numbers_that_say_nothing_do_no_harm(level):
-    picture = PIL.Image.fromarray(np.full((4, 4), level, dtype="float32"))
-    assert opened(prepare_image(image(picture, "TIFF"), RULES)).size == (4, 4)
+    image = PIL.Image.fromarray(np.full((4, 4), level, dtype="float32"))
+    assert opened(prepare_image(as_image(image, "TIFF"), RULES)).size == (4, 4)
 
 
-def test_a_picture_for_print_comes_out_in_its_colours():
-    prepared = opened(prepare_image(image(sketch().convert("CMYK"), "JPEG", quality=95), RULES))
+def test_a_image_for_print_comes_out_in_its_colours():
+    prepared = opened(prepare_image(as_image(sketch().convert("CMYK"), "JPEG", quality=95), RULES))
     assert prepared.mode == "RGB"
     assert mean_difference(prepared, sketch()) < 3
 
 
 def pillow_reads(mode, kind):
     try:
-        opened(image(sketch().convert(mode), kind))
+        opened(as_image(sketch().convert(mode), kind))
     except OSError:
         return False
     return True
@@ -134,15 +134,15 @@ def pillow_reads(mode, kind):
     ],
 )
 def test_other_modes(mode, kind):
-    picture = sketch().convert(mode)
-    assert difference(opened(prepare_image(image(picture, kind), PNG_ONLY)), picture) <= 2
+    image = sketch().convert(mode)
+    assert difference(opened(prepare_image(as_image(image, kind), PNG_ONLY)), image) <= 2
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
 def test_of_an_animation_the_first_frame_is_sent(kind):
     frames = [PIL.Image.new("RGB", (20, 10), color) for color in ("red", "lime", "blue")]
     options = {"WEBP": {"lossless": True}}.get(kind, {})
-    picture = image(frames[0], kind, save_all=True, append_images=frames[1:], **options)
-    prepared = prepare_image(picture, ANY_TYPE)
+    image = as_image(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+    prepared = prepare_image(image, ANY_TYPE)
     assert getattr(opened(prepared), "n_frames", 1) == 1
     assert difference(opened(prepared), frames[0]) <= 1

@@ -1,4 +1,4 @@
-"""A picture that was prepared before is not prepared again, and the memory for that is bounded."""
+"""An image that was prepared before is not prepared again, and the memory for that is bounded."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +10,7 @@ from llama_vision.core.messages import Image
 from llama_vision.images.cache import PreparedImageCache
 from llama_vision.images.constraints import ImageConstraints
 from llama_vision.images.prepare import EncodingOptions, prepare_images
-from tests.images.pictures import image, photo
+from tests.images.images import as_image, photo
 
 RULES, OPTIONS = ImageConstraints(), EncodingOptions()
 
@@ -105,12 +105,12 @@ def test_many_threads_may_share_it():
     )
 
 
-def test_a_repeated_picture_costs_next_to_nothing():
-    picture = image(photo(2400, 1800), "JPEG")
-    (first,) = prepare_images([picture], RULES)
+def test_a_repeated_image_costs_next_to_nothing():
+    image = as_image(photo(2400, 1800), "JPEG")
+    (first,) = prepare_images([image], RULES)
     times = []
     for _ in range(9):
-        copy = replace(picture, data=bytes(bytearray(picture.data)))
+        copy = replace(image, data=bytes(bytearray(image.data)))
         began = time.perf_counter()
         (again,) = prepare_images([copy], RULES)
         times.append(time.perf_counter() - began)
@@ -118,7 +118,7 @@ def test_a_repeated_picture_costs_next_to_nothing():
     assert min(times) < 0.005
 
 
-def test_an_error_is_not_remembered_as_a_picture():
+def test_an_error_is_not_remembered_as_a_image():
     bad = Image(data=b"\xff\xd8\xff nothing", media_type="image/jpeg")
     for _ in range(2):
         with pytest.raises(Exception, match="Image 1: "):

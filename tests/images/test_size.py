@@ -1,4 +1,4 @@
-"""How many pixels a picture has, by its first bytes alone."""
+"""How many pixels an image has, by its first bytes alone."""
 
 import io
 
@@ -10,35 +10,35 @@ from llama_vision.images.dimensions import image_dimensions
 SIZE = (301, 17)
 
 
-def picture(kind, **options):
+def image(kind, **options):
     file = io.BytesIO()
     Image.new("RGBA" if options.pop("alpha", False) else "RGB", SIZE).save(file, kind, **options)
     return file.getvalue()
 
 
-PICTURES = {
-    "png": picture("PNG"),
-    "gif": picture("GIF"),
-    "jpeg": picture("JPEG"),
-    "jpeg, progressive": picture("JPEG", progressive=True),
-    "jpeg with a comment": picture("JPEG", comment=b"x" * 3000, exif=Image.Exif()),
-    "webp": picture("WEBP"),
-    "webp, lossless": picture("WEBP", lossless=True),
-    "webp, extended": picture("WEBP", alpha=True, exif=b"Exif\0\0"),
+IMAGES = {
+    "png": image("PNG"),
+    "gif": image("GIF"),
+    "jpeg": image("JPEG"),
+    "jpeg, progressive": image("JPEG", progressive=True),
+    "jpeg with a comment": image("JPEG", comment=b"x" * 3000, exif=Image.Exif()),
+    "webp": image("WEBP"),
+    "webp, lossless": image("WEBP", lossless=True),
+    "webp, extended": image("WEBP", alpha=True, exif=b"Exif\0\0"),
 }
 
 
-@pytest.mark.parametrize("data", PICTURES.values(), ids=PICTURES.keys())
+@pytest.mark.parametrize("data", IMAGES.values(), ids=IMAGES.keys())
 def test_the_size_is_told_as_a_decoder_tells_it(data):
     assert image_dimensions(data) == SIZE
 
 
 def test_padding_and_bare_marks_in_a_jpeg_are_passed_over():
-    data = PICTURES["jpeg"]
+    data = IMAGES["jpeg"]
     assert image_dimensions(data[:2] + b"\xff\xff\xff\x01" + data[2:]) == SIZE
 
 
-@pytest.mark.parametrize("data", PICTURES.values(), ids=PICTURES.keys())
+@pytest.mark.parametrize("data", IMAGES.values(), ids=IMAGES.keys())
 def test_a_beginning_tells_the_size_or_nothing(data):
     for length in range(min(len(data), 700)):
         assert image_dimensions(data[:length]) in (None, SIZE)

@@ -1,4 +1,4 @@
-"""What can't be a picture is refused, and the text names the culprit."""
+"""What can't be an image is refused, and the text names the culprit."""
 
 import io
 from pathlib import Path
@@ -41,11 +41,11 @@ def test_a_folder(tmp_path):
         (b"%PDF-1.4", "PDF"),
     ],
 )
-def test_a_file_that_is_no_picture_is_named(tmp_path, content, looks_like):
+def test_a_file_that_is_no_image_is_named(tmp_path, content, looks_like):
     path = tmp_path / "picture.png"
     path.write_bytes(content)
     text = refusal(image_from_any, path)
-    assert text.startswith(f"{path}: This is not a picture")
+    assert text.startswith(f"{path}: This is not an image")
     assert looks_like in text
 
 
@@ -96,7 +96,7 @@ def test_a_data_url_that_no_bytes_can_hold(head):
     assert refusal(image_from_url, head + "\ud83e")
 
 
-def test_a_label_does_not_make_a_picture():
+def test_a_label_does_not_make_a_image():
     assert "it begins with b'hello'" in refusal(image_from_url, "data:image/png,hello")
 
 
@@ -149,14 +149,14 @@ class Reader:
         (b"words", "it begins with b'words'"),
     ],
 )
-def test_a_reader_that_gives_no_picture(content, culprit):
+def test_a_reader_that_gives_no_image(content, culprit):
     assert culprit in refusal(image_from_any, Reader(content))
 
 
 @pytest.mark.parametrize("value", [None, 7, 1.5, [b"x"], {"url": "https://example.com"}, object(), Figure()])
 def test_another_type_is_named(value):
     text = refusal(image_from_any, value)
-    assert text.startswith(f"A {type(value).__name__} is not a picture. Give a path, bytes")
+    assert text.startswith(f"A {type(value).__name__} is not an image. Give a path, bytes")
 
 
 def test_a_pil_image_without_pixels():
@@ -168,8 +168,8 @@ def test_a_pil_image_without_pixels():
 def test_a_pil_image_whose_file_is_cut_off():
     buffer = io.BytesIO()
     PIL.Image.effect_noise((64, 64), 50).save(buffer, "PNG")
-    with PIL.Image.open(io.BytesIO(buffer.getvalue()[:200])) as picture:
-        assert "The PIL image (L, (64, 64)) can't be used" in refusal(image_from_any, picture)
+    with PIL.Image.open(io.BytesIO(buffer.getvalue()[:200])) as image:
+        assert "The PIL image (L, (64, 64)) can't be used" in refusal(image_from_any, image)
 
 
 def only_image_errors(call, *args):

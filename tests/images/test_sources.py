@@ -1,4 +1,4 @@
-"""A picture from wherever it is."""
+"""An image from wherever it is."""
 
 import base64
 import io
@@ -24,13 +24,13 @@ def encoded_png(**options):
 PNG = encoded_png()
 EXPECTED = Image(data=PNG, media_type="image/png")
 BASE64 = base64.b64encode(PNG).decode()
-# All 64 letters occur, so that the two alphabets differ; a picture only to the one who sniffs.
+# All 64 letters occur, so that the two alphabets differ; an image only to the one who sniffs.
 ODD = PNG[:8] + bytes(range(256)) + b"!"
 
 
 @pytest.fixture
 def path(tmp_path):
-    path = tmp_path / "a picture.png"
+    path = tmp_path / "an image.png"
     path.write_bytes(PNG)
     return path
 
@@ -42,7 +42,7 @@ def test_a_path(path, form):
 
 def test_a_path_under_the_users_home(path, monkeypatch):
     monkeypatch.setenv("HOME", str(path.parent))
-    assert image_from_any("~/a picture.png") == EXPECTED
+    assert image_from_any("~/an image.png") == EXPECTED
 
 
 def test_a_wrong_file_name_does_not_matter(tmp_path):
@@ -189,8 +189,8 @@ def test_a_pil_images_colours_stay():
 
 
 def test_a_pil_image_that_was_opened_from_a_file(path):
-    with PIL.Image.open(path) as picture:
-        image = image_from_any(picture)
+    with PIL.Image.open(path) as pil_image:
+        image = image_from_any(pil_image)
     with PIL.Image.open(io.BytesIO(image.data)) as opened:
         assert opened.getpixel((3, 3)) == (255, 165, 0)
 

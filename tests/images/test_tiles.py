@@ -47,7 +47,7 @@ def test_the_layout_is_that_of_transformers(mllama):
         assert optimal_tile_grid(width, height) == (wide // TILE_SIZE, high // TILE_SIZE), (width, height)
 
 
-def test_the_size_is_that_of_transformers_but_never_larger_than_the_picture(mllama):
+def test_the_size_is_that_of_transformers_but_never_larger_than_the_image(mllama):
     for width, height in SIZES:
         high, wide = mllama.get_optimal_tiled_canvas(height, width, 4, TILE_SIZE)
         high, wide = mllama.get_image_size_fit_to_canvas(height, width, high, wide, TILE_SIZE)

@@ -145,40 +145,40 @@ async def test_engines_of_llamaindex_in_an_event_loop(server, capsys):
     assert capsys.readouterr().out.count(TEXT) == 3
 
 
-CALLS = [tool_call("look", picture="a"), tool_call("add", a=1, b=[2])]
+CALLS = [tool_call("look", image="a"), tool_call("add", a=1, b=[2])]
 
 
 @pytest.mark.parametrize(
     "ask", [*STREAMS.values(), *WHOLE.values()], ids=[*STREAMS, *map("whole {}".format, WHOLE)]
 )
 def test_calls_of_tools_get_a_line_each(capsys, ask):
-    def look(picture: str) -> str:
+    def look(image: str) -> str:
         """Look at it"""
-        return picture
+        return image
 
     with ScriptedServer(Answer("Let me see.", tuple(CALLS))) as server:
         langchain = ChatLlamaVision(**server.model_options).bind_tools([look])
         shown = show(ask(langchain, LlamaVision(**server.model_options)))
     words, _ = printed(capsys)
-    calls = ['-> look({"picture": "a"})', '-> add({"a": 1, "b": [2]})']
+    calls = ['-> look({"image": "a"})', '-> add({"a": 1, "b": [2]})']
     assert words.splitlines() == ["Let me see.", *calls]
-    assert [call.parsed() for call in shown.reply.tool_calls] == [{"picture": "a"}, {"a": 1, "b": [2]}]
+    assert [call.parsed() for call in shown.reply.tool_calls] == [{"image": "a"}, {"a": 1, "b": [2]}]
 
 
 def test_an_agents_turns_are_shown_in_their_order(capsys):
-    def look(picture: str) -> str:
+    def look(image: str) -> str:
         """Look at it"""
-        return f"{picture} is blue"
+        return f"{image} is blue"
 
     script = [
-        Answer("Let me see.", (tool_call("look", picture="it"),), usage=TOLD),
+        Answer("Let me see.", (tool_call("look", image="it"),), usage=TOLD),
         Answer("Blue.", usage=TOLD),
     ]
     with ScriptedServer(*script) as server:
         agent = create_agent(ChatLlamaVision(**server.model_options), [look])
         shown = show(agent.stream({"messages": QUESTION}, stream_mode="messages"))
     words, facts = printed(capsys)
-    assert words.splitlines() == ["Let me see.", '-> look({"picture": "it"})', "Blue."]
+    assert words.splitlines() == ["Let me see.", '-> look({"image": "it"})', "Blue."]
     assert facts.startswith("24 tokens in, 10 out, 0.000240 USD")
     assert (shown.text, shown.reply.tool_calls) == ("Blue.", ())
     assert shown.full_text == words

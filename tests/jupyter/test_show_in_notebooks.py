@@ -23,7 +23,7 @@ CELLS = [
     "answer",
     "import asyncio\nasync def apieces():\n    for piece in pieces():\n        yield piece\nawait show(apieces())",
     "show(iter('abc'), notebook=False)",
-    "show_pictures(PICTURES, captions=['<script>1</script>', 'b', 'c'])",
+    "show_images(IMAGES, captions=['<script>1</script>', 'b', 'c'])",
     "show_providers()",
     "show_answers({'<b>': answer, 'failed': ValueError('<i>')})",
     "import sys\nprint('ipywidgets' in sys.modules)",
@@ -76,7 +76,7 @@ def test_plain_text_on_demand(ran):
     assert "".join(output.text for output in outputs).startswith("abc\n[tokens not told")
 
 
-def test_pictures(ran):
+def test_images(ran):
     output, _ = shown_by(ran, "show_pictures")
     assert output.data["text/html"].count("<img ") == 3
     assert "<script" not in output.data["text/html"]

@@ -120,12 +120,12 @@ def test_a_stream_that_is_cut_is_langchains_error_and_ours(emulator, style):
     assert caught.value.partial.text == "Half"
 
 
-# The fifteenth: retrieval puts a system message beside pictures, and several pictures into one request.
+# The fifteenth: retrieval puts a system message beside images, and several images into one request.
 
 
 def retrieved(*names):
-    """What a retrieval over pictures asks."""
-    pictures = [
+    """What a retrieval over images asks."""
+    images = [
         {
             "type": "image",
             "base64": base64.b64encode(SAMPLE_IMAGES[name].read_bytes()).decode(),
@@ -136,13 +136,13 @@ def retrieved(*names):
     question = {"type": "text", "text": "What is shown?"}
     return [
         SystemMessage("Answer from the pictures alone."),
-        HumanMessage([{"type": "text", "text": "Context:"}, *pictures, question]),
+        HumanMessage([{"type": "text", "text": "Context:"}, *images, question]),
     ]
 
 
 @every_style
 @pytest.mark.parametrize("provider", ["deepinfra", "aimlapi", "aigateway", "cloudflare"])
-def test_a_system_message_beside_a_picture(emulator_of, provider, style):
+def test_a_system_message_beside_a_image(emulator_of, provider, style):
     emulator = emulator_of(provider)
     answer = message(model_at(emulator, provider, **form_of(style)), style, retrieved("circle"))
     assert answer.text == "I see 1 image(s)."
@@ -152,7 +152,7 @@ def test_a_system_message_beside_a_picture(emulator_of, provider, style):
 
 
 @every_style
-def test_a_system_message_beside_a_picture_that_this_machine_looks_at(style):
+def test_a_system_message_beside_a_image_that_this_machine_looks_at(style):
     question = retrieved("circle")
     question[1].content[-1]["text"] = "What colour is the circle?"
     answer = message(ChatLlamaVision(**form_of(style)), style, question)
@@ -160,7 +160,7 @@ def test_a_system_message_beside_a_picture_that_this_machine_looks_at(style):
 
 
 @every_style
-def test_pictures_that_a_provider_has_no_room_for(emulator_of, style):
+def test_images_that_a_provider_has_no_room_for(emulator_of, style):
     emulator = emulator_of("cloudflare")
     question = retrieved("circle", "shapes")
     with pytest.raises(theirs.ModelInvalidRequestError, match=r"There are 2 images.*takes 1"):

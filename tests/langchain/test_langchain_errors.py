@@ -42,7 +42,7 @@ EXPECTED = {
     "AuthenticationError": theirs.ModelAuthenticationError,
     "InsufficientCreditsError": theirs.ModelPermissionDeniedError,
     "PermissionDeniedError": theirs.ModelPermissionDeniedError,
-    "LicenceNotAcceptedError": theirs.ModelPermissionDeniedError,
+    "LicenseNotAcceptedError": theirs.ModelPermissionDeniedError,
     "ModelNotFoundError": theirs.ModelNotFoundError,
     "RateLimitError": theirs.ModelRateLimitError,
     "QuotaExhaustedError": theirs.ModelRateLimitError,

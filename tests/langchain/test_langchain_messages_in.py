@@ -54,13 +54,13 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("block", EMBEDDED.values(), ids=EMBEDDED)
-def test_embedded_pictures_in_every_spelling(block):
+def test_embedded_images_in_every_spelling(block):
     (message,) = to_messages([HumanMessage([block, {"type": "text", "text": "What?"}])])
     assert message == Message("user", (Image(PNG, "image/png"), Text("What?")))
 
 
 @pytest.mark.parametrize("block", BY_URL.values(), ids=BY_URL)
-def test_pictures_by_url_in_every_spelling(block):
+def test_images_by_url_in_every_spelling(block):
     (message,) = to_messages([HumanMessage([block])])
     assert message.parts == (Image(url=HTTP_URL),)
 
@@ -120,11 +120,11 @@ def test_a_conversation_with_tools():
         {"type": "text", "text": "I look."},
         {"type": "tool_use", "id": "c1", "name": "look", "input": {}},
     ]
-    picture = EMBEDDED["v1 base64"]
+    image = EMBEDDED["v1 base64"]
     messages = to_messages(
         [
             AIMessage(content, tool_calls=calls),
-            ToolMessage([{"type": "text", "text": "See:"}, picture], tool_call_id="c1"),
+            ToolMessage([{"type": "text", "text": "See:"}, image], tool_call_id="c1"),
             ToolMessage("done", tool_call_id="c2", status="error"),
         ]
     )
@@ -188,7 +188,7 @@ def test_nothing_given_is_changed():
     assert given == before
 
 
-def test_a_picture_that_cannot_be_read_is_named_by_its_message():
+def test_a_image_that_cannot_be_read_is_named_by_its_message():
     text = base64.b64encode(Path(__file__).read_bytes()).decode()
     with pytest.raises(ImageError, match=r"Message 0 \(human\)"):
         to_messages([HumanMessage([{"type": "image", "base64": text, "mime_type": "image/png"}])])

@@ -58,23 +58,23 @@ def test_a_few_profiles_in_full():
         "open_weights": True,
         "temperature": True,
     }
-    pictures = {"image_inputs": True, "image_url_inputs": True, "image_tool_message": True}
+    images = {"image_inputs": True, "image_url_inputs": True, "image_tool_message": True}
     tools = {"tool_calling": True, "tool_choice": True, "tool_call_streaming": True}
     assert profile_of("local") == {
-        **(text_only | pictures | tools),
+        **(text_only | images | tools),
         "name": "tiny",
         "max_input_tokens": 2048,
         "structured_output": True,
     }
     assert profile_of("deepinfra", "meta-llama/Llama-3.2-90B-Vision-Instruct") == {
-        **(text_only | pictures | tools),
+        **(text_only | images | tools),
         "name": "llama-3.2-90b-vision",
         "max_input_tokens": 32_768,
         "max_output_tokens": 16_384,
         "structured_output": False,
     }
     assert profile_of("cloudflare-openai") == {
-        **(text_only | dict.fromkeys(pictures, False) | tools),
+        **(text_only | dict.fromkeys(images, False) | tools),
         "name": "llama-3.2-11b-vision",
         "max_input_tokens": 128_000,
         "structured_output": False,

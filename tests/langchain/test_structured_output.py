@@ -145,13 +145,13 @@ def test_names_are_spelt_as_servers_take_them(emulator, method):
 
 
 @pytest.mark.parametrize("order", ["words first", "picture first"])
-def test_the_schema_follows_the_last_words_and_pictures_still_go_first(emulator, order):
+def test_the_schema_follows_the_last_words_and_images_still_go_first(emulator, order):
     data = base64.b64encode(SAMPLE_IMAGES["circle"].read_bytes()).decode()
-    picture = {"type": "image", "base64": data, "mime_type": "image/png"}
+    image = {"type": "image", "base64": data, "mime_type": "image/png"}
     said = [{"type": "text", "text": QUESTION}]
     given = [
         SystemMessage("Be brief."),
-        HumanMessage([*said, picture] if order == "words first" else [picture, *said]),
+        HumanMessage([*said, image] if order == "words first" else [image, *said]),
     ]
     before = [message.model_copy(deep=True) for message in given]
     emulator.script(completion(GOOD_TEXT), completion(GOOD_TEXT))

@@ -10,7 +10,7 @@ PAIRS = [(color, shape) for color in COLORS for shape in SHAPES]
 
 
 def draw(folder, count, first=0):
-    """Draw so many pictures, each another one."""
+    """Draw so many images, each another one."""
     paths = [folder / f"{number:02}.png" for number in range(first, first + count)]
     for number, path in enumerate(paths, first):
         path.write_bytes(png(scene((*PAIRS[number], 1, 1))))
@@ -27,7 +27,7 @@ def caption(paths, llm, **options):
 
 
 def naming(received):
-    """Say something that depends on the picture."""
+    """Say something that depends on the image."""
     return completion(f"Picture of {len(received.images[0])} bytes.")
 
 

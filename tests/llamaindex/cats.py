@@ -10,7 +10,7 @@ from llama_vision.demo import SAMPLE_IMAGES
 from llama_vision.llamaindex import LlamaVision
 from tests.emulator import ACCOUNT_ID, completion
 
-PICTURE = SAMPLE_IMAGES["circle"]
+IMAGE = SAMPLE_IMAGES["circle"]
 PROVIDERS = ["deepinfra", "openai-compatible", "cloudflare", "aigateway", "aimlapi"]
 FORCES_TOOLS = {"deepinfra", "openai-compatible"}
 TOM = '{"name": "Tom", "age": 3}'

@@ -18,8 +18,8 @@ def paths(tmp_path):
 
 @pytest.fixture
 def folder(tmp_path):
-    """An empty folder for pictures."""
-    folder = tmp_path / "pictures"
+    """An empty folder for images."""
+    folder = tmp_path / "images"
     folder.mkdir()
     return folder
 

@@ -1,4 +1,4 @@
-"""Pictures to retrieve: three files in every form that a node may have, and what of them arrived at an emulator."""
+"""Images to retrieve: three files in every form that a node may have, and what of them arrived at an emulator."""
 
 import asyncio
 import base64
@@ -17,7 +17,7 @@ BOTH = pytest.mark.parametrize("model_class", [LlamaVision, LlamaVisionMultiModa
 WAYS = ("whole", "awhole", "stream", "astream")
 EVERY_WAY = pytest.mark.parametrize("way", WAYS)
 COLORS = ("red", "lime", "blue")
-NOTHING = "Hello! How can I help you today?"  # what the emulated model says that was shown no picture
+NOTHING = "Hello! How can I help you today?"  # what the emulated model says that was shown no image
 
 
 def _drawn(color):
@@ -40,16 +40,16 @@ NODES = {
         image_path=str(paths[number]), metadata={"number": number}
     ),
     "ImageNode of a path, with text": lambda paths, number: ImageNode(
-        text=f"Picture {number}", image_path=str(paths[number])
+        text=f"Image {number}", image_path=str(paths[number])
     ),
     "ImageNode of base64": lambda paths, number: ImageNode(image=in_base64(number)),
     "ImageNode of base64, with text": lambda paths, number: ImageNode(
-        text=f"Picture {number}", image=in_base64(number), image_mimetype="image/png"
+        text=f"Image {number}", image=in_base64(number), image_mimetype="image/png"
     ),
     "ImageDocument of a path": lambda paths, number: ImageDocument(image_path=str(paths[number])),
     "ImageDocument of base64": lambda paths, number: ImageDocument(image=in_base64(number)),
     "Node of a path": lambda paths, number: Node(
-        text_resource=MediaResource(text=f"Picture {number}"),
+        text_resource=MediaResource(text=f"Image {number}"),
         image_resource=MediaResource(path=paths[number]),
     ),
 }
@@ -76,7 +76,7 @@ def seen(emulator):
 
 
 def colors_of(image):
-    """Find the plain colours in a picture."""
+    """Find the plain colours in an image."""
     pixels = PIL.Image.open(io.BytesIO(image)).convert("RGB")
     named = {PIL.ImageColor.getrgb(color): color for color in COLORS}
     return {named[color] for _, color in pixels.getcolors(pixels.width * pixels.height) if color in named}

@@ -39,7 +39,7 @@ def test_a_broken_file_and_a_refusal_are_listed_and_the_others_captioned(emulato
     assert "3 pictures have none" in text
     assert "Out of memory" in text
     assert f"  {paths[1]}: " in text
-    assert f"  {paths[2]}: This is not a picture: it looks like a web page" in text
+    assert f"  {paths[2]}: This is not an image: it looks like a web page" in text
 
 
 def test_a_missing_file_among_several_is_listed_and_alone_is_an_error(emulator, folder):
@@ -57,7 +57,7 @@ def test_an_empty_folder_gives_nothing(emulator, folder):
     assert (found.nodes, found.failures, str(found)) == ([], [], "0 captions, 0 of them new")
 
 
-def test_a_wrong_key_is_tried_once_and_not_for_every_picture(emulator, folder):
+def test_a_wrong_key_is_tried_once_and_not_for_every_image(emulator, folder):
     draw(folder, 6)
     found = caption(folder, model_at(emulator, api_key="wrong-key"), concurrency=1)
     assert len(emulator.requests) == 1
@@ -75,7 +75,7 @@ def test_without_a_key_the_failures_say_where_to_get_one(folder, monkeypatch):
     assert len(found.failures) == 2
 
 
-def test_a_picture_of_which_nothing_is_said_is_a_failure(emulator, folder):
+def test_a_image_of_which_nothing_is_said_is_a_failure(emulator, folder):
     draw(folder, 1)
     emulator.script(completion("  \n"), completion("", finish_reason="length"))
     (silent,) = caption(folder, model_at(emulator)).failures

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("model_class", [LlamaVision, LlamaVisionMultiModal])
-def test_each_picture_of_a_folder_becomes_a_node(emulator, folder, model_class):
+def test_each_image_of_a_folder_becomes_a_node(emulator, folder, model_class):
     emulator.always(naming)
     paths = draw(folder, 5)
     found = caption(folder, model_at(emulator, model_class), prompt="What is it?")
@@ -40,14 +40,14 @@ def test_each_picture_of_a_folder_becomes_a_node(emulator, folder, model_class):
     assert parts[1]["text"] == "What is it?"
 
 
-def test_only_the_caption_is_embedded_and_a_model_is_shown_caption_name_and_picture(emulator, folder):
+def test_only_the_caption_is_embedded_and_a_model_is_shown_caption_name_and_image(emulator, folder):
     emulator.always(completion("A cat."))
     (path,) = draw(folder, 1)
     (node,) = caption(folder, model_at(emulator)).nodes
     assert node.get_content(MetadataMode.EMBED) == "A cat."
-    words, picture = node.get_content_blocks(MetadataMode.LLM)
+    words, image = node.get_content_blocks(MetadataMode.LLM)
     assert words.text == "file_name: 00.png\ncaption: A cat."
-    assert picture.resolve_image().read() == path.read_bytes()
+    assert image.resolve_image().read() == path.read_bytes()
 
 
 def test_usage_and_cost_are_summed_up(emulator, folder):
@@ -68,7 +68,7 @@ def test_what_nobody_told_is_not_zero(emulator, folder):
     assert str(found) == "2 captions, 2 of them new"
 
 
-def test_pictures_are_told_by_their_bytes(emulator, folder):
+def test_images_are_told_by_their_bytes(emulator, folder):
     (path,) = draw(folder, 1)
     bare = path.rename(folder / "no_ending")
     mislabelled = folder / "photo.txt"
@@ -85,7 +85,7 @@ def test_pictures_are_told_by_their_bytes(emulator, folder):
     assert found.failures == []
 
 
-def test_a_picture_without_an_ending_is_shown_to_the_model_by_a_query_engine(emulator, folder):
+def test_a_image_without_an_ending_is_shown_to_the_model_by_a_query_engine(emulator, folder):
     (path,) = draw(folder, 1)
     bare = path.rename(folder / "no_ending")
     llm = model_at(emulator)
@@ -115,7 +115,7 @@ def test_of_copies_only_one_is_asked_about_and_each_is_a_node(emulator, folder):
     assert {node.text for node in found.nodes} == {"A cat."}
 
 
-def test_ids_stay_where_a_picture_moves_and_change_where_it_changes(emulator, folder, tmp_path):
+def test_ids_stay_where_a_image_moves_and_change_where_it_changes(emulator, folder, tmp_path):
     paths = draw(folder, 2)
     before = [node.node_id for node in caption(folder, model_at(emulator)).nodes]
     other = folder.rename(tmp_path / "elsewhere")
@@ -234,12 +234,12 @@ print(len(caption_images({str(folder)!r}, llm).nodes), "tqdm.notebook" in sys.mo
 
 
 @pytest.mark.parametrize("move", [False, True])
-def test_an_index_that_was_stored_and_loaded_still_shows_the_pictures(emulator, folder, tmp_path, move):
+def test_an_index_that_was_stored_and_loaded_still_shows_the_images(emulator, folder, tmp_path, move):
     paths = draw(folder, 3)
     llm = model_at(emulator)
     index = VectorStoreIndex(caption(folder, llm).nodes, embed_model=MockEmbedding(4))
     index.storage_context.persist(tmp_path / "index")
-    if move:  # the index, not the pictures
+    if move:  # the index, not the images
         (tmp_path / "index").rename(tmp_path / "moved")
     storage = StorageContext.from_defaults(persist_dir=tmp_path / ("moved" if move else "index"))
     loaded = load_index_from_storage(storage, embed_model=MockEmbedding(4))

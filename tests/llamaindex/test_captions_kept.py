@@ -91,7 +91,7 @@ def test_other_files_are_not_written_to(emulator, folder, tmp_path):
     assert emulator.requests == []
 
 
-def test_the_file_may_lie_among_the_pictures(emulator, folder):
+def test_the_file_may_lie_among_the_images(emulator, folder):
     draw(folder, 2)
     for _ in range(2):
         found = caption(folder, model_at(emulator), resume=folder / "captions.jsonl")

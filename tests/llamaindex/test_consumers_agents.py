@@ -1,4 +1,4 @@
-"""Agents see the pictures of their user, of their memory and of their tools."""
+"""Agents see the images of their user, of their memory and of their tools."""
 
 import asyncio
 from inspect import isfunction
@@ -32,12 +32,12 @@ def get_weather(city: str) -> str:
 
 
 def look_closer() -> list:
-    """Take pictures."""
+    """Take images."""
     return [TextBlock(text="Look:"), *(ImageBlock(image=file) for file in FILES[1:])]
 
 
 def look_only() -> ImageBlock:
-    """Take a picture."""
+    """Take an image."""
     return ImageBlock(image=FILES[2])
 
 
@@ -82,7 +82,7 @@ def run(agent, *messages, **options):
 @BOTH
 @STREAMING
 @AGENTS
-def test_the_users_pictures_are_shown_in_every_step(emulator, paths, model_class, kind, streaming):
+def test_the_users_images_are_shown_in_every_step(emulator, paths, model_class, kind, streaming):
     emulator.script(calls(kind, "get_weather", CITY), answers(kind))
     agent = agent_of(kind, model_at(emulator, model_class=model_class), streaming=streaming)
     (answer,), _ = run(agent, message_of(*paths))
@@ -95,7 +95,7 @@ def test_the_users_pictures_are_shown_in_every_step(emulator, paths, model_class
 @BOTH
 @STREAMING
 @AGENTS
-def test_pictures_of_earlier_turns_are_shown_again(emulator, paths, model_class, kind, streaming):
+def test_images_of_earlier_turns_are_shown_again(emulator, paths, model_class, kind, streaming):
     emulator.script(*[answers(kind)] * 3)
     agent = agent_of(kind, model_at(emulator, model_class=model_class), streaming=streaming)
     messages = [message_of(path) for path in paths]
@@ -107,7 +107,7 @@ def test_pictures_of_earlier_turns_are_shown_again(emulator, paths, model_class,
 @BOTH
 @STREAMING
 @AGENTS
-def test_pictures_of_a_history_are_shown(emulator, paths, model_class, kind, streaming):
+def test_images_of_a_history_are_shown(emulator, paths, model_class, kind, streaming):
     emulator.script(answers(kind))
     agent = agent_of(kind, model_at(emulator, model_class=model_class), streaming=streaming)
     history = [message_of(*paths[:2]), ChatMessage(role="assistant", content="Two.")]
@@ -120,7 +120,7 @@ def test_pictures_of_a_history_are_shown(emulator, paths, model_class, kind, str
 @STREAMING
 @pytest.mark.parametrize("kind", ["FunctionAgent", "AgentWorkflow"])
 @pytest.mark.parametrize(("tool", "shown"), [(look_closer, [1, 2]), (look_only, [2])])
-def test_pictures_that_a_tool_gives_are_shown(emulator, paths, model_class, kind, streaming, tool, shown):
+def test_images_that_a_tool_gives_are_shown(emulator, paths, model_class, kind, streaming, tool, shown):
     emulator.script(calls(kind, tool.__name__, {}), answers(kind))
     agent = agent_of(kind, model_at(emulator, model_class=model_class), [tool], streaming=streaming)
     (answer,), _ = run(agent, message_of(paths[0]))

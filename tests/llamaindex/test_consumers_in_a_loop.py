@@ -35,17 +35,17 @@ def message_with(paths, text="What do you see?"):
 
 @BOTH
 async def test_all_eight_endpoints(emulator, paths, model_class):
-    model, pictures = model_at(emulator, model_class=model_class), {"image_documents": paths}
+    model, images = model_at(emulator, model_class=model_class), {"image_documents": paths}
     messages = [message_with(paths)]
     said = [
         model.chat(messages).message.content,
         list(model.stream_chat(messages))[-1].message.content,
-        model.complete("What?", **pictures).text,
-        list(model.stream_complete("What?", **pictures))[-1].text,
+        model.complete("What?", **images).text,
+        list(model.stream_complete("What?", **images))[-1].text,
         (await model.achat(messages)).message.content,
         [item async for item in await model.astream_chat(messages)][-1].message.content,
-        (await model.acomplete("What?", **pictures)).text,
-        [item async for item in await model.astream_complete("What?", **pictures)][-1].text,
+        (await model.acomplete("What?", **images)).text,
+        [item async for item in await model.astream_complete("What?", **images)][-1].text,
     ]
     assert said == [PLAIN] * 8
     assert seen(emulator) == ALL * 8
@@ -126,11 +126,11 @@ async def test_programs_and_structured_predictions(emulator, paths, model_class)
     program = MultiModalLLMCompletionProgram.from_defaults(
         output_cls=Cat, prompt_template_str="Who?", multi_modal_llm=llm
     )
-    pictures = [ImageBlock(path=path) for path in paths]
+    images = [ImageBlock(path=path) for path in paths]
     prompt = ChatPromptTemplate([message_with(paths, "Who?")])
     found = [
-        program(image_documents=list(pictures)),
-        await program.acall(image_documents=list(pictures)),
+        program(image_documents=list(images)),
+        await program.acall(image_documents=list(images)),
         llm.structured_predict(Cat, prompt),
         await llm.astructured_predict(Cat, prompt),
     ]

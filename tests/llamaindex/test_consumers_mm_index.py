@@ -16,7 +16,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Call to deprecated class SimpleMultiModalQueryEngine"),
 ]
 PLAIN = "I see 3 image(s)."
-# Both stores find a picture that has a text, and `BaseRetriever` gives it once.
+# Both stores find an image that has a text, and `BaseRetriever` gives it once.
 KINDS = [
     "ImageNode of a path",
     "ImageNode of a path, with text",
@@ -25,7 +25,7 @@ KINDS = [
 
 
 def sets(requests):
-    """Equally similar pictures come in any order."""
+    """Equally similar images come in any order."""
     return [sorted(images) for images in requests]
 
 
@@ -44,7 +44,7 @@ def test_the_indexs_own_query_engine_shows_them_all(
 
 
 @BOTH
-def test_a_picture_is_asked_about_pictures_like_it(emulator, paths, model_class):
+def test_a_image_is_asked_about_images_like_it(emulator, paths, model_class):
     index = index_over(nodes_of(paths))
     engine = index.as_query_engine(llm=model_at(emulator, model_class=model_class), **FINDS)
     assert str(engine.image_query(str(paths[0]), "What do they share?")) == PLAIN

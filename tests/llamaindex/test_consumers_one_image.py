@@ -55,7 +55,7 @@ def engine_at(emulator, paths, mode="compact", way="whole", **options):
 
 @BOTH
 @pytest.mark.parametrize(("mode", "way"), PACKED_AND_WAYS)
-def test_several_pictures_in_one_request_are_an_error_that_reaches_the_caller(
+def test_several_images_in_one_request_are_an_error_that_reaches_the_caller(
     emulator, paths, model_class, mode, way
 ):
     engine = engine_at(emulator, paths, mode, way, model_class=model_class)
@@ -81,7 +81,7 @@ def test_all_are_shown_on_one_sheet_where_that_is_wished(emulator, paths, mode, 
 
 @pytest.mark.parametrize("policy", ["error", "first", "grid"])
 @pytest.mark.parametrize("mode", ONE_BY_ONE)
-def test_modes_that_ask_once_for_each_picture_show_them_all(emulator, paths, mode, policy):
+def test_modes_that_ask_once_for_each_image_show_them_all(emulator, paths, mode, policy):
     query(engine_at(emulator, paths, mode, image_policy=policy), "whole")
     assert sorted(seen(emulator)) == [[0], [1], [2]]
 
@@ -174,7 +174,7 @@ def test_every_consumer_keeps_to_the_policy(emulator, paths, name, policy):
 
 @EVERY_WAY
 @pytest.mark.parametrize("host", ["vllm", "groq"])
-def test_a_system_message_goes_into_the_users_turn_where_a_picture_forbids_it(emulator_of, paths, host, way):
+def test_a_system_message_goes_into_the_users_turn_where_a_image_forbids_it(emulator_of, paths, host, way):
     emulator = emulator_of("openai-compatible")
     llm = LlamaVision(
         provider=host,

@@ -31,7 +31,7 @@ SEEN = {
     ResponseMode.ACCUMULATE: ONE_BY_ONE,
     ResponseMode.COMPACT_ACCUMULATE: TOGETHER,
 }
-WITHOUT_PICTURES = {ResponseMode.GENERATION, ResponseMode.NO_TEXT, ResponseMode.CONTEXT_ONLY}
+WITHOUT_IMAGES = {ResponseMode.GENERATION, ResponseMode.NO_TEXT, ResponseMode.CONTEXT_ONLY}
 """Which ask without what was retrieved, or don't ask."""
 NEVER_STREAMED = {ResponseMode.ACCUMULATE, ResponseMode.COMPACT_ACCUMULATE}
 MODES_AND_WAYS = [
@@ -40,7 +40,7 @@ MODES_AND_WAYS = [
 
 
 def test_no_response_mode_is_forgotten():
-    assert set(ResponseMode) == SEEN.keys() | WITHOUT_PICTURES
+    assert set(ResponseMode) == SEEN.keys() | WITHOUT_IMAGES
 
 
 @BOTH
@@ -65,7 +65,7 @@ def test_all_is_shown_where_a_mode_asks_several_times_at_once(emulator, paths, m
 
 @EVERY_WAY
 @pytest.mark.parametrize("kind", NODES)
-def test_every_kind_of_node_shows_its_picture(emulator, paths, kind, way):
+def test_every_kind_of_node_shows_its_image(emulator, paths, kind, way):
     engine = engine_over(nodes_of(paths, kind), model_at(emulator), streaming="stream" in way)
     assert query(engine, way) == "I see 3 image(s)."
     assert seen(emulator) == TOGETHER
@@ -86,7 +86,7 @@ def cited_in_view_of(nodes, emulator, model_class, way):
 
 @BOTH
 @EVERY_WAY
-def test_an_answer_with_citations_is_given_in_view_of_every_picture(emulator, paths, model_class, way):
+def test_an_answer_with_citations_is_given_in_view_of_every_image(emulator, paths, model_class, way):
     cited_in_view_of(nodes_of(paths), emulator, model_class, way)
 
 
@@ -97,7 +97,7 @@ def test_every_kind_of_node_can_be_cited(emulator, paths, kind):
 
 @BOTH
 @pytest.mark.parametrize("kind", ["ImageNode of a path, with text", "ImageNode of base64, with text"])
-def test_pictures_come_out_of_a_real_index(emulator, paths, model_class, kind):
+def test_images_come_out_of_a_real_index(emulator, paths, model_class, kind):
     index = VectorStoreIndex(nodes_of(paths, kind), embed_model=MockEmbedding(embed_dim=4))
     llm = model_at(emulator, model_class=model_class)
     engine = index.as_query_engine(llm=llm, multimodal=True, similarity_top_k=3)
@@ -114,7 +114,7 @@ def test_nothing_retrieved_asks_nothing(emulator, model_class, kind):
 
 
 @BOTH
-def test_an_object_is_made_in_view_of_every_picture(emulator, paths, model_class):
+def test_an_object_is_made_in_view_of_every_image(emulator, paths, model_class):
     emulator.script(called(TOM))
     llm = model_at(emulator, model_class=model_class)
     engine = engine_over(nodes_of(paths), llm.as_structured_llm(Cat))
@@ -132,15 +132,15 @@ def test_an_object_is_made_in_view_of_every_picture(emulator, paths, model_class
         ("compact_accumulate", [14, 14, 12]),
     ],
 )
-def test_more_pictures_than_a_context_holds_are_shown_in_several_requests(emulator, paths, mode, requests):
-    """The 90B at DeepInfra has a context of 32,768 tokens, of which LlamaIndex gives 2,125 to each picture."""
+def test_more_images_than_a_context_holds_are_shown_in_several_requests(emulator, paths, mode, requests):
+    """The 90B at DeepInfra has a context of 32,768 tokens, of which LlamaIndex gives 2,125 to each image."""
     nodes = [NODES["ImageNode of a path"](paths, number % 3) for number in range(40)]
     llm = model_at(emulator, model="llama-3.2-90b-vision")
     engine_over(nodes, llm, ResponseMode(mode)).query("What do you see?")
     assert [len(images) for images in seen(emulator)] == requests
 
 
-def test_a_template_of_ones_own_shows_pictures_by_their_addresses(emulator, paths):
+def test_a_template_of_ones_own_shows_images_by_their_addresses(emulator, paths):
     template = RichPromptTemplate(
         '{% chat role="user" %}{% for message in context_messages %}{% for block in message.blocks %}'
         "{% if block.block_type == 'image' %}{{ block.inline_url() | image }}{% endif %}"

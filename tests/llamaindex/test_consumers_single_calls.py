@@ -54,8 +54,8 @@ def last_of(model, kind, way, *arguments, **options):
 @pytest.mark.parametrize("kind", GIVEN)
 def test_a_completion_shows_its_image_documents(emulator, paths, model_class, way, kind):
     model = model_at(emulator, model_class=model_class)
-    pictures = [GIVEN[kind](paths, number) for number in range(3)]
-    assert last_of(model, "complete", way, "What do you see?", image_documents=pictures) == PLAIN
+    images = [GIVEN[kind](paths, number) for number in range(3)]
+    assert last_of(model, "complete", way, "What do you see?", image_documents=images) == PLAIN
     assert seen(emulator) == ALL
 
 
@@ -70,7 +70,7 @@ def test_a_completion_needs_no_image_documents(emulator, model_class, way):
 
 @BOTH
 @EVERY_WAY
-def test_a_chat_shows_the_pictures_of_all_its_turns(emulator, paths, model_class, way):
+def test_a_chat_shows_the_images_of_all_its_turns(emulator, paths, model_class, way):
     messages = [
         message_with(paths[:1]),
         ChatMessage(role="assistant", content="One."),
@@ -86,14 +86,14 @@ def test_a_chat_shows_the_pictures_of_all_its_turns(emulator, paths, model_class
 @pytest.mark.parametrize("kind", ["ImageNode of a path", "ImageNode of base64", "ImageBlock"])
 def test_a_program_shows_its_image_documents(emulator, paths, model_class, way, early, kind):
     emulator.script(completion(f"Here it is: {TOM}"))
-    pictures = {"image_documents": [GIVEN[kind](paths, number) for number in range(3)]}
+    images = {"image_documents": [GIVEN[kind](paths, number) for number in range(3)]}
     program = MultiModalLLMCompletionProgram.from_defaults(
         output_cls=Cat,
         prompt_template_str="Describe the cat {name}.",
         multi_modal_llm=model_at(emulator, model_class=model_class),
-        **(pictures if early else {}),
+        **(images if early else {}),
     )
-    arguments = {"name": "Tom", **({} if early else pictures)}
+    arguments = {"name": "Tom", **({} if early else images)}
     found = program(**arguments) if way == "whole" else asyncio.run(program.acall(**arguments))
     assert found == Cat(name="Tom", age=3)
     assert seen(emulator) == ALL
@@ -129,17 +129,17 @@ def test_an_evaluator_passes_addresses_on(emulator, model_class):
 
 
 def rich_template(paths):
-    """Show pictures by data URLs: of paths, a template takes those under the working directory alone."""
-    pictures = {f"picture_{number}": data_url(path.read_bytes()) for number, path in enumerate(paths)}
-    lines = "\n".join(f"{{{{ {name} | image }}}}" for name in pictures)
+    """Show images by data URLs: of paths, a template takes those under the working directory alone."""
+    images = {f"picture_{number}": data_url(path.read_bytes()) for number, path in enumerate(paths)}
+    lines = "\n".join(f"{{{{ {name} | image }}}}" for name in images)
     text = f'{{% chat role="user" %}}\n{lines}\nDescribe {{{{ name }}}}.\n{{% endchat %}}'
-    return RichPromptTemplate(text), pictures
+    return RichPromptTemplate(text), images
 
 
 @BOTH
 @IN_EVERY_WAY
 @pytest.mark.parametrize("rich", [True, False])
-def test_a_structured_prediction_shows_the_pictures_of_its_prompt(emulator, paths, model_class, way, rich):
+def test_a_structured_prediction_shows_the_images_of_its_prompt(emulator, paths, model_class, way, rich):
     emulator.script(called(TOM))
     if rich:
         prompt, arguments = rich_template(paths)
@@ -154,7 +154,7 @@ def test_a_structured_prediction_shows_the_pictures_of_its_prompt(emulator, path
 @BOTH
 @EVERY_WAY
 @pytest.mark.filterwarnings("ignore:The `json` method is deprecated")  # LlamaIndex's, in its streams
-def test_a_structured_llm_shows_the_pictures_of_its_messages(emulator, paths, model_class, way):
+def test_a_structured_llm_shows_the_images_of_its_messages(emulator, paths, model_class, way):
     emulator.script(called(TOM))
     llm = model_at(emulator, model_class=model_class).as_structured_llm(Cat)
     last_of(llm, "chat", way, [message_with(paths)])

@@ -26,7 +26,7 @@ from llama_vision.providers.openai_compatible import OPENAI_COMPATIBLE
 from tests.emulator import completion
 
 KEY = "sk-very-secret-3141"
-PICTURE = SAMPLE_IMAGES["circle"]
+IMAGE = SAMPLE_IMAGES["circle"]
 BOTH = pytest.mark.parametrize("model_class", [LlamaVision, LlamaVisionMultiModal])
 MESSAGES = [ChatMessage(content="Hi")]
 
@@ -112,29 +112,29 @@ def test_a_stream_grows_and_tells_what_is_new(emulator):
 
 
 @BOTH
-def test_pictures_of_a_completion_come_before_its_words(emulator, model_class):
-    base64_text = base64.b64encode(PICTURE.read_bytes()).decode()
+def test_images_of_a_completion_come_before_its_words(emulator, model_class):
+    base64_text = base64.b64encode(IMAGE.read_bytes()).decode()
     documents = [
-        ImageDocument(image_path=str(PICTURE)),
-        ImageBlock(path=PICTURE),
+        ImageDocument(image_path=str(IMAGE)),
+        ImageBlock(path=IMAGE),
         ImageDocument(image=base64_text),
     ]
     response = model_at(emulator, model_class).complete("What?", image_documents=documents)
     assert response.text == "I see 3 image(s)."
-    assert emulator.requests[0].images == [PICTURE.read_bytes()] * 3
+    assert emulator.requests[0].images == [IMAGE.read_bytes()] * 3
     kinds = [block["type"] for block in emulator.requests[0].body["messages"][0]["content"]]
     assert kinds == ["image_url"] * 3 + ["text"]
 
 
-def test_pictures_may_be_the_second_argument_of_a_multi_modal_model(emulator):
+def test_images_may_be_the_second_argument_of_a_multi_modal_model(emulator):
     model = model_at(emulator, LlamaVisionMultiModal)
-    assert model.complete("What?", [PICTURE]).text == "I see 1 image(s)."
-    assert asyncio.run(model.acomplete("What?", [PICTURE])).text == "I see 1 image(s)."
+    assert model.complete("What?", [IMAGE]).text == "I see 1 image(s)."
+    assert asyncio.run(model.acomplete("What?", [IMAGE])).text == "I see 1 image(s)."
 
 
-def test_pictures_in_the_place_of_a_flag_are_refused_and_not_lost(emulator):
+def test_images_in_the_place_of_a_flag_are_refused_and_not_lost(emulator):
     with pytest.raises(UnsupportedInputError, match="image_documents"):
-        model_at(emulator).complete("What?", [PICTURE])
+        model_at(emulator).complete("What?", [IMAGE])
     assert emulator.requests == []
 
 
@@ -152,12 +152,12 @@ def test_what_it_is():
     assert LlamaVision(provider="deepinfra", model="llama-3.2-90b-vision").metadata.context_window == 32_768
 
 
-def test_a_small_window_has_room_for_pictures_as_llama_index_counts_them():
+def test_a_small_window_has_room_for_images_as_llama_index_counts_them():
     assert LlamaVision(provider="local").metadata.context_window == 2048 + 8 * 2125
 
 
 @pytest.mark.parametrize("mode", ["simple_summarize", "compact", "refine", "tree_summarize", "accumulate"])
-def test_a_model_with_a_small_window_is_shown_the_pictures_of_nodes(emulator_of, mode):
+def test_a_model_with_a_small_window_is_shown_the_images_of_nodes(emulator_of, mode):
     emulator = emulator_of("openai-compatible")
     small = replace(
         OPENAI_COMPATIBLE, models=(ModelInfo("small", OPENAI_COMPATIBLE.models[0].id, context_window=2048),)
@@ -289,13 +289,13 @@ def test_no_tools_say_nothing_about_tools(emulator):
     assert not {"tools", "tool_choice", "parallel_tool_calls"} & emulator.requests[0].body.keys()
 
 
-def test_a_tools_result_goes_back_with_its_picture(emulator):
+def test_a_tools_result_goes_back_with_its_image(emulator):
     model = model_at(emulator)
     asked = model.chat_with_tools(TOOLS, "The weather in Paris?", tool_required=True)
     (selection,) = model.get_tool_calls_from_response(asked)
     result = ChatMessage(
         role="tool",
-        blocks=[TextBlock(text="Sunny"), ImageBlock(path=PICTURE)],
+        blocks=[TextBlock(text="Sunny"), ImageBlock(path=IMAGE)],
         additional_kwargs={"tool_call_id": selection.tool_id},
     )
     model.chat([ChatMessage(content="The weather in Paris?"), asked.message, result])
@@ -303,7 +303,7 @@ def test_a_tools_result_goes_back_with_its_picture(emulator):
     assert call["tool_calls"][0]["id"] == answer["tool_call_id"] == selection.tool_id
     assert answer["content"] == "Sunny"
     assert shown["role"] == "user"
-    assert emulator.requests[1].images == [PICTURE.read_bytes()]
+    assert emulator.requests[1].images == [IMAGE.read_bytes()]
 
 
 @BOTH

@@ -21,7 +21,7 @@ from pydantic import Field
 from llama_vision.core.errors import AuthenticationError
 from tests.emulator import completion
 from tests.emulator.chat_completions import usage_of
-from tests.llamaindex.cats import AT_EVERY_PROVIDER, PICTURE, Cat, model_at, new_prompt
+from tests.llamaindex.cats import AT_EVERY_PROVIDER, IMAGE, Cat, model_at, new_prompt
 from tests.llamaindex.engines import engine_over
 from tests.llamaindex.gallery import BOTH, nodes_of
 
@@ -32,16 +32,16 @@ ENDPOINTS = [
     for asynchronous in ("", "a")
 ]
 EVERY_ENDPOINT = pytest.mark.parametrize("endpoint", ENDPOINTS)
-MESSAGES = [ChatMessage(blocks=[ImageBlock(path=PICTURE), TextBlock(text="What is it?")])]
+MESSAGES = [ChatMessage(blocks=[ImageBlock(path=IMAGE), TextBlock(text="What is it?")])]
 COUNTS = usage_of(1234, 56)
 
 
 def call(model, endpoint):
-    """Ask about a picture at one of the eight endpoints; give all responses."""
+    """Ask about an image at one of the eight endpoints; give all responses."""
     if endpoint.endswith("chat"):
         arguments, options = (MESSAGES,), {}
     else:
-        arguments, options = ("What is it?",), {"image_documents": [PICTURE]}
+        arguments, options = ("What is it?",), {"image_documents": [IMAGE]}
 
     async def called():
         response = await getattr(model, endpoint)(*arguments, **options)

@@ -1,4 +1,4 @@
-"""The traps of LlamaIndex that other models fall into: calls, replies, options, saved models, and labels of pictures."""
+"""The traps of LlamaIndex that other models fall into: calls, replies, options, saved models, and labels of images."""
 
 import asyncio
 import copy
@@ -23,7 +23,7 @@ from llama_index.core.tools import FunctionTool
 from llama_vision.core.errors import ImageError, UnsupportedInputError
 from llama_vision.llamaindex import LlamaVision
 from tests.emulator import Wait, chunks, completion, event_stream
-from tests.llamaindex.cats import AT_EVERY_PROVIDER, PICTURE, TOM, Cat, called, model_at
+from tests.llamaindex.cats import AT_EVERY_PROVIDER, IMAGE, TOM, Cat, called, model_at
 from tests.llamaindex.engines import MODES, chat_engine, engine_over
 from tests.llamaindex.gallery import BOTH, FILES, in_base64, nodes_of, seen
 from tests.llamaindex.test_llamaindex_events import ENDPOINTS, MESSAGES, call
@@ -191,7 +191,7 @@ def test_the_two_classes_are_saved_under_names_of_their_own():
 
 @pytest.mark.usefixtures("own_loop")
 @pytest.mark.parametrize(
-    ("file", "name"), [(FILES[0], "red.jpg"), (PICTURE.read_bytes(), "circle.webp")], ids=["jpg", "webp"]
+    ("file", "name"), [(FILES[0], "red.jpg"), (IMAGE.read_bytes(), "circle.webp")], ids=["jpg", "webp"]
 )
 def test_a_wrong_label_does_not_come_through_a_template(emulator, tmp_path, file, name):
     path = tmp_path / name
@@ -214,7 +214,7 @@ def test_a_path_without_a_known_ending_needs_its_type_and_is_an_error_without(em
 
 @pytest.mark.usefixtures("own_loop")
 @pytest.mark.parametrize("mode", ["compact", "refine", "tree_summarize"])
-def test_a_broken_picture_is_an_error_and_no_empty_response(emulator, mode):
+def test_a_broken_image_is_an_error_and_no_empty_response(emulator, mode):
     """Core turns a `ValueError` into "Empty Response" here; ours are none."""
     node = ImageNode(image=in_base64(0)[:40], image_mimetype="image/png")
     with pytest.raises(ImageError, match="Image 1"):
@@ -223,20 +223,20 @@ def test_a_broken_picture_is_an_error_and_no_empty_response(emulator, mode):
 
 
 @pytest.mark.parametrize("role", ["system", "assistant"])
-def test_a_picture_that_nobody_could_see_is_refused(emulator, role):
-    message = ChatMessage(role=role, blocks=[TextBlock(text="Look:"), ImageBlock(path=PICTURE)])
+def test_a_image_that_nobody_could_see_is_refused(emulator, role):
+    message = ChatMessage(role=role, blocks=[TextBlock(text="Look:"), ImageBlock(path=IMAGE)])
     with pytest.raises(UnsupportedInputError):
         model_at(emulator).chat([message, ChatMessage(content="What is it?")])
     assert emulator.requests == []
 
 
-def test_pictures_where_older_messages_have_them_are_shown(emulator):
+def test_images_where_older_messages_have_them_are_shown(emulator):
     message = ChatMessage(
         content="What is it?",
-        additional_kwargs={"images": [ImageBlock(image=FILES[1]), ImageDocument(image_path=str(PICTURE))]},
+        additional_kwargs={"images": [ImageBlock(image=FILES[1]), ImageDocument(image_path=str(IMAGE))]},
     )
     model_at(emulator).chat([message])
-    assert emulator.requests[0].images == [FILES[1], PICTURE.read_bytes()]
+    assert emulator.requests[0].images == [FILES[1], IMAGE.read_bytes()]
 
 
 def times_of(pieces):

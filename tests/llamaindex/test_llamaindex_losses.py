@@ -1,4 +1,4 @@
-"""Pictures that LlamaIndex itself leaves out before any model is asked, which no model can notice.
+"""Images that LlamaIndex itself leaves out before any model is asked, which no model can notice.
 
 Where one of these tests fails, LlamaIndex has mended it: the advice against that way can go.
 """
@@ -40,14 +40,14 @@ def test_simple_summarize_cuts_what_does_not_fit_into_the_context(emulator, path
     assert [len(images) for images in seen(emulator)] == [14]
 
 
-def test_an_index_passes_over_pictures_that_have_neither_text_nor_metadata(emulator, paths):
+def test_an_index_passes_over_images_that_have_neither_text_nor_metadata(emulator, paths):
     nodes = [ImageNode(image_path=str(path)) for path in paths]
     index = VectorStoreIndex(nodes, embed_model=MockEmbedding(embed_dim=4))
     assert index.as_retriever(similarity_top_k=3).retrieve("What?") == []
 
 
 def test_an_index_forgets_the_bytes_of_image_documents_and_says_so_when_asked(emulator):
-    documents = [ImageDocument(text="A picture", image=in_base64(number)) for number in range(3)]
+    documents = [ImageDocument(text="An image", image=in_base64(number)) for number in range(3)]
     index = VectorStoreIndex(documents, embed_model=MockEmbedding(embed_dim=4))
     with pytest.raises(ValueError, match="No valid source"):
         index.as_query_engine(llm=model_at(emulator), multimodal=True).query("What?")
@@ -55,7 +55,7 @@ def test_an_index_forgets_the_bytes_of_image_documents_and_says_so_when_asked(em
 
 
 def test_the_multi_modal_index_passes_over_image_documents(paths):
-    documents = [ImageDocument(text="A picture", image_path=str(path)) for path in paths]
+    documents = [ImageDocument(text="An image", image_path=str(path)) for path in paths]
     found = index_over(documents).as_retriever(**FINDS).retrieve("What?")
     assert [node.text for node in found] == ["Some words."]
 
@@ -64,7 +64,7 @@ def test_the_multi_modal_index_passes_over_image_documents(paths):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_react_agent_tells_the_words_of_a_tools_result_alone(emulator):
     def look() -> ImageBlock:
-        """Take a picture."""
+        """Take an image."""
         return ImageBlock(image=FILES[0])
 
     async def ran():

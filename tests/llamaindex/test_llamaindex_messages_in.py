@@ -51,7 +51,7 @@ EMBEDDED = {
 
 
 @pytest.mark.parametrize("make", EMBEDDED.values(), ids=EMBEDDED)
-def test_pictures_in_every_form(make):
+def test_images_in_every_form(make):
     assert to_image(make()) == Image(PNG, "image/png")
 
 
@@ -65,15 +65,15 @@ def test_pictures_in_every_form(make):
     ],
     ids=["ImageBlock", "ImageNode", "MediaResource", "text"],
 )
-def test_pictures_by_url_are_passed_on(make):
+def test_images_by_url_are_passed_on(make):
     assert to_image(make()) == Image(url=HTTP_URL)
 
 
 def test_a_pil_image():
-    picture = PIL.Image.open(PATH)
-    image = to_image(picture)
+    pil_image = PIL.Image.open(PATH)
+    image = to_image(pil_image)
     decoded = PIL.Image.open(io.BytesIO(image.data))
-    assert decoded.convert("RGB").tobytes() == picture.convert("RGB").tobytes()
+    assert decoded.convert("RGB").tobytes() == pil_image.convert("RGB").tobytes()
 
 
 @pytest.mark.parametrize(
@@ -81,12 +81,12 @@ def test_a_pil_image():
     [ImageBlock, ImageNode, ImageDocument, MediaResource, lambda: Node(text_resource=None)],
     ids=["ImageBlock", "ImageNode", "ImageDocument", "MediaResource", "Node"],
 )
-def test_a_holder_without_a_picture_is_refused(make):
+def test_a_holder_without_a_image_is_refused(make):
     with pytest.raises(ImageError):
         to_image(make())
 
 
-def test_a_text_node_is_no_picture():
+def test_a_text_node_is_no_image():
     with pytest.raises(ImageError, match="TextNode"):
         to_image(TextNode(text="hi"))
 

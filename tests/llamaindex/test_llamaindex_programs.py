@@ -15,8 +15,8 @@ from tests.emulator import completion
 from tests.llamaindex.cats import (
     AT_EVERY_PROVIDER,
     FORCES_TOOLS,
+    IMAGE,
     IN_EVERY_WAY,
-    PICTURE,
     TOM,
     Cat,
     called,
@@ -34,7 +34,7 @@ def test_a_structured_llm_answers_in_all_its_ways(emulator_of, provider, model_c
     emulator = emulator_of(provider)
     emulator.always(good(provider))
     llm = model_at(emulator, provider, model_class).as_structured_llm(Cat)
-    messages = [ChatMessage(blocks=[ImageBlock(path=PICTURE), TextBlock(text='Fill in {"name": ...}')])]
+    messages = [ChatMessage(blocks=[ImageBlock(path=IMAGE), TextBlock(text='Fill in {"name": ...}')])]
 
     async def asynchronous():
         return [

@@ -19,8 +19,8 @@ from tests.emulator import STALL, chunks, completion, event_stream
 from tests.llamaindex.cats import (
     AT_EVERY_PROVIDER,
     FORCES_TOOLS,
+    IMAGE,
     IN_EVERY_WAY,
-    PICTURE,
     TOM,
     WAYS,
     Cat,
@@ -192,19 +192,19 @@ def test_a_stream_shows_the_object_as_it_grows(emulator_of, provider, way):
 
 @AT_EVERY_PROVIDER
 @pytest.mark.parametrize("method", ["auto", "prompt"])
-def test_pictures_of_the_prompt_arrive(emulator_of, provider, method):
+def test_images_of_the_prompt_arrive(emulator_of, provider, method):
     emulator = emulator_of(provider)
     answer = good(provider) if method == "auto" else completion(TOM)
     emulator.script(*[answer] * 4)
     model = model_at(emulator, provider, structured_output=method)
-    blocks = [ImageBlock(path=PICTURE), TextBlock(text="Who is {name}?")]
+    blocks = [ImageBlock(path=IMAGE), TextBlock(text="Who is {name}?")]
     chat = ChatPromptTemplate([ChatMessage(role="user", blocks=blocks)])
     rich = RichPromptTemplate("{% chat role='user' %}{{ picture | image }}Who is {{ name }}?{% endchat %}")
     for way in ("whole", "astream"):
         assert predict(model, way, prompt=chat, name="Tom")[-1] == Cat(name="Tom", age=3)
-        found = predict(model, way, prompt=rich, name="Tom", picture=str(PICTURE))[-1]
+        found = predict(model, way, prompt=rich, name="Tom", image=str(IMAGE))[-1]
         assert found == Cat(name="Tom", age=3)
-    assert [request.images for request in emulator.requests] == [[PICTURE.read_bytes()]] * 4
+    assert [request.images for request in emulator.requests] == [[IMAGE.read_bytes()]] * 4
     assert all("Who is Tom?" in json.dumps(request.body) for request in emulator.requests)
 
 
@@ -304,9 +304,9 @@ class Drawing(BaseModel):
 @IN_EVERY_WAY
 @pytest.mark.parametrize("method", ["auto", "json_schema"])
 def test_the_model_on_this_machine_is_kept_to_the_schema(way, method):
-    picture = ChatMessage(blocks=[ImageBlock(path=PICTURE), TextBlock(text="What is it, {name}?")])
+    image = ChatMessage(blocks=[ImageBlock(path=IMAGE), TextBlock(text="What is it, {name}?")])
     model = LlamaVision(structured_output=method, max_tokens=60, provider="local", model="tiny")
-    assert isinstance(predict(model, way, Drawing, ChatPromptTemplate([picture]))[-1], Drawing)
+    assert isinstance(predict(model, way, Drawing, ChatPromptTemplate([image]))[-1], Drawing)
 
 
 def test_several_threads_and_loops_ask_at_once(emulator_of):

@@ -21,8 +21,8 @@ IN_EACH_MODE = pytest.mark.parametrize("response_mode", ["simple_summarize", "tr
 BOTH = pytest.mark.parametrize("model_class", [LlamaVision, LlamaVisionMultiModal])
 
 
-def test_pictures_are_found_by_their_captions_and_answers_are_read_off_them(tmp_path):
-    found = results(tmp_path, minilm(), questions=12, pictures=24)
+def test_images_are_found_by_their_captions_and_answers_are_read_off_them(tmp_path):
+    found = results(tmp_path, minilm(), questions=12, images=24)
     assert found["hit_rate"] >= 0.8
     assert found["accuracy"] >= 0.7
     assert found["accuracy"] >= found["guess"] + 0.2
@@ -31,7 +31,7 @@ def test_pictures_are_found_by_their_captions_and_answers_are_read_off_them(tmp_
 
 
 def slow_engine(emulator, model_class, response_mode):
-    """An engine over one picture, whose answers come a word at a time."""
+    """An engine over one image, whose answers come a word at a time."""
     llm = model_class(
         provider="deepinfra", api_base=emulator.base_url, api_key=emulator.api_key, max_retries=0
     )

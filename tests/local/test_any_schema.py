@@ -22,11 +22,11 @@ def loaded():
 
 
 def ask(number, form=None):
-    """A question, with a picture to every second one; sampled, since chance strays further than the likeliest answer."""
-    pictures = [image_from_any(one_shape(number)[0])] * (number % 2)
+    """A question, with an image to every second one; sampled, since chance strays further than the likeliest answer."""
+    images = [image_from_any(one_shape(number)[0])] * (number % 2)
     return ChatRequest(
         "tiny",
-        (Message("user", (*pictures, Text(f"Return JSON about number {number}."))),),
+        (Message("user", (*images, Text(f"Return JSON about number {number}."))),),
         sampling=SamplingParams(max_tokens=1500, temperature=1.0, seed=number),
         response_format=form,
     )

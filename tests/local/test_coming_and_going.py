@@ -32,8 +32,8 @@ ENDLESS = SamplingParams(max_tokens=1500, temperature=50.0, top_k=1000, seed=8)
 """More than a thousand tokens, which take seconds."""
 
 
-def ask(words, *pictures, **options):
-    parts = (*(image_from_any(picture) for picture in pictures), Text(words))
+def ask(words, *images, **options):
+    parts = (*(image_from_any(image) for image in images), Text(words))
     return ChatRequest("tiny", (Message("user", parts),), **options)
 
 
@@ -72,16 +72,16 @@ def outcome(events):
 
 
 def test_leaving_by_chance_changes_nothing_for_those_who_stay(loaded):
-    """Rows are moved into the gaps: whoever is moved has to find its words and pictures again."""
+    """Rows are moved into the gaps: whoever is moved has to find its words and images again."""
     chance = random.Random(9)
     engine = Engine(loaded, LocalSettings(max_batch_size=5))
     requests = []
     for seed in range(40):
-        picture = one_shape(seed)[0]
+        image = one_shape(seed)[0]
         kinds = [
-            ("Describe the image.", picture),
+            ("Describe the image.", image),
             ("Repeat: Paris London Berlin Rome",),
-            ("What?", picture, picture),
+            ("What?", image, image),
         ]
         requests.append(ask(*kinds[seed % 3], sampling=SamplingParams(max_tokens=40)))
     heard = [[] for _ in requests]
@@ -187,13 +187,13 @@ def test_a_request_joins_while_another_is_being_answered():
     assert more > 100
 
 
-def test_a_broken_picture_fails_alone():
+def test_a_broken_image_fails_alone():
     backend = LocalBackend(find_provider("local"))
-    picture, color, shape = one_shape(3)
+    image, color, shape = one_shape(3)
     outcomes = {}
 
     def work(number):
-        parts = (image_from_any(picture), Text(f"What color is the {shape}?"))
+        parts = (image_from_any(image), Text(f"What color is the {shape}?"))
         if number % 3 == 0:
             parts = (Image(SAMPLE_IMAGES["circle"].read_bytes()[:300], "image/png"), *parts[1:])
         try:

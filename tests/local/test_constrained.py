@@ -93,8 +93,8 @@ def backend():
     return create_backend(find_provider("local"))
 
 
-def ask(words, *pictures, **options):
-    parts = (*(image_from_any(picture) for picture in pictures), Text(words))
+def ask(words, *images, **options):
+    parts = (*(image_from_any(image) for image in images), Text(words))
     return ChatRequest("tiny", (Message("user", parts),), **options)
 
 
@@ -168,7 +168,7 @@ def test_any_object(backend, seed):
     assert isinstance(json.loads(reply.text), dict)
 
 
-def test_a_picture_is_seen_through_a_schema(backend):
+def test_a_image_is_seen_through_a_schema(backend):
     schema = {
         "type": "object",
         "properties": {"color": {"enum": ["blue", "green", "orange", "pink", "purple", "red", "yellow", "black"]}},
@@ -177,8 +177,8 @@ def test_a_picture_is_seen_through_a_schema(backend):
     form = ResponseFormat("json_schema", schema=schema)
     right = 0
     for seed in range(20):
-        picture, color, shape = one_shape(seed)
-        reply = backend.complete(ask(f"What color is the {shape}?", picture, response_format=form))
+        image, color, shape = one_shape(seed)
+        reply = backend.complete(ask(f"What color is the {shape}?", image, response_format=form))
         right += json.loads(reply.text) == {"color": color}
     assert right >= 15
 

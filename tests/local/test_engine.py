@@ -33,13 +33,13 @@ from tests.hugging_face import (
 SHORT = SamplingParams(max_tokens=48, temperature=0)
 
 
-def ask(words, *pictures, sampling=SHORT, **options):
-    parts = (*(image_from_any(picture) for picture in pictures), Text(words))
+def ask(words, *images, sampling=SHORT, **options):
+    parts = (*(image_from_any(image) for image in images), Text(words))
     return ChatRequest("tiny", (Message("user", parts),), sampling=sampling, **options)
 
 
 def two_turns(first, second, words):
-    """A picture in each of two turns: the first is out of sight when the second has come."""
+    """An image in each of two turns: the first is out of sight when the second has come."""
     return ChatRequest(
         "tiny",
         (
@@ -52,19 +52,19 @@ def two_turns(first, second, words):
 
 
 def mixed(seed, *, forms=True):
-    """One of many kinds of requests: with 0, 1 and 2 pictures, short and long, and where wanted some kept to a form."""
-    picture, color, shape = one_shape(seed)
+    """One of many kinds of requests: with 0, 1 and 2 images, short and long, and where wanted some kept to a form."""
+    image, color, shape = one_shape(seed)
     other = one_shape(seed + 500)[0]
     city = Tool("weather", "Tell the weather", {"properties": {"city": {"type": "string", "maxLength": 9}}})
     form = ResponseFormat("json_schema", schema={"properties": {"color": {"type": "string", "maxLength": 8}}})
     kinds = [
-        ask(f"What color is the {shape}?", picture),
+        ask(f"What color is the {shape}?", image),
         ask("Say hi"),
-        ask("Describe the image.", picture, other),
+        ask("Describe the image.", image, other),
         ask("Repeat: " + "Paris London Berlin " * (1 + seed % 7)),
-        two_turns(picture, other, "Describe the image."),
-        ask(f"What shape is {color}? Answer in many words, and say where it is.", picture),
-        ask("What color is it?", picture, response_format=form),
+        two_turns(image, other, "Describe the image."),
+        ask(f"What shape is {color}? Answer in many words, and say where it is.", image),
+        ask("What color is it?", image, response_format=form),
         ask("What is the weather for Rome?", tools=(city,), tool_choice=ToolChoice("required")),
     ]
     return kinds[seed % (8 if forms else 6)]
@@ -130,7 +130,7 @@ def test_plain_generate_gets_such_a_batch_wrong(tiled):
 
 
 def test_the_error_of_plain_generate_is_no_rounding(tiled):
-    """A row without a picture takes something from its neighbour's."""
+    """A row without an image takes something from its neighbour's."""
     batch = batch_of(tiled, [ask("Say hi"), ask("Say hi", one_shape(1)[0])])
     alone = batch_of(tiled, [ask("Say hi")])
     with torch.inference_mode():
@@ -146,12 +146,12 @@ SIZES = [(90, 90), (180, 90), (90, 200), (190, 190), (384, 90), (500, 500), (96,
 
 
 @pytest.mark.parametrize("slots", [1, 4])
-def test_pictures_of_one_to_four_tiles(tiled, slots):
+def test_images_of_one_to_four_tiles(tiled, slots):
     requests = []
     for seed, size in enumerate(SIZES):
-        picture, other = one_shape(seed)[0].resize(size), one_shape(seed + 50)[0].resize(SIZES[seed % 5])
-        requests += [ask("Describe the image.", picture), ask("How many?", picture, other), ask("Say hi")]
-        requests.append(two_turns(other, picture, "Describe the image."))
+        image, other = one_shape(seed)[0].resize(size), one_shape(seed + 50)[0].resize(SIZES[seed % 5])
+        requests += [ask("Describe the image.", image), ask("How many?", image, other), ask("Say hi")]
+        requests.append(two_turns(other, image, "Describe the image."))
     replies = answered(Engine(tiled, LocalSettings(max_batch_size=slots)), requests)
     expected = [text_of(tiled, generated(tiled, request)) for request in requests]
     assert [reply.text for reply in replies] == expected
@@ -163,20 +163,20 @@ def test_only_tiles_that_show_something_are_kept(tiled):
     patches = tiled.network.model.vision_model.num_patches
     for size, tiles in [((90, 90), 1), ((180, 90), 2), ((190, 190), 4)]:
         image = image_from_any(one_shape(1)[0].resize(size))
-        picture = engine.vision_encoder.preprocess(image, 1)
+        pil_image = engine.vision_encoder.preprocess(image, 1)
         with torch.inference_mode():
-            engine.vision_encoder.encode([picture])
-        assert picture.kv.num_vision_tokens == tiles * patches
+            engine.vision_encoder.encode([pil_image])
+        assert pil_image.kv.num_vision_tokens == tiles * patches
 
 
 def test_a_prompt_longer_than_what_is_read_at_once(loaded):
-    picture = one_shape(5)[0]
+    image = one_shape(5)[0]
     long = ChatRequest(
         "tiny",
-        (Message("user", (Text("so " * 600), image_from_any(picture), Text("and " * 600 + "Describe it."))),),
+        (Message("user", (Text("so " * 600), image_from_any(image), Text("and " * 600 + "Describe it."))),),
         sampling=SHORT,
     )
-    requests = [long, ask("Say hi"), ask("Describe the image.", picture)]
+    requests = [long, ask("Say hi"), ask("Describe the image.", image)]
     replies = answered(Engine(loaded, LocalSettings(max_batch_size=3)), requests)
     assert replies[0].usage.input_tokens > 1200
     assert [reply.text for reply in replies] == [text_of(loaded, generated(loaded, one)) for one in requests]
@@ -248,7 +248,7 @@ def test_words_alone_stay_out_of_everything_that_sees(loaded):
             hook.remove()
 
 
-def test_a_picture_is_looked_at_once(loaded):
+def test_a_image_is_looked_at_once(loaded):
     engine = Engine(loaded, LocalSettings(max_batch_size=4))
     first, second = one_shape(1)[0], one_shape(2)[0]
     answers = answered(engine, [ask("Describe the image.", first), ask("What color is it?", first, second)])
@@ -259,19 +259,19 @@ def test_a_picture_is_looked_at_once(loaded):
 
 
 def test_what_was_seen_is_kept_within_bounds_the_latest_used_longest(loaded):
-    pictures = [scene(("red", "circle", seed, 1), ("blue", "star", 0, 0)) for seed in range(3)]
-    picture = VisionEncoder(loaded, 0).preprocess(image_from_any(pictures[0]), 1)
+    images = [scene(("red", "circle", seed, 1), ("blue", "star", 0, 0)) for seed in range(3)]
+    image = VisionEncoder(loaded, 0).preprocess(image_from_any(images[0]), 1)
     with torch.inference_mode():
-        VisionEncoder(loaded, 0).encode([picture])
-    size = picture.kv.num_bytes
+        VisionEncoder(loaded, 0).encode([image])
+    size = image.kv.num_bytes
     engine = Engine(loaded, LocalSettings(image_cache_bytes=2 * size + 1))
     for number, looks in [(0, 1), (1, 2), (0, 2), (2, 3), (0, 3), (1, 4)]:
-        answered(engine, [ask("Describe the image.", pictures[number])])
+        answered(engine, [ask("Describe the image.", images[number])])
         assert (engine.vision_encoder.num_encoded, engine.vision_encoder.cached_bytes <= 2 * size) == (
             looks,
             True,
         )
     forgetful = Engine(loaded, LocalSettings(image_cache_bytes=0))
     for looks in (1, 2):
-        answered(forgetful, [ask("Describe the image.", pictures[0])])
+        answered(forgetful, [ask("Describe the image.", images[0])])
         assert (forgetful.vision_encoder.num_encoded, forgetful.vision_encoder.cached_bytes) == (looks, 0)

@@ -202,7 +202,7 @@ for model in ("acme/gated", "acme/missing"):
         server.server_close()
     gated, missing = printed.splitlines()
     assert gated.startswith(
-        "acme/gated can't be loaded: its weights are given to those who accept Meta's licence"
+        "acme/gated can't be loaded: its weights are given to those who accept Meta's license"
     )
     assert "https://huggingface.co/acme/gated" in gated
     assert "hf auth login" in gated
@@ -259,7 +259,7 @@ def test_a_bar_shows_how_far_it_is_unless_that_is_not_wanted(whole):
     assert ran(LOADED.format("tiny")) == ("", "")
 
 
-def test_words_alone_load_nothing_that_pictures_need():
+def test_words_alone_load_nothing_that_images_need():
     code = """
 import sys
 from llama_vision import ChatRequest, Message, Text, image_from_any
@@ -328,9 +328,9 @@ def test_two_engines_on_the_same_weights_answer_at_the_same_time():
     answers = {}
 
     def work(number):
-        picture, color, shape = one_shape(number)
+        image, color, shape = one_shape(number)
         request = ChatRequest(
-            "tiny", (Message("user", (image_from_any(picture), Text(f"What color is the {shape}?"))),)
+            "tiny", (Message("user", (image_from_any(image), Text(f"What color is the {shape}?"))),)
         )
         answers[number] = backends[number % 2].complete(request).text == color
 

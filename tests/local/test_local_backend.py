@@ -39,16 +39,16 @@ def backend():
     return create_backend(find_provider("local"))
 
 
-def ask(words, *pictures, **options):
-    parts = (*(image_from_any(picture) for picture in pictures), Text(words))
+def ask(words, *images, **options):
+    parts = (*(image_from_any(image) for image in images), Text(words))
     return ChatRequest("tiny", (Message("user", parts),), **options)
 
 
 @pytest.mark.parametrize("seed", range(40))
 def test_the_colour_and_shape_of_what_was_just_drawn(backend, seed):
-    picture, color, shape = one_shape(seed)
-    assert backend.complete(ask(f"What color is the {shape}?", picture)).text == color
-    assert backend.complete(ask(f"What shape is {color}?", picture)).text == shape
+    image, color, shape = one_shape(seed)
+    assert backend.complete(ask(f"What color is the {shape}?", image)).text == color
+    assert backend.complete(ask(f"What shape is {color}?", image)).text == shape
 
 
 def test_it_counts_and_reads(backend):
@@ -185,8 +185,8 @@ def test_many_threads_and_loops_share_one_model(backend):
     answers = [None] * len(drawn)
 
     def work(number):
-        picture, _, shape = drawn[number]
-        request = ask(f"What color is the {shape}?", picture)
+        image, _, shape = drawn[number]
+        request = ask(f"What color is the {shape}?", image)
         answers[number] = (
             backend.complete(request) if number % 2 else asyncio.run(backend.acomplete(request))
         ).text
@@ -267,10 +267,10 @@ def test_an_error_leaves_the_worker_at_work(backend):
 
 
 def test_several_turns_and_a_system_message(backend):
-    picture = image_from_any(scene(("red", "circle", 1, 1)))
+    image = image_from_any(scene(("red", "circle", 1, 1)))
     messages = (
         Message("system", (Text("You are brief."),)),
-        Message("user", (picture, Text("What color is the circle?"))),
+        Message("user", (image, Text("What color is the circle?"))),
     )
     assert backend.complete(ChatRequest("tiny", messages)).text
 

@@ -1,4 +1,4 @@
-"""What the network takes of a picture is, bit for bit, what transformers' own processor makes of it."""
+"""What the network takes of an image is, bit for bit, what transformers' own processor makes of it."""
 
 import io
 import random
@@ -57,26 +57,26 @@ def noise(size, mode="RGB", seed=0):
     if mode == "I;16":
         return PIL.Image.fromarray(levels.integers(0, 65536, (high, wide), dtype=np.uint16))
     if mode in {"RGBA", "LA"}:
-        picture = PIL.Image.fromarray(levels.integers(0, 256, (high, wide, 4), dtype=np.uint8))
-        return picture if mode == "RGBA" else picture.convert("LA")
+        image = PIL.Image.fromarray(levels.integers(0, 256, (high, wide, 4), dtype=np.uint8))
+        return image if mode == "RGBA" else image.convert("LA")
     return PIL.Image.fromarray(levels.integers(0, 256, (high, wide, 3), dtype=np.uint8)).convert(mode)
 
 
-def on_white(picture):
-    white = PIL.Image.new("RGBA", picture.size, (255, 255, 255, 255))
-    return PIL.Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
+def on_white(image):
+    white = PIL.Image.new("RGBA", image.size, (255, 255, 255, 255))
+    return PIL.Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
 
 
-def hugging_face(pictures, options):
-    # transformers 5.17 drops what says where a picture shines through; later ones put it on white, as we do.
-    pictures = [on_white(one) if "A" in one.getbands() else one for one in pictures]
-    return MllamaImageProcessorPil(**options)(images=[[one] for one in pictures], return_tensors="pt")
+def hugging_face(images, options):
+    # transformers 5.17 drops what says where an image shines through; later ones put it on white, as we do.
+    images = [on_white(one) if "A" in one.getbands() else one for one in images]
+    return MllamaImageProcessorPil(**options)(images=[[one] for one in images], return_tensors="pt")
 
 
-def check_equal(pictures, options):
+def check_equal(images, options):
     rules = parse_image_processor_config(options)
-    tiles = [resize_and_tile(picture, rules) for picture in pictures]
-    ours, theirs = to_pixel_values(tiles, rules, CPU, torch.float32), hugging_face(pictures, options)
+    tiles = [resize_and_tile(image, rules) for image in images]
+    ours, theirs = to_pixel_values(tiles, rules, CPU, torch.float32), hugging_face(images, options)
     assert set(ours) == {"pixel_values", "aspect_ratio_ids", "aspect_ratio_mask"}
     for name, found in ours.items():
         assert torch.equal(found, theirs[name]), name
@@ -103,12 +103,12 @@ def test_every_mode(mode, tiny_options):
 
 
 def test_a_palette_with_a_colour_to_see_through():
-    picture = noise((50, 40)).quantize(16)
-    picture.info["transparency"] = 3
-    opaque = picture.convert("RGB")
+    image = noise((50, 40)).quantize(16)
+    image.info["transparency"] = 3
+    opaque = image.convert("RGB")
     opaque.info.clear()
     rules = parse_image_processor_config(PUBLISHED)
-    ours, flat, shown = (resize_and_tile(one, rules).canvas for one in (picture, on_white(picture), opaque))
+    ours, flat, shown = (resize_and_tile(one, rules).canvas for one in (image, on_white(image), opaque))
     assert torch.equal(ours, flat)
     assert not torch.equal(ours, shown)
 
@@ -130,8 +130,8 @@ OPTIONS = {
 
 @pytest.mark.parametrize("changed", OPTIONS.values(), ids=OPTIONS)
 def test_what_the_checkpoint_says_counts(changed):
-    pictures = [noise(size, seed=seed) for seed, size in enumerate([(90, 40), (300, 1000), (640, 480)])]
-    check_equal(pictures, PUBLISHED | changed)
+    images = [noise(size, seed=seed) for seed, size in enumerate([(90, 40), (300, 1000), (640, 480)])]
+    check_equal(images, PUBLISHED | changed)
 
 
 def test_two_hundred_sizes_by_chance():
@@ -187,7 +187,7 @@ def test_options_it_does_not_know_are_refused_by_name(changed, words):
         parse_image_processor_config(PUBLISHED | changed)
 
 
-def test_a_broken_picture_is_refused():
+def test_a_broken_image_is_refused():
     buffer = io.BytesIO()
     noise((100, 100)).save(buffer, "PNG")
     rules = parse_image_processor_config(PUBLISHED)

@@ -148,7 +148,7 @@ CONVERSATIONS = {
             turn("ipython", '"{\\"t\\": 1}"'),
         ],
     ),
-    "a result with a picture": (
+    "a result with an image": (
         [system("Be brief."), user("Hi"), Message("tool", (result("a map", PNG),))],
         [turn("user", "Be brief.\n\nHi"), turn("ipython", '<|image|>"a map"')],
     ),
@@ -198,7 +198,7 @@ def test_letters_of_a_tool_stay_as_they_are_and_tools_stand_in_order():
     assert text.index('"wetter"') < text.index('"now"') < text.index("Hi<|eot_id|>")
 
 
-def test_pictures_keep_their_order_and_are_the_ones_given():
+def test_images_keep_their_order_and_are_the_ones_given():
     first, second = (Image(data=bytes([number]), media_type="image/png") for number in range(2))
     pieces = apply_chat_template(ChatRequest("m", (user(first, "a"), Message("tool", (result(second),)))))
     assert [piece for piece in pieces if isinstance(piece, Image)] == [first, second]
@@ -276,7 +276,7 @@ def test_what_belongs_into_a_user_turn_is_not_dropped_where_there_is_none(messag
         prompt(*messages, tools=tuple(tools))
 
 
-def test_a_system_turn_beside_a_picture_is_rendered_where_nobody_folded_it():
+def test_a_system_turn_beside_a_image_is_rendered_where_nobody_folded_it():
     pieces = apply_chat_template(ChatRequest("m", (system("Be brief."), user(PNG))))
     assert (
         "".join(map(written, pieces))

@@ -38,9 +38,9 @@ NEEDS_FP8 = pytest.mark.skipif(
 
 def questions():
     for seed in range(12):
-        picture, color, shape = one_shape(seed)
-        for words, pictures in [(f"What color is the {shape}?", [picture]), (f"Repeat: {color} {shape}", [])]:
-            parts = (*(image_from_any(one) for one in pictures), Text(words))
+        image, color, shape = one_shape(seed)
+        for words, images in [(f"What color is the {shape}?", [image]), (f"Repeat: {color} {shape}", [])]:
+            parts = (*(image_from_any(one) for one in images), Text(words))
             yield ChatRequest("tiny", (Message("user", parts),), sampling=SamplingParams(temperature=0))
 
 
@@ -91,8 +91,8 @@ def test_scores_in_fp8_differ_by_less_than_is_said(expected):
 def test_answers_are_right(settings):
     backend = LocalBackend(find_provider("local"), local=settings)
     for seed in range(10):
-        picture, color, shape = one_shape(seed)
-        parts = (image_from_any(picture), Text(f"What color is the {shape}?"))
+        image, color, shape = one_shape(seed)
+        parts = (image_from_any(image), Text(f"What color is the {shape}?"))
         assert backend.complete(ChatRequest("tiny", (Message("user", parts),))).text == color
 
 

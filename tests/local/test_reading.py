@@ -40,15 +40,15 @@ def tiled(loaded):
     return with_four_tiles(loaded)
 
 
-def ask(words, *pictures, sampling=SHORT):
-    parts = (*(image_from_any(picture) for picture in pictures), Text(words))
+def ask(words, *images, sampling=SHORT):
+    parts = (*(image_from_any(image) for image in images), Text(words))
     return ChatRequest("tiny", (Message("user", parts),), sampling=sampling)
 
 
-def next_turn(request, reply, words, *pictures):
+def next_turn(request, reply, words, *images):
     """The same conversation, one turn longer."""
     said = Message("assistant", (Text(reply.text),))
-    return replace(request, messages=(*request.messages, said, *ask(words, *pictures).messages))
+    return replace(request, messages=(*request.messages, said, *ask(words, *images).messages))
 
 
 def words(loaded, tokens):
@@ -134,13 +134,13 @@ def test_nobody_writes_so_a_prompt_is_read_in_larger_pieces(endless):
 
 
 def mixed(seed):
-    picture, other = one_shape(seed)[0].resize((90 + 60 * (seed % 3), 120)), one_shape(seed + 50)[0]
+    image, other = one_shape(seed)[0].resize((90 + 60 * (seed % 3), 120)), one_shape(seed + 50)[0]
     filling = "Paris London Berlin Rome " * (seed % 5) * 3
-    first = ask(filling + "What color is it?", picture, sampling=limited(1 + seed % 3 * 9))
+    first = ask(filling + "What color is it?", image, sampling=limited(1 + seed % 3 * 9))
     return [
         ask("Repeat: " + filling),
         first,
-        ask(filling + "Describe the image.", picture, other),
+        ask(filling + "Describe the image.", image, other),
         next_turn(first, Reply("red"), filling + "And this?", other),
         next_turn(first, Reply("red"), filling + "Are you sure?"),
     ][seed % 5]
@@ -186,9 +186,9 @@ def test_who_leaves_or_fails_while_it_is_read_leaves_no_trace(endless, monkeypat
     assert Reply.from_events(heard).text == expected
 
 
-@pytest.mark.parametrize("pictures", [0, 1, 2])
-def test_the_next_turn_reads_only_what_is_new(tiled, pictures):
-    seen = [one_shape(seed)[0] for seed in range(pictures)]
+@pytest.mark.parametrize("images", [0, 1, 2])
+def test_the_next_turn_reads_only_what_is_new(tiled, images):
+    seen = [one_shape(seed)[0] for seed in range(images)]
     engine = Engine(tiled, LocalSettings())
     request = ask("Repeat: " + "Paris London Berlin Rome Oslo Cairo " * 4, *seen)
     for question, more in [("And now?", []), ("And this?", seen[:1]), ("Are you sure?", [])]:
@@ -213,7 +213,7 @@ def test_the_same_question_again_is_not_read_again_but_for_its_last_word(tiled):
     assert second.text == first.text
 
 
-def test_another_picture_is_another_beginning(tiled):
+def test_another_image_is_another_beginning(tiled):
     engine = Engine(tiled, LocalSettings())
     question = "Describe the image. " * 9
     for seed in range(3):
@@ -224,7 +224,7 @@ def test_another_picture_is_another_beginning(tiled):
         assert reply.text == answered(cold, request).text
 
 
-def test_the_same_words_before_another_picture_are_known(tiled):
+def test_the_same_words_before_another_image_are_known(tiled):
     engine = Engine(tiled, LocalSettings())
     for seed in range(3):
         parts = (Text("Paris London " * 20), image_from_any(one_shape(seed)[0]), Text("Describe the image."))

@@ -40,7 +40,7 @@ def loaded(folder):
     return load_model(folder)
 
 
-def picture(number):
+def image(number):
     return one_shape(number)[0].resize(SIZES[number % len(SIZES)])
 
 
@@ -54,7 +54,7 @@ def asked(folder, *parts, system=None):
 
 
 def expected(loaded, request):
-    """What `generate` says, of the same pictures as they are sent and the same order of words."""
+    """What `generate` says, of the same images as they are sent and the same order of words."""
     tokens = generated(loaded, reorder_messages(LOCAL, request))
     return loaded.tokenizer.decode(tokens, skip_special_tokens=False)
 
@@ -62,13 +62,9 @@ def expected(loaded, request):
 def requests_of(folder):
     yield asked(folder, "Say hi")
     for number in range(len(SIZES)):
-        yield asked(folder, picture(number), "What is it?")
-        yield asked(
-            folder, picture(number), picture(number + 2), f"Which of {number}?", system="You are brief."
-        )
-        yield asked(
-            folder, "First", picture(number), "then", picture(number + 1), picture(number + 3), "and?"
-        )
+        yield asked(folder, image(number), "What is it?")
+        yield asked(folder, image(number), image(number + 2), f"Which of {number}?", system="You are brief.")
+        yield asked(folder, "First", image(number), "then", image(number + 1), image(number + 3), "and?")
 
 
 @pytest.mark.parametrize("rows", [1, 5])
@@ -88,8 +84,8 @@ def block(part):
     return {"type": "image", "base64": data, "mime_type": "image/png"}
 
 
-def test_a_system_prompt_and_several_pictures_through_langchain(folder, loaded):
-    content = [picture(3), picture(4), "Which is red?"]
+def test_a_system_prompt_and_several_images_through_langchain(folder, loaded):
+    content = [image(3), image(4), "Which is red?"]
     model = ChatLlamaVision(provider="local", model=folder, temperature=0, max_tokens=24)
     reply = model.invoke([("system", "You are brief."), ("user", [block(part) for part in content])])
     assert reply.text == expected(loaded, asked(folder, *content, system="You are brief."))
@@ -102,7 +98,7 @@ def test_it_is_another_model_than_the_tiny_one(folder):
     assert tiny == "Hi" != other
 
 
-def test_pictures_of_different_tiles_make_a_difference(folder):
+def test_images_of_different_tiles_make_a_difference(folder):
     backend = create_backend(LOCAL)
     whole = one_shape(2)[0].resize((2 * SIDE, 2 * SIDE))
     replies = {

@@ -17,7 +17,7 @@ NAMES = [
 ]
 MOST_BYTES = 300_000
 BASE64 = re.compile(r"[A-Za-z0-9+/]{120,}")
-SHOWN_PICTURE = re.compile(r'src="data:image/(?:png|jpeg);base64,[A-Za-z0-9+/=]+"')
+SHOWN_IMAGE = re.compile(r'src="data:image/(?:png|jpeg);base64,[A-Za-z0-9+/=]+"')
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -26,13 +26,13 @@ def outputs_of(notebook):
 
 
 def texts_of(notebook):
-    """All that is read as text: what is printed, the texts of results, and HTML but for the pictures in it."""
+    """All that is read as text: what is printed, the texts of results, and HTML but for the images in it."""
     for output in outputs_of(notebook):
         if output.output_type == "stream":
             yield output.text
         for kind, content in output.get("data", {}).items():
             if not kind.startswith("image/"):
-                yield SHOWN_PICTURE.sub("", content)
+                yield SHOWN_IMAGE.sub("", content)
 
 
 def test_they_are_all_there():
@@ -67,10 +67,10 @@ def test_its_outputs_are_kept_and_small(path):
 
 
 @each_notebook
-def test_it_shows_pictures_and_prints_no_base64(path):
+def test_it_shows_images_and_prints_no_base64(path):
     notebook = nbformat.read(path, as_version=4)
     html = [output.data.get("text/html", "") for output in outputs_of(notebook) if "data" in output]
-    assert any(SHOWN_PICTURE.search(text) for text in html)
+    assert any(SHOWN_IMAGE.search(text) for text in html)
     assert [text[:200] for text in texts_of(notebook) if BASE64.search(text)] == []
     assert not any(BASE64.search(cell.source) for cell in notebook.cells)
 

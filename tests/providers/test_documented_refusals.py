@@ -10,7 +10,7 @@ from llama_vision.core.request import ChatRequest, ResponseFormat, SamplingParam
 from llama_vision.providers import PROVIDERS
 from llama_vision.providers.hosted import HOSTED
 from llama_vision.providers.servers import SERVERS
-from tests.providers.pictures import ADDRESS, of_bytes, of_pixels
+from tests.providers.images import ADDRESS, of_bytes, of_pixels
 
 GIF = Image(data=b"GIF89a", media_type="image/gif")
 WEBP = Image(data=b"RIFF", media_type="image/webp")
@@ -70,7 +70,7 @@ def test_every_record_has_its_refusals_here():
 
 
 @pytest.mark.parametrize("name", [name for name in PROVIDERS if name != "cloudflare-openai"])
-def test_one_ordinary_picture_passes_everywhere(name):
+def test_one_ordinary_image_passes_everywhere(name):
     validate_request(PROVIDERS[name], request_to(name, [PNG]))
 
 
@@ -95,7 +95,7 @@ def test_where_nothing_is_documented_everything_is_sent(name):
 
 
 @pytest.mark.parametrize("name", ["groq", "vllm"])
-def test_the_systems_words_move_where_they_may_not_stand_beside_a_picture(name):
+def test_the_systems_words_move_where_they_may_not_stand_beside_a_image(name):
     request = request_to(name, [PNG])
     said = reorder_messages(
         PROVIDERS[name],

@@ -1,4 +1,4 @@
-"""Limits of a picture's base64 text and of its sides: who is over is told which picture, which limit, and what to do."""
+"""Limits of an image's base64 text and of its sides: who is over is told which image, which limit, and what to do."""
 
 import base64
 
@@ -9,7 +9,7 @@ from llama_vision.core.errors import UnsupportedInputError
 from llama_vision.core.messages import Message, Text, ToolResult
 from llama_vision.core.request import ChatRequest
 from llama_vision.providers import ImageConstraints, Provider
-from tests.providers.pictures import ADDRESS, of_bytes, of_pixels
+from tests.providers.images import ADDRESS, of_bytes, of_pixels
 
 
 def check(rules, *images):
@@ -30,14 +30,14 @@ def refusal(rules, *images):
 
 
 @pytest.mark.parametrize("count", [*range(20), 134_997])
-def test_a_picture_passes_whose_base64_is_shorter(count):
+def test_a_image_passes_whose_base64_is_shorter(count):
     length = len(base64.b64encode(b"x" * count))
     check(ImageConstraints(max_base64_chars=length + 1), of_bytes(count))
     if count:
         assert "Image 1 has" in refusal(ImageConstraints(max_base64_chars=length), of_bytes(count))
 
 
-def test_a_picture_whose_base64_is_too_long_is_named_with_what_to_do():
+def test_a_image_whose_base64_is_too_long_is_named_with_what_to_do():
     rules = ImageConstraints(max_base64_chars=180_000)
     check(rules, of_bytes(134_997), of_bytes(134_997), ADDRESS)
     assert (
@@ -46,7 +46,7 @@ def test_a_picture_whose_base64_is_too_long_is_named_with_what_to_do():
     ) in refusal(rules, of_bytes(1), of_bytes(134_998))
 
 
-def test_pictures_whose_base64_is_too_long_together_are_refused_with_the_largest():
+def test_images_whose_base64_is_too_long_together_are_refused_with_the_largest():
     rules = ImageConstraints(max_total_base64_chars=10_000_000)
     check(rules, of_bytes(5_000_000), of_bytes(2_499_000), ADDRESS)
     assert (
@@ -74,9 +74,9 @@ def test_the_shortest_side_counts_whichever_it_is():
         ) in refusal(rules, of_pixels(*size))
 
 
-def test_a_picture_whose_size_is_not_told_is_left_to_the_provider():
+def test_a_image_whose_size_is_not_told_is_left_to_the_provider():
     check(ImageConstraints(min_side=10, max_side=20), of_bytes(100))
 
 
-def test_pictures_pass_where_no_limit_is_known():
+def test_images_pass_where_no_limit_is_known():
     check(ImageConstraints(), of_pixels(1, 3000), of_bytes(30_000_000), ADDRESS)

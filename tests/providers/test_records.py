@@ -85,7 +85,7 @@ def test_a_provider_either_takes_stop_texts_or_has_them_watched_for_here(record)
 
 @every_record
 def test_an_account_is_asked_for_where_addresses_contain_one(record):
-    paths = [record.licence.path] if record.licence else []
+    paths = [record.license.path] if record.license else []
     if record.dialect is not None:
         request = ChatRequest("model", (Message("user", (Text("Hi"),)),))
         paths.append(record.dialect.encode(request, stream=False).path)

@@ -41,7 +41,7 @@ def reshaped(*messages, provider=TAKES_SYSTEM):
     ],
 )
 @pytest.mark.parametrize("provider", [TAKES_SYSTEM, NO_SYSTEM], ids=["with system", "without"])
-def test_without_pictures_nothing_changes(provider, messages):
+def test_without_images_nothing_changes(provider, messages):
     request = ChatRequest("m", tuple(messages))
     assert reorder_messages(provider, request) is request
 
@@ -60,7 +60,7 @@ def test_without_pictures_nothing_changes(provider, messages):
     ids=repr,
 )
 @pytest.mark.parametrize("provider", [TAKES_SYSTEM, NO_SYSTEM], ids=["with system", "without"])
-def test_pictures_come_before_the_words_about_them_unless_words_follow(provider, parts, order):
+def test_images_come_before_the_words_about_them_unless_words_follow(provider, parts, order):
     assert reshaped(user(*parts), provider=provider) == [user(*order)]
 
 
@@ -74,11 +74,11 @@ def test_pictures_come_before_the_words_about_them_unless_words_follow(provider,
     ],
     ids=lambda message: message.role,
 )
-def test_turns_without_pictures_of_the_user_stay_as_they_are(other):
+def test_turns_without_images_of_the_user_stay_as_they_are(other):
     assert reshaped(other, user("What?", RED)) == [other, user(RED, "What?")]
 
 
-def test_a_picture_in_a_tools_result_counts():
+def test_a_image_in_a_tools_result_counts():
     shown = message("tool", ToolResult("a", (RED,)))
     assert reshaped(system("Be brief."), user("Hi"), shown, provider=NO_SYSTEM) == [
         user("Be brief.\n\nHi"),
@@ -120,9 +120,7 @@ def test_a_system_message_stays_where_it_may():
         ),
     ],
 )  # fmt: skip
-def test_the_systems_words_go_before_the_users_first_where_a_picture_forbids_a_system_message(
-    messages, folded
-):
+def test_the_systems_words_go_before_the_users_first_where_a_image_forbids_a_system_message(messages, folded):
     assert reshaped(*messages, provider=NO_SYSTEM) == folded
 
 

@@ -106,11 +106,11 @@ def test_a_model_without_tools_at_a_provider_with_tools_gets_them_in_words():
 
 
 @pytest.mark.parametrize(
-    ("parts", "pictures"), [((RED, "What?"), 1), ((RED, BLUE, "What?"), 2), (("What?", RED), 1), ((RED,), 1)]
+    ("parts", "images"), [((RED, "What?"), 1), ((RED, BLUE, "What?"), 2), (("What?", RED), 1), ((RED,), 1)]
 )
-def test_definitions_come_after_the_pictures_before_the_words(parts, pictures):
+def test_definitions_come_after_the_images_before_the_words(parts, images):
     (first,) = reorder_messages(NONE, worded(user(*parts), tools=(CLOCK,))).messages
-    assert [type(part) for part in first.parts] == [*[Image] * pictures, Text]
+    assert [type(part) for part in first.parts] == [*[Image] * images, Text]
     assert first.text.startswith("You can call functions.")
     assert first.text.endswith("What?" if "What?" in parts else "plain words.")
 
@@ -163,7 +163,7 @@ def test_calls_become_the_text_that_the_model_writes(turns, expected):
             [told(("a", "Zürich 市\n", '"'))],
             ['The call of f returned "Zürich 市\\n\\n\\""'],
         ),
-        ([("a", "f", "{}")], [told(("a", RED))], [RED, "The call of f returned the picture before this"]),
+        ([("a", "f", "{}")], [told(("a", RED))], [RED, "The call of f returned the image before this"]),
         (
             [("a", "f", "{}")],
             [told(("a", "two:", RED, BLUE))],
@@ -174,8 +174,8 @@ def test_calls_become_the_text_that_the_model_writes(turns, expected):
             [told(("c", "3"), ("a", "1", RED)), told(("b", BLUE))],
             [
                 'Call 3, of f, returned "3"',
-                *(RED, 'Call 1, of f, returned the picture before this and "1"'),
-                *(BLUE, "Call 2, of g, returned the picture before this"),
+                *(RED, 'Call 1, of f, returned the image before this and "1"'),
+                *(BLUE, "Call 2, of g, returned the image before this"),
             ],
         ),
         ([("a", "f", "{}")], [told(("lost", "x"))], ['The call of lost returned "x"']),
@@ -251,7 +251,7 @@ def test_where_the_user_does_not_speak_last_the_demand_is_a_turn_of_its_own(last
     [(("What?", RED), [Image, Text]), ((RED,), [Image, Text]), (("A:", RED, "B"), [Text, Image, Text]), ((), [Text])],
 )  # fmt: skip
 @pytest.mark.parametrize("provider", [NONE, NOT_FORCED], ids=["in words", "native"])
-def test_a_demand_keeps_pictures_before_the_words_about_them(provider, parts, kinds):
+def test_a_demand_keeps_images_before_the_words_about_them(provider, parts, kinds):
     request = reorder_messages(
         provider, worded(user(*parts), provider=provider, tools=(CLOCK,), tool_choice=ANY_CALL)
     )

@@ -22,21 +22,21 @@ __all__ = [
     "ask",
     "backend",
     "either",
-    "picture",
+    "image",
     "request",
     "said",
     "told",
 ]
 
 
-def picture(kind="PNG", size=(30, 20)) -> Image:
-    """Make a picture."""
+def image(kind="PNG", size=(30, 20)) -> Image:
+    """Make an image."""
     buffer = io.BytesIO()
     PIL.Image.new("RGB", size, "red").save(buffer, kind)
     return Image(buffer.getvalue(), f"image/{kind.lower()}")
 
 
-PNG = picture()
+PNG = image()
 
 
 def backend(emulator: Emulator, provider: str, **options: Any) -> Backend:
@@ -47,7 +47,7 @@ def backend(emulator: Emulator, provider: str, **options: Any) -> Backend:
 
 
 def request(provider: str, *said: str | Part | Message, **more: Any) -> ChatRequest:
-    """Make a request of the provider's first model; texts and pictures are the user's."""
+    """Make a request of the provider's first model; texts and images are the user's."""
     messages = [part for part in said if isinstance(part, Message)]
     parts = [Text(part) if isinstance(part, str) else part for part in said if not isinstance(part, Message)]
     if parts or not messages:

@@ -1,4 +1,4 @@
-"""Tools beside pictures, conversations sent back, Cloudflare's licence, and who answers."""
+"""Tools beside pictures, conversations sent back, Cloudflare's license, and who answers."""
 
 import json
 import warnings
@@ -10,7 +10,7 @@ from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.tools import FunctionTool
 
 from llama_vision import Message, Text, Tool, ToolCall, ToolResult
-from llama_vision.adaptation import images as pictures
+from llama_vision.adaptation import images as adaptation_images
 from llama_vision.core.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -32,7 +32,7 @@ Color = Enum("Color", {name: name for name in COLORS}, type=str)
 
 
 @pytest.mark.parametrize("provider", ["deepinfra", "cloudflare"])
-def test_quirk_49_tools_beside_a_picture_are_sent(emulator_of, way, provider):
+def test_quirk_49_tools_beside_a_image_are_sent(emulator_of, way, provider):
     emulator = emulator_of(provider)
     ask(emulator, provider, way, PNG, "What is it?", tools=(TOOL,))
     assert emulator.requests[0].images == [PNG.data]
@@ -40,7 +40,7 @@ def test_quirk_49_tools_beside_a_picture_are_sent(emulator_of, way, provider):
 
 
 def test_quirk_49_that_they_will_hardly_be_called_is_said_once(emulator_of, monkeypatch):
-    monkeypatch.setattr(pictures, "_warned", set())
+    monkeypatch.setattr(adaptation_images, "_warned", set())
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         for _ in range(2):
@@ -105,29 +105,29 @@ def test_quirk_50_the_systems_words_go_as_one_string(emulator_of, way, provider)
     assert emulator.requests[0].body["messages"][0] == {"role": "system", "content": "Be kind.\nBe brief."}
 
 
-def test_quirk_51_a_text_that_is_taken_for_a_picture_is_explained(emulator_of, way):
-    with pytest.raises(InvalidRequestError, match="is taken for a picture") as caught:
+def test_quirk_51_a_text_that_is_taken_for_a_image_is_explained(emulator_of, way):
+    with pytest.raises(InvalidRequestError, match="is taken for an image") as caught:
         ask(emulator_of("cloudflare"), "cloudflare", way, "What is data:image/png;base64,iVBORw0KGgo= ?")
     assert "8006" in str(caught.value)
 
 
-def test_quirk_52_without_leave_the_licence_is_not_accepted(emulator_of, way):
+def test_quirk_52_without_leave_the_license_is_not_accepted(emulator_of, way):
     emulator = emulator_of("cloudflare")
-    emulator.dialect.licence_accepted = False
+    emulator.dialect.license_accepted = False
     with pytest.raises(LicenseNotAcceptedError, match="accept-license cloudflare") as caught:
         ask(emulator, "cloudflare", way)
     assert caught.value.status_code == 403
     assert len(emulator.requests) == 1
-    assert not emulator.dialect.licence_accepted
+    assert not emulator.dialect.license_accepted
 
 
 @pytest.mark.parametrize("outcome", ["agreed", "an error"])
 def test_quirk_52_with_leave_it_is_and_the_repeated_call_says_whether_it_counted(emulator_of, way, outcome):
     emulator = emulator_of("cloudflare")
-    emulator.dialect.licence_accepted = False
+    emulator.dialect.license_accepted = False
     plans = [completion("Thank you") if outcome == "agreed" else emulator.refusal(500), completion("Hi")]
     emulator.script(*plans)
-    assert ask(emulator, "cloudflare", way, options={"accept_licence": True}).text == "Hi"
+    assert ask(emulator, "cloudflare", way, options={"accept_license": True}).text == "Hi"
     assert [received.body.get("prompt") for received in emulator.requests] == [None, "agree", None]
 
 
@@ -135,15 +135,15 @@ def test_quirk_52_an_agreement_that_does_not_count_is_made_once(emulator_of, way
     emulator = emulator_of("cloudflare")
     emulator.always(emulator.refusal(403, code=5016))
     with pytest.raises(LicenseNotAcceptedError):
-        ask(emulator, "cloudflare", way, options={"accept_licence": True})
+        ask(emulator, "cloudflare", way, options={"accept_license": True})
     assert len(emulator.requests) == 3
 
 
 def test_quirk_52_a_wrong_key_is_told_as_that(emulator_of, way):
     emulator = emulator_of("cloudflare")
-    emulator.dialect.licence_accepted = False
+    emulator.dialect.license_accepted = False
     with pytest.raises(AuthenticationError):
-        ask(emulator, "cloudflare", way, options={"accept_licence": True, "api_key": "wrong"})
+        ask(emulator, "cloudflare", way, options={"accept_license": True, "api_key": "wrong"})
 
 
 def test_quirk_53_the_model_is_always_sent_and_who_answered_is_shown(emulator_of):

@@ -83,7 +83,7 @@ def test_quirk_07_a_failure_may_have_an_empty_list_of_errors(emulator_of, way, s
 FORBIDDEN = {
     "out of credits": ("aimlapi", {}, "run out of credits", InsufficientCreditsError),
     "not authenticated": ("deepinfra", {"message": "Not authenticated"}, "Not auth", PermissionDeniedError),
-    "licence": ("cloudflare", {"code": 5016}, "accept-license cloudflare", LicenseNotAcceptedError),
+    "license": ("cloudflare", {"code": 5016}, "accept-license cloudflare", LicenseNotAcceptedError),
     "blocked": ("cloudflare", {"code": 3023}, "account is blocked", PermissionDeniedError),
     "private": ("cloudflare", {"code": 5018}, "5018", PermissionDeniedError),
     "private too": ("cloudflare", {"code": 3041}, "3041", PermissionDeniedError),

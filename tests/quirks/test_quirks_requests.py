@@ -19,8 +19,8 @@ from llama_vision.llamaindex import LlamaVision
 from llama_vision.providers import find_provider
 from llama_vision.providers.provider import ImageConstraints
 from tests.emulator.asking import MODEL, backend_for
-from tests.images.picture_server import PictureServer
-from tests.quirks.talk import PNG, ask, picture, request
+from tests.images.image_server import ImageServer
+from tests.quirks.talk import PNG, ask, image, request
 
 EMULATED = ("deepinfra", "aimlapi", "aigateway", "cloudflare", "cloudflare-openai")
 TOOL = Tool("f", "Do it.", {"type": "object", "properties": {"city": {"type": "string"}}})
@@ -146,9 +146,9 @@ def test_quirk_44_what_one_provider_alone_has_goes_through_extra_body(emulator_o
 
 @pytest.mark.parametrize("provider", ["deepinfra", "aimlapi", "aigateway"])
 def test_quirk_45_chat_completions_take_addresses_and_data_urls_as_objects(emulator_of, way, provider):
-    for image in (URL, PNG):
+    for given in (URL, PNG):
         emulator = emulator_of(provider)
-        ask(emulator, provider, way, image, "What is it?")
+        ask(emulator, provider, way, given, "What is it?")
         block = emulator.requests[-1].body["messages"][0]["content"][0]
         assert isinstance(block["image_url"], dict)
     assert [received.image_urls[0][:14] for received in emulator.requests] == [
@@ -168,7 +168,7 @@ def test_quirk_45_what_is_at_an_address_is_sent_where_nobody_fetches_it(emulator
     native = provider == "cloudflare"
     emulator = emulator_of("cloudflare" if native else "openai-compatible")
     model = {} if native else {"model": MODEL}
-    with PictureServer() as server:
+    with ImageServer() as server:
         head = f"HTTP/1.1 200 OK\r\ncontent-length: {len(PNG.data)}\r\n\r\n".encode()
         server.answers["/cat.png"] = [head + PNG.data]
         at_home = Image(url=server.url("/cat.png"))
@@ -180,10 +180,10 @@ def test_quirk_45_what_is_at_an_address_is_sent_where_nobody_fetches_it(emulator
     assert emulator.requests[0].images == [PNG.data]
 
 
-def test_quirk_46_the_bytes_say_what_a_picture_is_and_not_its_name(emulator_of, tmp_path):
+def test_quirk_46_the_bytes_say_what_a_image_is_and_not_its_name(emulator_of, tmp_path):
     emulator = emulator_of("deepinfra")  # which opens it, and refuses a wrong type
     path = tmp_path / "cat.png"
-    path.write_bytes(picture("JPEG").data)
+    path.write_bytes(image("JPEG").data)
     names = {"provider": "deepinfra", "api_key": emulator.api_key}
     LlamaVision(**names, api_base=emulator.base_url).complete("What is it?", image_documents=[path])
     url = f"data:image/gif;base64,{base64.b64encode(PNG.data).decode()}"
@@ -208,10 +208,10 @@ def test_quirk_46_drawings_and_heic_are_refused(emulator_of, content):
 
 @pytest.mark.parametrize(
     "image",
-    [picture("GIF"), Image(PNG.data + bytes(20_000_001 - len(PNG.data)), "image/png")],
+    [image("GIF"), Image(PNG.data + bytes(20_000_001 - len(PNG.data)), "image/png")],
     ids=["type", "bytes"],
 )
-def test_quirk_46_a_picture_that_a_provider_does_not_take_is_made_into_one_that_it_does(
+def test_quirk_46_a_image_that_a_provider_does_not_take_is_made_into_one_that_it_does(
     emulator_of, way, image
 ):
     emulator = emulator_of("deepinfra")  # jpg, png, webp; 20 MB
@@ -222,8 +222,8 @@ def test_quirk_46_a_picture_that_a_provider_does_not_take_is_made_into_one_that_
         assert (opened.format, opened.size) in [("PNG", (30, 20)), ("JPEG", (30, 20))]
 
 
-def test_quirk_46_cloudflare_takes_no_picture_of_fewer_than_ten_pixels(emulator_of):
-    small = picture(size=(9, 30))
+def test_quirk_46_cloudflare_takes_no_image_of_fewer_than_ten_pixels(emulator_of):
+    small = image(size=(9, 30))
     assert "fewer than 10" in refused(emulator_of("cloudflare"), "cloudflare", small, "What is it?")
 
 
@@ -231,7 +231,7 @@ def talk_of_system(provider):
     return request(provider, Message("system", (Text("Be kind."),)), PNG, "What is it?")
 
 
-def test_quirk_47_the_systems_words_go_into_the_users_where_a_picture_forbids_them(emulator_of, way):
+def test_quirk_47_the_systems_words_go_into_the_users_where_a_image_forbids_them(emulator_of, way):
     emulator = emulator_of("openai-compatible")
     ask(emulator, "vllm", way, *talk_of_system("vllm").messages)
     (only,) = emulator.requests[0].body["messages"]
@@ -248,7 +248,7 @@ def test_quirk_47_a_record_of_ones_own_says_so_for_any_server(emulator_of):
         assert [message["role"] for message in emulator.requests[-1].body["messages"]] == roles
 
 
-def test_quirk_48_a_picture_goes_before_the_words_that_ask_about_it(emulator_of, way):
+def test_quirk_48_a_image_goes_before_the_words_that_ask_about_it(emulator_of, way):
     emulator = emulator_of("deepinfra")
     ask(emulator, "deepinfra", way, "What is it?", PNG)
     kinds = [block["type"] for block in emulator.requests[0].body["messages"][0]["content"]]
@@ -256,6 +256,6 @@ def test_quirk_48_a_picture_goes_before_the_words_that_ask_about_it(emulator_of,
 
 
 @pytest.mark.parametrize("provider", ["cloudflare", "nvidia", "ollama", "groq", "hyperbolic"])
-def test_quirk_48_a_second_picture_is_refused_and_not_dropped(emulator_of, provider):
+def test_quirk_48_a_second_image_is_refused_and_not_dropped(emulator_of, provider):
     emulator = emulator_of("cloudflare" if provider == "cloudflare" else "openai-compatible")
     assert "There are 2 images" in refused(emulator, provider, PNG, PNG, "Compare.")

@@ -19,7 +19,7 @@ def asker(server, *prompt, **options):
 
 
 def echo(request):
-    """Repeat the question, and say how many pictures came with it."""
+    """Repeat the question, and say how many images came with it."""
     return f"{request.text} {len(request.images)}"
 
 
@@ -27,7 +27,7 @@ def drawn(count):
     """Draw shapes; a third each as a file's bytes, as PIL image, and as an array."""
     rows = []
     for seed in range(count):
-        picture, color, shape = one_shape(seed)
-        forms = [png(picture), picture, np.asarray(picture)]
+        image, color, shape = one_shape(seed)
+        forms = [png(image), image, np.asarray(image)]
         rows.append({"image": forms[seed % 3], "question": f"What color is the {shape}?", "truth": color})
     return rows

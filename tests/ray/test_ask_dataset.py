@@ -79,8 +79,8 @@ def hosted(server, **options):
 def test_the_models_real_answers_with_failures_in_their_rows_and_in_order(ray):
     rows = []
     for seed in range(60):
-        picture, color, shape = one_shape(seed)
-        rows.append({"id": seed, "image": png(picture), "q": f"What color is the {shape}?", "truth": color})
+        image, color, shape = one_shape(seed)
+        rows.append({"id": seed, "image": png(image), "q": f"What color is the {shape}?", "truth": color})
     for seed in (0, 17, 59):
         rows[seed] |= {"image": b"<!doctype html>", "truth": None}
     dataset = ray.data.from_items(rows, override_num_blocks=10)
@@ -89,7 +89,7 @@ def test_the_models_real_answers_with_failures_in_their_rows_and_in_order(ray):
     assert [row["id"] for row in found] == list(range(60))
     assert [row["id"] for row in found if row["error_type"] is not None] == [0, 17, 59]
     assert {row["error_type"] for row in found} == {None, "ImageError"}
-    assert "not a picture" in found[17]["error"]
+    assert "not an image" in found[17]["error"]
     assert sum(row["text"] == row["truth"] for row in found) >= 57 * 0.9 + 3
     assert {type(row["input_tokens"]) for row in found} == {int, type(None)}
 

@@ -95,17 +95,17 @@ def test_dictionaries_of_arrays_and_of_lists(server):
     assert lists["q"] == ["one", "two"]
 
 
-def test_a_cell_is_a_picture_in_any_form_or_several_or_none(server):
+def test_a_cell_is_a_image_in_any_form_or_several_or_none(server):
     server.always(echo)
     path = SAMPLE_IMAGES["circle"]
     data = path.read_bytes()
-    picture = PIL.Image.open(io.BytesIO(data))
+    image = PIL.Image.open(io.BytesIO(data))
     cells = {
         "bytes": (data, 1),
         "a path": (str(path), 1),
         "a Path": (path, 1),
-        "an array": (np.asarray(picture.convert("RGB")), 1),
-        "PIL": (picture, 1),
+        "an array": (np.asarray(image.convert("RGB")), 1),
+        "PIL": (image, 1),
         "of Hugging Face's datasets": ({"bytes": data, "path": None}, 1),
         "the same with a path": ({"bytes": None, "path": str(path)}, 1),
         "a list": ([data, str(path)], 2),

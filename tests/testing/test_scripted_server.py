@@ -22,7 +22,7 @@ from llama_vision.llamaindex import LlamaVision
 from llama_vision.testing import Answer, Failure, ReceivedRequest, ScriptedServer, tool_call
 from tests.call_styles import all_styles
 
-PICTURE = SAMPLE_IMAGES["circle"].read_bytes()
+IMAGE = SAMPLE_IMAGES["circle"].read_bytes()
 
 
 class Shape(pydantic.BaseModel):
@@ -43,12 +43,12 @@ def chat(server, **options):
 
 def test_every_style_of_both_frameworks_gets_what_the_script_says(llama_vision_server):
     llama_vision_server.always("A blue circle.")
-    answers = all_styles("What is it?", [PICTURE], **llama_vision_server.model_options)
+    answers = all_styles("What is it?", [IMAGE], **llama_vision_server.model_options)
     for style, answer in answers.items():
         assert (answer["text"], answer["usage"], answer["end"]) == ("A blue circle.", (10, 3), "stop"), style
     assert len(llama_vision_server.requests) == len(answers) > 20
     for request in llama_vision_server.requests:
-        assert (request.images, request.text, request.tools) == ([PICTURE], "What is it?", [])
+        assert (request.images, request.text, request.tools) == ([IMAGE], "What is it?", [])
     assert {request.streamed for request in llama_vision_server.requests} == {True, False}
 
 
@@ -180,10 +180,10 @@ def test_usage_reason_and_several_calls(llama_vision_server):
 
 def test_a_function_looks_at_the_request_first(llama_vision_server):
     def told(request: ReceivedRequest):
-        return f"{len(request.images)} pictures, {request.headers['content-type']}"
+        return f"{len(request.images)} images, {request.headers['content-type']}"
 
     llama_vision_server.always(told)
-    blocks = [ImageBlock(image=PICTURE), TextBlock(text="What?"), ImageBlock(image=PICTURE)]
+    blocks = [ImageBlock(image=IMAGE), TextBlock(text="What?"), ImageBlock(image=IMAGE)]
     response = LlamaVision(**llama_vision_server.model_options).chat([ChatMessage(blocks=blocks)])
     assert response.message.content == "2 pictures, application/json"
     assert all(url.startswith("data:image/png") for url in llama_vision_server.requests[0].image_urls)
@@ -218,7 +218,7 @@ def test_more_requests_than_lines_also_where_the_error_was_swallowed():
 
 def test_a_function_of_the_script_that_fails_fails_the_test():
     def check(request):
-        pytest.fail("There should be a picture")
+        pytest.fail("There should be an image")
 
     def test():
         with ScriptedServer(check) as server:
@@ -226,7 +226,7 @@ def test_a_function_of_the_script_that_fails_fails_the_test():
                 chat(server).invoke("What?")
             server.script("unplayed, which is the lesser evil")
 
-    with pytest.raises(pytest.fail.Exception, match="should be a picture"):
+    with pytest.raises(pytest.fail.Exception, match="should be an image"):
         test()
 
 

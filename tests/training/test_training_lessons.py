@@ -10,10 +10,10 @@ from llama_vision.backends.local.chat_template import SpecialToken, apply_chat_t
 from llama_vision.core.messages import Image, Message, Text
 from llama_vision.core.request import ChatRequest
 from training import tools, words
-from training.batches import LONG_PICTURES, LONG_ROWS, LONG_WORDS, PICTURE_WORDS, PICTURES, Maker
+from training.batches import IMAGE_WORDS, IMAGES, LONG_IMAGES, LONG_ROWS, LONG_WORDS, Maker
 from training.conversations import Teacher
+from training.images import scene
 from training.phrases import PHRASES, phrase
-from training.pictures import scene
 from training.questions import Asker
 from training.train import FIRST
 
@@ -37,19 +37,19 @@ def turns_of(tokenizer, lesson):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_talk_about_a_picture_is_the_prompt_of_the_same_talk(seed, tiny_tokenizer):
+def test_a_talk_about_a_image_is_the_prompt_of_the_same_talk(seed, tiny_tokenizer):
     chance = random.Random(seed)
-    lesson = Teacher(tiny_tokenizer, chance).about_picture(scene(chance), 96)
+    lesson = Teacher(tiny_tokenizer, chance).about_image(scene(chance), 96)
     assert len(lesson.ids) <= 96
     said = []
     for role, text in turns_of(tiny_tokenizer, lesson):
-        parts = [Image(data=b"x") if part == "<|image|>" else Text(part) for part in split_picture(text)]
+        parts = [Image(data=b"x") if part == "<|image|>" else Text(part) for part in split_image(text)]
         said.append(Message(role, tuple(parts)))
     prompt = tokens(tiny_tokenizer, apply_chat_template(ChatRequest("tiny", tuple(said))))
     assert prompt[: len(lesson.ids)] == lesson.ids
 
 
-def split_picture(text):
+def split_image(text):
     before, mark, after = text.partition("<|image|>")
     return [part for part in (before, mark, after) if part]
 
@@ -100,14 +100,14 @@ def test_a_wish_can_be_had_for_any_tool_that_is_offered():
             assert all(str(value) in errand.asked for value in errand.arguments.values())
 
 
-def test_the_longest_list_has_room_in_a_talk_about_a_picture(tiny_tokenizer):
+def test_the_longest_list_has_room_in_a_talk_about_a_image(tiny_tokenizer):
     """What is never taught whole is never learnt: six different things, asked for as JSON."""
     chance, lengths = random.Random(1), []
     for _ in range(400):
         question = Asker(chance).ask(scene(chance, count=6), "json")
         answer = tiny_tokenizer.encode(question.answer, add_special_tokens=False).ids
         lengths.append(len(answer) + 40)  # for the question and what is around it
-    assert max(lengths) <= PICTURE_WORDS
+    assert max(lengths) <= IMAGE_WORDS
 
 
 def test_the_last_phrase_of_each_kind_is_kept_from_training():
@@ -139,11 +139,11 @@ def test_words_that_are_said_back_stand_in_the_question():
 
 def test_batches_have_fixed_shapes_and_the_same_seed_makes_the_same_ones():
     one, other = Maker(FIRST, 3), Maker(FIRST, 3)
-    pictures, talks = one.pictures(), one.talks()
-    assert pictures.ids.shape == (PICTURES, PICTURE_WORDS)
+    images, talks = one.images(), one.talks()
+    assert images.ids.shape == (IMAGES, IMAGE_WORDS)
     assert talks.ids.shape == (LONG_ROWS, LONG_WORDS)
-    assert talks.tiles.shape[0] == LONG_PICTURES
-    np.testing.assert_array_equal(other.pictures().ids, pictures.ids)
+    assert talks.tiles.shape[0] == LONG_IMAGES
+    np.testing.assert_array_equal(other.images().ids, images.ids)
     np.testing.assert_array_equal(other.talks().tiles, talks.tiles)
     sees = talks.sees[:, :, 0].any(1)
-    assert sees.tolist() == [True] * LONG_PICTURES + [False] * (LONG_ROWS - LONG_PICTURES)
+    assert sees.tolist() == [True] * LONG_IMAGES + [False] * (LONG_ROWS - LONG_IMAGES)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from transformers import MllamaForConditionalGeneration
 
-from training.batches import LONG_PICTURES, Maker
+from training.batches import LONG_IMAGES, Maker
 from training.conversations import Teacher
 from training.foundation import lay
-from training.network import fresh, read_words, seen_pictures
+from training.network import fresh, read_words, seen_images
 from training.train import FIRST, Plan, Trainer, main
 
 
@@ -29,40 +29,40 @@ def talks():
 
 def hidden(network, batch):
     with torch.no_grad():
-        seen = network.model.multi_modal_projector(seen_pictures(network, torch.from_numpy(batch.tiles)))
+        seen = network.model.multi_modal_projector(seen_images(network, torch.from_numpy(batch.tiles)))
         blind = len(batch.ids) - len(seen)
         states = torch.cat([seen, seen.new_zeros(blind, *seen.shape[1:])])
         sees = torch.from_numpy(batch.sees)
         return read_words(network.model.language_model, torch.from_numpy(batch.ids), states, sees)
 
 
-def test_rows_without_a_picture_are_as_if_there_were_no_pictures(network, talks):
-    both = hidden(network, talks)[LONG_PICTURES:]
+def test_rows_without_a_image_are_as_if_there_were_no_images(network, talks):
+    both = hidden(network, talks)[LONG_IMAGES:]
     with torch.no_grad():
         alone = read_words(
-            network.model.language_model, torch.from_numpy(talks.ids[LONG_PICTURES:]), None, None
+            network.model.language_model, torch.from_numpy(talks.ids[LONG_IMAGES:]), None, None
         )
-        theirs = network.model.language_model(torch.from_numpy(talks.ids[LONG_PICTURES:])).last_hidden_state
+        theirs = network.model.language_model(torch.from_numpy(talks.ids[LONG_IMAGES:])).last_hidden_state
     torch.testing.assert_close(both, alone, atol=2e-4, rtol=1e-4)
     torch.testing.assert_close(alone, theirs, atol=2e-4, rtol=1e-4)
 
 
-def test_words_before_a_picture_do_not_see_it(network, talks):
+def test_words_before_a_image_do_not_see_it(network, talks):
     other = replace(talks, tiles=255 - talks.tiles)
-    one, two = hidden(network, talks)[:LONG_PICTURES], hidden(network, other)[:LONG_PICTURES]
-    sees = torch.from_numpy(talks.sees[:LONG_PICTURES, :, 0]) > 0
+    one, two = hidden(network, talks)[:LONG_IMAGES], hidden(network, other)[:LONG_IMAGES]
+    sees = torch.from_numpy(talks.sees[:LONG_IMAGES, :, 0]) > 0
     assert (~sees).any(1).all()
     torch.testing.assert_close(one[~sees], two[~sees], atol=0, rtol=0)
     assert (one[sees] - two[sees]).abs().max() > 0.1
 
 
-def test_pictures_are_seen_as_the_model_sees_them(network, talks):
+def test_images_are_seen_as_the_model_sees_them(network, talks):
     count = len(talks.tiles)
     ones = torch.ones(count, 1, dtype=torch.long)
     pixels = torch.from_numpy(talks.tiles / np.float32(127.5) - 1)[:, None, None].float()
     with torch.no_grad():
         theirs = network.model.vision_model(pixels, aspect_ratio_ids=ones, aspect_ratio_mask=ones[..., None])
-        ours = seen_pictures(network, torch.from_numpy(talks.tiles))
+        ours = seen_images(network, torch.from_numpy(talks.tiles))
     torch.testing.assert_close(ours, theirs.last_hidden_state.flatten(1, 3), atol=1e-4, rtol=1e-4)
 
 
@@ -108,7 +108,7 @@ def test_learning_one_batch_over_and_over_lowers_its_loss(tmp_path):
     assert losses[-1] < 0.8 * losses[0]
 
 
-def test_starting_values_leave_the_picture_visible(tmp_path):
+def test_starting_values_leave_the_image_visible(tmp_path):
     lay(tmp_path)
     made = fresh(MllamaForConditionalGeneration.config_class.from_pretrained(tmp_path))
     gates = [

@@ -1,4 +1,4 @@
-"""Makes the pictures of a request ready for a provider: fetched, upright, small, rightly encoded, and not too many."""
+"""Makes the images of a request ready for a provider: fetched, upright, small, rightly encoded, and not too many."""
 
 import asyncio
 import warnings
@@ -23,7 +23,7 @@ _warned: set[str] = set()
 
 
 def prepare_request_images(provider: Provider, request: ChatRequest, settings: ImageSettings) -> ChatRequest:
-    """Make the pictures of a request ready.
+    """Make the images of a request ready.
 
     Args:
         provider: Whose rules.
@@ -31,10 +31,10 @@ def prepare_request_images(provider: Provider, request: ChatRequest, settings: I
         settings: The user's wishes.
 
     Returns:
-        The same request with other pictures; the request itself where there are none.
+        The same request with other images; the request itself where there are none.
 
     Raises:
-        ImageError: A picture can't be fetched or read; the text says which one of which message.
+        ImageError: An image can't be fetched or read; the text says which one of which message.
 
     """
     images = request.images()
@@ -69,7 +69,7 @@ async def aprepare_request_images(
 
 
 def _image_locations(request: ChatRequest) -> Iterator[str]:
-    """Say of each picture where it stands."""
+    """Say of each image where it stands."""
     for position, message in enumerate(request.messages):
         for part in message.parts:
             inner = part.parts if isinstance(part, ToolResult) else (part,)
@@ -121,7 +121,7 @@ def _contact_sheet(
 def _replace_images(
     request: ChatRequest, ready: Sequence[Image | None], num_on_sheet: int = 0
 ) -> ChatRequest:
-    """Put the pictures in their places, in order; None takes one out."""
+    """Put the images in their places, in order; None takes one out."""
     left = iter(ready)
     messages = tuple(_replace_in_message(message, left, num_on_sheet) for message in request.messages)
     return replace(request, messages=messages)
@@ -149,5 +149,5 @@ def _replacement_parts(image: Image | None, on_sheet: int) -> list[Text | Image]
         return [image]
     return [
         image,
-        Text(f"(The picture is a sheet of the {on_sheet} pictures of this conversation, numbered in order.)"),
+        Text(f"(The image is a sheet of the {on_sheet} images of this conversation, numbered in order.)"),
     ]

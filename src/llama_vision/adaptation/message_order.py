@@ -11,8 +11,8 @@ from llama_vision.providers.provider import Provider
 def reorder_messages(provider: Provider, request: ChatRequest) -> ChatRequest:
     """Reorder what the model would not see, or the provider would refuse.
 
-    Pictures come before the words that ask about them: words before a picture can't attend to it (Meta's prompt format),
-    and some hosts then refuse. The system's words go into the first user turn where a picture forbids a system message.
+    Images come before the words that ask about them: words before an image can't attend to it (Meta's prompt format),
+    and some hosts then refuse. The system's words go into the first user turn where an image forbids a system message.
 
     Args:
         provider: Whose rules.
@@ -34,7 +34,7 @@ def reorder_messages(provider: Provider, request: ChatRequest) -> ChatRequest:
 
 
 def images_first(message: Message) -> Message:
-    """Put the pictures of a turn before its words, unless words follow them: those may be labels that belong to them."""
+    """Put the images of a turn before its words, unless words follow them: those may be labels that belong to them."""
     if message.role != "user" or not message.parts or not isinstance(message.parts[-1], Image):
         return message
     return replace(message, parts=tuple(sorted(message.parts, key=lambda part: not isinstance(part, Image))))
@@ -57,7 +57,7 @@ def _fold_system_prompt(messages: tuple[Message, ...]) -> tuple[Message, ...]:
 
 
 def prepend_text(message: Message, words: str) -> Message:
-    """Put words before the first words of a turn, and after the pictures that stand before those."""
+    """Put words before the first words of a turn, and after the images that stand before those."""
     place = next(
         (place for place, part in enumerate(message.parts) if not isinstance(part, Image)), len(message.parts)
     )

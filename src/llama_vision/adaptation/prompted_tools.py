@@ -158,7 +158,7 @@ def _append_instruction(messages: Sequence[Message], demand: str) -> list[Messag
     *before, last = messages
     if last.role != "user":
         return [*messages, Message("user", (Text(demand),))]
-    parts = images_first(last).parts  # now, because with the demand behind it no picture comes last
+    parts = images_first(last).parts  # now, because with the demand behind it no image comes last
     if parts and isinstance(parts[-1], Text):
         return [*before, replace(last, parts=(*parts[:-1], Text(f"{parts[-1].text}\n\n{demand}")))]
     return [*before, replace(last, parts=(*parts, Text(demand)))]
@@ -188,7 +188,7 @@ def _check_part_roles(message: Message, position: int) -> None:
         if not isinstance(part, _PARTS_BY_ROLE[message.role]):
             raise UnsupportedInputError(
                 f"Message {position} ({message.role}) can't hold {_NAMES[type(part)]}. Calls belong to an assistant "
-                "message, their results to a tool message, pictures to a user message or a result."
+                "message, their results to a tool message, images to a user message or a result."
             )
 
 
@@ -201,7 +201,7 @@ _NAMES: dict[type[Part], str] = {
 
 
 def _can_merge(first: Message, second: Message) -> bool:
-    """Tell whether two turns are of one speaker. One that ends with a picture would have all of them moved to the front."""
+    """Tell whether two turns are of one speaker. One that ends with an image would have all of them moved to the front."""
     last = images_first(second).parts[-1:]
     alike = first.role == second.role == "user" and first.name == second.name
     return alike and not any(isinstance(part, Image) for part in last)
@@ -239,17 +239,15 @@ def _call(call: ToolCall) -> str:
 
 
 def _render_tool_result(result: ToolResult, call: str) -> list[Part]:
-    """Tell what a call returned: its text as JSON, so that it has an end, after its pictures, as words follow pictures."""
-    pictures = [part for part in result.parts if isinstance(part, Image)]
+    """Tell what a call returned: its text as JSON, so that it has an end, after its images, as words follow images."""
+    images = [part for part in result.parts if isinstance(part, Image)]
     text = "\n".join(part.text for part in result.parts if isinstance(part, Text))
     told: list[str] = []
-    if pictures:
-        told.append(
-            "the picture before this" if len(pictures) == 1 else f"the {len(pictures)} pictures before this"
-        )
-    if text or not pictures:
+    if images:
+        told.append("the image before this" if len(images) == 1 else f"the {len(images)} images before this")
+    if text or not images:
         told.append(_json(text))
-    return [*pictures, Text(f"{call} returned {' and '.join(told)}")]
+    return [*images, Text(f"{call} returned {' and '.join(told)}")]
 
 
 def _json(text: str | None) -> str:

@@ -1,7 +1,7 @@
 """How many tokens a request will have, estimated without a tokenizer and without a network.
 
 Words: Llama 3's tokenizer takes about four bytes of English a token, fewer of other languages, so that this errs on the
-large side there. Pictures: exact, by the arithmetic of their tiles (`images.tiles`).
+large side there. Images: exact, by the arithmetic of their tiles (`images.tiles`).
 """
 
 import json
@@ -14,7 +14,7 @@ from llama_vision.images.tiling import image_tokens
 
 _BYTES_PER_TOKEN = 4
 _TOKENS_PER_MESSAGE = 4  # header and end of a turn
-_UNKNOWN_SIZE = (1120, 1120)  # of a picture by its address: the most that the model uses
+_UNKNOWN_SIZE = (1120, 1120)  # of an image by its address: the most that the model uses
 
 
 def estimate_text_tokens(text: str) -> int:
@@ -30,7 +30,7 @@ def estimate_tokens(messages: Sequence[Message], tools: Sequence[Tool] = ()) -> 
         tools: Functions offered with it.
 
     Returns:
-        Tokens: of words about right, of pictures exact where their size is known, else the most they can have.
+        Tokens: of words about right, of images exact where their size is known, else the most they can have.
 
     """
     count = sum(_TOKENS_PER_MESSAGE + sum(map(_tokens, message.parts)) for message in messages)

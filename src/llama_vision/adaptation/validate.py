@@ -201,5 +201,5 @@ def _check_base64_of_all(provider: Provider, images: list[Image]) -> None:
 
 
 def _base64_length(image: Image) -> int:
-    """Count the characters that the picture takes in the request; an address takes none."""
+    """Count the characters that the image takes in the request; an address takes none."""
     return 0 if image.data is None else (len(image.data) + 2) // 3 * 4

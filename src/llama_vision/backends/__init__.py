@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_MAX_RETRIES", "DEFAULT_TIMEOUT_S", "create_backend"]
 
 DEFAULT_TIMEOUT_S = 120.0
-"""Seconds without a byte before a call is given up: an answer to a large picture may take long to begin."""
+"""Seconds without a byte before a call is given up: an answer to a large image may take long to begin."""
 
 DEFAULT_MAX_RETRIES = 2
 """How often a call that failed for a passing reason is made again."""
@@ -27,7 +27,7 @@ def create_backend(
     *,
     api_key: str | None = None,
     account_id: str | None = None,
-    accept_licence: bool = False,
+    accept_license: bool = False,
     base_url: str | None = None,
     timeout: "float | httpx.Timeout | None" = DEFAULT_TIMEOUT_S,
     max_retries: int = DEFAULT_MAX_RETRIES,
@@ -43,12 +43,12 @@ def create_backend(
         provider: The record.
         api_key: The key; None looks into the environment when the first call is made.
         account_id: The account at a provider whose addresses contain one.
-        accept_licence: Whether to accept the model's licence on behalf of the account, where it was not yet.
+        accept_license: Whether to accept the model's license on behalf of the account, where it was not yet.
         base_url: In place of the record's.
         timeout: Seconds without progress before a call is given up; None waits for ever.
         max_retries: How often a call that failed for a passing reason is made again.
         headers: Sent with every call.
-        images: How pictures are made ready.
+        images: How images are made ready.
         local: How a model runs on this machine: the fields of `LocalSettings`, by name.
         http_client: Used for synchronous calls in place of the shared one.
         http_async_client: Used for asynchronous calls in place of the shared ones.
@@ -90,7 +90,7 @@ def create_backend(
         base_url=address.rstrip("/"),
         api_key=api_key,
         account_id=account_id,
-        accept_licence=accept_licence,
+        accept_license=accept_license,
         timeout=timeout,
         max_retries=max_retries,
         headers=headers or {},

@@ -1,4 +1,4 @@
-"""Folders of pictures described: which files are pictures, who is asked about them, and what is kept of the answers."""
+"""Folders of images described: which files are images, who is asked about them, and what is kept of the answers."""
 
 from llama_vision.captions.image_files import ImageFiles, Paths, absolute, find_images
 from llama_vision.captions.log import Caption, CaptionLog

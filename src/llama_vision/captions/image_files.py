@@ -1,4 +1,4 @@
-"""Which files are pictures: told by their bytes, since names are often wrong."""
+"""Which files are images: told by their bytes, since names are often wrong."""
 
 import mimetypes
 from collections.abc import Iterable, Iterator
@@ -10,9 +10,9 @@ from llama_vision.core.errors import ImageError
 from llama_vision.images.media_type import sniff_media_type
 
 Paths: TypeAlias = "str | Path | Iterable[str | Path]"
-"""A folder, a picture, or several of both."""
+"""A folder, an image, or several of both."""
 
-_HEAD = 512  # bytes, more than any picture's mark needs
+_HEAD = 512  # bytes, more than any image's mark needs
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +20,12 @@ class ImageFiles:
     """What was found.
 
     Attributes:
-        pictures: Absolute paths, each once, in the order given; those of a folder by name.
-        skipped: Files in folders that are no pictures and don't claim to be.
+        images: Absolute paths, each once, in the order given; those of a folder by name.
+        skipped: Files in folders that are no images and don't claim to be.
 
     """
 
-    pictures: list[Path]
+    images: list[Path]
     skipped: list[Path]
 
 
@@ -43,9 +43,9 @@ def absolute(path: str | Path) -> Path:
 
 
 def find_images(paths: Paths, *, exclude: Path | None = None) -> ImageFiles:
-    """Look for pictures, in folders also further down; what is hidden (`.git`, `.ipynb_checkpoints`) stays so.
+    """Look for images, in folders also further down; what is hidden (`.git`, `.ipynb_checkpoints`) stays so.
 
-    A file that was named, or whose name ends like a picture's, counts as one whatever it holds: it can't be captioned,
+    A file that was named, or whose name ends like an image's, counts as one whatever it holds: it can't be captioned,
     and that is to be heard of.
 
     Args:
@@ -60,18 +60,18 @@ def find_images(paths: Paths, *, exclude: Path | None = None) -> ImageFiles:
 
     """
     if isinstance(paths, (str, Path)) and not absolute(paths).exists():
-        raise ImageError(f"There is no folder or picture {str(paths)!r}.")
+        raise ImageError(f"There is no folder or image {str(paths)!r}.")
     given = [paths] if isinstance(paths, (str, Path)) else paths
-    pictures: dict[Path, None] = {}  # in order, and each once
+    images: dict[Path, None] = {}  # in order, and each once
     passed_over: dict[Path, None] = {}
     for path in map(absolute, given):
         if not path.is_dir():
-            pictures[path] = None
+            images[path] = None
             continue
         for file in _files_in(path):
             if file != exclude:
-                (pictures if _may_be_a_picture(file) else passed_over)[file] = None
-    return ImageFiles(list(pictures), [file for file in passed_over if file not in pictures])
+                (images if _may_be_a_image(file) else passed_over)[file] = None
+    return ImageFiles(list(images), [file for file in passed_over if file not in images])
 
 
 def _files_in(folder: Path) -> Iterator[Path]:
@@ -81,7 +81,7 @@ def _files_in(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _may_be_a_picture(file: Path) -> bool:
+def _may_be_a_image(file: Path) -> bool:
     try:
         with file.open("rb") as opened:
             sniff_media_type(opened.read(_HEAD))

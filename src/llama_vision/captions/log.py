@@ -13,7 +13,7 @@ _BEGINS = b'{"key": "'
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """What a model said about a picture.
+    """What a model said about an image.
 
     Attributes:
         text: Its words.
@@ -84,7 +84,7 @@ class CaptionLog:
 
         Args:
             key: What the caption was kept under.
-            file: The picture's name in the log.
+            file: The image's name in the log.
 
         Returns:
             Whether there is one.
@@ -98,7 +98,7 @@ class CaptionLog:
         Args:
             key: What to find it by.
             caption: What to remember.
-            file: Which picture it is of.
+            file: Which image it is of.
             **about: For people who read the file.
 
         """

@@ -1,4 +1,4 @@
-"""Captioning under way: which pictures were asked about, what it took, and what went wrong."""
+"""Captioning under way: which images were asked about, what it took, and what went wrong."""
 
 import asyncio
 import hashlib
@@ -27,7 +27,7 @@ DEFAULT_CONCURRENCY = 8
 
 @dataclass(frozen=True, slots=True)
 class CaptionedImage:
-    """A picture and its caption.
+    """An image and its caption.
 
     Attributes:
         path: The file.
@@ -45,7 +45,7 @@ class CaptionedImage:
 
 @dataclass(frozen=True, slots=True)
 class CaptionFailure:
-    """A picture without a caption.
+    """An image without a caption.
 
     Attributes:
         path: The file.
@@ -62,7 +62,7 @@ class CaptionFailure:
 
 
 CaptionResult: TypeAlias = CaptionedImage | CaptionFailure
-"""What came of one picture."""
+"""What came of one image."""
 
 
 def _own_name(path: Path) -> str:
@@ -70,7 +70,7 @@ def _own_name(path: Path) -> str:
 
 
 class CaptionRunner:
-    """Asks about pictures, several at once.
+    """Asks about images, several at once.
 
     Attributes:
         num_asked: How many captions a model wrote.
@@ -90,11 +90,11 @@ class CaptionRunner:
         """Prepare to ask.
 
         Args:
-            question: What to ask about each picture.
+            question: What to ask about each image.
             log: Knows captions from earlier, and is told the new ones.
             name_in_log: What the log calls a file.
             log_duplicates: Whether the log is told of each file that has a caption, and not only of each that was asked
-                about: of copies, and of pictures that were renamed.
+                about: of copies, and of images that were renamed.
 
         """
         self._question = question
@@ -112,9 +112,9 @@ class CaptionRunner:
         """Caption files.
 
         Args:
-            files: The pictures.
+            files: The images.
             concurrency: How many calls may be on their way at once, at least 1.
-            on_done: Told of each picture when it is done with.
+            on_done: Told of each image when it is done with.
 
         Returns:
             What became of each, in their order.
@@ -137,12 +137,12 @@ class CaptionRunner:
         try:
             image, digest = await asyncio.to_thread(_read, path)
             caption = await self._caption(image, self._question.cache_key(digest), path)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the other pictures can do nothing for it
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other images can do nothing for it
             return CaptionFailure(path, error)
         return CaptionedImage(path, digest, image.media_type, caption)
 
     async def _caption(self, image: Image, key: str, path: Path) -> Caption:
-        """Know it, wait for it where a copy of the picture is being asked about, or ask."""
+        """Know it, wait for it where a copy of the image is being asked about, or ask."""
         if (caption := self._log.get(key)) is None:
             if key not in self._in_flight:
                 self._in_flight[key] = asyncio.create_task(self._ask(image, key, path))
@@ -186,7 +186,7 @@ class CaptionRunner:
         cut = reply.finish_reason == "length"
         if not text:
             what = "raise max_tokens" if cut else "ask with another prompt"
-            raise MalformedReplyError(f"The model said nothing about the picture: {what}.").with_context(
+            raise MalformedReplyError(f"The model said nothing about the image: {what}.").with_context(
                 self._question.provider, self._question.model
             )
         return Caption(text, cut)

@@ -1,4 +1,4 @@
-"""What is asked about each picture, and of whom."""
+"""What is asked about each image, and of whom."""
 
 import hashlib
 import json
@@ -10,12 +10,12 @@ from llama_vision.core.messages import Image
 from llama_vision.core.reply import Reply
 
 DEFAULT_PROMPT = "Describe the image."
-"""What is asked about each picture."""
+"""What is asked about each image."""
 
 
 @dataclass(frozen=True, slots=True)
 class CaptionTask:
-    """A question that can be put about any picture.
+    """A question that can be put about any image.
 
     Attributes:
         prompt: Its words.
@@ -38,7 +38,7 @@ class CaptionTask:
         """Name an answer by all it depends on, and not by the file's name.
 
         Args:
-            digest: SHA-256 of the picture's bytes.
+            digest: SHA-256 of the image's bytes.
 
         Returns:
             SHA-256, as hexadecimal digits.

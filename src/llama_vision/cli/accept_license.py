@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what `accept-license` takes."""
     names = ", ".join(name for name, provider in PROVIDERS.items() if provider.license)
     parser.description = (
-        "Accept the licence of Llama 3.2 Vision on behalf of your account, where a provider asks for it. Its use policy "
+        "Accept the license of Llama 3.2 Vision on behalf of your account, where a provider asks for it. Its use policy "
         "grants no rights to the vision models to people living in, or companies based in, the European Union."
     )
     parser.add_argument("provider", help=names)
@@ -23,18 +23,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Show where the licence is, ask, and accept it."""
+    """Show where the license is, ask, and accept it."""
     provider = find_provider(options.provider)
     if provider.license is None:
-        raise ConfigurationError(f"{provider.title} asks for no licence to be accepted.")
+        raise ConfigurationError(f"{provider.title} asks for no license to be accepted.")
     from llama_vision.backends.http.backend import HttpBackend  # noqa: PLC0415 - loads httpx
 
     backend = create_backend(provider, base_url=options.base_url)
     if not isinstance(backend, HttpBackend):
         raise ConfigurationError(f"{provider.title} is not reached over HTTP.")
-    print(f"The licence: {provider.license.url}")
+    print(f"The license: {provider.license.url}")
     if not (options.yes or _confirm()):
-        raise ConfigurationError("The licence was not accepted; nothing was sent.")
+        raise ConfigurationError("The license was not accepted; nothing was sent.")
     request = ChatRequest(provider.models[0].id, (Message("user", (Text("Hello"),)),))
     backend.accept_license(request)
     reply = backend.complete(request)  # the answer to an agreement is not documented: this one tells

@@ -1,4 +1,4 @@
-"""`llama-vision ask`: a question about pictures, answered token by token."""
+"""`llama-vision ask`: a question about images, answered token by token."""
 
 import argparse
 import json
@@ -17,12 +17,12 @@ from llama_vision.providers.defaults import default_model, default_provider
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what `ask` takes."""
-    parser.description = "Ask a question about pictures. The last argument is the question."
+    parser.description = "Ask a question about images. The last argument is the question."
     parser.add_argument(
         "words",
         nargs="+",
         metavar="IMAGE ... QUESTION",
-        help="paths or URLs of pictures (- reads one from the input), then the question",
+        help="paths or URLs of images (- reads one from the input), then the question",
     )
     parser.add_argument(
         "--provider", help=f"{', '.join(PROVIDERS)} (default: $LLAMA_VISION_PROVIDER, else local)"

@@ -1,4 +1,4 @@
-"""`llama-vision caption`: all pictures of a folder described, in a file of JSON lines that a later run goes on with."""
+"""`llama-vision caption`: all images of a folder described, in a file of JSON lines that a later run goes on with."""
 
 import argparse
 import asyncio
@@ -33,11 +33,11 @@ from llama_vision.providers.defaults import default_model, default_provider
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what `caption` takes."""
     parser.description = (
-        "Describe all pictures of a folder, with those further down. Each is one line of the file: file, caption, model, "
+        "Describe all images of a folder, with those further down. Each is one line of the file: file, caption, model, "
         "tokens, cost and seconds. The same command goes on after a stop, and asks only about what is missing; with "
         "another prompt or model it asks about all, and adds lines."
     )
-    parser.add_argument("folder", metavar="DIR", help="a folder, or a picture")
+    parser.add_argument("folder", metavar="DIR", help="a folder, or an image")
     parser.add_argument("--out", required=True, metavar="FILE", help="JSON lines, such as captions.jsonl")
     parser.add_argument("--prompt", default=DEFAULT_PROMPT, help="default: %(default)s")
     parser.add_argument(
@@ -67,14 +67,14 @@ async def _caption(options: argparse.Namespace) -> None:
     backend = create_backend(provider, base_url=options.base_url)
     question = _question(provider, backend, options)
     folder, kept_in = absolute(options.folder), absolute(options.out)
-    pictures = find_images(options.folder, exclude=kept_in).pictures
-    if not pictures:
-        raise ImageError(f"There are no pictures in {options.folder!r}.")
+    images = find_images(options.folder, exclude=kept_in).images
+    if not images:
+        raise ImageError(f"There are no images in {options.folder!r}.")
 
     def name_of(path: Path) -> str:
         return path.name if path == folder else path.relative_to(folder).as_posix()
 
-    with CaptionLog(kept_in) as log, ProgressLine(len(pictures)) as progress:
+    with CaptionLog(kept_in) as log, ProgressLine(len(images)) as progress:
         captioning = CaptionRunner(question, log, name_in_log=name_of, log_duplicates=True)
 
         def step(outcome: CaptionResult) -> None:
@@ -82,19 +82,19 @@ async def _caption(options: argparse.Namespace) -> None:
             progress.step(failed=failed, asked=captioning.num_asked, usage=captioning.usage)
 
         try:
-            outcomes = await captioning.run(pictures, concurrency=options.concurrency, on_done=step)
+            outcomes = await captioning.run(images, concurrency=options.concurrency, on_done=step)
         finally:
             await backend.aclose()
     _report(outcomes, captioning, progress.seconds)
 
 
 def _question(provider: Provider, backend: Backend, options: argparse.Namespace) -> CaptionTask:
-    def request(*pictures: Image) -> ChatRequest:
+    def request(*images: Image) -> ChatRequest:
         system = (Message("system", (Text(options.system),)),) if options.system else ()
         return ChatRequest(
             model=model,
-            # The picture comes first: words before it can't see it.
-            messages=(*system, Message("user", (*pictures, Text(options.prompt)))),
+            # The image comes first: words before it can't see it.
+            messages=(*system, Message("user", (*images, Text(options.prompt)))),
             sampling=SamplingParams(max_tokens=options.max_tokens, temperature=options.temperature),
         )
 
@@ -102,7 +102,7 @@ def _question(provider: Provider, backend: Backend, options: argparse.Namespace)
         return await backend.acomplete(request(image))
 
     model = provider.model_info(options.model or default_model(provider)).id
-    # What is wrong for every picture is said once, and not for each.
+    # What is wrong for every image is said once, and not for each.
     validate_request(provider, request())
     if provider.image_rules.max_count == 0:
         raise UnsupportedInputError(f"{provider.title} takes no images. {provider.image_rules.alternative}")
@@ -123,7 +123,7 @@ def _report(outcomes: list[CaptionResult], captioning: CaptionRunner, seconds: f
     """Say what came of it.
 
     Raises:
-        LlamaVisionError: Pictures are left without a caption.
+        LlamaVisionError: Images are left without a caption.
 
     """
     captioned = [outcome for outcome in outcomes if isinstance(outcome, CaptionedImage)]
@@ -142,5 +142,5 @@ def _report(outcomes: list[CaptionResult], captioning: CaptionRunner, seconds: f
         raise captioning.fatal_error
     if failures:
         raise LlamaVisionError(
-            f"{len(failures)} of {len(outcomes)} pictures have no caption. The same command asks about them again."
+            f"{len(failures)} of {len(outcomes)} images have no caption. The same command asks about them again."
         )

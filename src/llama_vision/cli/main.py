@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: In place of the process's own.
 
     Returns:
-        0; 1 where a call failed, or the caption of one picture of many; 2 where the usage, the configuration or a picture is wrong; 130 on Ctrl-C.
+        0; 1 where a call failed, or the caption of one image of many; 2 where the usage, the configuration or an image is wrong; 130 on Ctrl-C.
 
     """
     options = _parser().parse_args(arguments)
@@ -44,17 +44,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="llama-vision", description="Ask Llama 3.2 Vision about pictures, hosted or on this machine."
+        prog="llama-vision", description="Ask Llama 3.2 Vision about images, hosted or on this machine."
     )
     parser.add_argument("--version", action="version", version=f"llama-vision {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    add_ask(commands.add_parser("ask", help="ask a question about pictures"))
-    add_caption(commands.add_parser("caption", help="describe all pictures of a folder"))
+    add_ask(commands.add_parser("ask", help="ask a question about images"))
+    add_caption(commands.add_parser("caption", help="describe all images of a folder"))
     add_providers(
         commands.add_parser("providers", help="list providers, their models, and which keys are set")
     )
     add_accept_license(
-        commands.add_parser("accept-license", help="accept the model's licence where a provider asks for it")
+        commands.add_parser("accept-license", help="accept the model's license where a provider asks for it")
     )
     return parser
 

@@ -37,12 +37,12 @@ def run(options: argparse.Namespace) -> None:
 def markdown_table() -> str:
     """Make the README's table of providers from their records, and what is to be said about retired models."""
     rows = [
-        "| `provider=` | models | tokens | $ per million, in / out | key | pictures |",
+        "| `provider=` | models | tokens | $ per million, in / out | key | images |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     rows += [
         f"| [`{provider.name}`]({provider.docs}) | {_models(provider)} | {_by_model(provider, _tokens)} "
-        f"| {_by_model(provider, _price)} | {_variables(provider)} | {_pictures(provider.image_rules)} |"
+        f"| {_by_model(provider, _price)} | {_variables(provider)} | {_images(provider.image_rules)} |"
         for provider in PROVIDERS.values()
     ]
     return "\n".join([*rows, "", f"{_RETIRED} It may no longer answer. {' '.join(_notes())}"])
@@ -100,13 +100,13 @@ def _variables(provider: Provider) -> str:
     return f"{keys}<br>account: {accounts}" if accounts else keys
 
 
-def _pictures(rules: ImageConstraints) -> str:
+def _images(rules: ImageConstraints) -> str:
     if rules.max_count == 0:
         return "none"
-    return ", ".join(_picture_rules(rules))
+    return ", ".join(_image_rules(rules))
 
 
-def _picture_rules(rules: ImageConstraints) -> Iterator[str]:
+def _image_rules(rules: ImageConstraints) -> Iterator[str]:
     if rules.max_count is not None:
         yield f"{rules.max_count} at most" if rules.max_count > 1 else "one"
     yield " ".join(sorted(kind.removeprefix("image/") for kind in rules.media_types))

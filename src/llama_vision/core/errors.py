@@ -15,7 +15,7 @@ LlamaVisionError                 .retryable .partial; the text names provider an
     AuthenticationError          401
     InsufficientCreditsError     402, and 403 where it means that
     PermissionDeniedError        403
-      LicenceNotAcceptedError    the model's licence has to be accepted first (Cloudflare 5016)
+      LicenseNotAcceptedError    the model's license has to be accepted first (Cloudflare 5016)
     ModelNotFoundError           404
     RateLimitError       *       429
       QuotaExhaustedError        used up for the day (Cloudflare 3036), so not retryable
@@ -91,7 +91,7 @@ class UnsupportedInputError(LlamaVisionError):
 
 
 class ImageError(LlamaVisionError):
-    """A picture can't be used; nothing was sent."""
+    """An image can't be used; nothing was sent."""
 
 
 class ConnectionFailedError(LlamaVisionError):
@@ -144,7 +144,7 @@ class PermissionDeniedError(StatusError):
 
 
 class LicenseNotAcceptedError(PermissionDeniedError):
-    """The account has not accepted the model's licence yet; the text says how to."""
+    """The account has not accepted the model's license yet; the text says how to."""
 
 
 class ModelNotFoundError(StatusError):

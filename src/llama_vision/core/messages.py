@@ -16,7 +16,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A picture: either its encoded bytes, or an address from which the provider takes it.
+    """An image: either its encoded bytes, or an address from which the provider takes it.
 
     Attributes:
         data: The encoded file (PNG, JPEG, ...), or None where there is a `url`.
@@ -81,7 +81,7 @@ class ToolResult:
 
     Attributes:
         call_id: The id of the `ToolCall` that this answers.
-        parts: Words and pictures.
+        parts: Words and images.
 
     """
 

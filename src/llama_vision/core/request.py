@@ -127,7 +127,7 @@ class ChatRequest:
         return self.tools if self.text_tool_calls and not forbidden else ()
 
     def images(self) -> list[Image]:
-        """Collect the pictures of the conversation.
+        """Collect the images of the conversation.
 
         Returns:
             All of them in order, those in tool results included.

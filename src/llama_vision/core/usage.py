@@ -11,7 +11,7 @@ class Usage:
     """Token counts and cost. None means that nobody said, which is not zero.
 
     Attributes:
-        input_tokens: Tokens of the prompt, pictures included where the provider counts them.
+        input_tokens: Tokens of the prompt, images included where the provider counts them.
         output_tokens: Tokens of the reply.
         cached_input_tokens: How many of `input_tokens` came from the provider's cache.
         cost_usd: Price of the call in US dollars.

@@ -1,4 +1,4 @@
-"""The demonstration: questions about pictures, answered offline through LangChain and through LlamaIndex."""
+"""The demonstration: questions about images, answered offline through LangChain and through LlamaIndex."""
 
 import asyncio
 import base64
@@ -26,7 +26,7 @@ _QUESTIONS = {
     },
     "sign": {"What does the sign say?": "EXIT"},
 }
-"""What is asked of each picture, and the truth."""
+"""What is asked of each image, and the truth."""
 
 
 def main() -> int:
@@ -48,10 +48,10 @@ def _langchain() -> Iterator[bool]:
     print("LangChain: ChatLlamaVision().invoke(...)")
     model = ChatLlamaVision(provider="local")
     for name, questions in _QUESTIONS.items():
-        picture = base64.b64encode(SAMPLE_IMAGES[name].read_bytes()).decode()
+        image = base64.b64encode(SAMPLE_IMAGES[name].read_bytes()).decode()
         for question, truth in questions.items():
             content: list[str | dict[Any, Any]] = [
-                {"type": "image", "base64": picture, "mime_type": "image/png"},
+                {"type": "image", "base64": image, "mime_type": "image/png"},
                 {"type": "text", "text": question},
             ]
             yield _show(name, question, truth, model.invoke([HumanMessage(content)]).text)
@@ -65,7 +65,7 @@ def _llamaindex() -> Iterator[bool]:
             blocks = [ImageBlock(path=SAMPLE_IMAGES[name]), TextBlock(text=question)]
             pieces = [response.delta or "" for response in model.stream_chat([ChatMessage(blocks=blocks)])]
             yield _show(name, question, truth, "".join(pieces), "|".join(filter(None, pieces)))
-    print("\nLlamaIndex: await LlamaVisionMultiModal().acomplete(question, pictures)")
+    print("\nLlamaIndex: await LlamaVisionMultiModal().acomplete(question, images)")
     seeing = LlamaVisionMultiModal(provider="local")
     answer = asyncio.run(seeing.acomplete("What shape is green?", [SAMPLE_IMAGES["shapes"]]))
     yield _show("shapes", "What shape is green?", "cross", answer.text)

@@ -1,4 +1,4 @@
-"""Prepared pictures, remembered by content: a conversation sends the same ones again with every turn."""
+"""Prepared images, remembered by content: a conversation sends the same ones again with every turn."""
 
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -25,10 +25,10 @@ class _Entry:
 
 
 class PreparedImageCache:
-    """Remembers pictures and what became of them; threads may share it.
+    """Remembers images and what became of them; threads may share it.
 
-    A picture is looked up by its length and ends, and then compared byte by byte: that is far cheaper than hashing all
-    of it, and no two pictures are ever taken for one.
+    An image is looked up by its length and ends, and then compared byte by byte: that is far cheaper than hashing all
+    of it, and no two images are ever taken for one.
 
     Args:
         max_bytes: What originals and results may take together. The longest unused go first.
@@ -50,7 +50,7 @@ class PreparedImageCache:
         return len(self._entries)
 
     def get(self, image: Image, rules: ImageConstraints, options: EncodingOptions) -> Image | None:
-        """Look a picture up.
+        """Look an image up.
 
         Args:
             image: With data.
@@ -66,11 +66,11 @@ class PreparedImageCache:
             entry = self._entries.get(key)
             if entry is not None:
                 self._entries.move_to_end(key)
-        # Compared outside the lock: for a large picture it takes a while.
+        # Compared outside the lock: for a large image it takes a while.
         return entry.prepared if entry is not None and entry.original == image.data else None
 
     def put(self, image: Image, rules: ImageConstraints, options: EncodingOptions, prepared: Image) -> None:
-        """Remember a picture, unless it alone is larger than all that may be kept.
+        """Remember an image, unless it alone is larger than all that may be kept.
 
         Args:
             image: With data.

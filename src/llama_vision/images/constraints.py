@@ -1,24 +1,24 @@
-"""Which pictures a provider takes, as facts."""
+"""Which images a provider takes, as facts."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class ImageConstraints:
-    """Which pictures a provider takes.
+    """Which images a provider takes.
 
     Attributes:
         media_types: The encodings it reads.
         accepts_urls: Whether it fetches http(s) addresses itself.
-        max_bytes: The largest encoded picture; None where no limit is documented.
-        max_base64_chars: What the base64 text of one picture has to stay below, in characters; None where no such limit
+        max_bytes: The largest encoded image; None where no limit is documented.
+        max_base64_chars: What the base64 text of one image has to stay below, in characters; None where no such limit
             is documented.
-        max_total_base64_chars: The same for all pictures of a request together.
-        max_count: The most pictures of one request; None where no limit is documented.
+        max_total_base64_chars: The same for all images of a request together.
+        max_count: The most images of one request; None where no limit is documented.
         min_side: The shortest side in pixels; 1 where no limit is documented.
         max_side: The longest side in pixels; None where no limit is documented.
-        allows_system_message: Whether a system message may stand beside a picture; its words go into the user's turn otherwise.
-        alternative: Where pictures can't be sent at all (`max_count=0`), what to do.
+        allows_system_message: Whether a system message may stand beside an image; its words go into the user's turn otherwise.
+        alternative: Where images can't be sent at all (`max_count=0`), what to do.
 
     """
 

@@ -1,4 +1,4 @@
-"""Several pictures on one numbered sheet, for models and providers that take a single one."""
+"""Several images on one numbered sheet, for models and providers that take a single one."""
 
 import math
 from collections.abc import Sequence
@@ -20,14 +20,14 @@ _QUALITY = 85
 
 
 def contact_sheet(images: Sequence[Image]) -> Image:
-    """Lay pictures out on one sheet.
+    """Lay images out on one sheet.
 
     Args:
         images: With data, at most 100. Each is scaled down to its cell, never up.
 
     Returns:
         A sheet of at most 1120 x 1120 pixels: equal cells on white, row by row, each with its number, from 1, above
-        its picture at the left. JPEG where it looks like a photograph, else PNG.
+        its image at the left. JPEG where it looks like a photograph, else PNG.
 
     Raises:
         ImageError: There are none or too many, one is given by its address, or one can't be decoded. The text begins
@@ -35,23 +35,23 @@ def contact_sheet(images: Sequence[Image]) -> Image:
 
     """
     if not 0 < len(images) <= _MAX_IMAGES:
-        raise ImageError(f"A sheet holds 1 to {_MAX_IMAGES} pictures, and there are {len(images)}.")
+        raise ImageError(f"A sheet holds 1 to {_MAX_IMAGES} images, and there are {len(images)}.")
     columns = math.ceil(math.sqrt(len(images)))
     rows = math.ceil(len(images) / columns)
     most = _SIDE // columns
     side = most - _label_height(most)
-    pictures = [_thumbnail(image, number, side) for number, image in enumerate(images, start=1)]
-    largest = max(max(picture.size) for picture in pictures)
+    thumbnails = [_thumbnail(image, number, side) for number, image in enumerate(images, start=1)]
+    largest = max(max(thumbnail.size) for thumbnail in thumbnails)
     label = min(most - side, _label_height(largest))
     cell = largest + label
-    sheet = _draw_sheet(pictures, columns, rows, cell, label)
+    sheet = _draw_sheet(thumbnails, columns, rows, cell, label)
     media_types = ("image/png",) if is_graphic(sheet) else ("image/jpeg",)
     data, media_type = encode(sheet, media_types, _QUALITY, None)
     return Image(data=data, media_type=media_type)
 
 
 def _label_height(side: int) -> int:
-    """Make numbers large enough to be read beside pictures of this side."""
+    """Make numbers large enough to be read beside images of this side."""
     return max(14, side // 10)
 
 
@@ -61,13 +61,13 @@ def _thumbnail(image: Image, number: int, side: int) -> "PIL.Image.Image":
             f"Image {number} is an address ({image.url}) and can't be put on a sheet. Download it and pass its bytes."
         )
     try:
-        return decode(image.data, partial(fit_within, max_width=side, max_height=side)).picture
+        return decode(image.data, partial(fit_within, max_width=side, max_height=side)).image
     except ImageError as error:
         raise ImageError(f"Image {number}: {error}") from error
 
 
 def _draw_sheet(
-    pictures: list["PIL.Image.Image"], columns: int, rows: int, cell: int, label: int
+    images: list["PIL.Image.Image"], columns: int, rows: int, cell: int, label: int
 ) -> "PIL.Image.Image":
     import PIL.Image  # noqa: PLC0415 - loaded late
     from PIL import ImageDraw, ImageFont  # noqa: PLC0415 - loaded late
@@ -75,8 +75,8 @@ def _draw_sheet(
     sheet = PIL.Image.new("RGB", (columns * cell, rows * cell), "white")
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(label * 0.8)
-    for place, picture in enumerate(pictures):
+    for place, image in enumerate(images):
         left, top = place % columns * cell, place // columns * cell
         draw.text((left + 2, top + label / 2), str(place + 1), "black", font, anchor="lm")
-        sheet.paste(picture, (left, top + label))
+        sheet.paste(image, (left, top + label))
     return sheet

@@ -48,22 +48,22 @@ _EXIF_TRANSPOSE = {  # by EXIF's numbers, the names of Pillow's remedies
 
 @dataclass(frozen=True, slots=True)
 class DecodedImage:
-    """A picture's pixels.
+    """An image's pixels.
 
     Attributes:
-        picture: Upright RGB, of the size that was asked for.
+        image: Upright RGB, of the size that was asked for.
         media_type: What the file was, such as `image/png`.
         is_unmodified: Whether these are the file's own pixels: none were scaled, turned, composited or left out.
 
     """
 
-    picture: "PIL.Image.Image"
+    image: "PIL.Image.Image"
     media_type: str
     is_unmodified: bool
 
 
 def decode(data: bytes, choose_size: Callable[[int, int], Size]) -> DecodedImage:
-    """Decode a picture.
+    """Decode an image.
 
     Transparent pixels are laid on white. Of an animation, the first frame is taken.
 
@@ -75,7 +75,7 @@ def decode(data: bytes, choose_size: Callable[[int, int], Size]) -> DecodedImage
         The pixels, and what had to be done for them.
 
     Raises:
-        ImageError: It is no picture, is cut off or damaged, claims too many pixels, or needs a decoder that is not
+        ImageError: It is no image, is cut off or damaged, claims too many pixels, or needs a decoder that is not
             installed.
 
     """
@@ -98,10 +98,10 @@ def _check_pixels(size: Size | None) -> None:
     if size is None:
         return
     if min(size) < 1:
-        raise ImageError(f"The picture is {size[0]} x {size[1]} pixels: there is nothing to see.")
+        raise ImageError(f"The image is {size[0]} x {size[1]} pixels: there is nothing to see.")
     if size[0] * size[1] > MAX_PIXELS:
         raise ImageError(
-            f"The picture claims {size[0]} x {size[1]} pixels, more than {MAX_PIXELS / 1e6:.0f} million, and was not "
+            f"The image claims {size[0]} x {size[1]} pixels, more than {MAX_PIXELS / 1e6:.0f} million, and was not "
             "decoded: it may be a decompression bomb. Scale it down; the model sees at most 1120 x 1120 pixels."
         )
 
@@ -132,91 +132,91 @@ def _isobmff_reader(media_type: str) -> Any:
     return PIL.Image.OPEN[name][0]
 
 
-def _decode(picture: "PIL.Image.Image", media_type: str, wanted: Callable[[int, int], Size]) -> DecodedImage:
-    _check_pixels(picture.size)
-    moving = _is_animated(picture)
-    full = picture.size
+def _decode(image: "PIL.Image.Image", media_type: str, wanted: Callable[[int, int], Size]) -> DecodedImage:
+    _check_pixels(image.size)
+    moving = _is_animated(image)
+    full = image.size
     size = wanted(*full)
     if media_type == "image/jpeg":
-        picture.draft(None, size)  # a half, quarter or eighth of each side costs next to nothing
-        picture.load()
+        image.draft(None, size)  # a half, quarter or eighth of each side costs next to nothing
+        image.load()
     else:
-        picture.load()
-        full = picture.size  # Pillow turns TIFF upright by itself
+        image.load()
+        full = image.size  # Pillow turns TIFF upright by itself
         size = wanted(*full)
-    transpose = _EXIF_TRANSPOSE.get(_orientation(picture))
-    transparent = _is_transparent(picture)
+    transpose = _EXIF_TRANSPOSE.get(_orientation(image))
+    transparent = _is_transparent(image)
     as_stored = (
-        size == full and transpose is None and not (moving or transparent) and picture.mode in _PLAIN_MODES
+        size == full and transpose is None and not (moving or transparent) and image.mode in _PLAIN_MODES
     )
     return DecodedImage(
-        _transpose(_resize(_to_rgb(picture, transparent), size), transpose), media_type, as_stored
+        _transpose(_resize(_to_rgb(image, transparent), size), transpose), media_type, as_stored
     )
 
 
-def _is_animated(picture: "PIL.Image.Image") -> bool:
+def _is_animated(image: "PIL.Image.Image") -> bool:
     """Look for a second frame; they are never counted, for there may be thousands."""
     try:
-        return bool(getattr(picture, "is_animated", False))
+        return bool(getattr(image, "is_animated", False))
     except Exception:  # noqa: BLE001 - what comes after the first frame is damaged: it is not to be passed on
         return True
 
 
-def _orientation(picture: "PIL.Image.Image") -> int:
+def _orientation(image: "PIL.Image.Image") -> int:
     try:
-        return int(picture.getexif().get(_ORIENTATION, 1))
-    except Exception:  # noqa: BLE001 - damaged EXIF data do not damage the picture
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # noqa: BLE001 - damaged EXIF data do not damage the image
         return 1
 
 
-def _is_transparent(picture: "PIL.Image.Image") -> bool:
+def _is_transparent(image: "PIL.Image.Image") -> bool:
     """Tell whether anything shines through: most screenshots have an alpha channel and make no use of it."""
-    if not picture.has_transparency_data or picture.mode[0] in "IF":
+    if not image.has_transparency_data or image.mode[0] in "IF":
         return False
-    seen = picture if picture.mode == "RGBA" else picture.convert("RGBA")
+    seen = image if image.mode == "RGBA" else image.convert("RGBA")
     return seen.getchannel("A").getextrema() != (255, 255)
 
 
-def _to_rgb(picture: "PIL.Image.Image", transparent: bool) -> "PIL.Image.Image":
+def _to_rgb(image: "PIL.Image.Image", transparent: bool) -> "PIL.Image.Image":
     import PIL.Image  # noqa: PLC0415 - loaded late
 
     if transparent:
-        picture = picture if picture.mode == "RGBA" else picture.convert("RGBA")
-        ground = PIL.Image.new("RGB", picture.size, "white")
-        ground.paste(picture, mask=picture.getchannel("A"))
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
+        ground = PIL.Image.new("RGB", image.size, "white")
+        ground.paste(image, mask=image.getchannel("A"))
         return ground
-    if picture.mode[0] in "IF":
-        picture = _to_8_bit(picture)
-    return picture if picture.mode == "RGB" else picture.convert("RGB")
+    if image.mode[0] in "IF":
+        image = _to_8_bit(image)
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _to_8_bit(picture: "PIL.Image.Image") -> "PIL.Image.Image":
+def _to_8_bit(image: "PIL.Image.Image") -> "PIL.Image.Image":
     """Bring grey levels to 0..255; Pillow's own conversion makes everything above 255 white.
 
     16 bits are divided. Of whole and real numbers, 0 to 255 are taken as they are, up to 65,535 as 16 bits, reals from
     0 to 1 as shares, and any others are stretched from the lowest to the highest.
     """
-    levels = picture.convert("F")
+    levels = image.convert("F")
     low, high = cast("tuple[float, float]", levels.getextrema())
-    usual = {"I": (_EIGHT, _SIXTEEN), "F": (1.0, _EIGHT, _SIXTEEN)}.get(picture.mode, (_SIXTEEN,))
+    usual = {"I": (_EIGHT, _SIXTEEN), "F": (1.0, _EIGHT, _SIXTEEN)}.get(image.mode, (_SIXTEEN,))
     if low >= 0 and high <= _SIXTEEN:
         low, high = 0.0, next(white for white in usual if high <= white)
     scale = 255 / (high - low) if high > low else 0.0
     return levels.point(lambda level: level * scale + (0.5 - low * scale)).convert("L")
 
 
-def _resize(picture: "PIL.Image.Image", size: Size) -> "PIL.Image.Image":
-    if picture.size == size:
-        return picture
+def _resize(image: "PIL.Image.Image", size: Size) -> "PIL.Image.Image":
+    if image.size == size:
+        return image
     import PIL.Image  # noqa: PLC0415 - loaded late
 
     # As fast as bilinear, with which the model's own processor scales, and sharper.
-    return picture.resize(size, PIL.Image.Resampling.HAMMING, reducing_gap=2.0)
+    return image.resize(size, PIL.Image.Resampling.HAMMING, reducing_gap=2.0)
 
 
-def _transpose(picture: "PIL.Image.Image", way: str | None) -> "PIL.Image.Image":
+def _transpose(image: "PIL.Image.Image", way: str | None) -> "PIL.Image.Image":
     if way is None:
-        return picture
+        return image
     import PIL.Image  # noqa: PLC0415 - loaded late
 
-    return picture.transpose(PIL.Image.Transpose[way])
+    return image.transpose(PIL.Image.Transpose[way])

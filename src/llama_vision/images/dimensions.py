@@ -1,4 +1,4 @@
-"""How many pixels a picture has, by its own first bytes: no decoder is needed to ask a record's rules."""
+"""How many pixels an image has, by its own first bytes: no decoder is needed to ask a record's rules."""
 
 import struct
 

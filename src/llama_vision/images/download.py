@@ -36,7 +36,7 @@ _HIGHEST_PORT = 65535
 _HEADERS = {
     "User-Agent": f"llama-vision/{__version__}",
     "Accept": "image/*",
-    "Accept-Encoding": "identity",  # pictures are compressed already
+    "Accept-Encoding": "identity",  # images are compressed already
     "Connection": "close",
 }
 _ALLOW = (
@@ -103,7 +103,7 @@ async def download(url: str, options: FetchPolicy, resolve: Resolve | None = Non
             return await _follow_redirects(url, options, resolve or _resolve, limit.when() or 0)
     except TimeoutError as error:
         why = f"it took longer than {options.timeout_s:g} s. Download it yourself and pass its bytes."
-        raise ImageError(f"The picture at {redact_url(url)} can't be fetched: {why}") from error
+        raise ImageError(f"The image at {redact_url(url)} can't be fetched: {why}") from error
 
 
 async def _follow_redirects(first: str, options: FetchPolicy, resolve: Resolve, deadline: float) -> bytes:
@@ -118,12 +118,12 @@ async def _follow_redirects(first: str, options: FetchPolicy, resolve: Resolve, 
                 here, await _resolve_checked(here, options, resolve), options.max_bytes, deadline
             )
         except _RefusedError as error:
-            raise ImageError(f"The picture at {place} can't be fetched: {error}") from error
+            raise ImageError(f"The image at {place} can't be fetched: {error}") from error
         if isinstance(found, bytes):
             return found
         target = found
     why = f"there are more than {options.max_redirects} redirects. Download it yourself and pass its bytes."
-    raise ImageError(f"The picture at {redact_url(first)} can't be fetched: {why}")
+    raise ImageError(f"The image at {redact_url(first)} can't be fetched: {why}")
 
 
 def _parse_url(target: str, previous: httpx.URL | None) -> httpx.URL:
@@ -138,7 +138,7 @@ def _parse_url(target: str, previous: httpx.URL | None) -> httpx.URL:
         raise _RefusedError("it leads from https to http, where anyone on the way can change it.")
     if url.userinfo:
         raise _RefusedError(
-            "it holds a user name or password. Download the picture yourself and give its bytes."
+            "it holds a user name or password. Download the image yourself and give its bytes."
         )
     if url.port is not None and not 0 < url.port <= _HIGHEST_PORT:
         raise _RefusedError("its port is out of range.")

@@ -16,20 +16,20 @@ _SMALLER = (0.7, 0.5, 0.35, 0.25)
 _SMALLER_QUALITY = 60
 
 
-def is_graphic(picture: "PIL.Image.Image") -> bool:
+def is_graphic(image: "PIL.Image.Image") -> bool:
     """Tell drawings and text from photographs.
 
     The rule: of 64 x 64 pixels picked evenly, a drawing has at most 512 different colours, and the 16 most common ones
     fill at least half of it. A photograph of a thing on white fails the first, one in grey the second.
 
     Args:
-        picture: In RGB.
+        image: In RGB.
 
     """
     import PIL.Image  # noqa: PLC0415 - loaded late
 
     # Picked, not averaged: averages would make new colours along every line.
-    sample = picture.resize((_SAMPLE, _SAMPLE), PIL.Image.Resampling.NEAREST)
+    sample = image.resize((_SAMPLE, _SAMPLE), PIL.Image.Resampling.NEAREST)
     found = sample.getcolors(_COLOURS)
     if found is None:
         return False
@@ -38,15 +38,15 @@ def is_graphic(picture: "PIL.Image.Image") -> bool:
 
 
 def encode(
-    picture: "PIL.Image.Image", media_types: tuple[str, ...], quality: int, max_bytes: int | None
+    image: "PIL.Image.Image", media_types: tuple[str, ...], quality: int, max_bytes: int | None
 ) -> tuple[bytes, str]:
-    """Encode a picture so that it keeps within a limit.
+    """Encode an image so that it keeps within a limit.
 
-    Above the limit PNG gives way to JPEG where that is taken too, then the quality is lowered, then the picture is
+    Above the limit PNG gives way to JPEG where that is taken too, then the quality is lowered, then the image is
     scaled down to a quarter of its sides: at most eight tries.
 
     Args:
-        picture: In RGB.
+        image: In RGB.
         media_types: What may come of it, `image/jpeg` or `image/png`, the preferred one first.
         quality: Of JPEG, 1 to 95.
         max_bytes: The most bytes; None for no limit.
@@ -60,11 +60,11 @@ def encode(
     """
     data = b""
     for media_type, lower_quality, scale in _encoding_attempts(media_types, quality):
-        data = _encode_once(_downscale(picture, scale), media_type, lower_quality)
+        data = _encode_once(_downscale(image, scale), media_type, lower_quality)
         if max_bytes is None or len(data) <= max_bytes:
             return data, media_type
     raise ImageError(
-        f"The picture can't be made small enough: it still has {len(data)} bytes of at most {max_bytes}. Crop it, or "
+        f"The image can't be made small enough: it still has {len(data)} bytes of at most {max_bytes}. Crop it, or "
         "use a provider with a higher limit."
     )
 
@@ -81,21 +81,21 @@ def _encoding_attempts(media_types: tuple[str, ...], quality: int) -> Iterator[t
         yield last, min(quality, _SMALLER_QUALITY), scale
 
 
-def _downscale(picture: "PIL.Image.Image", scale: float) -> "PIL.Image.Image":
+def _downscale(image: "PIL.Image.Image", scale: float) -> "PIL.Image.Image":
     if scale == 1:
-        return picture
+        return image
     import PIL.Image  # noqa: PLC0415 - loaded late
 
-    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
-    return picture.resize(size, PIL.Image.Resampling.HAMMING)
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    return image.resize(size, PIL.Image.Resampling.HAMMING)
 
 
-def _encode_once(picture: "PIL.Image.Image", media_type: str, quality: int) -> bytes:
+def _encode_once(image: "PIL.Image.Image", media_type: str, quality: int) -> bytes:
     # Nothing of the source goes along: its EXIF data may say where it was taken.
-    picture.info = {}
+    image.info = {}
     buffer = io.BytesIO()
     if media_type == "image/jpeg":
-        picture.save(buffer, "JPEG", quality=quality)
+        image.save(buffer, "JPEG", quality=quality)
     else:
-        picture.save(buffer, "PNG")
+        image.save(buffer, "PNG")
     return buffer.getvalue()

@@ -1,7 +1,7 @@
-"""Guarded download of pictures, for providers that need bytes.
+"""Guarded download of images, for providers that need bytes.
 
 An address often comes from someone else: the writer of a message, or a model. It must not lead to this machine, its
-network or a cloud's metadata, and it must not bring more than a picture. What is checked is in `download`, which loads
+network or a cloud's metadata, and it must not bring more than an image. What is checked is in `download`, which loads
 httpx and so is imported only when it is needed.
 """
 
@@ -30,7 +30,7 @@ class FetchPolicy:
         allowed_hosts: Where not empty, only these hosts are asked, and they may be private: names in lower case and
             as they are looked up (`xn--...`), or addresses. Redirects have to stay among them.
         private_networks: Whether addresses may be asked that are not public, such as this machine's.
-        max_bytes: The most a picture may have, after decompression.
+        max_bytes: The most an image may have, after decompression.
         timeout_s: Seconds for everything together, from the first look-up to the last byte.
         max_redirects: How many redirects are followed.
 
@@ -47,18 +47,18 @@ _DEFAULTS = FetchPolicy()
 
 
 def fetch_image(image: Image, options: FetchPolicy = _DEFAULTS, *, resolve: Resolve | None = None) -> Image:
-    """Download a picture that is given by its address.
+    """Download an image that is given by its address.
 
     Args:
-        image: The picture. One that has its bytes is returned as it is.
+        image: The image. One that has its bytes is returned as it is.
         options: What may be fetched.
         resolve: Finds a name's addresses in place of the system; for tests.
 
     Returns:
-        The picture with its bytes, and with the media type that they show; `detail` is kept.
+        The image with its bytes, and with the media type that they show; `detail` is kept.
 
     Raises:
-        ImageError: The address is refused, there is no answer, or it is not a picture. The text names the address
+        ImageError: The address is refused, there is no answer, or it is not an image. The text names the address
             without its query, which often is a secret, and says what to do.
 
     """
@@ -74,12 +74,12 @@ async def afetch(image: Image, options: FetchPolicy = _DEFAULTS, *, resolve: Res
     """As `fetch_image`, for the running event loop.
 
     Args:
-        image: The picture. One that has its bytes is returned as it is.
+        image: The image. One that has its bytes is returned as it is.
         options: What may be fetched.
         resolve: Finds a name's addresses in place of the system; for tests.
 
     Returns:
-        The picture with its bytes, and with the media type that they show; `detail` is kept.
+        The image with its bytes, and with the media type that they show; `detail` is kept.
 
     Raises:
         ImageError: As for `fetch_image`.

@@ -13,7 +13,7 @@ _BOX_BRANDS = {
 
 
 def sniff_media_type(data: bytes) -> str:  # noqa: PLR0911 - one return for each kind
-    """Tell what a picture is encoded as.
+    """Tell what an image is encoded as.
 
     Args:
         data: The whole file, or its beginning.
@@ -22,7 +22,7 @@ def sniff_media_type(data: bytes) -> str:  # noqa: PLR0911 - one return for each
         The media type, such as `image/png`.
 
     Raises:
-        ImageError: It is empty, or not a picture that is known here. The text says what it looks like.
+        ImageError: It is empty, or not an image that is known here. The text says what it looks like.
 
     """
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -39,7 +39,7 @@ def sniff_media_type(data: bytes) -> str:  # noqa: PLR0911 - one return for each
         return "image/tiff"
     if data[4:8] == b"ftyp" and (brand := data[8:12]) in _BOX_BRANDS:
         return _BOX_BRANDS[brand]
-    raise ImageError(f"This is not a picture: {_looks_like(data)}. Give a PNG, JPEG, WebP or GIF.")
+    raise ImageError(f"This is not an image: {_looks_like(data)}. Give a PNG, JPEG, WebP or GIF.")
 
 
 def _looks_like(data: bytes) -> str:
@@ -49,7 +49,7 @@ def _looks_like(data: bytes) -> str:
     if head.startswith((b"<svg", b"<?xml")):
         return "it looks like SVG, a drawing in words, which has to be rendered first"
     if head.startswith((b"<!doctype", b"<html")):
-        return "it looks like a web page, perhaps an error page in place of the picture"
+        return "it looks like a web page, perhaps an error page in place of the image"
     if head.startswith(b"%pdf"):
         return "it looks like a PDF, whose pages have to be rendered first"
     return f"it begins with {bytes(data[:8])!r}"

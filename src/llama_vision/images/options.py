@@ -1,4 +1,4 @@
-"""What users may say about how their pictures are sent."""
+"""What users may say about how their images are sent."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,11 +10,11 @@ _QUALITIES = range(1, 96)  # above 95 Pillow switches parts of JPEG off
 
 @dataclass(frozen=True, slots=True)
 class EncodingOptions:
-    """How pictures are sent.
+    """How images are sent.
 
     Attributes:
         max_pixels: The most pixels, besides what the model can use; None for no other limit.
-        format: What a picture is encoded as where it can't be sent as it is: `auto` for JPEG for photographs and PNG
+        format: What an image is encoded as where it can't be sent as it is: `auto` for JPEG for photographs and PNG
             for drawings and text. With `jpeg` or `png`, a file in another format is never sent as it is.
         quality: Of JPEG, 1 to 95.
 

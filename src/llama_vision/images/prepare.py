@@ -1,4 +1,4 @@
-"""A picture as the model sees it: upright, on white, no more pixels than it uses, in an encoding the provider takes."""
+"""An image as the model sees it: upright, on white, no more pixels than it uses, in an encoding the provider takes."""
 
 import math
 import os
@@ -20,26 +20,26 @@ __all__ = ["EncodingOptions", "prepare_image", "prepare_images"]
 
 _DEFAULT = EncodingOptions()
 _ENCODED = ("image/jpeg", "image/png")  # what is written here, whatever else providers read
-_MOST_THREADS = 4  # each may hold a whole decoded picture
+_MOST_THREADS = 4  # each may hold a whole decoded image
 
 
 def prepare_image(image: Image, rules: ImageConstraints, options: EncodingOptions = _DEFAULT) -> Image:
-    """Make a picture ready to be sent.
+    """Make an image ready to be sent.
 
     A file that already is what it should be is passed on byte for byte. Every other is encoded anew, without its EXIF
     data. Smaller sides than `rules.min_side` are left to the checks of the request.
 
     Args:
-        image: Any picture.
+        image: Any image.
         rules: What the provider takes.
         options: What the user wants.
 
     Returns:
-        The picture to send, of at most 1120 x 1120 or 560 x 2240 pixels and the like, with the same `detail`. One that
+        The image to send, of at most 1120 x 1120 or 560 x 2240 pixels and the like, with the same `detail`. One that
         is given by its address comes back as it is.
 
     Raises:
-        ImageError: It is no picture, is damaged or too large to be decoded, or nothing the provider takes can be made
+        ImageError: It is no image, is damaged or too large to be decoded, or nothing the provider takes can be made
             of it.
 
     """
@@ -49,14 +49,14 @@ def prepare_image(image: Image, rules: ImageConstraints, options: EncodingOption
     most = _max_bytes(rules)
     if _can_pass_through(decoded, rules, options) and (most is None or len(image.data) <= most):
         return replace(image, media_type=decoded.media_type)  # its label may have been wrong
-    data, media_type = encode(decoded.picture, _media_types(decoded, rules, options), options.quality, most)
+    data, media_type = encode(decoded.image, _media_types(decoded, rules, options), options.quality, most)
     return replace(image, data=data, media_type=media_type)
 
 
 def prepare_images(
     images: Sequence[Image], rules: ImageConstraints, options: EncodingOptions = _DEFAULT
 ) -> list[Image]:
-    """Make the pictures of one request ready, several at a time, and remember the results.
+    """Make the images of one request ready, several at a time, and remember the results.
 
     Where all together are too large for the provider, each gets an equal share of what it takes.
 
@@ -66,10 +66,10 @@ def prepare_images(
         options: What the user wants.
 
     Returns:
-        The pictures to send, in the same order.
+        The images to send, in the same order.
 
     Raises:
-        ImageError: As `prepare_image`; the text begins with the picture's number, such as `Image 2`.
+        ImageError: As `prepare_image`; the text begins with the image's number, such as `Image 2`.
 
     """
     prepared = _prepare_each(images, rules, options)
@@ -120,19 +120,19 @@ def _can_pass_through(decoded: DecodedImage, rules: ImageConstraints, options: E
 
 
 def _media_types(decoded: DecodedImage, rules: ImageConstraints, options: EncodingOptions) -> tuple[str, ...]:
-    """Tell what the picture may become, the best first."""
+    """Tell what the image may become, the best first."""
     taken = tuple(media_type for media_type in _ENCODED if media_type in rules.media_types)
     if options.format != "auto":
         taken = tuple(media_type for media_type in taken if media_type == f"image/{options.format}")
     if not taken:
         wanted = "JPEG or PNG" if options.format == "auto" else options.format.upper()
         raise ImageError(
-            f"The picture ({decoded.media_type}) has to be encoded anew, as {wanted}, and the provider takes only: "
+            f"The image ({decoded.media_type}) has to be encoded anew, as {wanted}, and the provider takes only: "
             f"{', '.join(sorted(rules.media_types)) or 'nothing'}."
         )
     if len(taken) == 1:
         return taken
-    if decoded.media_type != "image/jpeg" and is_graphic(decoded.picture):
+    if decoded.media_type != "image/jpeg" and is_graphic(decoded.image):
         return taken[::-1]
     return taken[:1]
 

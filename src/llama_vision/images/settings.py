@@ -1,4 +1,4 @@
-"""What a user may wish about pictures."""
+"""What a user may wish about images."""
 
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -12,11 +12,11 @@ OverflowPolicy: TypeAlias = Literal["error", "first", "grid"]
 
 @dataclass(frozen=True, slots=True)
 class ImageSettings:
-    """How pictures are made ready.
+    """How images are made ready.
 
     Attributes:
         options: How they are encoded, and how large they may be.
-        on_too_many: What to do with more pictures than a provider takes: refuse them (`error`), send the `first` ones, or put
+        on_too_many: What to do with more images than a provider takes: refuse them (`error`), send the `first` ones, or put
             all of them on one numbered sheet (`grid`).
         fetch: What may be downloaded, for providers that don't fetch addresses themselves.
 

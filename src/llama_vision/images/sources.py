@@ -1,4 +1,4 @@
-"""A picture from wherever the user has it."""
+"""An image from wherever the user has it."""
 
 import base64
 import binascii
@@ -31,20 +31,20 @@ _SHOWN = 200  # a path whole, and of base64 in place of a path only the beginnin
 def image_from_any(  # noqa: PLR0911 - one return for each kind
     source: ImageSource, *, detail: str | None = None
 ) -> Image:
-    """Take a picture in whatever form the programmer has it.
+    """Take an image in whatever form the programmer has it.
 
     A string that is not an http(s) or data URL is taken for a path and read, so never pass text that came from
     someone else: use `image_from_url` for addresses inside messages.
 
     Args:
-        source: The picture.
+        source: The image.
         detail: How closely to look, for providers that know it.
 
     Returns:
-        The picture with its media type, told from the bytes.
+        The image with its media type, told from the bytes.
 
     Raises:
-        ImageError: It can't be read, or is not a picture.
+        ImageError: It can't be read, or is not an image.
 
     """
     if isinstance(source, Image):
@@ -64,39 +64,39 @@ def image_from_any(  # noqa: PLR0911 - one return for each kind
     if hasattr(source, "__array_interface__"):
         return image_from_bytes(_encode_png(_from_array(source)), detail=detail)
     raise ImageError(
-        f"A {type(source).__name__} is not a picture. Give a path, bytes, an open file, a URL, a PIL image or an array."
+        f"A {type(source).__name__} is not an image. Give a path, bytes, an open file, a URL, a PIL image or an array."
     )
 
 
 def image_from_bytes(data: bytes, *, detail: str | None = None) -> Image:
-    """Take an encoded picture, such as the content of a PNG file.
+    """Take an encoded image, such as the content of a PNG file.
 
     Args:
         data: The file's bytes.
         detail: How closely to look, for providers that know it.
 
     Returns:
-        The picture with its media type, told from the bytes.
+        The image with its media type, told from the bytes.
 
     Raises:
-        ImageError: It is not a picture.
+        ImageError: It is not an image.
 
     """
     return Image(data=data, media_type=sniff_media_type(data), detail=detail)
 
 
 def image_from_base64(text: str | bytes, *, detail: str | None = None) -> Image:
-    """Take a picture as base64 text.
+    """Take an image as base64 text.
 
     Args:
         text: Standard or URL-safe base64, with or without line breaks and padding.
         detail: How closely to look, for providers that know it.
 
     Returns:
-        The picture; a label that came with it is not asked for, because it is often wrong.
+        The image; a label that came with it is not asked for, because it is often wrong.
 
     Raises:
-        ImageError: It is not base64, or not a picture.
+        ImageError: It is not base64, or not an image.
 
     """
     packed = b"".join((text.encode("ascii", "replace") if isinstance(text, str) else text).split())
@@ -104,19 +104,19 @@ def image_from_base64(text: str | bytes, *, detail: str | None = None) -> Image:
     try:
         data = base64.b64decode(packed + b"=" * (-len(packed) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise ImageError(f"A picture's base64 text can't be read: {error}.") from error
+        raise ImageError(f"An image's base64 text can't be read: {error}.") from error
     return image_from_bytes(data, detail=detail)
 
 
 def image_from_url(url: str, *, detail: str | None = None) -> Image:
-    """Take a picture by its address. No file is ever read here, and nothing is downloaded.
+    """Take an image by its address. No file is ever read here, and nothing is downloaded.
 
     Args:
         url: An http(s) URL, which is passed on, or a data URL, which is decoded.
         detail: How closely to look, for providers that know it.
 
     Returns:
-        The picture.
+        The image.
 
     Raises:
         ImageError: It is neither, or the data URL can't be read.
@@ -140,7 +140,7 @@ def _from_path(path: Path, detail: str | None) -> Image:
     try:
         data = path.expanduser().read_bytes()
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: the home of an unknown user
-        raise ImageError(f"The picture {_truncate(str(path))!r} can't be read: {_reason(error)}.") from error
+        raise ImageError(f"The image {_truncate(str(path))!r} can't be read: {_reason(error)}.") from error
     try:
         return image_from_bytes(data, detail=detail)
     except ImageError as error:
@@ -173,21 +173,21 @@ def _from_array(array: Any) -> "PIL.Image.Image":
     kind, shape = str(array.dtype), tuple(array.shape)
     if kind not in ("uint8", "bool") or shape[2:] not in ((), (3,), (4,)) or shape[1:] == ():
         raise ImageError(
-            f"An array of {kind} with shape {shape} is not a picture: it needs uint8 values (0 to 255), as "
+            f"An array of {kind} with shape {shape} is not an image: it needs uint8 values (0 to 255), as "
             "height x width, or height x width x 3 (RGB) or 4 (RGBA). Of values from 0 to 1: (array * 255).astype('uint8')."
         )
     return PIL.Image.fromarray(array)
 
 
-def _encode_png(picture: "PIL.Image.Image") -> bytes:
+def _encode_png(image: "PIL.Image.Image") -> bytes:
     buffer = io.BytesIO()
     try:
-        if picture.mode not in _PNG_MODES:
-            picture = picture.convert(_ALPHA_MODES.get(picture.mode, "RGB"))
-        picture.save(buffer, format="PNG", compress_level=1)  # fast: it is decoded again at once
+        if image.mode not in _PNG_MODES:
+            image = image.convert(_ALPHA_MODES.get(image.mode, "RGB"))
+        image.save(buffer, format="PNG", compress_level=1)  # fast: it is decoded again at once
     # The file behind it is cut off or closed, or it has no pixels, which is a SystemError of older Pillows.
     except (OSError, ValueError, SystemError) as error:
-        raise ImageError(f"The PIL image ({picture.mode}, {picture.size}) can't be used: {error}.") from error
+        raise ImageError(f"The PIL image ({image.mode}, {image.size}) can't be used: {error}.") from error
     return buffer.getvalue()
 
 

@@ -1,4 +1,4 @@
-"""How Llama 3.2 Vision cuts a picture into tiles, and what that costs in tokens: arithmetic, no decoder.
+"""How Llama 3.2 Vision cuts an image into tiles, and what that costs in tokens: arithmetic, no decoder.
 
 The rule is that of Transformers' Mllama image processor with the released `preprocessor_config.json`: tiles of
 560 x 560 pixels, at most 4, in the smallest arrangement that needs no scaling down, else in the one that needs the
@@ -15,7 +15,7 @@ TOKENS_PER_TILE = 1601
 """A tile is 40 x 40 patches of 14 pixels, and one token for the whole: https://docs.together.ai/docs/vision-overview."""
 
 MAX_TILES = 4
-"""The most tiles of a picture."""
+"""The most tiles of an image."""
 
 
 @lru_cache
@@ -37,7 +37,7 @@ def supported_aspect_ratios(max_tiles: int = MAX_TILES) -> tuple[tuple[int, int]
 def optimal_tile_grid(
     width: int, height: int, *, tile: int = TILE_SIZE, max_tiles: int = MAX_TILES
 ) -> tuple[int, int]:
-    """Tell how a picture is laid out.
+    """Tell how an image is laid out.
 
     Args:
         width: In pixels, upright.
@@ -65,12 +65,12 @@ def optimal_tile_grid(
 
 
 def image_tokens(width: int, height: int, detail: str | None = None) -> int:
-    """Count the tokens of a picture.
+    """Count the tokens of an image.
 
     Args:
         width: In pixels, upright.
         height: In pixels, upright.
-        detail: With `low`, the picture is scaled down to one tile before it is sent.
+        detail: With `low`, the image is scaled down to one tile before it is sent.
 
     Returns:
         1,601 for each tile. Hosts bill so; a few that count only the placeholder report 1.
@@ -86,7 +86,7 @@ def image_tokens(width: int, height: int, detail: str | None = None) -> int:
 def target_size(
     width: int, height: int, *, detail: str | None = None, max_pixels: int | None = None
 ) -> tuple[int, int]:
-    """Tell what the model can use of a picture: more pixels than these are thrown away before it sees them.
+    """Tell what the model can use of an image: more pixels than these are thrown away before it sees them.
 
     Args:
         width: In pixels, upright.
@@ -95,7 +95,7 @@ def target_size(
         max_pixels: The most pixels there may be, besides.
 
     Returns:
-        Width and height in pixels, of the same shape as the picture's, and never larger.
+        Width and height in pixels, of the same shape as the image's, and never larger.
 
     Raises:
         ValueError: A side or `max_pixels` is not positive.
@@ -142,4 +142,4 @@ def fit_within(
 
 def _check(width: int, height: int) -> None:
     if min(width, height) < 1:
-        raise ValueError(f"A picture of {width} x {height} pixels has none.")
+        raise ValueError(f"An image of {width} x {height} pixels has none.")

@@ -1,8 +1,8 @@
-"""Answers, pictures and providers as a notebook shows them; in a terminal, the same in plain text.
+"""Answers, images and providers as a notebook shows them; in a terminal, the same in plain text.
 
-from llama_vision.jupyter import show, show_pictures
+from llama_vision.jupyter import show, show_images
 
-show_pictures(["cat.jpg", "dog.jpg"], captions=["a cat", "a dog"])
+show_images(["cat.jpg", "dog.jpg"], captions=["a cat", "a dog"])
 show(model.stream(messages))                # LangChain: the words appear as they come
 await show(model.astream(messages))
 answer = show(llm.stream_complete("Hi"))    # LlamaIndex; `answer.text` has all of it

@@ -1,4 +1,4 @@
-"""Pictures beside each other, with what is to be said about each."""
+"""Images beside each other, with what is to be said about each."""
 
 import base64
 import math
@@ -19,12 +19,12 @@ from llama_vision.jupyter.notebook import display_html, is_notebook
 Images: TypeAlias = (
     "ImageSource | Sequence[ImageSource] | ValuesView[ImageSource] | Mapping[str, ImageSource]"
 )
-"""One picture, several, or several with captions."""
+"""One image, several, or several with captions."""
 
-_MOST_PICTURES = 100
+_MOST_IMAGES = 100
 _MOST_CAPTION = 500  # characters
-_MOST_BYTES = 40_000  # of each picture as it is kept with the notebook; a drawing has a tenth of it
-_SHARP = 1.5  # picture pixels for each of the page's, which many screens have several of
+_MOST_BYTES = 40_000  # of each image as it is kept with the notebook; a drawing has a tenth of it
+_SHARP = 1.5  # image pixels for each of the page's, which many screens have several of
 _QUALITY = 80
 _CAPTION = (
     "white-space: pre-wrap; overflow-wrap: anywhere; font-size: 90%; margin-top: 0.3em; line-height: 1.3"
@@ -39,48 +39,48 @@ class _Thumbnail:
 
 
 class ImageGrid:
-    """Pictures beside each other. As a cell's last value, a notebook shows them; printed, it is a line for each.
+    """Images beside each other. As a cell's last value, a notebook shows them; printed, it is a line for each.
 
     Attributes:
-        captions: What stands below each picture.
+        captions: What stands below each image.
 
     """
 
     def __init__(
         self,
-        pictures: Images,
+        images: Images,
         captions: Iterable[object] | None = None,
         *,
         columns: int | None = None,
         width: int = 200,
     ) -> None:
-        """Make small pictures of them.
+        """Make small images of them.
 
         Args:
-            pictures: In any form that `llama_vision.image_from_any` takes, but for addresses; a mapping gives captions too.
-            captions: One for each picture; anything that can be made a text. It is never taken for HTML.
+            images: In any form that `llama_vision.image_from_any` takes, but for addresses; a mapping gives captions too.
+            captions: One for each image; anything that can be made a text. It is never taken for HTML.
             columns: How many stand beside each other; by default as many as there is room for.
-            width: Of each picture on the page, in pixels.
+            width: Of each image on the page, in pixels.
 
         Raises:
-            ImageError: A picture can't be read, or is given by its address. The text begins with its number.
-            ValueError: There are not as many captions as pictures, or a number is less than 1.
+            ImageError: An image can't be read, or is given by its address. The text begins with its number.
+            ValueError: There are not as many captions as images, or a number is less than 1.
 
         """
         if width < 1 or (columns is not None and columns < 1):
             raise ValueError(f"columns and width are 1 or more, and not {columns} and {width}.")
-        named = _named(pictures)
+        named = _named(images)
         self.captions = (
             [name for name, _ in named] if captions is None else [str(caption) for caption in captions]
         )
         if len(self.captions) != len(named):
-            raise ValueError(f"There are {len(self.captions)} captions for {len(named)} pictures.")
+            raise ValueError(f"There are {len(self.captions)} captions for {len(named)} images.")
         self._columns = columns
         self._width = width
-        self._num_hidden = max(0, len(named) - _MOST_PICTURES)
+        self._num_hidden = max(0, len(named) - _MOST_IMAGES)
         self._shown = [
             _thumbnail(number, name, source, width)
-            for number, (name, source) in enumerate(named[:_MOST_PICTURES], start=1)
+            for number, (name, source) in enumerate(named[:_MOST_IMAGES], start=1)
         ]
 
     def _repr_html_(self) -> str:
@@ -93,8 +93,8 @@ class ImageGrid:
             f'grid-template-columns: {across}">{figures}</div>{more}</div>'
         )
 
-    def _figure(self, picture: _Thumbnail, caption: str) -> str:
-        source = f"data:{picture.media_type};base64,{base64.b64encode(picture.data).decode()}"
+    def _figure(self, image: _Thumbnail, caption: str) -> str:
+        source = f"data:{image.media_type};base64,{base64.b64encode(image.data).decode()}"
         words = escape_html(caption, _MOST_CAPTION)
         return (
             f'<figure style="margin: 0"><img alt="{words}" width="{self._width}" src="{source}" '
@@ -103,74 +103,74 @@ class ImageGrid:
         )
 
     def __repr__(self) -> str:
-        """Say what there is in a line for each; what pictures are made of is never printed."""
+        """Say what there is in a line for each; what images are made of is never printed."""
         lines = [
-            f"[{sanitize(picture.name, _MOST_CAPTION)}] {sanitize(caption, _MOST_CAPTION)}"
-            for picture, caption in zip(self._shown, self.captions, strict=False)
+            f"[{sanitize(image.name, _MOST_CAPTION)}] {sanitize(caption, _MOST_CAPTION)}"
+            for image, caption in zip(self._shown, self.captions, strict=False)
         ]
         return "\n".join([*lines, *([f"... and {self._num_hidden} more"] if self._num_hidden else [])])
 
 
 def show_images(
-    pictures: Images,
+    images: Images,
     captions: Iterable[object] | None = None,
     *,
     columns: int | None = None,
     width: int = 200,
     notebook: bool | None = None,
 ) -> None:
-    """Show pictures beside each other, each with its caption.
+    """Show images beside each other, each with its caption.
 
-        show_pictures(["cat.jpg", "dog.jpg"], captions=["a cat", "a dog"])
-        show_pictures({"a cat": "cat.jpg"}, width=400)
+        show_images(["cat.jpg", "dog.jpg"], captions=["a cat", "a dog"])
+        show_images({"a cat": "cat.jpg"}, width=400)
 
     In a notebook they are scaled down to what is seen, so that a file with many stays small, and at most 100 are shown;
     elsewhere a line is printed for each. `ImageGrid` takes the same and shows nothing by itself.
 
     Args:
-        pictures: One or several, in any form that `llama_vision.image_from_any` takes, but for addresses. The keys of
+        images: One or several, in any form that `llama_vision.image_from_any` takes, but for addresses. The keys of
             a mapping are captions.
-        captions: One for each picture; by default their files' names.
+        captions: One for each image; by default their files' names.
         columns: How many stand beside each other; by default as many as there is room for.
-        width: Of each picture on the page, in pixels.
+        width: Of each image on the page, in pixels.
         notebook: Whether this is a notebook. By default it is found out.
 
     Raises:
-        ImageError: A picture can't be read, or is given by its address. The text begins with its number.
-        ValueError: There are not as many captions as pictures, or a number is less than 1.
+        ImageError: An image can't be read, or is given by its address. The text begins with its number.
+        ValueError: There are not as many captions as images, or a number is less than 1.
         MissingDependencyError: `notebook` is True, and IPython is not installed.
 
     """
-    grid = ImageGrid(pictures, captions, columns=columns, width=width)
+    grid = ImageGrid(images, captions, columns=columns, width=width)
     if is_notebook(notebook):
         display_html(grid._repr_html_(), repr(grid))  # pyright: ignore[reportPrivateUsage] - IPython's name for it
     else:
         print(grid)
 
 
-def _named(pictures: Images) -> list[tuple[str, ImageSource]]:
-    if isinstance(pictures, Mapping):
-        return list(pictures.items())
-    if isinstance(pictures, (list, tuple, ValuesView)):
-        several = list(cast("Iterable[ImageSource]", pictures))
+def _named(images: Images) -> list[tuple[str, ImageSource]]:
+    if isinstance(images, Mapping):
+        return list(images.items())
+    if isinstance(images, (list, tuple, ValuesView)):
+        several = list(cast("Iterable[ImageSource]", images))
     else:
-        several = [cast("ImageSource", pictures)]
+        several = [cast("ImageSource", images)]
     return [(_name(source, number), source) for number, source in enumerate(several, start=1)]
 
 
 def _name(source: ImageSource, number: int) -> str:
     is_path = isinstance(source, (str, Path)) and not str(source).lower().startswith("data:")
-    return Path(cast("str | Path", source)).name if is_path else f"picture {number}"
+    return Path(cast("str | Path", source)).name if is_path else f"image {number}"
 
 
 def _thumbnail(number: int, name: str, source: ImageSource, width: int) -> _Thumbnail:
     try:
         side = math.ceil(width * _SHARP)
-        picture = decode(_bytes_of(source), partial(fit_within, max_width=side, max_height=2 * side)).picture
-        kinds = ("image/png", "image/jpeg") if is_graphic(picture) else ("image/jpeg",)
-        data, media_type = encode(picture, kinds, _QUALITY, _MOST_BYTES)
+        image = decode(_bytes_of(source), partial(fit_within, max_width=side, max_height=2 * side)).image
+        kinds = ("image/png", "image/jpeg") if is_graphic(image) else ("image/jpeg",)
+        data, media_type = encode(image, kinds, _QUALITY, _MOST_BYTES)
     except ImageError as error:
-        raise ImageError(f"Picture {number}: {error}") from error
+        raise ImageError(f"Image {number}: {error}") from error
     return _Thumbnail(name, data, media_type)
 
 

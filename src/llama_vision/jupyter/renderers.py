@@ -8,7 +8,7 @@ from llama_vision.jupyter.displayed_reply import DisplayedReply
 from llama_vision.jupyter.notebook import ipython_display, is_notebook
 
 _REDRAW_S = 0.05
-"""Each drawing sends the whole text, and nobody reads twenty pictures a second."""
+"""Each drawing sends the whole text, and nobody reads twenty images a second."""
 
 
 class Renderer(Protocol):

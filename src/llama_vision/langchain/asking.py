@@ -233,7 +233,7 @@ def _append_instructions(messages: list[BaseMessage], instructions: str) -> list
         content: Any = f"{last.content}\n\n{instructions}".strip()
     else:
         content = list(cast("list[Any]", last.content))
-        # Not simply last: a picture at the end would then no longer count as one that goes before all words.
+        # Not simply last: an image at the end would then no longer count as one that goes before all words.
         words = [place for place, block in enumerate(content) if _is_text(block)]
         content.insert(
             words[-1] + 1 if words else len(content), {"type": "text", "text": f"\n\n{instructions}"}

@@ -35,7 +35,7 @@ class ChatLlamaVision(ChatLlamaVisionModel):
         >>> model.invoke("Say hi").text
         'Hi'
 
-    A picture is a content block, as everywhere in LangChain:
+    An image is a content block, as everywhere in LangChain:
 
         model.invoke([HumanMessage([
             {"type": "image", "base64": "...", "mime_type": "image/png"},
@@ -56,8 +56,8 @@ class ChatLlamaVision(ChatLlamaVisionModel):
         base_url: In place of the documented address: everything before `/chat/completions`, or before `/accounts/` for
             Cloudflare.
         account_id: The account, at providers whose addresses contain one. Default: the provider's own variables.
-        accept_license: Whether to accept Meta's licence on behalf of the account, where the provider asks for it
-            (Cloudflare) and it was not yet. Read it first; without this such a call raises `LicenceNotAcceptedError`.
+        accept_license: Whether to accept Meta's license on behalf of the account, where the provider asks for it
+            (Cloudflare) and it was not yet. Read it first; without this such a call raises `LicenseNotAcceptedError`.
         max_tokens: The most tokens of a reply. It is always sent: some providers cut at 256 otherwise.
         timeout: Seconds without a byte before a call is given up, or an `httpx.Timeout`; None waits for ever.
         max_retries: How often a call that failed for a passing reason (no connection, 408, 409, 429, 5xx) is made
@@ -65,18 +65,18 @@ class ChatLlamaVision(ChatLlamaVisionModel):
         stream_usage: False leaves token counts out of streams, for servers that refuse to be asked for them.
         text_tool_calls: False leaves tool calls that the model writes as text in the text.
         extra_body: Fields of the provider's own, sent as they are.
-        image_max_pixels: The most pixels a picture is sent with, besides what the model can use: at most four tiles of
+        image_max_pixels: The most pixels an image is sent with, besides what the model can use: at most four tiles of
             560 x 560. Larger ones are scaled down, none is ever scaled up.
-        image_format: `"jpeg"` or `"png"` for pictures that have to be encoded anew; `"auto"` takes JPEG for photographs
-            and PNG for drawings and text. A small picture of an accepted kind is sent byte for byte.
+        image_format: `"jpeg"` or `"png"` for images that have to be encoded anew; `"auto"` takes JPEG for photographs
+            and PNG for drawings and text. A small image of an accepted kind is sent byte for byte.
         image_quality: Of JPEG, 1 to 95.
-        image_policy: What to do with more pictures than the provider takes: `"error"`, send the `"first"` ones, or put
+        image_policy: What to do with more images than the provider takes: `"error"`, send the `"first"` ones, or put
             all on one numbered sheet (`"grid"`).
-        image_allowed_hosts: The only hosts that pictures are fetched from, where the provider needs their bytes; they may
+        image_allowed_hosts: The only hosts that images are fetched from, where the provider needs their bytes; they may
             be private. Default: any public host.
-        image_private_networks: Whether pictures may be fetched from addresses that are not public.
+        image_private_networks: Whether images may be fetched from addresses that are not public.
         local_settings: How a model runs on this machine: `max_batch_size` answers at the same time, `max_model_len` tokens
-            of prompt and reply, `image_cache_bytes` for what it saw in pictures, `max_waiting` requests, `device`, `dtype`,
+            of prompt and reply, `image_cache_bytes` for what it saw in images, `max_waiting` requests, `device`, `dtype`,
             `quantization` (`int8`, `fp8`); see `llama_vision.backends.local.LocalSettings`.
         http_client: Used for synchronous calls in place of the shared connection pool.
         http_async_client: Used for asynchronous calls in place of the shared pools.

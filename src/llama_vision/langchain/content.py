@@ -1,4 +1,4 @@
-"""The content of a LangChain message: words, and pictures in every spelling there is."""
+"""The content of a LangChain message: words, and images in every spelling there is."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,11 +21,11 @@ def content_parts(content: str | list[str | dict[str, Any]]) -> tuple[Text | Ima
         content: A string, or strings and blocks: v1, v0, OpenAI's and Anthropic's.
 
     Returns:
-        Words and pictures, in order.
+        Words and images, in order.
 
     Raises:
         UnsupportedInputError: A block is something else; the text names its type.
-        ImageError: A picture can't be read.
+        ImageError: An image can't be read.
 
     """
     if isinstance(content, str):
@@ -53,7 +53,7 @@ def _part(block: Mapping[str, Any]) -> Text | Image:
         return _part(block["value"])
     raise UnsupportedInputError(
         f"A block of type {kind!r} can't be shown to Llama 3.2 Vision. It takes text and images: "
-        "for a PDF or a video pass pictures of its pages or frames, for sound its words."
+        "for a PDF or a video pass images of its pages or frames, for sound its words."
     )
 
 
@@ -77,7 +77,7 @@ def _image(block: Mapping[str, Any]) -> Image:
     if block.get("file_id") or block.get("source_type") == "id":
         raise UnsupportedInputError(
             "A file_id belongs to the company that keeps the file; no provider here has one. "
-            "Pass the picture as base64 or by its URL."
+            "Pass the image as base64 or by its URL."
         )
     raise UnsupportedInputError('An "image" block needs "base64" or "url".')
 

@@ -65,7 +65,7 @@ def to_request(
 
     Raises:
         UnsupportedInputError: An option or a part of a message can't be expressed; the text names it.
-        ImageError: A picture can't be read.
+        ImageError: An image can't be read.
 
     """
     ours = {name: value for name, value in options.items() if name not in _LANGCHAIN_OPTIONS}
@@ -97,7 +97,7 @@ def to_messages(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
 
     Raises:
         UnsupportedInputError: A message holds what a Llama can't be shown; the text names the message.
-        ImageError: A picture can't be read; the text names the message.
+        ImageError: An image can't be read; the text names the message.
 
     """
     translated: list[Message] = []

@@ -176,7 +176,7 @@ class ChatLlamaVisionModel(CloseMixin, BaseChatModel):
         """Estimate the tokens of a conversation, without a network.
 
         Args:
-            messages: The conversation; pictures count by their tiles.
+            messages: The conversation; images count by their tiles.
             tools: Tools offered with it, in any form that LangChain knows.
 
         Returns:
@@ -199,7 +199,7 @@ class ChatLlamaVisionModel(CloseMixin, BaseChatModel):
             self._provider,
             api_key=resolve_key(self.llama_vision_api_key, self._provider),
             account_id=self.account_id,
-            accept_licence=self.accept_license,
+            accept_license=self.accept_license,
             base_url=self.base_url,
             timeout=self.timeout,
             max_retries=self.max_retries,

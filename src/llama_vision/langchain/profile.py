@@ -22,7 +22,7 @@ def model_profile(provider: Provider, name: str, *, text_tool_calls: bool) -> Mo
         text_tool_calls: Whether tools are put into words where the provider has no field for them.
 
     Returns:
-        A profile of the caller's own. Pictures at addresses count as taken where pictures are: where the provider
+        A profile of the caller's own. Images at addresses count as taken where images are: where the provider
         doesn't fetch them, they are fetched here.
 
     """

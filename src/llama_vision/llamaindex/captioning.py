@@ -1,4 +1,4 @@
-"""`LlamaVision` asked about pictures, and the bar that is drawn meanwhile."""
+"""`LlamaVision` asked about images, and the bar that is drawn meanwhile."""
 
 import warnings
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ def caption_task(llm: LlamaVision, prompt: str, options: Mapping[str, Any]) -> C
 
     Args:
         llm: The model.
-        prompt: What to ask about each picture.
+        prompt: What to ask about each image.
         options: Further arguments of `achat`.
 
     Returns:
@@ -42,7 +42,7 @@ def caption_task(llm: LlamaVision, prompt: str, options: Mapping[str, Any]) -> C
     provider = find_provider(llm.provider)
 
     async def ask(image: Image) -> Reply:
-        # The picture comes first: words before it can't see it.
+        # The image comes first: words before it can't see it.
         message = ChatMessage(role=MessageRole.USER, blocks=[image_block(image), TextBlock(text=prompt)])
         return _to_reply(await llm.achat([message], **options))
 
@@ -75,7 +75,7 @@ def progress_bar(total: int, *, shown: bool) -> Any:
     """Draw a bar: as a widget in notebooks that have ipywidgets, else with characters on stderr.
 
     Args:
-        total: How many pictures there are.
+        total: How many images there are.
         shown: Whether it is wanted.
 
     Returns:
@@ -87,4 +87,4 @@ def progress_bar(total: int, *, shown: bool) -> Any:
         from tqdm.auto import tqdm  # noqa: PLC0415 - asks the notebook what it has
     bar: Any = tqdm
     hidden = {} if shown else {"disable": True}  # else $TQDM_DISABLE decides
-    return bar(total=total, desc="Captions", unit="picture", **hidden)
+    return bar(total=total, desc="Captions", unit="image", **hidden)

@@ -1,4 +1,4 @@
-"""`caption_images`: pictures become nodes that any LlamaIndex index takes."""
+"""`caption_images`: images become nodes that any LlamaIndex index takes."""
 
 import asyncio
 import contextvars
@@ -39,11 +39,11 @@ class Captions:
     """What came of `caption_images`.
 
     Attributes:
-        nodes: One for each picture with a caption, in the order of the pictures. The caption is a node's text, and all
-            of it that is embedded; a model that is shown the node sees the picture, the caption and the file's name.
-        failures: The pictures without one, and why.
-        passed_over: Files in the folder that are no pictures.
-        cut: Pictures whose caption ends at max_tokens, in the middle.
+        nodes: One for each image with a caption, in the order of the images. The caption is a node's text, and all
+            of it that is embedded; a model that is shown the node sees the image, the caption and the file's name.
+        failures: The images without one, and why.
+        passed_over: Files in the folder that are no images.
+        cut: Images whose caption ends at max_tokens, in the middle.
         asked: How many captions the model wrote in this run; the others were known, or are of copies.
         usage: What this run took: tokens, and US dollars where they are known. None where nobody told.
 
@@ -66,7 +66,7 @@ class Captions:
             lines.append(f"{len(self.cut)} captions were cut off: raise max_tokens.")
         if self.failures:
             lines.append(
-                f"{len(self.failures)} pictures have none; with the same `resume` only they are asked again:"
+                f"{len(self.failures)} images have none; with the same `resume` only they are asked again:"
             )
             lines += [f"  {failure}" for failure in self.failures[:_SHOWN]]
             lines += ["  ..."] if len(self.failures) > _SHOWN else []
@@ -83,7 +83,7 @@ def caption_images(
     progress: bool = True,
     **options: Any,
 ) -> Captions:
-    """Describe pictures, and make nodes of them for any index.
+    """Describe images, and make nodes of them for any index.
 
         captions = caption_images("photos", LlamaVision(), resume="captions.jsonl")
         index = VectorStoreIndex(captions.nodes, embed_model=...)
@@ -92,21 +92,21 @@ def caption_images(
         )
         print(captions)  # what failed, and what to do about it
 
-    What fails is listed in the result, and the other pictures are captioned all the same. After an error that every
-    picture would meet (a wrong key, no credit left) nothing more is asked, and the rest is listed with that error.
+    What fails is listed in the result, and the other images are captioned all the same. After an error that every
+    image would meet (a wrong key, no credit left) nothing more is asked, and the rest is listed with that error.
 
-    A node holds the picture's path and not the picture: keep the files where they are as long as an index is in use. Its
-    id comes from the picture's bytes, so that a picture that was renamed or moved keeps its id, and inserting the nodes
+    A node holds the image's path and not the image: keep the files where they are as long as an index is in use. Its
+    id comes from the image's bytes, so that an image that was renamed or moved keeps its id, and inserting the nodes
     again replaces what is there.
 
     Args:
-        paths: A folder, with all below it, or pictures, or several of both. In a folder all files are taken whose bytes
-            are a picture's.
+        paths: A folder, with all below it, or images, or several of both. In a folder all files are taken whose bytes
+            are an image's.
         llm: The model.
-        prompt: What to ask about each picture.
+        prompt: What to ask about each image.
         concurrency: How many calls may be on their way at once.
         resume: A file that captions are added to as they come, as JSON lines, and found in by a later call: after an
-            interruption only those are asked again that were on their way. They are found by the picture's bytes, the
+            interruption only those are asked again that were on their way. They are found by the image's bytes, the
             prompt, the model and its settings; names and places of files don't matter. By default nothing is kept.
         progress: Whether to draw a bar.
         **options: Options for each call, such as `max_tokens`.
@@ -142,15 +142,13 @@ async def acaption_images(
     progress: bool = True,
     **options: Any,
 ) -> Captions:
-    """Describe pictures without blocking the event loop. See `caption_images`."""
+    """Describe images without blocking the event loop. See `caption_images`."""
     check_concurrency(concurrency)
     kept_in = None if resume is None else absolute(resume)
     files = await asyncio.to_thread(find_images, paths, exclude=kept_in)
-    with CaptionLog(kept_in) as log, progress_bar(len(files.pictures), shown=progress) as bar:
+    with CaptionLog(kept_in) as log, progress_bar(len(files.images), shown=progress) as bar:
         captioning = CaptionRunner(caption_task(llm, prompt, options), log)
-        outcomes = await captioning.run(
-            files.pictures, concurrency=concurrency, on_done=lambda _: bar.update()
-        )
+        outcomes = await captioning.run(files.images, concurrency=concurrency, on_done=lambda _: bar.update())
     captioned = [outcome for outcome in outcomes if isinstance(outcome, CaptionedImage)]
     return Captions(
         nodes=list(_nodes(captioned)),
@@ -165,7 +163,7 @@ async def acaption_images(
 def _nodes(captioned: Iterable[CaptionedImage]) -> Iterable[ImageNode]:
     copies: Counter[str] = Counter()
     for one in captioned:
-        # A UUID, because some vector stores take no other ids; copies of a picture are numbered.
+        # A UUID, because some vector stores take no other ids; copies of an image are numbered.
         node_id = uuid.uuid5(_NAMESPACE, f"{one.digest} {copies[one.digest]}")
         copies[one.digest] += 1
         yield ImageNode(
@@ -174,7 +172,7 @@ def _nodes(captioned: Iterable[CaptionedImage]) -> Iterable[ImageNode]:
             image_path=str(one.path),
             # Without it LlamaIndex goes by the name's ending, and fails where there is none.
             image_mimetype=one.media_type,
-            # A model is shown a node's metadata and picture, and not its text.
+            # A model is shown a node's metadata and image, and not its text.
             metadata={"file_name": one.path.name, "caption": one.caption.text},
             excluded_embed_metadata_keys=["file_name", "caption"],
         )

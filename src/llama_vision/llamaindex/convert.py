@@ -58,7 +58,7 @@ def to_request(
 
     Raises:
         UnsupportedInputError: An option or a part of a message can't be expressed; the text names it.
-        ImageError: A picture can't be read.
+        ImageError: An image can't be read.
 
     """
     known = {name: value for name, value in additional.items() if name in CALL_OPTIONS}
@@ -85,7 +85,7 @@ def to_messages(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
 
     Raises:
         UnsupportedInputError: A message holds what a Llama can't be shown; the text names the message.
-        ImageError: A picture can't be read; the text names the message.
+        ImageError: An image can't be read; the text names the message.
 
     """
     translated: list[Message] = []
@@ -135,7 +135,7 @@ def _part(block: object) -> Part | None:
         case _:
             raise UnsupportedInputError(
                 f"A {type(block).__name__} can't be shown to Llama 3.2 Vision. It takes text and images: "
-                "for a PDF or a video pass pictures of its pages or frames, for sound its words."
+                "for a PDF or a video pass images of its pages or frames, for sound its words."
             )
 
 

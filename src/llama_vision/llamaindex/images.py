@@ -1,4 +1,4 @@
-"""Pictures in every form that LlamaIndex has them."""
+"""Images in every form that LlamaIndex has them."""
 
 from pathlib import Path
 from typing import Any, TypeAlias, cast
@@ -21,16 +21,16 @@ ImageLike: TypeAlias = "ImageBlock | ImageNode | ImageDocument | MediaResource |
 
 
 def to_image(source: ImageLike) -> Image:
-    """Translate a picture. Labels are not asked for: the media type is told from the bytes.
+    """Translate an image. Labels are not asked for: the media type is told from the bytes.
 
     Args:
-        source: The picture.
+        source: The image.
 
     Returns:
         Ours.
 
     Raises:
-        ImageError: It holds no picture, or one that can't be read.
+        ImageError: It holds no image, or one that can't be read.
 
     """
     match source:
@@ -82,7 +82,7 @@ def _first_source(source: object, data: str | bytes | None, path: Any, url: Any)
 
 
 def message_blocks(message: ChatMessage) -> list[ContentBlock]:
-    """List the content of a message, with pictures of the older `additional_kwargs["images"]` once.
+    """List the content of a message, with images of the older `additional_kwargs["images"]` once.
 
     LlamaIndex appends those to the blocks whenever it validates the message, and again for each event that tells of it.
 
@@ -96,13 +96,13 @@ def message_blocks(message: ChatMessage) -> list[ContentBlock]:
     blocks = list(message.blocks)
     older: Any = message.additional_kwargs.get("images")
     count = len(older) if isinstance(older, list) else 0  # pyright: ignore[reportUnknownArgumentType]
-    while count and _pictures(blocks[-2 * count : -count]) == _pictures(blocks[-count:]):
+    while count and _images(blocks[-2 * count : -count]) == _images(blocks[-count:]):
         del blocks[-count:]
     return blocks
 
 
-def _pictures(blocks: list[ContentBlock]) -> list[object]:
-    """Make those that are no stored pictures unlike all others."""
+def _images(blocks: list[ContentBlock]) -> list[object]:
+    """Make those that are no stored images unlike all others."""
     return [
         block.image if isinstance(block, ImageBlock) and block.image is not None else object()
         for block in blocks
@@ -110,7 +110,7 @@ def _pictures(blocks: list[ContentBlock]) -> list[object]:
 
 
 def image_block(source: ImageLike) -> ImageBlock:
-    """Make a block of a picture in any form."""
+    """Make a block of an image in any form."""
     if isinstance(source, ImageBlock):
         return source
     image = to_image(source)

@@ -29,7 +29,7 @@ class LlamaVision(LlamaVisionPrograms):
         >>> LlamaVision().complete("Say hi").text
         'Hi'
 
-    A picture is an `ImageBlock` in a chat message, or one of `image_documents` of a completion:
+    An image is an `ImageBlock` in a chat message, or one of `image_documents` of a completion:
 
         llm.complete("What colour is the circle?", image_documents=[ImageDocument(image_path="circle.png")])
 
@@ -43,8 +43,8 @@ class LlamaVision(LlamaVisionPrograms):
         api_base: In place of the documented address: everything before `/chat/completions`, or before `/accounts/` for
             Cloudflare.
         account_id: The account, at providers whose addresses contain one. Default: the provider's own variables.
-        accept_license: Whether to accept Meta's licence on behalf of the account, where the provider asks for it
-            (Cloudflare) and it was not yet. Read it first; without this such a call raises `LicenceNotAcceptedError`.
+        accept_license: Whether to accept Meta's license on behalf of the account, where the provider asks for it
+            (Cloudflare) and it was not yet. Read it first; without this such a call raises `LicenseNotAcceptedError`.
         temperature: 0 takes the likeliest token; None leaves it to the provider.
         max_tokens: The most tokens of a reply. It is always sent: some providers cut at 256 otherwise.
         additional_kwargs: Further options (`top_p`, `seed`, `stop`, ...) and fields of the provider's own.
@@ -57,18 +57,18 @@ class LlamaVision(LlamaVisionPrograms):
             them that the provider has, and asks again too. With an explicit `pydantic_program_mode` LlamaIndex decides.
         text_tool_calls: False leaves tool calls that the model writes as text in the text, and tools are offered only where
             the provider takes them natively; otherwise they are put into words.
-        image_max_pixels: The most pixels a picture is sent with, besides what the model can use: at most four tiles of
+        image_max_pixels: The most pixels an image is sent with, besides what the model can use: at most four tiles of
             560 x 560. Larger ones are scaled down, none is ever scaled up.
-        image_format: `"jpeg"` or `"png"` for pictures that have to be encoded anew; `"auto"` takes JPEG for photographs
-            and PNG for drawings and text. A small picture of an accepted kind is sent byte for byte.
+        image_format: `"jpeg"` or `"png"` for images that have to be encoded anew; `"auto"` takes JPEG for photographs
+            and PNG for drawings and text. A small image of an accepted kind is sent byte for byte.
         image_quality: Of JPEG, 1 to 95.
-        image_policy: What to do with more pictures than the provider takes: `"error"`, send the `"first"` ones, or put
+        image_policy: What to do with more images than the provider takes: `"error"`, send the `"first"` ones, or put
             all on one numbered sheet (`"grid"`).
-        image_allowed_hosts: The only hosts that pictures are fetched from, where the provider needs their bytes; they may
+        image_allowed_hosts: The only hosts that images are fetched from, where the provider needs their bytes; they may
             be private. Default: any public host.
-        image_private_networks: Whether pictures may be fetched from addresses that are not public.
+        image_private_networks: Whether images may be fetched from addresses that are not public.
         local_settings: How a model runs on this machine: `max_batch_size` answers at the same time, `max_model_len` tokens
-            of prompt and reply, `image_cache_bytes` for what it saw in pictures, `max_waiting` requests, `device`, `dtype`,
+            of prompt and reply, `image_cache_bytes` for what it saw in images, `max_waiting` requests, `device`, `dtype`,
             `quantization` (`int8`, `fp8`); see `llama_vision.backends.local.LocalSettings`.
         default_headers: Sent with every call; left out of dumps and pickles, because they may hold keys.
         system_prompt: Put before conversations that have no system message of their own.
@@ -86,7 +86,7 @@ class LlamaVision(LlamaVisionPrograms):
         """Answer a conversation.
 
         Args:
-            messages: The conversation, with pictures as `ImageBlock`s.
+            messages: The conversation, with images as `ImageBlock`s.
             **kwargs: Options that override the fields: `temperature`, `max_tokens`, `model`, `top_p`, `stop`, ...
 
         Returns:
@@ -130,7 +130,7 @@ class LlamaVision(LlamaVisionPrograms):
         Args:
             prompt: What to ask.
             formatted: Whether the prompt has gone through `completion_to_prompt`.
-            image_documents: Pictures: `ImageDocument`, `ImageNode`, `ImageBlock`, a path, bytes, a URL, a PIL image.
+            image_documents: Images: `ImageDocument`, `ImageNode`, `ImageBlock`, a path, bytes, a URL, a PIL image.
             **kwargs: Options that override the fields.
 
         Returns:

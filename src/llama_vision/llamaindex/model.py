@@ -114,7 +114,7 @@ class LlamaVisionModel(CloseMixin, FunctionCallingLLM):
         """Estimate the tokens of a conversation, without a network.
 
         Args:
-            messages: The conversation; pictures count by their tiles.
+            messages: The conversation; images count by their tiles.
 
         Returns:
             Tokens.
@@ -133,7 +133,7 @@ class LlamaVisionModel(CloseMixin, FunctionCallingLLM):
             self._provider,
             api_key=self.api_key.get_secret_value() if self.api_key else None,
             account_id=self.account_id,
-            accept_licence=self.accept_license,
+            accept_license=self.accept_license,
             base_url=self.api_base,
             timeout=self.timeout,
             max_retries=self.max_retries,
@@ -219,13 +219,13 @@ class LlamaVisionModel(CloseMixin, FunctionCallingLLM):
     def _as_messages(
         self, prompt: str, formatted: bool, image_documents: Sequence[ImageLike] | None
     ) -> list[ChatMessage]:
-        """Make a user's turn of a prompt. Pictures come first: words before a picture can't see it."""
-        if not isinstance(cast("object", formatted), bool):  # a list of pictures would be dropped in silence
-            raise UnsupportedInputError("Pass pictures by name: complete(prompt, image_documents=[...]).")
+        """Make a user's turn of a prompt. Images come first: words before an image can't see it."""
+        if not isinstance(cast("object", formatted), bool):  # a list of images would be dropped in silence
+            raise UnsupportedInputError("Pass images by name: complete(prompt, image_documents=[...]).")
         if not formatted and self.completion_to_prompt is not None:
             prompt = self.completion_to_prompt(prompt)
-        pictures = [image_block(source) for source in image_documents or ()]
-        return [ChatMessage(role=MessageRole.USER, blocks=[*pictures, TextBlock(text=prompt)])]
+        images = [image_block(source) for source in image_documents or ()]
+        return [ChatMessage(role=MessageRole.USER, blocks=[*images, TextBlock(text=prompt)])]
 
     def _complete(
         self, prompt: str, formatted: bool, images: Sequence[ImageLike] | None, options: dict[str, Any]

@@ -20,7 +20,7 @@ class LlamaVisionMultiModal(LlamaVision, MultiModalLLM):  # pyright: ignore[repo
 
     It is both an `LLM` and a `MultiModalLLM`: a class that is only the latter fails on every call since
     llama-index-core 0.14.23, whose callbacks ask for what only an `LLM` has. Arguments and methods are `LlamaVision`'s,
-    but for the order of two: a `MultiModalLLM` takes its pictures second, so that `complete(prompt, pictures)` works.
+    but for the order of two: a `MultiModalLLM` takes its images second, so that `complete(prompt, images)` works.
     The base class reports the calls of these methods to the callbacks.
     """
 

@@ -47,7 +47,7 @@ class LlamaVisionPredictor(LlamaVisionCaller):
 
         Args:
             output_cls: The pydantic class of the object.
-            prompt: The prompt, which may hold pictures.
+            prompt: The prompt, which may hold images.
             llm_kwargs: Options of the call, such as `max_tokens`.
             **prompt_args: What the prompt's variables stand for.
 

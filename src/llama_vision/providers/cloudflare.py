@@ -70,7 +70,7 @@ CLOUDFLARE_OPENAI = replace(
     dialect=ChatCompletionsDialect(path="/accounts/{account}/ai/v1/chat/completions", stream_options=False),
     image_rules=ImageConstraints(
         max_count=0,
-        alternative="This route answers pictures with nothing or an error: use provider='cloudflare', its native one.",
+        alternative="This route answers images with nothing or an error: use provider='cloudflare', its native one.",
     ),
     parameters={**_PARAMETERS, "tool_choice": UNBOUNDED},
     docs="https://developers.cloudflare.com/workers-ai/configuration/open-ai-compatibility/",

@@ -91,7 +91,7 @@ FIREWORKS = Provider(
     ),
     # https://docs.fireworks.ai/guides/querying-vision-language-models, "Known limitations": 30 images; "total base64-encoded
     # images must be less than 10MB"; .png, .jpg, .jpeg, .gif, .bmp, .tiff, .ppm. At an address each has to be smaller than
-    # 5 MB and to arrive within 1.5 s. Pictures come before the words for these models, as everywhere: see `shaping`.
+    # 5 MB and to arrive within 1.5 s. Images come before the words for these models, as everywhere: see `shaping`.
     image_rules=ImageConstraints(
         media_types=frozenset({"image/jpeg", "image/png", "image/gif", "image/bmp", "image/tiff"}),
         max_count=30,

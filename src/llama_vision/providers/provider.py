@@ -37,7 +37,7 @@ UNBOUNDED = Range(float("-inf"), float("inf"))
 
 @dataclass(frozen=True, slots=True)
 class LicenseAgreement:
-    """A licence that has to be accepted once for each account.
+    """A license that has to be accepted once for each account.
 
     Attributes:
         url: Its text.
@@ -65,7 +65,7 @@ class Provider:
         account_env: The environment variables that may hold the account's id, where addresses contain one.
         dialect: How it is spoken to; None for the model on this machine.
         models: What it offers, the default first.
-        image_rules: Which pictures it takes.
+        image_rules: Which images it takes.
         parameters: Those it documents, by their names in `core.options`, with their ranges (of `stop`: how many).
             Any other is refused. None where there is no such list: all are sent.
         client_side_stop: Whether stop texts are watched for on this side, because the provider knows none.

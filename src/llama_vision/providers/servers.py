@@ -58,7 +58,7 @@ VLLM = Provider(
     dialect=ChatCompletionsDialect(),
     models=_FROM_THE_HUB,
     # The model's own template raised "Prompting with images is incompatible with system messages" until December 2024, and
-    # files from before are in use: https://github.com/vllm-project/vllm/issues/8854. How many pictures a request may have is
+    # files from before are in use: https://github.com/vllm-project/vllm/issues/8854. How many images a request may have is
     # said at the start: `--limit-mm-per-prompt`. Tools need `--enable-auto-tool-choice --tool-call-parser llama3_json`.
     image_rules=ImageConstraints(allows_system_message=False),
     docs="https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html",

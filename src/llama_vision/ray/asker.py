@@ -1,4 +1,4 @@
-"""`BatchAsker`: a question about pictures, put to a model for each row of a batch."""
+"""`BatchAsker`: a question about images, put to a model for each row of a batch."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -58,11 +58,11 @@ class BatchAsker:
     connection and no weights.
 
     Args:
-        prompt: What to ask about each row. Default: a description of the picture, unless there is a `prompt_column`.
+        prompt: What to ask about each row. Default: a description of the image, unless there is a `prompt_column`.
         provider: As for `ChatLlamaVision`: a name or a record. Default: `$LLAMA_VISION_PROVIDER`, else `"local"`.
         model: As for `ChatLlamaVision`. Default: `$LLAMA_VISION_MODEL`, else the provider's first.
         prompt_column: The column of questions, in place of `prompt`.
-        image_column: The column of pictures; None asks without. A cell holds bytes, a path, a URL, a PIL image, an array
+        image_column: The column of images; None asks without. A cell holds bytes, a path, a URL, a PIL image, an array
             (height x width x 3, of bytes), `{"bytes": ..., "path": ...}`, a list of several of these, or nothing.
             Text that is no URL is read as a path: pass no paths that came from someone else.
         schema: What the answers shall be: a pydantic class or a JSON schema. They are kept to it in the surest way the
@@ -141,8 +141,8 @@ class BatchAsker:
         added = [name for name in COLUMN_TYPES if name != "json" or self._form is not None]
         self._check_names(columns, added)
         rows = [
-            partial(ask_row, self._get_backend(), partial(self._request, prompt, picture), self._form)
-            for prompt, picture in zip(*self._cells(columns), strict=True)
+            partial(ask_row, self._get_backend(), partial(self._request, prompt, image), self._form)
+            for prompt, image in zip(*self._cells(columns), strict=True)
         ]
         answers = run_rows(rows, concurrency=self._concurrency, keep=self._on_error == "keep")
         cells = [answer.cells() for answer in answers]
@@ -151,18 +151,18 @@ class BatchAsker:
         )
 
     def _cells(self, columns: ColumnBatch) -> tuple[Sequence[Any], Sequence[Any]]:
-        """Give the prompts and the pictures."""
-        prompts, pictures = self._prompt_column, self._image_column
+        """Give the prompts and the images."""
+        prompts, images = self._prompt_column, self._image_column
         return (
             [self._prompt] * columns.num_rows if prompts is None else columns.read(prompts),
-            [None] * columns.num_rows if pictures is None else columns.read(pictures),
+            [None] * columns.num_rows if images is None else columns.read(images),
         )
 
     def _check_names(self, columns: ColumnBatch, added: list[str]) -> None:
         for name in (self._prompt_column, self._image_column):
             if name is not None and name not in columns.names:
                 instead = (
-                    " To ask without pictures, give image_column=None." if name == self._image_column else ""
+                    " To ask without images, give image_column=None." if name == self._image_column else ""
                 )
                 raise ConfigurationError(
                     f"The batch has no column {name!r}. Its columns are: {', '.join(columns.names)}.{instead}"
@@ -172,9 +172,9 @@ class BatchAsker:
                 f"The batch has the columns {', '.join(taken)} already. Give another prefix=... for the new ones."
             )
 
-    def _request(self, prompt: object, picture: object) -> ChatRequest:
-        # The pictures come first: words before them can't see them.
-        asked = Message("user", (*parse_images(picture), Text(parse_prompt(prompt))))
+    def _request(self, prompt: object, image: object) -> ChatRequest:
+        # The images come first: words before them can't see them.
+        asked = Message("user", (*parse_images(image), Text(parse_prompt(prompt))))
         system = (Message("system", (Text(self._system),)),) if self._system else ()
         return build_request(self.model, (*system, asked), self._request_options)
 
@@ -199,7 +199,7 @@ class BatchAsker:
         if self._image_column is not None and self.provider.image_rules.max_count == 0:
             raise UnsupportedInputError(
                 f"{self.provider.title} takes no images. {self.provider.image_rules.alternative} "
-                "To ask without pictures, give image_column=None."
+                "To ask without images, give image_column=None."
             )
         if self.provider.dialect is not None:  # the local one may need what only the workers have
             create_backend(self.provider, **self._backend_options)

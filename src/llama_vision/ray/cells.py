@@ -1,4 +1,4 @@
-"""One cell of a column: a question, one picture, several or none."""
+"""One cell of a column: a question, one image, several or none."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -37,14 +37,14 @@ def parse_prompt(cell: object) -> str:
 
 
 def parse_images(cell: object) -> tuple[Image, ...]:
-    """Read pictures.
+    """Read images.
 
     Args:
         cell: Bytes, a path, a URL, a PIL image, an array (height x width x 3), what Hugging Face's datasets have for a
-            picture (`{"bytes": ..., "path": ...}`), a list of several of these, or nothing.
+            image (`{"bytes": ..., "path": ...}`), a list of several of these, or nothing.
 
     Returns:
-        The pictures, in order.
+        The images, in order.
 
     Raises:
         ImageError: One can't be read, or is missing among others.
@@ -60,12 +60,12 @@ def parse_images(cell: object) -> tuple[Image, ...]:
         try:
             images.append(_image(each))
         except ImageError as error:
-            raise ImageError(f"Picture {number} of {len(several)}: {error}") from error
+            raise ImageError(f"Image {number} of {len(several)}: {error}") from error
     return tuple(images)
 
 
 def _several(cell: object) -> list[object] | None:
-    """Take a list for what it is; an array of numbers is one picture."""
+    """Take a list for what it is; an array of numbers is one image."""
     if isinstance(cell, list | tuple):
         return list(cast("Iterable[object]", cell))
     kind = getattr(getattr(cell, "dtype", None), "kind", "")
@@ -77,9 +77,7 @@ def _image(cell: Any) -> Image:
         told = cast("Mapping[str, Any]", cell)
         source: Any = told.get("path") if told.get("bytes") is None else told["bytes"]
         if source is None:
-            raise ImageError(
-                f"A picture is a dictionary with {sorted(told)}, and has neither bytes nor path."
-            )
+            raise ImageError(f"An image is a dictionary with {sorted(told)}, and has neither bytes nor path.")
         return image_from_any(source)
     if is_missing(cell):
         raise ImageError("It is missing. Leave it out of the list.")

@@ -35,12 +35,12 @@ class ReceivedRequest:
 
     @property
     def images(self) -> list[bytes]:
-        """The files of all pictures that came with the request, in order, just as the model gets them."""
+        """The files of all images that came with the request, in order, just as the model gets them."""
         return [base64.b64decode(url.partition(",")[2]) for url in self.image_urls if url.startswith("data:")]
 
     @property
     def image_urls(self) -> list[str]:
-        """The addresses of all pictures, in order; for those that came with the request a data URL."""
+        """The addresses of all images, in order; for those that came with the request a data URL."""
         return [
             as_mapping(block.get("image_url")).get("url") or ""
             for block in _blocks(self.messages)

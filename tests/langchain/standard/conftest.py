@@ -9,21 +9,19 @@ from llama_vision.demo import SAMPLE_IMAGES
 from llama_vision.images import download
 from tests.langchain.standard.endpoints import Endpoint, left_out
 
-PICTURE = SAMPLE_IMAGES["circle"].read_bytes()
+IMAGE = SAMPLE_IMAGES["circle"].read_bytes()
 
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
-    """The suite has a picture at GitHub, which it downloads, and has us download; both get one of ours."""
+    """The suite has an image at GitHub, which it downloads, and has us download; both get one of ours."""
 
     async def downloaded(url, options, resolve):
         assert url.startswith("https://raw.githubusercontent.com/")
-        return PICTURE
+        return IMAGE
 
     monkeypatch.setattr(download, "download", downloaded)
-    monkeypatch.setattr(
-        suite, "httpx", SimpleNamespace(get=lambda *_, **__: SimpleNamespace(content=PICTURE))
-    )
+    monkeypatch.setattr(suite, "httpx", SimpleNamespace(get=lambda *_, **__: SimpleNamespace(content=IMAGE)))
 
 
 @pytest.hookimpl(wrapper=True)

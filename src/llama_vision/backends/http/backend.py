@@ -46,7 +46,7 @@ class HttpBackend:
         base_url: str,
         api_key: str | None,
         account_id: str | None,
-        accept_licence: bool,
+        accept_license: bool,
         timeout: float | httpx.Timeout | None,
         max_retries: int,
         headers: Mapping[str, str],
@@ -60,7 +60,7 @@ class HttpBackend:
             base_url=base_url,
             api_key=api_key,
             account_id=account_id,
-            accept_licence=accept_licence,
+            accept_license=accept_license,
             # Waiting for a free connection is waiting for one's own calls, and no failure of the provider.
             timeout=timeout if isinstance(timeout, httpx.Timeout) else _timeout(timeout),
             max_retries=max_retries,
@@ -135,7 +135,7 @@ class HttpBackend:
                     await adrain(chunks)
 
     def accept_license(self, request: ChatRequest) -> None:
-        """Accept the licence of the model that a request names, on behalf of the account.
+        """Accept the license of the model that a request names, on behalf of the account.
 
         What the provider answers is not documented: whether it counted shows in the next call.
 
@@ -203,7 +203,7 @@ class HttpBackend:
     def _handle_failure(self, call: PreparedCall, error: LlamaVisionError, client: httpx.Client) -> None:
         """Do what has to be done before the call is made again, or raise the error."""
         step = call.next_action(error)
-        if step.accept_licence:
+        if step.accept_license:
             self._accept_license(call, client)
         time.sleep(step.delay)
 
@@ -212,7 +212,7 @@ class HttpBackend:
     ) -> None:
         """As `_handle_failure`."""
         step = call.next_action(error)
-        if step.accept_licence:
+        if step.accept_license:
             with MapTransportErrors():
                 _check_license_response(
                     call, await client.send(call.build_license_request(self._async_client))

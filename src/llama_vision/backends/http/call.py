@@ -41,7 +41,7 @@ class HttpConfig:
     base_url: str
     api_key: str | None = field(repr=False)
     account_id: str | None
-    accept_licence: bool
+    accept_license: bool
     timeout: httpx.Timeout
     max_retries: int
     headers: Mapping[str, str] = field(repr=False)
@@ -53,12 +53,12 @@ class RetryAction:
 
     Attributes:
         delay: Seconds to wait.
-        accept_licence: Whether the licence has to be accepted.
+        accept_license: Whether the license has to be accepted.
 
     """
 
     delay: float = 0.0
-    accept_licence: bool = False
+    accept_license: bool = False
 
 
 class PreparedCall:
@@ -87,7 +87,7 @@ class PreparedCall:
             self._request = replace(self._request, stream_usage=False)
         self._wire = settings.dialect.encode(self._request, stream=stream)
         self._retries = RetryState(settings.max_retries)
-        self._may_accept = settings.accept_licence and provider.license is not None
+        self._may_accept = settings.accept_license and provider.license is not None
 
     def build(self, client: httpx.Client | httpx.AsyncClient | None) -> httpx.Request:
         """Make the HTTP request.
@@ -99,17 +99,17 @@ class PreparedCall:
         return self._build(client, self._wire)
 
     def build_license_request(self, client: httpx.Client | httpx.AsyncClient | None) -> httpx.Request:
-        """Make the HTTP request that accepts the model's licence.
+        """Make the HTTP request that accepts the model's license.
 
         Raises:
             ConfigurationError: The provider asks for no such thing.
 
         """
-        licence = self._settings.provider.license
-        if licence is None:
-            raise ConfigurationError(f"{self._settings.provider.title} has no licence to accept.")
+        agreement = self._settings.provider.license
+        if agreement is None:
+            raise ConfigurationError(f"{self._settings.provider.title} has no license to accept.")
         return self._build(
-            client, WireRequest(licence.path.replace("{model}", self._request.model), licence.body)
+            client, WireRequest(agreement.path.replace("{model}", self._request.model), agreement.body)
         )
 
     def _build(self, client: httpx.Client | httpx.AsyncClient | None, wire: WireRequest) -> httpx.Request:
@@ -179,7 +179,7 @@ class PreparedCall:
         """
         if isinstance(error, LicenseNotAcceptedError) and self._may_accept:
             self._may_accept = False
-            return RetryAction(accept_licence=True)
+            return RetryAction(accept_license=True)
         if self._is_about_stream_options(error):
             _urls_without_stream_options.add(self._settings.base_url)
             self._request = replace(self._request, stream_usage=False)

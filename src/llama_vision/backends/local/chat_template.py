@@ -159,10 +159,10 @@ def _tool_turns(message: Message) -> Iterator[PromptPart]:
     for part in message.parts:
         if not isinstance(part, ToolResult):
             raise UnsupportedInputError(f"A tool message can't hold a {type(part).__name__}.")
-        pictures = [inner for inner in part.parts if isinstance(inner, Image)]
+        images = [inner for inner in part.parts if isinstance(inner, Image)]
         text = "\n".join(inner.text for inner in part.parts if isinstance(inner, Text))
         # As JSON text, the way the template published with the 11B writes every string a tool returns.
-        yield from _turn("ipython", *pictures, json.dumps(text, ensure_ascii=False))
+        yield from _turn("ipython", *images, json.dumps(text, ensure_ascii=False))
 
 
 def _tool(tool: Tool) -> str:

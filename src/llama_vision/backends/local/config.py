@@ -32,7 +32,7 @@ class LocalSettings:
         max_batch_size: How many answers are worked on at the same time. Further requests wait.
         max_model_len: The most tokens of a prompt and its reply together; None takes the model's own limit. Memory is taken
             as answers grow: the 11B needs 131 kB for each token of each answer in the making.
-        image_cache_bytes: Up to how many bytes of what the model saw in pictures are kept for the next question about the
+        image_cache_bytes: Up to how many bytes of what the model saw in images are kept for the next question about the
             same ones: the 11B needs 53 MB for each tile of 560 x 560 pixels. 0 keeps nothing.
         prefix_cache_bytes: Up to how many bytes of conversations that are over are kept, so that a next turn, or another
             question after the same beginning, is read only from where it differs: the 11B needs 131 kB for each token.
@@ -43,7 +43,7 @@ class LocalSettings:
             which are faster in `float32`.
         quantization: `int8` keeps the weights of all linear layers but the last in 8 bits, with a scale for each row: half
             the memory, on any device. It saves no time on a GPU; a processor that computes in `bfloat16` writes faster with
-            it. `fp8` computes in 8-bit floats, on NVIDIA's Hopper GPUs (H100, H200), and layers that look at pictures
+            it. `fp8` computes in 8-bit floats, on NVIDIA's Hopper GPUs (H100, H200), and layers that look at images
             stay in `bfloat16`. Scores differ a little, the tiny model's by 0.6% of their size with `int8`, which is what
             `bfloat16` does to them too, and by 3% with `fp8`. None changes nothing.
 

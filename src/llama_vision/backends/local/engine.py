@@ -35,7 +35,7 @@ class Engine:
 
     Attributes:
         max_model_len: The most tokens of prompt and reply together.
-        vision_encoder: Sees pictures.
+        vision_encoder: Sees images.
         num_prefill_tokens: How many words of prompts went through the layers.
 
     """
@@ -142,7 +142,7 @@ class Engine:
                 torch.cuda.empty_cache()
 
     def _allocate(self, rows: Sequence[Row]) -> None:
-        """Give new answers their rows, with what is known of their prompts and what they see of pictures."""
+        """Give new answers their rows, with what is known of their prompts and what they see of images."""
         if not rows:
             return
         known = [self._prefix_cache.match(row.answer.prompt.cache_key) for row in rows]

@@ -1,7 +1,7 @@
 """Two threads per model: one loads it and drives its engine, the other makes requests ready meanwhile.
 
 Everything heavy happens in them. So an event loop is never blocked, a consumer that is slow, or leaves, does not stand
-in the way, and no answer in the making waits for somebody's picture to be decoded.
+in the way, and no answer in the making waits for somebody's image to be decoded.
 """
 
 import atexit
@@ -26,7 +26,7 @@ EngineOutput: TypeAlias = Event | LlamaVisionError
 
 _SHUTDOWN_TIMEOUT_S = 5.0
 _MAX_ADMITTED_PER_STEP = 4
-"""To look at a picture takes longer than a step, and those who are being answered wait meanwhile."""
+"""To look at an image takes longer than a step, and those who are being answered wait meanwhile."""
 
 _IDLE_TIMEOUT_S = 10.0
 """After so long without anything to do, the memory that large requests took is given back."""

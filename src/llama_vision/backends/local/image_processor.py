@@ -1,4 +1,4 @@
-"""From a picture to what the network takes: laid out in tiles by us on the processor, as numbers on the device.
+"""From an image to what the network takes: laid out in tiles by us on the processor, as numbers on the device.
 
 Equal, bit for bit, to what transformers' `MllamaImageProcessorPil` makes of it, without torchvision: a third of the
 time on the processor, and a quarter of the bytes to the device.
@@ -46,11 +46,11 @@ _LEVELS = 256
 
 @dataclass(frozen=True, slots=True)
 class ImageProcessorConfig:
-    """How a model wants its pictures.
+    """How a model wants its images.
 
     Attributes:
         tile_size: Of a tile, in pixels.
-        max_tiles: The most tiles that a picture is cut into.
+        max_tiles: The most tiles that an image is cut into.
         resample: Pillow's number of the filter that scales.
         normalized_levels: What the network takes for each of the levels 0 to 255 of red, green and blue.
 
@@ -64,7 +64,7 @@ class ImageProcessorConfig:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TiledImage:
-    """A picture, laid out.
+    """An image, laid out.
 
     Attributes:
         canvas: Levels of red, green and blue (rows of tiles x side, columns of tiles x side, 3), uint8, not on the device.
@@ -84,7 +84,7 @@ class TiledImage:
 
 
 def parse_image_processor_config(options: Mapping[str, Any]) -> ImageProcessorConfig:
-    """Read how a model wants its pictures.
+    """Read how a model wants its images.
 
     Args:
         options: Of its image processor, from the checkpoint's `preprocessor_config.json` or `processor_config.json`.
@@ -103,7 +103,7 @@ def parse_image_processor_config(options: Mapping[str, Any]) -> ImageProcessorCo
     if kind not in _TYPES:
         raise _unsupported_option(f"the processor {kind}")
     if not (options.get("do_resize", True) and options.get("do_pad", True)):
-        raise _unsupported_option("pictures that are not scaled and laid out in tiles")
+        raise _unsupported_option("images that are not scaled and laid out in tiles")
     try:
         side, other = int(options["size"]["height"]), int(options["size"]["width"])
         most = int(options.get("max_image_tiles", 4))
@@ -117,11 +117,11 @@ def parse_image_processor_config(options: Mapping[str, Any]) -> ImageProcessorCo
 
 
 def preprocess_image(image: Image, number: int, rules: ImageProcessorConfig) -> TiledImage:
-    """Decode a picture and lay it out in tiles. It may run in any thread.
+    """Decode an image and lay it out in tiles. It may run in any thread.
 
     Args:
         image: With its bytes.
-        number: Which of the conversation's pictures it is, from 1.
+        number: Which of the conversation's images it is, from 1.
         rules: The model's.
 
     Returns:
@@ -138,25 +138,25 @@ def preprocess_image(image: Image, number: int, rules: ImageProcessorConfig) -> 
         raise ImageError(f"Image {number} ({image.media_type}) can't be decoded: {error}") from error
 
 
-def resize_and_tile(picture: PIL.Image.Image, rules: ImageProcessorConfig) -> TiledImage:
-    """Lay a picture out in tiles.
+def resize_and_tile(image: PIL.Image.Image, rules: ImageProcessorConfig) -> TiledImage:
+    """Lay an image out in tiles.
 
     Args:
-        picture: In any mode; what shines through is put on white.
+        image: In any mode; what shines through is put on white.
         rules: The model's.
 
     Returns:
         The tiles.
 
     Raises:
-        ValueError: Pillow knows no way from the picture's mode to RGB.
-        OSError: The picture's file is broken.
+        ValueError: Pillow knows no way from the image's mode to RGB.
+        OSError: The image's file is broken.
 
     """
-    columns, rows = optimal_tile_grid(*picture.size, tile=rules.tile_size, max_tiles=rules.max_tiles)
+    columns, rows = optimal_tile_grid(*image.size, tile=rules.tile_size, max_tiles=rules.max_tiles)
     frame = columns * rules.tile_size, rows * rules.tile_size
-    wanted = fit_within(*picture.size, *frame, min_side=rules.tile_size)
-    scaled = _rgb(picture).resize(wanted, rules.resample)
+    wanted = fit_within(*image.size, *frame, min_side=rules.tile_size)
+    scaled = _rgb(image).resize(wanted, rules.resample)
     if scaled.size != frame:
         canvas = PIL.Image.new("RGB", frame)
         canvas.paste(scaled)
@@ -166,33 +166,33 @@ def resize_and_tile(picture: PIL.Image.Image, rules: ImageProcessorConfig) -> Ti
 
 
 def to_pixel_values(
-    pictures: Sequence[TiledImage], rules: ImageProcessorConfig, device: torch.device, dtype: torch.dtype
+    images: Sequence[TiledImage], rules: ImageProcessorConfig, device: torch.device, dtype: torch.dtype
 ) -> dict[str, torch.Tensor]:
-    """Make of pictures what the network takes.
+    """Make of images what the network takes.
 
     Args:
-        pictures: Of one model.
+        images: Of one model.
         rules: The model's.
         device: Where the network is; levels become numbers there.
         dtype: In what precision it computes.
 
     Returns:
-        `pixel_values` (pictures, 1, most tiles, 3, side, side), with zeros for tiles that there are not;
-        `aspect_ratio_ids` (pictures, 1); `aspect_ratio_mask` (pictures, 1, most tiles).
+        `pixel_values` (images, 1, most tiles, 3, side, side), with zeros for tiles that there are not;
+        `aspect_ratio_ids` (images, 1); `aspect_ratio_mask` (images, 1, most tiles).
 
     """
     side, most = rules.tile_size, rules.max_tiles
-    values = torch.zeros(len(pictures), most, 3, side, side, dtype=dtype, device=device)
-    mask = torch.zeros(len(pictures), 1, most, dtype=torch.long)
+    values = torch.zeros(len(images), most, 3, side, side, dtype=dtype, device=device)
+    mask = torch.zeros(len(images), 1, most, dtype=torch.long)
     table = torch.tensor(rules.normalized_levels, dtype=torch.float32).to(device, dtype).flatten()
     colors = torch.arange(0, 3 * _LEVELS, _LEVELS, dtype=torch.int32, device=device).view(3, 1, 1)
-    for number, picture in enumerate(pictures):
-        grid = picture.canvas.to(device).view(picture.rows, side, picture.columns, side, 3)
-        levels = grid.permute(0, 2, 4, 1, 3).reshape(picture.count, 3, side, side)
+    for number, image in enumerate(images):
+        grid = image.canvas.to(device).view(image.rows, side, image.columns, side, 3)
+        levels = grid.permute(0, 2, 4, 1, 3).reshape(image.count, 3, side, side)
         places = levels.to(torch.int32).add_(colors).flatten()
-        values[number, : picture.count] = table.index_select(0, places).view(levels.shape)
-        mask[number, 0, : picture.count] = 1
-    ids = [[supported_aspect_ratios(most).index((picture.rows, picture.columns)) + 1] for picture in pictures]
+        values[number, : image.count] = table.index_select(0, places).view(levels.shape)
+        mask[number, 0, : image.count] = 1
+    ids = [[supported_aspect_ratios(most).index((image.rows, image.columns)) + 1] for image in images]
     return {
         "pixel_values": values[:, None],
         "aspect_ratio_ids": torch.tensor(ids, device=device),
@@ -200,11 +200,11 @@ def to_pixel_values(
     }
 
 
-def _rgb(picture: PIL.Image.Image) -> PIL.Image.Image:
-    if "A" in picture.getbands() or picture.info.get("transparency") is not None:
-        picture = picture.convert("RGBA")
-        picture = PIL.Image.alpha_composite(PIL.Image.new("RGBA", picture.size, _WHITE), picture)
-    return picture.convert("RGB")
+def _rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    if "A" in image.getbands() or image.info.get("transparency") is not None:
+        image = image.convert("RGBA")
+        image = PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, _WHITE), image)
+    return image.convert("RGB")
 
 
 def _normalization_table(options: Mapping[str, Any]) -> tuple[tuple[float, ...], ...]:

@@ -1,4 +1,4 @@
-"""From the pieces of a prompt to tokens, and to which of them see which picture."""
+"""From the pieces of a prompt to tokens, and to which of them see which image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from llama_vision.core.messages import Image
 
 @dataclass(frozen=True, slots=True)
 class ImageSpan:
-    """Which words see a picture.
+    """Which words see an image.
 
     Attributes:
-        image: The picture.
+        image: The image.
         start: The first token that sees it, which is its own.
         end: The first that does not any more.
 
@@ -32,7 +32,7 @@ class TokenizedPrompt:
 
     Attributes:
         token_ids: Its tokens.
-        image_spans: Its pictures, in order.
+        image_spans: Its images, in order.
 
     """
 
@@ -41,12 +41,12 @@ class TokenizedPrompt:
 
     @property
     def output_image_spans(self) -> tuple[ImageSpan, ...]:
-        """The pictures that the answer sees."""
+        """The images that the answer sees."""
         return tuple(glimpse for glimpse in self.image_spans if glimpse.end == len(self.token_ids))
 
     @property
     def cache_key(self) -> list[int | bytes]:
-        """Its tokens, with the key of each picture in the place of its own: what says whether two prompts are the same."""
+        """Its tokens, with the key of each image in the place of its own: what says whether two prompts are the same."""
         words: list[int | bytes] = [*self.token_ids]
         for glimpse in self.image_spans:
             words[glimpse.start] = glimpse.image.key
@@ -56,18 +56,18 @@ class TokenizedPrompt:
 def tokenize_prompt(
     loaded: LoadedModel, vision: VisionEncoder, pieces: Sequence[PromptPart]
 ) -> TokenizedPrompt:
-    """Turn a prompt into tokens and pictures.
+    """Turn a prompt into tokens and images.
 
     Args:
         loaded: Whose tokenizer to use.
-        vision: Makes the pictures ready.
+        vision: Makes the images ready.
         pieces: From `prompt.render`.
 
     Returns:
         The prompt.
 
     Raises:
-        ImageError: A picture can't be decoded.
+        ImageError: An image can't be decoded.
         LocalModelError: The model is no Llama 3.2 Vision.
 
     """
@@ -79,13 +79,13 @@ def tokenize_prompt(
             images.append(piece)
             places.append(len(ids))
         ids += _token_ids(loaded, piece)
-    pictures = [vision.preprocess(image, number) for number, image in enumerate(images, start=1)]
-    spans = zip(pictures, places, _image_span_ends(places, len(ids)), strict=True)
+    inputs = [vision.preprocess(image, number) for number, image in enumerate(images, start=1)]
+    spans = zip(inputs, places, _image_span_ends(places, len(ids)), strict=True)
     return TokenizedPrompt(ids, tuple(ImageSpan(*span) for span in spans))
 
 
 def _image_span_ends(places: Sequence[int], length: int) -> list[int]:
-    """Find where each picture is out of sight: at the next one, but neighbours are seen together (as transformers does)."""
+    """Find where each image is out of sight: at the next one, but neighbours are seen together (as transformers does)."""
     ends: list[int] = []
     after, end = length, length
     for place in reversed(places):

@@ -96,7 +96,7 @@ class KVCache:
 
     Attributes:
         self_attention: Of the layers in which words look at words.
-        cross_attention: Of the layers in which words look at pictures; without pictures it takes no memory.
+        cross_attention: Of the layers in which words look at images; without images it takes no memory.
 
     """
 
@@ -136,7 +136,7 @@ class KVCache:
             source: From here.
             target: To here.
             words: How many columns of words it has.
-            vision: How many columns of pictures.
+            vision: How many columns of images.
 
         """
         self.self_attention.copy_row(source, target, words)

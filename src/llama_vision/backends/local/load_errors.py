@@ -101,7 +101,7 @@ def _hint(model: str, error: Exception) -> str:
     causes = list(_exception_chain(error))
     if any(isinstance(cause, GatedRepoError) for cause in causes):
         return (
-            f"its weights are given to those who accept Meta's licence. Do that on https://huggingface.co/{model}, then log "
+            f"its weights are given to those who accept Meta's license. Do that on https://huggingface.co/{model}, then log "
             "in on this machine with `hf auth login`, or set HF_TOKEN."
         )
     if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
@@ -118,7 +118,7 @@ def _hint(model: str, error: Exception) -> str:
         )
     return (
         "it is no folder here. Pass one that holds the weights, or an id on the Hugging Face hub, after accepting Meta's "
-        "licence there and logging in with `hf auth login`."
+        "license there and logging in with `hf auth login`."
     )
 
 

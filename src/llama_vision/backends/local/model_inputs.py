@@ -16,7 +16,7 @@ class PrefillChunk:
     """Words of a prompt that are read at once.
 
     Attributes:
-        prompt: The prompt; its pictures that these words see are seen.
+        prompt: The prompt; its images that these words see are seen.
         cache_row: Its row of the slots, where the words before these stand.
         start: The first of the words.
         stop: The first that is not read.
@@ -30,7 +30,7 @@ class PrefillChunk:
 
     @property
     def visible_image_spans(self) -> list[ImageSpan]:
-        """The pictures that any of the words sees."""
+        """The images that any of the words sees."""
         return [one for one in self.prompt.image_spans if one.start < self.stop and one.end > self.start]
 
 
@@ -38,7 +38,7 @@ def prepare_prefill(pieces: Sequence[PrefillChunk], max_len: int, reference: tor
     """Read pieces of prompts together.
 
     Args:
-        pieces: Those that see pictures first. Shorter ones are filled up at the end, where what is written into the slots
+        pieces: Those that see images first. Shorter ones are filled up at the end, where what is written into the slots
             is overwritten before anyone may look at it.
         max_len: The most words of an answer with its prompt.
         reference: A tensor of the right device and precision.
@@ -80,10 +80,10 @@ class DecodeShape:
     Attributes:
         num_seqs: How many rows.
         kv_len: How many columns of words they look at.
-        num_image_seqs: How many of them look at pictures; they come first.
-        cross_kv_len: At how many columns of pictures they look.
+        num_image_seqs: How many of them look at images; they come first.
+        cross_kv_len: At how many columns of images they look.
         needs_mask: Whether some look at fewer words than others.
-        needs_cross_mask: Whether some see fewer columns of pictures than others.
+        needs_cross_mask: Whether some see fewer columns of images than others.
 
     """
 
@@ -99,7 +99,7 @@ def prepare_decode(decode_inputs: torch.Tensor, shape: DecodeShape, slots: KVCac
     """Let every answer go on by a token.
 
     Args:
-        decode_inputs: For each row its token, its position, and how many columns of pictures it sees (rows, 3).
+        decode_inputs: For each row its token, its position, and how many columns of images it sees (rows, 3).
         shape: The shapes.
         slots: What is remembered.
 
@@ -152,20 +152,20 @@ def _decode_cross_attention(widths: torch.Tensor, shape: DecodeShape, slots: KVC
 def _prefill_cross_attention(
     pieces: Sequence[PrefillChunk], longest: int, like: torch.Tensor
 ) -> CrossAttentionInputs | None:
-    """Put the pictures of each piece beside one another, and work out which words see them."""
+    """Put the images of each piece beside one another, and work out which words see them."""
     if not pieces:
         return None
-    pictures = [_encoded_images(piece) for piece in pieces]
-    columns = max(sum(seen.num_vision_tokens for _, seen in row) for row in pictures)
+    images = [_encoded_images(piece) for piece in pieces]
+    columns = max(sum(seen.num_vision_tokens for _, seen in row) for row in images)
     visible = torch.zeros(len(pieces), 1, longest, columns, dtype=torch.bool, device=like.device)
     keys: dict[int, torch.Tensor] = {}
     values: dict[int, torch.Tensor] = {}
-    for ours, theirs in ((keys, pictures[0][0][1].keys), (values, pictures[0][0][1].values)):
+    for ours, theirs in ((keys, images[0][0][1].keys), (values, images[0][0][1].values)):
         for layer, one in theirs.items():
             ours[layer] = like.new_zeros(len(pieces), one.shape[0], columns, one.shape[2])
     for row, piece in enumerate(pieces):
         end = 0
-        for glimpse, seen in pictures[row]:
+        for glimpse, seen in images[row]:
             begin, end = end, end + seen.num_vision_tokens
             first = max(glimpse.start - piece.start, 0)
             visible[row, 0, first : glimpse.end - piece.start, begin:end] = True

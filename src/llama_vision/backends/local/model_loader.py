@@ -46,7 +46,7 @@ class LoadedModel:
 
     Attributes:
         model: The Mllama, in evaluation mode on its device.
-        image_processor_config: How it wants its pictures, as the checkpoint says; `pixels.pixel_rules` reads it.
+        image_processor_config: How it wants its images, as the checkpoint says; `pixels.pixel_rules` reads it.
         tokenizer: Takes every text as words, also `<|eot_id|>`: control tokens are put in by their ids.
         context_window: In tokens, prompt and reply together.
         eos_token_ids: The tokens that end a reply.

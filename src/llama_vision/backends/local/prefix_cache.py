@@ -8,7 +8,7 @@ from typing import TypeAlias
 import torch
 
 PrefixKey: TypeAlias = int | bytes
-"""A token, or where a picture stands, the picture's key."""
+"""A token, or where an image stands, the image's key."""
 
 _BLOCK_SIZE = 32
 """Beginnings are looked up by so many words, and by multiples of it; shorter ones are read as fast as they are copied."""
@@ -23,7 +23,7 @@ class _CachedPrefix:
 class PrefixCache:
     """Keys and values of the words of answers that are over, those that were of use last kept longest.
 
-    What a word left in the layers depends on what came before it alone: on the words, and on the pictures among them.
+    What a word left in the layers depends on what came before it alone: on the words, and on the images among them.
 
     Attributes:
         num_bytes: Bytes of memory.

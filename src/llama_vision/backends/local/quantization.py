@@ -95,7 +95,7 @@ def check_quantization(quantization: str | None, device: torch.device) -> None:
 def quantize(network: Any, quantization: str, device: torch.device) -> None:
     """Replace linear layers by smaller ones, one after the other, so that the whole never has to fit at full size.
 
-    Those that make scores of words stay as they are. With `fp8` so do those that see pictures or look at what was seen.
+    Those that make scores of words stay as they are. With `fp8` so do those that see images or look at what was seen.
 
     Args:
         network: A Mllama; the layers that are replaced are then on the device, and the rest where it was.

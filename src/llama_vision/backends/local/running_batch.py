@@ -15,7 +15,7 @@ class Row:
     Attributes:
         answer: The answer.
         num_computed_tokens: How many of its words stand in the slots, which is where the next one goes.
-        cross_kv_len: How many columns of pictures it sees.
+        cross_kv_len: How many columns of images it sees.
         output_token_ids: Its tokens, of which the newest stands nowhere yet.
 
     """
@@ -32,19 +32,19 @@ class Row:
 
     @property
     def encoded_images(self) -> list[CrossAttentionKV]:
-        """The pictures that the answer sees."""
+        """The images that the answer sees."""
         return [
             one for glimpse in self.answer.prompt.output_image_spans if (one := glimpse.image.kv) is not None
         ]
 
 
 class RunningBatch:
-    """Who is in which row of the slots: without gaps, those with pictures first.
+    """Who is in which row of the slots: without gaps, those with images first.
 
-    So a step works on no more than there is, and rows of words alone stay out of the layers that look at pictures.
+    So a step works on no more than there is, and rows of words alone stay out of the layers that look at images.
 
     Attributes:
-        num_image_seqs: How many have pictures.
+        num_image_seqs: How many have images.
 
     """
 
@@ -66,9 +66,9 @@ class RunningBatch:
         return self._rows.index(row)
 
     def add(self, row: Row) -> None:
-        """Give an answer a row, for which there is room, and put what it sees of pictures there.
+        """Give an answer a row, for which there is room, and put what it sees of images there.
 
-        Pictures out of its sight are of no use to it.
+        Images out of its sight are of no use to it.
         """
         place = len(self._rows)
         self._rows.append(row)

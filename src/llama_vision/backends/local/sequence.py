@@ -102,7 +102,7 @@ def create_sequence(
     Args:
         request: What to answer.
         model: The model.
-        vision: Makes its pictures ready.
+        vision: Makes its images ready.
         max_len: The most tokens of prompt and reply together.
         on_output: Called with each event, from `Started` to `Finished`.
         is_cancelled: Asked at every step; true ends the work without `Finished`.
@@ -113,7 +113,7 @@ def create_sequence(
     Raises:
         UnsupportedInputError: The prompt leaves no room for an answer, or a schema can't be kept to.
         MissingDependencyError: llguidance is needed and not installed.
-        ImageError: A picture can't be decoded.
+        ImageError: An image can't be decoded.
 
     """
     grammar = build_grammar(request)

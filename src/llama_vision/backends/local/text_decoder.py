@@ -2,7 +2,7 @@
 
 It takes the modules that transformers has loaded by their names, and calls their weights itself: so each row stands at a
 position of its own, keys and values are written where they stay, and nothing is repeated for the heads that share them.
-Words that see no picture take nothing from one, after attention and after the MLP, as in Meta's reference
+Words that see no image take nothing from one, after attention and after the MLP, as in Meta's reference
 (llama-models, multimodal/model.py); transformers 5.23 does the second only (its issue 39379).
 """
 
@@ -17,11 +17,11 @@ from llama_vision.backends.local.kv_cache import KVCache, KVStore
 
 @dataclass(frozen=True, slots=True)
 class CrossAttentionInputs:
-    """What the first rows of a pass see of their pictures.
+    """What the first rows of a pass see of their images.
 
     Attributes:
-        num_seqs: How many of the rows have pictures; they come first.
-        keys: For each layer in which words look at pictures, (rows, heads, columns, size).
+        num_seqs: How many of the rows have images; they come first.
+        keys: For each layer in which words look at images, (rows, heads, columns, size).
         values: The same.
         veil: 0 where a word sees a column, minus infinity where not (rows, 1, words or 1, columns); None where all do.
         open: 1 for words that see anything, 0 for others (rows, words, 1); None means that all do.
@@ -45,7 +45,7 @@ class ForwardBatch:
         cache_rows: Which rows of the slots they belong to (rows, 1).
         kv_len: How many columns of the slots are looked at.
         veil: 0 where a word sees a column, minus infinity where not (rows or 1, 1, words, reach); None where all do.
-        cross_attention: What they see of pictures, where any row does.
+        cross_attention: What they see of images, where any row does.
         first_row: The first of the places, where the others follow one by one, so that the slots need not be copied to be read.
 
     """
@@ -156,7 +156,7 @@ class TextDecoder:
     def _cross_attention_layer(
         self, layer: Any, number: int, hidden: torch.Tensor, sight: CrossAttentionInputs
     ) -> torch.Tensor:
-        """Let words look at pictures."""
+        """Let words look at images."""
         attention, (attention_gate, mlp_gate) = layer.cross_attn, self._gates[number]
         query = _rms_norm(
             attention.q_norm, self._split_heads(attention.q_proj(_rms_norm(layer.input_layernorm, hidden)))

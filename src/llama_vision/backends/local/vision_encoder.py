@@ -1,4 +1,4 @@
-"""What the model sees in pictures: worked out once for each picture, and kept for the next question about it."""
+"""What the model sees in images: worked out once for each image, and kept for the next question about it."""
 
 import hashlib
 import threading
@@ -21,7 +21,7 @@ _MAX_ENCODER_BATCH = 8
 
 @dataclass(frozen=True, slots=True)
 class CrossAttentionKV:
-    """One picture, as the layers in which words look at pictures need it.
+    """One image, as the layers in which words look at images need it.
 
     Attributes:
         keys: By the layer's number in the network, (heads, columns, size).
@@ -42,11 +42,11 @@ class CrossAttentionKV:
 
 @dataclass(slots=True)
 class ImageInput:
-    """A picture of a prompt.
+    """An image of a prompt.
 
     Attributes:
-        key: Equal for equal pictures.
-        tiles: The picture laid out, until it is seen.
+        key: Equal for equal images.
+        tiles: The image laid out, until it is seen.
         kv: What the network saw.
 
     """
@@ -61,7 +61,7 @@ class VisionEncoder:
 
     Attributes:
         cached_bytes: How much that takes.
-        num_encoded: How many pictures it has looked at.
+        num_encoded: How many images it has looked at.
 
     """
 
@@ -75,21 +75,21 @@ class VisionEncoder:
         self.num_encoded = 0
 
     def preprocess(self, image: Image, number: int) -> ImageInput:
-        """Make a picture ready to be seen. It may run in any thread, and takes milliseconds of it.
+        """Make an image ready to be seen. It may run in any thread, and takes milliseconds of it.
 
         Args:
             image: With its bytes.
-            number: Which of the conversation's pictures it is, from 1.
+            number: Which of the conversation's images it is, from 1.
 
         Returns:
-            The picture, already seen where its like was lately.
+            The image, already seen where its like was lately.
 
         Raises:
             ImageError: It can't be decoded.
-            LocalModelError: The checkpoint wants its pictures in a way that is not known here.
+            LocalModelError: The checkpoint wants its images in a way that is not known here.
 
         """
-        # Here and not above: who shows no pictures needs none of it.
+        # Here and not above: who shows no images needs none of it.
         from llama_vision.backends.local.image_processor import preprocess_image  # noqa: PLC0415 - as said
 
         key = hashlib.blake2b(image.data or b"", digest_size=16).digest()
@@ -99,33 +99,33 @@ class VisionEncoder:
                 return ImageInput(key, kv=seen)
         return ImageInput(key, tiles=preprocess_image(image, number, self._processor_config()))
 
-    def encode(self, pictures: Sequence[ImageInput]) -> None:
-        """Look at those pictures that were not seen yet; equal ones are looked at once. For the engine's thread."""
+    def encode(self, images: Sequence[ImageInput]) -> None:
+        """Look at those images that were not seen yet; equal ones are looked at once. For the engine's thread."""
         fresh: dict[bytes, ImageInput] = {}
-        for picture in pictures:
-            picture.kv = picture.kv or self._cache.get(picture.key)
-            if picture.kv is None:
-                fresh.setdefault(picture.key, picture)
+        for image in images:
+            image.kv = image.kv or self._cache.get(image.key)
+            if image.kv is None:
+                fresh.setdefault(image.key, image)
         new = list(fresh.values())
         for start in range(0, len(new), _MAX_ENCODER_BATCH):
             self._encode_batch(new[start : start + _MAX_ENCODER_BATCH])
-        for picture in pictures:
-            picture.kv = picture.kv or fresh[picture.key].kv
-            picture.tiles = None
+        for image in images:
+            image.kv = image.kv or fresh[image.key].kv
+            image.tiles = None
 
-    def _encode_batch(self, pictures: Sequence[ImageInput]) -> None:
+    def _encode_batch(self, images: Sequence[ImageInput]) -> None:
         from llama_vision.backends.local.image_processor import to_pixel_values  # noqa: PLC0415 - see `preprocess`
 
         network = self._loaded.model
-        tiles = [picture.tiles for picture in pictures if picture.tiles is not None]
+        tiles = [image.tiles for image in images if image.tiles is not None]
         given = to_pixel_values(tiles, self._processor_config(), self._loaded.device, network.dtype)
         found = network.model.vision_model(**given).last_hidden_state
         states = network.model.multi_modal_projector(found)[:, 0]
-        for picture, tiled, hidden_states in zip(pictures, tiles, states, strict=True):
+        for image, tiled, hidden_states in zip(images, tiles, states, strict=True):
             # The rest are empty tiles, which no word ever sees.
-            picture.kv = self._project_kv(hidden_states[: tiled.count].flatten(0, 1))
-            self._cache_put(picture.key, picture.kv)
-        self.num_encoded += len(pictures)
+            image.kv = self._project_kv(hidden_states[: tiled.count].flatten(0, 1))
+            self._cache_put(image.key, image.kv)
+        self.num_encoded += len(images)
 
     def _processor_config(self) -> "ImageProcessorConfig":
         from llama_vision.backends.local.image_processor import parse_image_processor_config  # noqa: PLC0415 - see `preprocess`

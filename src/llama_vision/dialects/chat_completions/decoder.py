@@ -177,12 +177,12 @@ class ChatCompletionsDecoder:
 
 
 def _check_not_empty(choice: WireChoice, message: WireMessage) -> None:
-    """Refuse an answer of nothing, such as Cloudflare's /ai/v1 gives to a picture it did not look at."""
+    """Refuse an answer of nothing, such as Cloudflare's /ai/v1 gives to an image it did not look at."""
     said = message.content is not None or message.refusal is not None or message.tool_calls
     if not said and choice.finish_reason in (None, "stop"):
         raise MalformedReplyError(
             "The provider answered with nothing: neither text nor tool calls. It may not have understood the request; "
-            "where there is a picture, it may not take pictures in this way."
+            "where there is an image, it may not take images in this way."
         )
 
 

@@ -1,4 +1,4 @@
-"""Cloudflare's native dialect: `/ai/run`, the one way in which Workers AI takes pictures for Llama 3.2 Vision.
+"""Cloudflare's native dialect: `/ai/run`, the one way in which Workers AI takes images for Llama 3.2 Vision.
 
 https://developers.cloudflare.com/workers-ai/models/llama-3.2-11b-vision-instruct/
 """
@@ -19,7 +19,7 @@ from llama_vision.dialects.dialect import WireRequest
 from llama_vision.dialects.workers_ai.wire import parse_native
 
 LICENSE_AGREEMENT = b'{"prompt":"agree"}'
-"""What accepts Meta's licence for an account."""
+"""What accepts Meta's license for an account."""
 
 RUN_PATH = "/accounts/{account}/ai/run/{model}"
 
@@ -29,7 +29,7 @@ class WorkersAiDialect:
     """The dialect.
 
     Attributes:
-        image_encoding: How a picture is sent: as an `array` of its bytes, which the model's schema documents and others have
+        image_encoding: How an image is sent: as an `array` of its bytes, which the model's schema documents and others have
             seen working, or as a `data_url`, which Cloudflare's tutorial uses and which is a third of the size.
 
     """
@@ -72,7 +72,7 @@ class WorkersAiDialect:
 
 
 def _messages(request: ChatRequest) -> list[dict[str, Any]]:
-    """Put the conversation into strings, the only contents the native schema takes. Pictures stand beside it."""
+    """Put the conversation into strings, the only contents the native schema takes. Images stand beside it."""
     names: dict[str | None, str] = {}  # of the calls so far: an id may come again in a later turn
     encoded: list[dict[str, Any]] = []
     for message in request.messages:

@@ -42,7 +42,7 @@ class ErrorCode:
 
 CODES: Mapping[int, ErrorCode] = {
     3003: ErrorCode(400, InvalidRequestError),
-    3006: ErrorCode(413, InvalidRequestError, "The request is too large; scale the picture down."),
+    3006: ErrorCode(413, InvalidRequestError, "The request is too large; scale the image down."),
     3007: ErrorCode(408, ServerError),
     3008: ErrorCode(408, ServerError),
     3023: ErrorCode(403, PermissionDeniedError, "The account is blocked."),
@@ -58,7 +58,7 @@ CODES: Mapping[int, ErrorCode] = {
     5016: ErrorCode(
         403,
         LicenseNotAcceptedError,
-        "Meta's licence for this model has not been accepted on this account. Read it "
+        "Meta's license for this model has not been accepted on this account. Read it "
         "(https://github.com/meta-llama/llama-models/blob/main/models/llama3_2/LICENSE), then run "
         "`llama-vision accept-license cloudflare` once, or pass accept_license=True.",
     ),
@@ -67,9 +67,9 @@ CODES: Mapping[int, ErrorCode] = {
     7000: ErrorCode(404, ModelNotFoundError, _CHECK_ACCOUNT),  # *
     7003: ErrorCode(404, ModelNotFoundError, _CHECK_ACCOUNT),  # *
     8001: ErrorCode(400, InvalidRequestError),  # *
-    8005: ErrorCode(400, InvalidRequestError, "The picture can't be read."),  # *
+    8005: ErrorCode(400, InvalidRequestError, "The image can't be read."),  # *
     8006: ErrorCode(
-        400, InvalidRequestError, "A text that holds 'data:image/...;base64,' is taken for a picture."
+        400, InvalidRequestError, "A text that holds 'data:image/...;base64,' is taken for an image."
     ),  # *
     10000: ErrorCode(401, AuthenticationError),  # *
 }

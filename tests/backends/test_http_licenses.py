@@ -1,4 +1,4 @@
-"""A licence is accepted only when it is asked for, once, and the next call tells whether it counted."""
+"""A license is accepted only when it is asked for, once, and the next call tells whether it counted."""
 
 from dataclasses import replace
 
@@ -32,7 +32,7 @@ def emulator(emulator_of) -> Emulator:
 
 
 def backend(emulator: Emulator, provider: str = "cloudflare", **options) -> HttpBackend:
-    options = {"account_id": ACCOUNT_ID, "accept_licence": True, "max_retries": 0, **options}
+    options = {"account_id": ACCOUNT_ID, "accept_license": True, "max_retries": 0, **options}
     opened = backend_for(emulator, provider, **options)
     assert isinstance(opened, HttpBackend)
     return opened
@@ -43,8 +43,8 @@ def agreements(emulator: Emulator) -> list[bool]:
 
 
 @pytest.mark.parametrize("provider", ["cloudflare", "cloudflare-openai"])
-def test_a_licence_is_accepted_on_demand_and_the_call_made_again(emulator, way, provider):
-    emulator.dialect.licence_accepted = False
+def test_a_license_is_accepted_on_demand_and_the_call_made_again(emulator, way, provider):
+    emulator.dialect.license_accepted = False
     assert ask(backend(emulator, provider), way, QUESTION).text == "Hello! How can I help you today?"
     assert agreements(emulator) == [False, True, False]
     first, agreement, second = emulator.requests
@@ -54,7 +54,7 @@ def test_a_licence_is_accepted_on_demand_and_the_call_made_again(emulator, way, 
 
 
 def test_once_accepted_it_is_not_accepted_again(emulator, way):
-    emulator.dialect.licence_accepted = False
+    emulator.dialect.license_accepted = False
     asking = backend(emulator)
     for _ in range(2):
         ask(asking, way, QUESTION)
@@ -67,16 +67,16 @@ def test_nothing_is_accepted_where_nothing_has_to_be(emulator, way):
 
 
 @pytest.mark.parametrize("provider", ["cloudflare", "cloudflare-openai"])
-def test_no_licence_is_accepted_unasked(emulator, way, provider):
-    emulator.dialect.licence_accepted = False
+def test_no_license_is_accepted_unasked(emulator, way, provider):
+    emulator.dialect.license_accepted = False
     with pytest.raises(LicenseNotAcceptedError, match=r"accept_license=True.*\[cloudflare") as caught:
-        ask(backend(emulator, provider, accept_licence=False, max_retries=5), way, QUESTION)
+        ask(backend(emulator, provider, accept_license=False, max_retries=5), way, QUESTION)
     assert agreements(emulator) == [False]
-    assert not emulator.dialect.licence_accepted
+    assert not emulator.dialect.license_accepted
     assert not caught.value.retryable
 
 
-def test_a_licence_that_does_not_help_is_accepted_once(emulator, way):
+def test_a_license_that_does_not_help_is_accepted_once(emulator, way):
     refused = emulator.refusal(403, code=5016)
     emulator.script(refused, completion("?"), refused)
     with pytest.raises(LicenseNotAcceptedError):
@@ -126,26 +126,26 @@ def test_an_agreement_takes_no_retry_away(emulator, way):
     assert ask(backend(emulator, max_retries=1), way, QUESTION).text == "at last"
 
 
-def test_a_provider_without_a_licence_accepts_none(emulator_of, way):
+def test_a_provider_without_a_license_accepts_none(emulator_of, way):
     # Any endpoint may be Cloudflare's, and answer with its code.
     host = emulator_of("openai-compatible")
     body = {"success": False, "errors": [{"code": 5016, "message": "submit 'agree'"}]}
     host.script(json_answer(body, 403))
     with pytest.raises(LicenseNotAcceptedError):
-        ask(backend_for(host, "openai-compatible", accept_licence=True), way)
+        ask(backend_for(host, "openai-compatible", accept_license=True), way)
     assert len(host.requests) == 1
 
 
-def test_a_licence_can_be_accepted_by_itself(emulator):
-    emulator.dialect.licence_accepted = False
-    asking = backend(emulator, accept_licence=False)
+def test_a_license_can_be_accepted_by_itself(emulator):
+    emulator.dialect.license_accepted = False
+    asking = backend(emulator, accept_license=False)
     asking.accept_license(QUESTION)
-    assert emulator.dialect.licence_accepted
+    assert emulator.dialect.license_accepted
     ask(asking, "complete", QUESTION)
     assert agreements(emulator) == [True, False]
 
 
-def test_a_licence_that_can_not_be_accepted_by_itself_says_why(emulator):
+def test_a_license_that_can_not_be_accepted_by_itself_says_why(emulator):
     with pytest.raises(AuthenticationError):
         backend(emulator, api_key="wrong").accept_license(QUESTION)
 
@@ -154,6 +154,6 @@ def test_there_is_nothing_to_accept_at_other_providers(emulator_of):
     host = emulator_of("deepinfra")
     asking = backend_for(host)
     assert isinstance(asking, HttpBackend)
-    with pytest.raises(ConfigurationError, match=r"DeepInfra has no licence to accept. \[deepinfra"):
+    with pytest.raises(ConfigurationError, match=r"DeepInfra has no license to accept. \[deepinfra"):
         asking.accept_license(question())
     assert host.requests == []

@@ -2,7 +2,7 @@
 
 import io
 
-from PIL import Image as Picture
+from PIL import Image as PILImage
 
 from llama_vision.core.messages import Image
 
@@ -15,5 +15,5 @@ def of_bytes(count):
 
 def of_pixels(width, height, kind="PNG"):
     file = io.BytesIO()
-    Picture.new("RGB", (width, height)).save(file, kind)
+    PILImage.new("RGB", (width, height)).save(file, kind)
     return Image(data=file.getvalue(), media_type=f"image/{kind.lower()}")

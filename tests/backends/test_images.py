@@ -26,13 +26,13 @@ def png(color, size=(40, 30)):
     return Image(buffer.getvalue(), "image/png")
 
 
-def test_a_request_without_pictures_is_left_alone():
+def test_a_request_without_images_is_left_alone():
     request = ChatRequest("m", (Message("user", (Text("Hi"),)),))
     assert prepare_request_images(PROVIDERS["deepinfra"], request, ImageSettings()) is request
     assert asyncio.run(aprepare_request_images(PROVIDERS["deepinfra"], request, ImageSettings())) is request
 
 
-def test_pictures_in_tool_results_count_and_keep_their_places():
+def test_images_in_tool_results_count_and_keep_their_places():
     red, green, blue = png("red"), png("green"), png("blue")
     request = ChatRequest(
         "m",
@@ -48,7 +48,7 @@ def test_pictures_in_tool_results_count_and_keep_their_places():
     assert first.messages[1].parts == (ToolResult("c1", (Text("See:"),)), ToolResult("c2", ()))
 
 
-def test_the_event_loop_goes_on_while_a_picture_is_prepared():
+def test_the_event_loop_goes_on_while_a_image_is_prepared():
     buffer = io.BytesIO()
     PIL.Image.frombytes("RGB", (3000, 2000), os.urandom(18_000_000)).save(buffer, "JPEG")
     request = ChatRequest("m", (Message("user", (Image(buffer.getvalue(), "image/jpeg"),)),))
@@ -69,7 +69,7 @@ def test_the_event_loop_goes_on_while_a_picture_is_prepared():
     assert longest < whole / 2
 
 
-def test_tools_beside_a_picture_are_warned_of_once(emulator: Emulator):
+def test_tools_beside_a_image_are_warned_of_once(emulator: Emulator):
     run_alone(
         emulator,
         """
@@ -94,7 +94,7 @@ def test_tools_beside_a_picture_are_warned_of_once(emulator: Emulator):
     )
 
 
-def test_words_are_estimated_and_pictures_counted_by_their_tiles():
+def test_words_are_estimated_and_images_counted_by_their_tiles():
     assert estimate_text_tokens("") == 0
     assert estimate_text_tokens("four") == 1
     assert estimate_text_tokens("fives") == 2
@@ -110,12 +110,12 @@ def test_both_adapters_count_alike():
     from langchain_core.messages import HumanMessage
     from llama_index.core.base.llms.types import ChatMessage, ImageBlock, TextBlock
 
-    picture = png("red", (600, 300))
-    block = {"type": "image", "base64": base64.b64encode(picture.data).decode(), "mime_type": "image/png"}
+    image = png("red", (600, 300))
+    block = {"type": "image", "base64": base64.b64encode(image.data).decode(), "mime_type": "image/png"}
     langchain = ChatLlamaVision().get_num_tokens_from_messages(
         [HumanMessage([block, {"type": "text", "text": "What is it?"}])]
     )
-    blocks = [ImageBlock(image=picture.data), TextBlock(text="What is it?")]
+    blocks = [ImageBlock(image=image.data), TextBlock(text="What is it?")]
     assert langchain == LlamaVision().count_tokens([ChatMessage(blocks=blocks)]) == 4 + 2 * 1601 + 3
 
 

@@ -33,10 +33,10 @@ def scene(chance: Random, *, unseen: bool = False, count: int | None = None, pla
         chance: Draws the lots.
         unseen: Whether the first shape is one of those pairs that are never trained.
         count: How many shapes; by default 1 to 6.
-        plain: Whether the picture is square and its shapes are filled and upright.
+        plain: Whether the image is square and its shapes are filled and upright.
 
     Returns:
-        The picture.
+        The image.
 
     """
     width, height = some_size(chance, plain=plain)

@@ -16,7 +16,7 @@ def encoded_png():
 PNG = encoded_png()
 
 
-class PictureServer(socketserver.ThreadingTCPServer):
+class ImageServer(socketserver.ThreadingTCPServer):
     """Counts connections. An answer is a list of bytes to send and seconds to wait."""
 
     daemon_threads = True

@@ -1,4 +1,4 @@
-"""Pictures to prepare: a sketch whose corners differ, and noise that looks like a photograph to an encoder."""
+"""Images to prepare: a sketch whose corners differ, and noise that looks like a photograph to an encoder."""
 
 import io
 
@@ -14,11 +14,11 @@ CORNERS = {(0, 0): (220, 20, 60), (1, 0): (20, 160, 60), (0, 1): (30, 60, 200), 
 
 def sketch(width=90, height=60):
     """Draw four fields of different colours."""
-    picture = PIL.Image.new("RGB", (width, height))
+    image = PIL.Image.new("RGB", (width, height))
     for (column, row), color in CORNERS.items():
         left, top = column * width // 2, row * height // 2
-        picture.paste(color, (left, top, left + (width + 1) // 2, top + (height + 1) // 2))
-    return picture
+        image.paste(color, (left, top, left + (width + 1) // 2, top + (height + 1) // 2))
+    return image
 
 
 def photo(width=800, height=600):
@@ -37,25 +37,25 @@ HAS_AVIF = "AVIF" in PIL.Image.SAVE
 needs_avif = pytest.mark.skipif(not HAS_AVIF, reason="this Pillow was built without AVIF")
 
 
-def encoded(picture, kind="PNG", **options):
+def encoded(image, kind="PNG", **options):
     if kind == "PNG":
         options = {"compress_level": 1, **options}  # noise takes long to pack
     buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
-def image(picture, kind="PNG", **options):
-    data = encoded(picture, kind, **options)
+def as_image(image, kind="PNG", **options):
+    data = encoded(image, kind, **options)
     return Image(data=data, media_type=sniff_media_type(data))
 
 
 def opened(prepared):
     """Decode what would be sent, and check its label."""
-    picture = PIL.Image.open(io.BytesIO(prepared.data))
-    picture.load()
-    assert picture.get_format_mimetype() == prepared.media_type
-    return picture
+    image = PIL.Image.open(io.BytesIO(prepared.data))
+    image.load()
+    assert image.get_format_mimetype() == prepared.media_type
+    return image
 
 
 def difference(one, other):

@@ -1,4 +1,4 @@
-"""Pictures beside each other."""
+"""Images beside each other."""
 
 import base64
 import io
@@ -15,8 +15,8 @@ from llama_vision.jupyter import ImageGrid, show_images
 ATTACK = '"><script>alert(1)</script>'
 
 
-def pictures_in(html):
-    """The pictures that a page shows, decoded."""
+def images_in(html):
+    """The images that a page shows, decoded."""
     found = re.findall(r'src="data:(image/\w+);base64,([^"]+)"', html)
     return [(kind, Image.open(io.BytesIO(base64.b64decode(data)))) for kind, data in found]
 
@@ -25,26 +25,26 @@ def noise(width, height):
     return Image.fromarray(np.random.default_rng(1).integers(0, 255, (height, width, 3), np.uint8))
 
 
-def test_each_picture_is_shown_with_its_name():
+def test_each_image_is_shown_with_its_name():
     html = ImageGrid(list(SAMPLE_IMAGES.values()))._repr_html_()
-    assert [kind for kind, _ in pictures_in(html)] == ["image/png"] * 3
+    assert [kind for kind, _ in images_in(html)] == ["image/png"] * 3
     assert re.findall(r"<figcaption[^>]*>([^<]*)<", html) == ["circle.png", "shapes.png", "sign.png"]
 
 
-def test_all_kinds_of_pictures_are_taken():
+def test_all_kinds_of_images_are_taken():
     path = SAMPLE_IMAGES["circle"]
     data = path.read_bytes()
     address = "data:image/png;base64," + base64.b64encode(data).decode()
     grid = ImageGrid([path, str(path), data, Image.open(path), np.zeros((20, 30, 3), np.uint8), address])
-    assert len(pictures_in(grid._repr_html_())) == 6
-    assert grid.captions == ["circle.png", "circle.png", *[f"picture {number}" for number in (3, 4, 5, 6)]]
+    assert len(images_in(grid._repr_html_())) == 6
+    assert grid.captions == ["circle.png", "circle.png", *[f"image {number}" for number in (3, 4, 5, 6)]]
 
 
 @pytest.mark.parametrize(
     "one", [SAMPLE_IMAGES["sign"], str(SAMPLE_IMAGES["sign"]), SAMPLE_IMAGES["sign"].read_bytes()]
 )
-def test_one_picture_needs_no_list(one):
-    assert len(pictures_in(ImageGrid(one)._repr_html_())) == 1
+def test_one_image_needs_no_list(one):
+    assert len(images_in(ImageGrid(one)._repr_html_())) == 1
 
 
 def test_a_mapping_has_captions():
@@ -72,8 +72,8 @@ def test_long_captions_end():
 
 
 @pytest.mark.parametrize("width", [50, 200])
-def test_large_pictures_are_kept_small(width):
-    (kind, shown), *_ = pictures_in(ImageGrid(noise(3000, 1500), width=width)._repr_html_())
+def test_large_images_are_kept_small(width):
+    (kind, shown), *_ = images_in(ImageGrid(noise(3000, 1500), width=width)._repr_html_())
     assert shown.size == (1.5 * width, 0.75 * width // 1)
     assert kind == "image/jpeg"
 
@@ -83,8 +83,8 @@ def test_many_photographs_make_no_large_page():
     assert len(ImageGrid([photograph] * 3, width=500)._repr_html_()) < 3 * 60_000
 
 
-def test_small_pictures_are_not_scaled_up():
-    (_, shown), *_ = pictures_in(ImageGrid(noise(30, 20))._repr_html_())
+def test_small_images_are_not_scaled_up():
+    (_, shown), *_ = images_in(ImageGrid(noise(30, 20))._repr_html_())
     assert shown.size == (30, 20)
 
 
@@ -93,13 +93,13 @@ def test_nothing_of_a_photographs_exif_data_is_shown():
     exif = Image.Exif()
     exif[0x010E] = "taken at home"
     noise(600, 600).save(file, "JPEG", exif=exif)
-    (_, shown), *_ = pictures_in(ImageGrid(file.getvalue())._repr_html_())
+    (_, shown), *_ = images_in(ImageGrid(file.getvalue())._repr_html_())
     assert not shown.getexif()
 
 
 def test_more_than_a_hundred_are_counted():
     grid = ImageGrid([SAMPLE_IMAGES["circle"]] * 103)
-    assert len(pictures_in(grid._repr_html_())) == 100
+    assert len(images_in(grid._repr_html_())) == 100
     assert "... and 3 more" in grid._repr_html_()
     assert repr(grid).splitlines()[99:] == ["[circle.png] circle.png", "... and 3 more"]
 
@@ -114,8 +114,8 @@ def test_a_terminal_gets_a_line_for_each(capsys):
     assert capsys.readouterr().out == "[sign.png] a\\x1b[31m sign\n[circle.png] 7\n"
 
 
-def test_a_broken_picture_is_named():
-    with pytest.raises(ImageError, match=r"^Picture 2: This is not a picture"):
+def test_a_broken_image_is_named():
+    with pytest.raises(ImageError, match=r"^Image 2: This is not an image"):
         ImageGrid([SAMPLE_IMAGES["sign"], b"nothing"])
 
 

@@ -32,9 +32,9 @@ def untouched(request):
 def test_fifty_large_scenes_get_the_same_answers_prepared_and_untouched(kind, options):
     backend = create_backend(find_provider("local"))
     for seed in range(50):
-        picture, color, shape = one_shape(1000 + seed)
+        image, color, shape = one_shape(1000 + seed)
         buffer = io.BytesIO()
-        picture.resize((SIDE, SIDE)).save(buffer, kind, **options)
+        image.resize((SIDE, SIDE)).save(buffer, kind, **options)
         parts = (image_from_bytes(buffer.getvalue()), Text(f"What color is the {shape}?"))
         request = ChatRequest("tiny", (Message("user", parts),))
         assert backend.complete(request).text == untouched(request) == color

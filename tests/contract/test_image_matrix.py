@@ -1,4 +1,4 @@
-"""Every form of a picture, through both adapters, to every provider: as many as were given, upright, in order."""
+"""Every form of an image, through both adapters, to every provider: as many as were given, upright, in order."""
 
 import asyncio
 import base64
@@ -23,24 +23,24 @@ ONE_IMAGE = {"cloudflare"}
 
 def drawing():
     """A small PNG, which is sent as it is."""
-    picture = PIL.Image.new("RGB", (64, 48), (255, 255, 255))
-    picture.paste((220, 30, 30), (0, 0, 32, 48))
-    return picture
+    image = PIL.Image.new("RGB", (64, 48), (255, 255, 255))
+    image.paste((220, 30, 30), (0, 0, 32, 48))
+    return image
 
 
-def encoded(picture, kind, **options):
+def encoded(image, kind, **options):
     buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
 def turned_photo():
     """A large JPEG that lies on its side, as a camera writes it: red is on top once it is upright."""
-    picture = PIL.Image.new("RGB", (2400, 1800), (30, 60, 200))
-    picture.paste((220, 30, 30), (0, 0, 1200, 1800))
+    image = PIL.Image.new("RGB", (2400, 1800), (30, 60, 200))
+    image.paste((220, 30, 30), (0, 0, 1200, 1800))
     exif = PIL.Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees clockwise
-    return encoded(picture, "JPEG", quality=90, exif=exif)
+    return encoded(image, "JPEG", quality=90, exif=exif)
 
 
 SMALL = encoded(drawing(), "PNG")
@@ -94,7 +94,7 @@ def llamaindex_at(emulator, provider, **options):
 
 
 def seen(emulator):
-    """The pictures of the last request, decoded."""
+    """The images of the last request, decoded."""
     return [PIL.Image.open(io.BytesIO(data)).convert("RGB") for data in emulator.requests[-1].images]
 
 
@@ -123,8 +123,8 @@ def test_every_form_of_llamaindex_arrives(emulator, provider, name, tmp_path):
     path.write_bytes(SMALL)
     response = llamaindex_at(emulator, provider).complete("What?", image_documents=[LLAMAINDEX[name](path)])
     assert response.text == "I see 1 image(s)."
-    (picture,) = seen(emulator)
-    assert picture.tobytes() == drawing().tobytes()
+    (image,) = seen(emulator)
+    assert image.tobytes() == drawing().tobytes()
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
@@ -135,10 +135,10 @@ def test_a_large_photo_arrives_upright_and_small(emulator, provider, asynchronou
         [HumanMessage([block, {"type": "text", "text": "What?"}])],
     )
     asyncio.run(model.ainvoke(prompt)) if asynchronous else model.invoke(prompt)
-    (picture,) = seen(emulator)
-    assert max(picture.size) <= 1120
-    assert picture.width < picture.height
-    red, blue = (picture.getpixel((picture.width // 2, picture.height * part // 10)) for part in (1, 9))
+    (image,) = seen(emulator)
+    assert max(image.size) <= 1120
+    assert image.width < image.height
+    red, blue = (image.getpixel((image.width // 2, image.height * part // 10)) for part in (1, 9))
     assert red[0] > 180
     assert red[2] < 80
     assert blue[2] > 150
@@ -146,9 +146,9 @@ def test_a_large_photo_arrives_upright_and_small(emulator, provider, asynchronou
     assert len(emulator.requests[-1].images[0]) < len(LARGE)
 
 
-def test_several_pictures_arrive_in_order_or_are_refused(emulator, provider):
-    pictures = [PIL.Image.new("RGB", (40, 30), color) for color in ("red", "green", "blue")]
-    blocks = [ImageBlock(image=encoded(picture, "PNG")) for picture in pictures]
+def test_several_images_arrive_in_order_or_are_refused(emulator, provider):
+    images = [PIL.Image.new("RGB", (40, 30), color) for color in ("red", "green", "blue")]
+    blocks = [ImageBlock(image=encoded(image, "PNG")) for image in images]
     message = ChatMessage(blocks=[*blocks, TextBlock(text="Compare.")])
     model = llamaindex_at(emulator, provider)
     if provider in ONE_IMAGE:
@@ -157,18 +157,18 @@ def test_several_pictures_arrive_in_order_or_are_refused(emulator, provider):
         assert emulator.requests == []
         return
     model.chat([message])
-    assert [picture.tobytes() for picture in seen(emulator)] == [picture.tobytes() for picture in pictures]
+    assert [image.tobytes() for image in seen(emulator)] == [image.tobytes() for image in images]
 
 
-def test_the_first_of_too_many_pictures_is_sent_where_that_is_wished(emulator, provider):
-    pictures = [encoded(PIL.Image.new("RGB", (40, 30), color), "PNG") for color in ("red", "green")]
-    llamaindex_at(emulator, provider, image_policy="first").complete("What?", image_documents=pictures)
-    assert emulator.requests[-1].images == (pictures[:1] if provider in ONE_IMAGE else pictures)
+def test_the_first_of_too_many_images_is_sent_where_that_is_wished(emulator, provider):
+    images = [encoded(PIL.Image.new("RGB", (40, 30), color), "PNG") for color in ("red", "green")]
+    llamaindex_at(emulator, provider, image_policy="first").complete("What?", image_documents=images)
+    assert emulator.requests[-1].images == (images[:1] if provider in ONE_IMAGE else images)
 
 
-def test_too_many_pictures_go_onto_one_sheet_where_that_is_wished(emulator, provider):
-    pictures = [encoded(PIL.Image.new("RGB", (400, 300), color), "PNG") for color in ("red", "lime", "blue")]
-    llamaindex_at(emulator, provider, image_policy="grid").complete("What?", image_documents=pictures)
+def test_too_many_images_go_onto_one_sheet_where_that_is_wished(emulator, provider):
+    images = [encoded(PIL.Image.new("RGB", (400, 300), color), "PNG") for color in ("red", "lime", "blue")]
+    llamaindex_at(emulator, provider, image_policy="grid").complete("What?", image_documents=images)
     sent = seen(emulator)
     if provider not in ONE_IMAGE:
         assert len(sent) == 3
@@ -180,15 +180,15 @@ def test_too_many_pictures_go_onto_one_sheet_where_that_is_wished(emulator, prov
     assert "3 pictures" in str(emulator.requests[-1].body["messages"])
 
 
-def test_a_picture_that_is_no_accepted_kind_is_sent_as_one(emulator, provider):
-    picture = PIL.Image.new("RGB", (40, 30), "red")
-    llamaindex_at(emulator, provider).complete("What?", image_documents=[encoded(picture, "TIFF")])
+def test_a_image_that_is_no_accepted_kind_is_sent_as_one(emulator, provider):
+    image = PIL.Image.new("RGB", (40, 30), "red")
+    llamaindex_at(emulator, provider).complete("What?", image_documents=[encoded(image, "TIFF")])
     (sent,) = emulator.requests[-1].images
     assert PIL.Image.open(io.BytesIO(sent)).format in ("PNG", "JPEG")
-    assert seen(emulator)[0].tobytes() == picture.tobytes()
+    assert seen(emulator)[0].tobytes() == image.tobytes()
 
 
-def test_a_broken_picture_is_named_by_its_place_and_nothing_is_sent(emulator, provider):
+def test_a_broken_image_is_named_by_its_place_and_nothing_is_sent(emulator, provider):
     message = HumanMessage(
         [
             {"type": "image", "base64": base64.b64encode(SMALL[:60]).decode(), "mime_type": "image/png"},
@@ -204,9 +204,9 @@ def test_the_options_of_the_class_arrive(emulator, provider):
     model = llamaindex_at(emulator, provider, image_max_pixels=10_000, image_format="jpeg", image_quality=50)
     model.complete("What?", image_documents=[PIL.Image.new("RGB", (400, 300), "red")])
     (sent,) = emulator.requests[-1].images
-    picture = PIL.Image.open(io.BytesIO(sent))
-    assert picture.format == "JPEG"
-    assert picture.width * picture.height <= 10_000
+    image = PIL.Image.open(io.BytesIO(sent))
+    assert image.format == "JPEG"
+    assert image.width * image.height <= 10_000
 
 
 def test_an_address_is_passed_on_or_fetched_with_the_guard_up(emulator, provider):

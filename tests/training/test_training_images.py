@@ -8,7 +8,7 @@ import pytest
 from training.batches import tile_of
 from training.canvas import CHARACTERS, COLORS, FIRST_CHARACTER, SHAPES, Thing
 from training.foundation import IMAGE_SIZE, PATCH_SIZE
-from training.pictures import NEVER_TRAINED, chart, scene
+from training.images import NEVER_TRAINED, chart, scene
 from training.questions import Asker, describe
 from training.signs import UNSEEN_WORDS, WORDS, random_letters, sign
 
@@ -104,7 +104,7 @@ def test_a_chart_knows_its_tallest_and_shortest_bar():
 
 @pytest.mark.parametrize("draw", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize("seed", range(12))
-def test_a_tile_is_what_the_package_makes_of_the_picture(draw, seed, tiny_image_processor):
+def test_a_tile_is_what_the_package_makes_of_the_image(draw, seed, tiny_image_processor):
     drawing = draw(random.Random(seed))
     made = tiny_image_processor(images=[[drawing.image]], return_tensors="np")["pixel_values"][0, 0, 0]
     tile, labels, places, middles = tile_of(drawing)
@@ -114,7 +114,7 @@ def test_a_tile_is_what_the_package_makes_of_the_picture(draw, seed, tiny_image_
     assert np.count_nonzero(middles) <= max(len(drawing.things), len(drawing.text))
 
 
-def test_every_question_has_the_answer_that_the_picture_gives():
+def test_every_question_has_the_answer_that_the_image_gives():
     drawing = scene(random.Random(0), count=1, plain=True)
     thing = drawing.things[0]
     asker = Asker(random.Random(0))
