@@ -43,9 +43,9 @@ test-oldest: $(OLDEST)/.installed ## the same with the oldest frameworks and lib
 	$(OLDEST)/bin/python -m pytest -n 2 -W 'ignore:`hidden_state` is deprecated:FutureWarning' \
 	  --ignore=tests/langchain/standard --ignore=tests/langchain/test_standard_table.py \
 	  --ignore=tests/langchain/test_findings_streams.py --ignore=tests/llamaindex/test_rag.py \
-	  --deselect='tests/local/test_constrained.py::test_any_object[2]' \
-	  --deselect=tests/local/test_local_backend.py::test_a_long_answer_takes_long_so_that_the_next_tests_prove_something \
-	  $(addprefix tests/,core images toolcalls dialects providers backends langchain llamaindex agents contract local) $(ARGS)
+	  --deselect='tests/backends/local/test_guided_decoding.py::test_any_object[2]' \
+	  --deselect=tests/backends/local/test_local_backend.py::test_a_long_answer_takes_long_so_that_the_next_tests_prove_something \
+	  $(addprefix tests/,core images toolcalls dialects providers adaptation structured backends captions langchain llamaindex agents contract) $(ARGS)
 
 $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || { echo "So old libraries need Python 3.11 or 3.12: make test-oldest PYTHON=python3.11"; exit 1; }

@@ -91,8 +91,8 @@ BETWEEN = "import subprocess, sys; sys.exit(subprocess.run([sys.executable, *sys
 OURS = """
 from llama_vision.core.messages import Image
 from llama_vision.images.prepare import prepare
-from llama_vision.images.constraints import ImageRules
-prepare(Image(data=data, media_type="image/jpeg"), ImageRules())
+from llama_vision.images.constraints import ImageConstraints
+prepare(Image(data=data, media_type="image/jpeg"), ImageConstraints())
 """
 ONE_LINE = """
 import io

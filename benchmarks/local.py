@@ -72,7 +72,7 @@ def babble(words, tokens, seed):
 def answer(engine, requests):
     """Answer requests together, and count the tokens."""
     answers = [engine.answer_to(request, lambda event: None, lambda: False) for request in requests]
-    engine.admit(answers)
+    engine.add_sequences(answers)
     while engine.working:
         engine.step()
     return sum(one.tokens for one in answers)
@@ -89,9 +89,7 @@ def generate(loaded, processor, pil_images, tokens):
         return_tensors="pt",
     )
     with torch.inference_mode():
-        found = loaded.network.generate(
-            **given, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False
-        )
+        found = loaded.model.generate(**given, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False)
     return (found.shape[1] - given["input_ids"].shape[1]) * len(pil_images)
 
 

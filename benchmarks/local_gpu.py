@@ -20,7 +20,7 @@ import PIL.Image
 import torch
 from transformers.utils import logging
 
-from benchmarks.random_weights import FULL, TINY, loaded_by_chance
+from benchmarks.random_weights import FULL, TINY_MODEL_PATH, loaded_by_chance
 from llama_vision import ChatRequest, Message, SamplingParams, Text, image_from_any
 from llama_vision.backends.local.config import LocalSettings
 from llama_vision.backends.local.engine import Engine
@@ -59,15 +59,17 @@ def requests(shape, rows, *, first):
 
 def bytes_of_step(loaded, answers):
     """Count what has to be read for a token of each answer."""
-    text, config = loaded.network.model.language_model, loaded.network.config.text_config
-    parts = [*text.layers, text.norm, loaded.network.lm_head]
+    text, config = loaded.model.model.language_model, loaded.model.config.text_config
+    parts = [*text.layers, text.norm, loaded.model.lm_head]
     weights = sum(one.nbytes for part in parts for one in [*part.parameters(), *part.buffers()])
     crossing = len(config.cross_attention_layers)
     words = sum(len(answer.prompt.ids) + answer.tokens for answer in answers)
-    columns = sum(glimpse.image.seen.columns for answer in answers for glimpse in answer.prompt.lasting)
+    columns = sum(
+        glimpse.image.seen.columns for answer in answers for glimpse in answer.prompt.output_image_spans
+    )
     numbers = 2 * config.num_key_value_heads * (config.hidden_size // config.num_attention_heads)
     remembered = words * (config.num_hidden_layers - crossing) + columns * crossing
-    return weights + remembered * numbers * loaded.network.dtype.itemsize
+    return weights + remembered * numbers * loaded.model.dtype.itemsize
 
 
 def bytes_a_second(shape, device):
@@ -116,9 +118,11 @@ def theirs(loaded, shape, rows):
         engine.answer_to(one, lambda event: None, lambda: False).prompt
         for one in requests(shape, rows, first=200)
     ]
-    device, network = loaded.device, loaded.network
+    device, network = loaded.device, loaded.model
     tiles = [glimpse.image.tiles for prompt in prompts for glimpse in prompt.image_spans]
-    given = to_pixel_values(tiles, parse_image_processor_config(loaded.pixel_options), device, network.dtype)
+    given = to_pixel_values(
+        tiles, parse_image_processor_config(loaded.image_processor_config), device, network.dtype
+    )
     ids = torch.tensor([prompt.token_ids for prompt in prompts], device=device)
     start = prompts[0].image_spans[0].start
     seen = torch.zeros(*ids.shape, 1, 4, dtype=torch.long, device=device)
@@ -230,7 +234,9 @@ def main():
     device = torch.device("cpu") if options.tiny else default_device()
     if device.type != "cuda" and not options.tiny:
         parser.exit(1, "This measures an NVIDIA GPU, and there is none here. --tiny shows that it runs.\n")
-    found = results(TINY if options.tiny else FULL, device, (lambda *_: None) if options.json else show)
+    found = results(
+        TINY_MODEL_PATH if options.tiny else FULL, device, (lambda *_: None) if options.json else show
+    )
     if options.json:
         print(json.dumps(found))
 

@@ -43,7 +43,7 @@ ROPE = {
     "original_max_position_embeddings": 8192,
 }
 FULL = Shape({"image_size": 560, "max_num_tiles": 4}, {"rope_parameters": ROPE})
-TINY = Shape(
+TINY_MODEL_PATH = Shape(
     vision={
         "image_size": 56,
         "max_num_tiles": 4,

@@ -29,10 +29,10 @@ def tensors_of(loaded, request):
     tensors = {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids), dtype=torch.long)}
     images = [PIL.Image.open(io.BytesIO(image.data)) for image in request.images()]
     if images:
-        processor = MllamaImageProcessorPil(**loaded.pixel_options)
+        processor = MllamaImageProcessorPil(**loaded.image_processor_config)
         features = processor(images=[images], return_tensors="pt")
         mask = convert_sparse_cross_attention_mask_to_dense(
-            [get_cross_attention_token_mask(ids, loaded.network.config.image_token_index)],
+            [get_cross_attention_token_mask(ids, loaded.model.config.image_token_index)],
             num_tiles=features["num_tiles"],
             max_num_tiles=processor.max_image_tiles,
             length=len(ids),
@@ -81,9 +81,9 @@ def generated_together(loaded, batch, *, repaired):
     """The tokens of greedy answers to a batch of requests with equal `max_tokens`, as `generated` gives them for one."""
     with (
         torch.inference_mode(),
-        row_mask_repaired(loaded.network) if repaired else contextlib.nullcontext(),
+        row_mask_repaired(loaded.model) if repaired else contextlib.nullcontext(),
     ):
-        all_ids = loaded.network.generate(**batch, max_new_tokens=48, do_sample=False)
+        all_ids = loaded.model.generate(**batch, max_new_tokens=48, do_sample=False)
     answers = all_ids[:, batch["input_ids"].shape[1] :].tolist()
     return [
         list(itertools.takewhile(lambda token: token not in loaded.end_ids, answer)) for answer in answers
@@ -137,10 +137,10 @@ def generated(loaded, request):
     length = tensors["input_ids"].shape[1]
     processors = LogitsProcessorList()
     if grammar is not None:
-        constraint = loaded.constrainer.constraint(grammar)
+        constraint = loaded.grammar_compiler.constraint(grammar)
         processors.append(_Held(constraint, length, loaded.end_ids))
-    with torch.inference_mode(), row_mask_repaired(loaded.network):
-        all_ids = loaded.network.generate(
+    with torch.inference_mode(), row_mask_repaired(loaded.model):
+        all_ids = loaded.model.generate(
             **tensors,
             max_new_tokens=request.sampling.max_tokens,
             do_sample=False,
@@ -151,14 +151,14 @@ def generated(loaded, request):
 
 def with_four_tiles(loaded):
     """Make a model that cuts images into up to four tiles: the tiny one's weights, and chance where they don't fit."""
-    config = copy.deepcopy(loaded.network.config)
+    config = copy.deepcopy(loaded.model.config)
     config.vision_config.max_num_tiles = 4
     config.vision_config.supported_aspect_ratios = TILINGS
     with torch.random.fork_rng():
         torch.manual_seed(3)
         network = MllamaForConditionalGeneration(config).eval().float()
         state = network.state_dict()
-        for name, weights in loaded.network.state_dict().items():
+        for name, weights in loaded.model.state_dict().items():
             if state[name].shape == weights.shape:
                 state[name] = weights
             elif state[name].is_floating_point():
@@ -167,5 +167,9 @@ def with_four_tiles(loaded):
         for name, weights in network.named_parameters():
             if "gate" in name:
                 weights.data.fill_(0.7)
-    network.generation_config = loaded.network.generation_config
-    return replace(loaded, network=network, pixel_options={**loaded.pixel_options, "max_image_tiles": 4})
+    network.generation_config = loaded.model.generation_config
+    return replace(
+        loaded,
+        network=network,
+        image_processor_config={**loaded.image_processor_config, "max_image_tiles": 4},
+    )

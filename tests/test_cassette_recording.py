@@ -53,7 +53,7 @@ def test_an_emulator_answers_as_it_was_recorded(folder, name, emulator_of, tmp_p
 
 
 def test_a_call_that_fails_leaves_the_old_cassette(emulator_of, tmp_path):
-    path = shutil.copy(ROOT / "cassettes/emulator-deepinfra/picture.yaml", tmp_path)
+    path = shutil.copy(ROOT / "cassettes/emulator-deepinfra/image.yaml", tmp_path)
     before = Path(path).read_text(encoding="utf-8")
     case = CASES["emulator-deepinfra", "image"]
     access = access_to_emulator(case, emulator_of)
@@ -108,7 +108,7 @@ def test_an_interaction_that_is_not_played_is_seen(emulator_of, tmp_path):
 def test_another_question_is_not_answered_from_a_cassette(other, ask):
     case = dataclasses.replace(CASES["emulator-deepinfra", "image"], **other)
     with (
-        recorder(ROOT / "cassettes/emulator-deepinfra/picture.yaml", recording=False),
+        recorder(ROOT / "cassettes/emulator-deepinfra/image.yaml", recording=False),
         pytest.raises(Exception, match="No match for the request"),
     ):
         ask(case, "http://127.0.0.1/v1/openai", api_key="recorded")

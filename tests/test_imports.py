@@ -10,7 +10,17 @@ import pytest
 import llama_vision
 
 ROOT = Path(llama_vision.__file__).parent
-ORDER = ["core", "images", "toolcalls", "dialects", "providers", "backends", "captions"]
+ORDER = [
+    "core",
+    "images",
+    "toolcalls",
+    "dialects",
+    "providers",
+    "adaptation",
+    "structured",
+    "backends",
+    "captions",
+]
 """Each room may import from itself and from those before it."""
 
 FACES = {"langchain", "llamaindex", "cli", "demo", "jupyter", "testing", "ray"}

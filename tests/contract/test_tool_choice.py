@@ -128,7 +128,7 @@ def test_the_model_calls_what_it_has_to(subject):
 @pytest.mark.parametrize("several", [True, False])
 def test_one_call_or_several_is_said_in_a_field_or_in_words_or_refused(subject, several):
     options = {"tools": OFFERED, "tool_choice": "required", "parallel_tool_calls": several}
-    if subject.record.takes("parallel_tool_calls"):
+    if subject.record.supports("parallel_tool_calls"):
         subject.ask("Hello!", **options)
         assert subject.emulator.requests[0].body["parallel_tool_calls"] is several
     elif reason_against(subject.record, "forced tool"):

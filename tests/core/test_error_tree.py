@@ -45,7 +45,7 @@ def test_the_drawing_is_read_at_all():
 
 @pytest.mark.parametrize("kind", real_classes(), ids=lambda kind: kind.__name__)
 def test_every_error_survives_pickling_with_all_it_knows(kind):
-    error = kind("what happened").at("deepinfra", "llama")
+    error = kind("what happened").with_context("deepinfra", "llama")
     error.partial = Reply(text="half an ans")
     copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
     assert type(copy) is kind

@@ -22,26 +22,26 @@ USAGES = st.builds(
 @settings(deadline=None)
 @given(COUNTS, COUNTS)
 def test_merging_counts_does_not_depend_on_the_order(first, second):
-    assert first.merged(second) == second.merged(first)
+    assert first.merge(second) == second.merge(first)
 
 
 @settings(deadline=None)
 @given(USAGES)
 def test_merging_a_report_with_itself_changes_nothing(usage):
-    assert usage.merged(usage) == usage
+    assert usage.merge(usage) == usage
 
 
 @settings(deadline=None)
 @given(USAGES)
 def test_an_empty_report_changes_nothing(usage):
     assert Usage().merge(usage) == usage
-    assert usage.merged(Usage()) == usage
+    assert usage.merge(Usage()) == usage
 
 
 @settings(deadline=None)
 @given(USAGES, USAGES, USAGES)
 def test_three_reports_make_the_same_in_any_grouping(first, second, third):
-    assert first.merged(second).merged(third) == first.merged(second.merged(third))
+    assert first.merge(second).merge(third) == first.merge(second.merge(third))
 
 
 def test_the_larger_count_of_each_field_wins():

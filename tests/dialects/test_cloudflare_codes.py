@@ -40,7 +40,7 @@ TABLE = [
     (7000, 404, ModelNotFoundError, "Check the account id"),
     (7003, 404, ModelNotFoundError, "Check the account id"),
     (8001, 400, InvalidRequestError, ""),
-    (8005, 400, InvalidRequestError, "picture can't be read"),
+    (8005, 400, InvalidRequestError, "image can't be read"),
     (8006, 400, InvalidRequestError, "is taken for an image"),
     (10000, 401, AuthenticationError, ""),
 ]

@@ -140,17 +140,17 @@ def test_what_can_not_be_asked(get, url, why):
     ids=str,
 )  # fmt: skip
 def test_a_name_with_one_private_address_among_others(get, answers):
-    text = refusal(get, "https://pictures.example/a.png", resolve=names(images_example=answers))
-    assert "pictures.example resolves to" in text
+    text = refusal(get, "https://images.example/a.png", resolve=names(images_example=answers))
+    assert "images.example resolves to" in text
     assert "allowed_hosts" in text
 
 
 def test_a_name_without_addresses(get):
-    assert "not known" in refusal(get, "http://pictures.example/", resolve=names(images_example=[]))
+    assert "not known" in refusal(get, "http://images.example/", resolve=names(images_example=[]))
 
 
 def test_answers_that_are_no_addresses(get):
-    assert "no address" in refusal(get, "http://pictures.example/", resolve=names(images_example=["x"]))
+    assert "no address" in refusal(get, "http://images.example/", resolve=names(images_example=["x"]))
 
 
 @pytest.mark.parametrize(
@@ -207,18 +207,18 @@ class TestRedirects:
             ("http://localhost:{other}/a.png", "'localhost' is not among"),
             ("http://other.example:{other}/a.png", "'other.example' is not among"),
             ("http://2130706433:{other}/", "four decimal numbers"),
-            ("http://u:p@pictures.example:{other}/a.png", "user name or password"),
+            ("http://u:p@images.example:{other}/a.png", "user name or password"),
             ("file:///etc/passwd", "only http and https"),
             ("http://[::1", "not a valid URL"),
-            ("http://pictures.example:0/", "port is out of range"),
+            ("http://images.example:0/", "port is out of range"),
         ],
     )
     def test_each_is_checked_before_it_is_asked(self, get, opened, to, why):
         resolve = names(images_example=["127.0.0.1"], other_example=["127.0.0.1"])
-        options = FetchPolicy(allowed_hosts=frozenset({"pictures.example"}))
+        options = FetchPolicy(allowed_hosts=frozenset({"images.example"}))
         with ImageServer() as first, ImageServer() as other:
             first.answers["/a.png?k=secret"] = redirect(to.format(other=other.port))
-            text = refusal(get, first.url("/a.png?k=secret", "pictures.example"), options, resolve=resolve)
+            text = refusal(get, first.url("/a.png?k=secret", "images.example"), options, resolve=resolve)
             assert (first.connections, other.connections) == (1, 0)
         assert why in text
         assert f"(to which '{first.url('/a.png', 'images.example')}' redirects)" in text

@@ -51,18 +51,18 @@ def trusted(authority, tmp_path, monkeypatch):
 @pytest.fixture
 def tls_server(authority):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("pictures.example").configure_cert(context)
+    authority.issue_cert("images.example").configure_cert(context)
     with ImageServer(context) as server:
         server.answers["/a.png"] = [answer(PNG)]
         yield server
 
 
 def test_the_right_name(get, tls_server):
-    url = tls_server.url(host="pictures.example")
+    url = tls_server.url(host="images.example")
     assert get(Image(url=url), LOCAL, resolve=resolve).data == PNG
 
 
-@pytest.mark.parametrize("host", ["other.example", "a.pictures.example", "127.0.0.1"])
+@pytest.mark.parametrize("host", ["other.example", "a.images.example", "127.0.0.1"])
 def test_a_wrong_name(get, tls_server, host):
     text = refusal(get, tls_server.url(host=host))
     assert "CERTIFICATE_VERIFY_FAILED" in text
@@ -80,7 +80,7 @@ def test_an_address_with_a_certificate(get, authority):
 def test_an_authority_that_is_not_known(get, tls_server, monkeypatch):
     monkeypatch.delenv("SSL_CERT_FILE")
     download._ssl_context.cache_clear()
-    url = tls_server.url(host="pictures.example")
+    url = tls_server.url(host="images.example")
     assert "CERTIFICATE_VERIFY_FAILED" in refusal(get, url)
     assert not tls_server.heads
 
@@ -88,5 +88,5 @@ def test_an_authority_that_is_not_known(get, tls_server, monkeypatch):
 def test_no_redirect_to_http(get, tls_server):
     with ImageServer() as other:
         tls_server.answers["/a.png"] = redirect(other.url())
-        assert "from https to http" in refusal(get, tls_server.url(host="pictures.example"))
+        assert "from https to http" in refusal(get, tls_server.url(host="images.example"))
         assert not other.connections

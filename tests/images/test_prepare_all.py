@@ -98,7 +98,7 @@ def test_a_bad_one_is_named_by_its_number():
 def test_images_share_what_a_request_may_hold():
     images = [as_image(photo(1000, 800), "JPEG") for _ in range(3)]
     alone = [prepare_image(pil_image, RULES) for pil_image in images]
-    rules = replace(RULES, all_base64_below=sum(len(pil_image.data) for pil_image in alone))
+    rules = replace(RULES, max_total_base64_chars=sum(len(pil_image.data) for pil_image in alone))
     lengths = [(len(pil_image.data) + 2) // 3 * 4 for pil_image in prepare_images(images, rules)]
     assert rules.max_total_base64_chars / 3 < sum(lengths) < rules.max_total_base64_chars
 

@@ -106,8 +106,8 @@ def test_options_out_of_range_are_refused(wrong):
 def test_a_image_is_made_to_fit(kind, limit):
     for rules in (
         replace(RULES, max_bytes=limit),
-        replace(RULES, base64_below=limit),
-        replace(RULES, all_base64_below=limit),
+        replace(RULES, max_base64_chars=limit),
+        replace(RULES, max_total_base64_chars=limit),
     ):
         prepared = prepare_image(as_image(PHOTO, kind), rules)
         length = len(prepared.data) if rules.max_bytes else (len(prepared.data) + 2) // 3 * 4

@@ -120,11 +120,11 @@ def test_a_broken_image_is_named():
 
 
 def test_addresses_are_never_fetched():
-    with pytest.raises(ImageError, match=r"^Picture 1: It is given by its address"):
+    with pytest.raises(ImageError, match=r"^Image 1: It is given by its address"):
         ImageGrid(["https://127.0.0.1:1/x.png"])
 
 
 @pytest.mark.parametrize("wrong", [{"captions": ["a", "b"]}, {"columns": 0}, {"width": 0}])
 def test_what_does_not_fit_is_refused(wrong):
-    with pytest.raises(ValueError, match=r"captions for 1 pictures|1 or more"):
+    with pytest.raises(ValueError, match=r"captions for 1 images|1 or more"):
         ImageGrid([SAMPLE_IMAGES["sign"]], **wrong)

@@ -67,7 +67,7 @@ def test_streams(server, capsys, stream):
     assert (words, shown.text) == (TEXT, TEXT)
     assert re.fullmatch(FACTS + TIMES, facts)
     assert (shown.reply.usage, shown.reply.finish_reason) == (TOLD, "stop")
-    assert shown.seconds >= shown.first_seconds > 0
+    assert shown.seconds >= shown.time_to_first_token > 0
 
 
 @pytest.mark.parametrize("stream", ASYNC_STREAMS.values(), ids=ASYNC_STREAMS)

@@ -9,7 +9,7 @@ from tests.jupyter.kernels import run_cells
 SLOWLY = """
 import time
 from llama_vision.jupyter import *
-from llama_vision.demo import PICTURES
+from llama_vision.demo import SAMPLE_IMAGES
 
 def pieces():
     for number in range(100):
@@ -23,7 +23,7 @@ CELLS = [
     "answer",
     "import asyncio\nasync def apieces():\n    for piece in pieces():\n        yield piece\nawait show(apieces())",
     "show(iter('abc'), notebook=False)",
-    "show_images(IMAGES, captions=['<script>1</script>', 'b', 'c'])",
+    "show_images(SAMPLE_IMAGES, captions=['<script>1</script>', 'b', 'c'])",
     "show_providers()",
     "show_answers({'<b>': answer, 'failed': ValueError('<i>')})",
     "import sys\nprint('ipywidgets' in sys.modules)",
@@ -77,7 +77,7 @@ def test_plain_text_on_demand(ran):
 
 
 def test_images(ran):
-    output, _ = shown_by(ran, "show_pictures")
+    output, _ = shown_by(ran, "show_images")
     assert output.data["text/html"].count("<img ") == 3
     assert "<script" not in output.data["text/html"]
     assert output.data["text/plain"] == "[circle] <script>1</script>\n[shapes] b\n[sign] c"

@@ -163,7 +163,7 @@ def test_a_key_stays_with_its_company(monkeypatch):
     kept, _ = configurable(provider="cloudflare", api_key="k").prepare(
         {"configurable": {"provider": "cloudflare-openai"}}
     )
-    assert kept.llama_vision_api_key.fits(kept._record)
+    assert kept.llama_vision_api_key.belongs_to(kept._provider)
     model = ChatLlamaVision(provider="deepinfra", api_key="k")
     model.llama_vision_api_key = SecretStr("given later")  # whoever sets it knows for whom
     assert model._backend()._settings.api_key == "given later"
@@ -175,4 +175,4 @@ def test_a_key_is_compared_as_any_secret():
     assert hash(key) == hash(SecretStr("k"))
     assert key != SecretStr("other")
     assert key != "k"
-    assert "k" not in repr(key).replace("KeyFor", "")
+    assert "k" not in repr(key).replace("ProviderKey", "")

@@ -92,7 +92,7 @@ def test_every_error_of_the_tree_has_its_counterpart():
 @pytest.mark.parametrize("name", TREE)
 def test_an_error_is_caught_as_either(name):
     kind = TREE[name]
-    original = kind("What happened.").at("deepinfra", "llama")
+    original = kind("What happened.").with_context("deepinfra", "llama")
     with pytest.raises(kind) as caught, TranslateErrors():
         raise original
     error = caught.value

@@ -79,9 +79,9 @@ def test_auto_works_at_every_provider(emulator_of, provider, asked_in_words, sty
 def test_a_schema_that_is_kept_to_is_sent_and_told():
     """Those who constrain decoding say that the model sees nothing of the schema unless the prompt shows it."""
     plan = ChatLlamaVision(provider="vllm").with_structured_output(Weather).plan
-    assert (plan.way, plan.instructed) == ("json_schema", True)
+    assert (plan.method, plan.adds_instructions) == ("json_schema", True)
     plan = ChatLlamaVision(provider="vllm").with_structured_output(Weather, method="json_schema").plan
-    assert (plan.way, plan.instructed, plan.reasks) == ("json_schema", False, 0)
+    assert (plan.method, plan.adds_instructions, plan.max_retries) == ("json_schema", False, 0)
 
 
 @every_schema

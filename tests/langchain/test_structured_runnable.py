@@ -66,7 +66,7 @@ def test_traces_show_the_schema(emulator, method, schema):
     runnable.invoke(QUESTION, {"callbacks": [listener]})
     shown = listener.options[0]["ls_structured_output_format"]
     assert shown["schema"] == convert_to_json_schema(runnable.plan.form.schema)
-    assert shown["kwargs"]["method"] == runnable.plan.way
+    assert shown["kwargs"]["method"] == runnable.plan.method
 
 
 def test_a_failure_is_seen_by_the_callbacks(emulator):
@@ -118,7 +118,7 @@ async def test_its_events_show_the_model_and_the_object(emulator):
 def test_it_can_be_shown_and_copied(emulator):
     emulator.script(called(GOOD))
     runnable = model_at(emulator).with_structured_output(Weather)
-    assert "StructuredModel" in dumps(runnable | len)
+    assert "StructuredOutputRunnable" in dumps(runnable | len)
     assert copy.deepcopy(runnable).invoke(QUESTION) == Weather(**GOOD)
     assert pickle.loads(pickle.dumps(runnable)).plan == runnable.plan  # noqa: S301 - our own bytes
     assert "StructuredOutput" in runnable.get_graph().draw_mermaid()

@@ -75,12 +75,12 @@ def test_parameters_have_the_names_of_our_options_and_allow_something(record):
 
 @every_record
 def test_the_length_of_a_reply_can_always_be_limited(record):
-    assert record.takes("max_tokens")
+    assert record.supports("max_tokens")
 
 
 @every_record
 def test_a_provider_either_takes_stop_texts_or_has_them_watched_for_here(record):
-    assert record.takes("stop") is not record.stops_here
+    assert record.supports("stop") is not record.client_side_stop
 
 
 @every_record

@@ -185,7 +185,7 @@ def test_a_function_looks_at_the_request_first(llama_vision_server):
     llama_vision_server.always(told)
     blocks = [ImageBlock(image=IMAGE), TextBlock(text="What?"), ImageBlock(image=IMAGE)]
     response = LlamaVision(**llama_vision_server.model_options).chat([ChatMessage(blocks=blocks)])
-    assert response.message.content == "2 pictures, application/json"
+    assert response.message.content == "2 images, application/json"
     assert all(url.startswith("data:image/png") for url in llama_vision_server.requests[0].image_urls)
 
 

@@ -78,7 +78,7 @@ def prepare_images(
     if together is None or sum(lengths) < together:
         return prepared
     share = min(together // len(lengths), rules.max_base64_chars or together)
-    return _prepare_each(images, replace(rules, base64_below=share), options)
+    return _prepare_each(images, replace(rules, max_base64_chars=share), options)
 
 
 def _prepare_each(images: Sequence[Image], rules: ImageConstraints, options: EncodingOptions) -> list[Image]:

@@ -208,7 +208,7 @@ class ChatLlamaVisionModel(CloseMixin, BaseChatModel):
                 max_pixels=self.image_max_pixels,
                 image_format=self.image_format,
                 quality=self.image_quality,
-                policy=self.image_policy,
+                on_too_many=self.image_policy,
                 allowed_hosts=tuple(self.image_allowed_hosts or ()),
                 private_networks=self.image_private_networks,
             ),

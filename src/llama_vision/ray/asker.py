@@ -74,7 +74,7 @@ class BatchAsker:
         api_key: A function that gives the provider's key, called where the model is asked. Default: the provider's own
             variables in the environment there. A key itself is refused: it would be pickled, and sent to every worker.
         **options: Options of a call (`max_tokens`, `temperature`, `stop`, `extra_body`, ...), and of
-            `llama_vision.backends.open_backend` (`base_url`, `account_id`, `timeout`, `max_retries`, `images`, ...).
+            `llama_vision.backends.create_backend` (`base_url`, `account_id`, `timeout`, `max_retries`, `images`, ...).
 
     Raises:
         ConfigurationError: Something does not fit together.

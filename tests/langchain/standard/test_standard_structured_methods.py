@@ -28,7 +28,7 @@ def suite_of(endpoint, method):
 
 def takes(endpoint, method):
     record = endpoint.record()
-    formats = record.models[0].response_formats if record.takes("response_format") else ()
+    formats = record.models[0].response_formats if record.supports("response_format") else ()
     return method != "json_schema" or "json_schema" in formats
 
 

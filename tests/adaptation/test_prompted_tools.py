@@ -115,9 +115,9 @@ def test_definitions_come_after_the_images_before_the_words(parts, images):
     assert first.text.endswith("What?" if "What?" in parts else "plain words.")
 
 
-@pytest.mark.parametrize("with_system", [True, False])
-def test_the_systems_words_stay_before_the_definitions(with_system):
-    provider = replace(NONE, image_rules=ImageConstraints(allows_system_message=with_system))
+@pytest.mark.parametrize("allows_system_message", [True, False])
+def test_the_systems_words_stay_before_the_definitions(allows_system_message):
+    provider = replace(NONE, image_rules=ImageConstraints(allows_system_message=allows_system_message))
     request = worded(turn("system", "Be brief."), user(RED, "What?"), provider=provider, tools=(CLOCK,))
     text = "".join(message.text for message in reorder_messages(provider, request).messages)
     assert text.index("Be brief.") < text.index("You can call") < text.index("What?")
@@ -167,7 +167,7 @@ def test_calls_become_the_text_that_the_model_writes(turns, expected):
         (
             [("a", "f", "{}")],
             [told(("a", "two:", RED, BLUE))],
-            [RED, BLUE, 'The call of f returned the 2 pictures before this and "two:"'],
+            [RED, BLUE, 'The call of f returned the 2 images before this and "two:"'],
         ),
         (
             [("a", "f", "{}"), ("b", "g", "{}"), ("c", "f", "{}")],

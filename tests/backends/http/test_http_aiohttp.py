@@ -16,7 +16,7 @@ from llama_vision.core.errors import (
     RequestTimeoutError,
     TruncatedStreamError,
 )
-from tests.backends.alone import run_alone
+from tests.backends.http.alone import run_alone
 from tests.emulator import (
     HANG_UP,
     NO_ANSWER,

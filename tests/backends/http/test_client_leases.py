@@ -14,7 +14,7 @@ from llama_vision.backends.http.connection_pools import (
     close_sync,
     lease_client,
 )
-from tests.backends.alone import run_alone
+from tests.backends.http.alone import run_alone
 from tests.emulator import Emulator, Wait, chunks, completion, event_stream
 from tests.emulator.asking import STREAMED_WAYS, WAYS, aask, ask, backend_for, collected, question
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from llama_vision.backends.http.connection_pools import AsyncClientLease, lease_client
-from tests.backends.alone import run_alone
+from tests.backends.http.alone import run_alone
 from tests.emulator import Emulator, Wait, chunks, completion, event_stream
 from tests.emulator.asking import aask, ask, backend_for
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.emulator import STALL, Emulator, completion, event_stream
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 HELLO = {"role": "user", "content": "Hello!"}
 BODY = {"model": "meta-llama/Llama-3.2-11B-Vision-Instruct", "messages": [HELLO]}
 WEATHER = {

@@ -12,8 +12,8 @@ from llama_vision.core.errors import (
     ServerError,
 )
 from llama_vision.llamaindex import LlamaVision
+from tests.captions.captioning import caption, draw, model_at, naming
 from tests.emulator import completion
-from tests.llamaindex.captioning import caption, draw, model_at, naming
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,7 +9,7 @@ from llama_vision.core.errors import UnsupportedInputError
 from llama_vision.core.messages import Message, Text, ToolResult
 from llama_vision.core.request import ChatRequest
 from llama_vision.providers import ImageConstraints, Provider
-from tests.providers.images import ADDRESS, of_bytes, of_pixels
+from tests.adaptation.sample_images import ADDRESS, of_bytes, of_pixels
 
 
 def check(rules, *images):

@@ -130,8 +130,8 @@ def test_what_the_schema_does_not_have_is_refused(emulator, change, words):
 @pytest.mark.parametrize("form", ["array", "data_url"])
 @pytest.mark.parametrize("rest", [BODY, {"prompt": "What?"}])
 def test_it_sees_one_image_beside_the_words(emulator, rest, form):
-    image = list(image()) if form == "array" else data_url(image())
-    response = post(emulator, PATH, {**rest, "image": image})
+    given = list(image()) if form == "array" else data_url(image())
+    response = post(emulator, PATH, {**rest, "image": given})
     assert response.json()["result"]["response"] == "I see 1 image(s)."
     assert emulator.requests[0].images == [image()]
 

@@ -16,7 +16,7 @@ from llama_vision.images.settings import ImageSettings
 from llama_vision.langchain import ChatLlamaVision
 from llama_vision.llamaindex import LlamaVision
 from llama_vision.providers import PROVIDERS
-from tests.backends.alone import run_alone
+from tests.backends.http.alone import run_alone
 from tests.emulator import Emulator
 
 
@@ -76,9 +76,9 @@ def test_tools_beside_a_image_are_warned_of_once(emulator: Emulator):
         import warnings
         from llama_vision import Image, Message, Text, Tool
         from llama_vision.core.request import ChatRequest
-        from llama_vision.demo import PICTURES
+        from llama_vision.demo import SAMPLE_IMAGES
 
-        picture = Image(PICTURES["circle"].read_bytes(), "image/png")
+        picture = Image(SAMPLE_IMAGES["circle"].read_bytes(), "image/png")
         request = ChatRequest(
             "meta-llama/Llama-3.2-11B-Vision-Instruct",
             (Message("user", (picture, Text("What is it?"))),),

@@ -124,7 +124,7 @@ def form(schema):
 
 
 def constraint_of(model, **fields):
-    return model.constrainer.constraint(build_grammar(request(**fields)))
+    return model.grammar_compiler.constraint(build_grammar(request(**fields)))
 
 
 def refused_at(model, constraint, text):
@@ -349,8 +349,8 @@ def test_a_token_that_was_not_allowed_is_an_error(model):
 
 
 def test_the_vocabulary_is_taken_in_once(model):
-    first = model.constrainer._words()
-    assert model.constrainer._words() is first
+    first = model.grammar_compiler._words()
+    assert model.grammar_compiler._words() is first
     assert set(first.eos_tokens) == model.end_ids
 
 
@@ -365,7 +365,7 @@ def test_a_grammar_is_compiled_once_and_answers_do_not_share_it(model):
     assert (constraint_of(model, response_format=form(SCHEMAS["nested"])).allowed(1024) == beginning).all()
     for number in range(100):
         constraint_of(model, response_format=form({"const": number}))
-    assert len(model.constrainer._compiled) == 64
+    assert len(model.grammar_compiler._compiled) == 64
 
 
 def test_a_schema_that_can_not_be_kept_to_is_refused_by_name(model):

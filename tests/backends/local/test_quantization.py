@@ -50,9 +50,9 @@ def scores(loaded):
     for request in questions():
         tensors = tensors_of(loaded, request)
         if "pixel_values" in tensors:
-            tensors["pixel_values"] = tensors["pixel_values"].to(loaded.network.dtype)
-        with torch.inference_mode(), row_mask_repaired(loaded.network):
-            found.append(loaded.network(**tensors).logits[0].float())
+            tensors["pixel_values"] = tensors["pixel_values"].to(loaded.model.dtype)
+        with torch.inference_mode(), row_mask_repaired(loaded.model):
+            found.append(loaded.model(**tensors).logits[0].float())
     return found
 
 
@@ -70,7 +70,7 @@ def expected():
 
 
 def with_fp8(loaded):
-    network = copy.deepcopy(loaded.network)
+    network = copy.deepcopy(loaded.model)
     quantize(network, "fp8", CPU)
     return replace(loaded, network=network)
 

@@ -40,7 +40,7 @@ def answered(engine, requests):
     ]
     while waiting or engine.working:
         room = engine.free
-        engine.admit(waiting[:room])
+        engine.add_sequences(waiting[:room])
         del waiting[:room]
         engine.step()
     return [Reply.from_events(events) for events in heard]

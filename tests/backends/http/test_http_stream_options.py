@@ -21,7 +21,7 @@ def way(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(autouse=True)
 def nothing_is_known_of_any_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(call, "_refuse_stream_options", set())
+    monkeypatch.setattr(call, "_urls_without_stream_options", set())
 
 
 def asked_for_usage(emulator: Emulator) -> list[bool]:

@@ -264,11 +264,11 @@ def test_words_alone_load_nothing_that_images_need():
 import sys
 from llama_vision import ChatRequest, Message, Text, image_from_any
 from llama_vision.backends.local import LocalBackend
-from llama_vision.demo import PICTURES
+from llama_vision.demo import SAMPLE_IMAGES
 from llama_vision.providers import find_provider
 sees = ["llama_vision.backends.local.image_processor", "transformers.models.mllama.image_processing_pil_mllama"]
 backend = LocalBackend(find_provider("local"))
-for parts in [(Text("Say hi"),), (image_from_any(PICTURES["circle"]), Text("Say hi"))]:
+for parts in [(Text("Say hi"),), (image_from_any(SAMPLE_IMAGES["circle"]), Text("Say hi"))]:
     backend.complete(ChatRequest("tiny", (Message("user", parts),)))
     print(*[name in sys.modules for name in sees])
 """

@@ -16,11 +16,11 @@ STREAM = b'data: {"choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_r
 ASK = """
 import asyncio, sys
 from llama_vision import ChatRequest, Message, Text, use_aiohttp
-from llama_vision.backends import open_backend
+from llama_vision.backends import create_backend
 from llama_vision.providers import find_provider
 
 use_aiohttp(enabled=sys.argv[2] == "aiohttp")
-backend = open_backend(find_provider("openai-compatible"), base_url=sys.argv[1], max_retries=0)
+backend = create_backend(find_provider("openai-compatible"), base_url=sys.argv[1], max_retries=0)
 request = ChatRequest("m", (Message("user", (Text("Hello!"),)),))
 
 async def ask():

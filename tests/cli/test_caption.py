@@ -173,7 +173,7 @@ def test_failures_are_listed_and_asked_about_again(emulator, folder, out):
     assert "I won't" in said[0]
     assert said[1].startswith(f"failed: {paths[3]}: This is not an image")
     assert said[2].startswith("3 captions, 3 new | ")
-    assert said[3].startswith("llama-vision: 2 of 5 pictures have no caption.")
+    assert said[3].startswith("llama-vision: 2 of 5 images have no caption.")
     assert len(lines_of(out)) == 3
     emulator.always(naming)
     paths[3].write_bytes(whole)
@@ -219,7 +219,7 @@ def test_wrong_use_is_one_clear_line_before_anything_is_asked_or_written(emulato
 
 
 def test_a_folder_that_is_not_there_or_holds_no_images(emulator, folder, out):
-    assert "no folder or picture" in caption(emulator, folder / "nowhere", out, code=2)
+    assert "no folder or image" in caption(emulator, folder / "nowhere", out, code=2)
     (folder / "notes.md").write_text("words")
     assert "no images in" in caption(emulator, folder, out, code=2)
     assert not out.exists()

@@ -92,7 +92,7 @@ def test_more_stop_texts_than_the_provider_takes_are_refused():
 def test_stop_texts_that_nobody_takes_are_refused_unless_they_are_watched_for_here():
     without = replace(HOST, parameters={"max_tokens": UNBOUNDED})
     assert "My Host has no stop" in refusal(provider=without, stop=("a",))
-    check(replace(without, stops_here=True), stop=("a",) * 99)
+    check(replace(without, client_side_stop=True), stop=("a",) * 99)
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from tests.emulator import Emulator
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PREPARED = """
 import asyncio, gc, logging, os, threading
 from llama_vision import find_provider
-from llama_vision.backends import open_backend
+from llama_vision.backends import create_backend
 from tests.emulator.asking import aask, ask, question
 
 logging.getLogger("asyncio").setLevel(logging.ERROR)  # its debug mode complains of slow machines
-backend = open_backend(
+backend = create_backend(
     find_provider("deepinfra"), base_url=os.environ["EMULATOR"], api_key=os.environ["EMULATOR_KEY"], max_retries=0
 )
 """

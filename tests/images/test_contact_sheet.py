@@ -93,7 +93,7 @@ def test_the_format_is_chosen_as_for_one_image():
 
 @pytest.mark.parametrize("count", [0, 101])
 def test_none_and_too_many_are_refused(count):
-    with pytest.raises(ImageError, match=f"A sheet holds 1 to 100 pictures, and there are {count}"):
+    with pytest.raises(ImageError, match=f"A sheet holds 1 to 100 images, and there are {count}"):
         contact_sheet(plain(1) * count)
 
 

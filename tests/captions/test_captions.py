@@ -17,9 +17,9 @@ from llama_vision.core.errors import (
     ImageError,
 )
 from llama_vision.llamaindex import LlamaVision, LlamaVisionMultiModal, acaption_images, caption_images
+from tests.captions.captioning import caption, draw, model_at, naming, said_of, slow
 from tests.drawing import png, scene
 from tests.emulator import completion
-from tests.llamaindex.captioning import caption, draw, model_at, naming, said_of, slow
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,7 +10,7 @@ from llama_vision.core.request import ChatRequest, ResponseFormat, SamplingParam
 from llama_vision.providers import PROVIDERS
 from llama_vision.providers.hosted import HOSTED
 from llama_vision.providers.servers import SERVERS
-from tests.providers.images import ADDRESS, of_bytes, of_pixels
+from tests.adaptation.sample_images import ADDRESS, of_bytes, of_pixels
 
 GIF = Image(data=b"GIF89a", media_type="image/gif")
 WEBP = Image(data=b"RIFF", media_type="image/webp")

@@ -93,7 +93,7 @@ def answered(engine, requests, joining=None):
     ]
     while waiting or engine.working:
         count = min(engine.free, engine.free if joining is None else joining())
-        engine.admit(waiting[:count])
+        engine.add_sequences(waiting[:count])
         del waiting[:count]
         engine.step()
     return [Reply.from_events(heard) for heard in events]
@@ -134,10 +134,10 @@ def test_the_error_of_plain_generate_is_no_rounding(tiled):
     batch = batch_of(tiled, [ask("Say hi"), ask("Say hi", one_shape(1)[0])])
     alone = batch_of(tiled, [ask("Say hi")])
     with torch.inference_mode():
-        right = tiled.network(**alone).logits[0, -1]
-        beside = tiled.network(**batch).logits[0, -1]
-        with row_mask_repaired(tiled.network):
-            repaired = tiled.network(**batch).logits[0, -1]
+        right = tiled.model(**alone).logits[0, -1]
+        beside = tiled.model(**batch).logits[0, -1]
+        with row_mask_repaired(tiled.model):
+            repaired = tiled.model(**batch).logits[0, -1]
     assert (right - repaired).abs().max() < 1e-3
     assert (right - beside).abs().max() > 0.1
 
@@ -160,7 +160,7 @@ def test_images_of_one_to_four_tiles(tiled, slots):
 
 def test_only_tiles_that_show_something_are_kept(tiled):
     engine = Engine(tiled, LocalSettings())
-    patches = tiled.network.model.vision_model.num_patches
+    patches = tiled.model.model.vision_model.num_patches
     for size, tiles in [((90, 90), 1), ((180, 90), 2), ((190, 190), 4)]:
         image = image_from_any(one_shape(1)[0].resize(size))
         pil_image = engine.vision_encoder.preprocess(image, 1)
@@ -195,7 +195,7 @@ class Rehearsal:
 class RehearsedGraphs(CudaGraphRunner):
     """Everything about recorded steps but the recording: rounded shapes, rows that nobody is in."""
 
-    def _recorded(self, shape):
+    def _capture(self, shape):
         rehearsal = Rehearsal(lambda: self._forward(self._static_inputs, shape))
         return rehearsal, rehearsal.scores
 
@@ -215,7 +215,7 @@ def test_steps_of_rounded_shapes_say_the_same(loaded, tiled):
 class NoGraphs(CudaGraphRunner):
     """On a GPU that can't record."""
 
-    def _recorded(self, shape):
+    def _capture(self, shape):
         raise RuntimeError("operation not permitted when stream is capturing")
 
 
@@ -232,10 +232,8 @@ def test_where_steps_cannot_be_recorded_they_are_done_without(loaded):
 def test_words_alone_stay_out_of_everything_that_sees(loaded):
     engine = Engine(loaded, LocalSettings())
     used = []
-    parts = [loaded.network.model.vision_model]
-    parts += [
-        layer.mlp for layer in loaded.network.model.language_model.layers if hasattr(layer, "cross_attn")
-    ]
+    parts = [loaded.model.model.vision_model]
+    parts += [layer.mlp for layer in loaded.model.model.language_model.layers if hasattr(layer, "cross_attn")]
     hooks = [part.register_forward_hook(lambda part, *_: used.append(part)) for part in parts]
     try:
         answered(engine, [ask("Say hi"), ask("Repeat: Paris London")])

@@ -317,9 +317,9 @@ def in_a_new_process(before, after=""):
 import sys
 {before}
 from llama_vision import ChatRequest, Message, ResponseFormat, Text, Tool, ToolChoice
-from llama_vision.backends import open_backend
+from llama_vision.backends import create_backend
 from llama_vision.providers import find_provider
-backend = open_backend(find_provider("local"))
+backend = create_backend(find_provider("local"))
 words = (Message("user", (Text("Say hi"),)),)
 print(backend.complete(ChatRequest("tiny", words)).text)
 {after}

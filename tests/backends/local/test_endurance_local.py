@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "local.py"
+BENCHMARK = Path(__file__).parents[3] / "benchmarks" / "local.py"
 
 
 def figures(*options):

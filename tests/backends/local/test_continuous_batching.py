@@ -241,9 +241,9 @@ def test_a_process_ends_in_the_middle_of_answers_and_a_forked_one_answers_too():
     code = """
 import os, sys, warnings
 from llama_vision import ChatRequest, Message, Sampling, Text
-from llama_vision.backends import open_backend
+from llama_vision.backends import create_backend
 from llama_vision.providers import find_provider
-backend = open_backend(find_provider("local"))
+backend = create_backend(find_provider("local"))
 def ask(words, **options): return ChatRequest("tiny", (Message("user", (Text(words),)),), **options)
 print(backend.complete(ask("Say hi")).text, flush=True)
 warnings.simplefilter("ignore")  # of threads beside a fork: what happens then is the point

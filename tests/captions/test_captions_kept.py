@@ -12,8 +12,8 @@ from llama_vision.core.errors import (
     ConfigurationError,
 )
 from llama_vision.llamaindex import acaption_images
+from tests.captions.captioning import caption, draw, model_at, naming, said_of, slow
 from tests.drawing import png, scene
-from tests.llamaindex.captioning import caption, draw, model_at, naming, said_of, slow
 
 ROOT = Path(__file__).parents[2]
 

@@ -59,7 +59,7 @@ def words(loaded, tokens):
 def begin(engine, request, heard=None):
     heard = [] if heard is None else heard
     answer = engine.answer_to(request, heard.append, lambda: False)
-    engine.admit([answer])
+    engine.add_sequences([answer])
     return answer, heard
 
 
@@ -108,7 +108,7 @@ def test_a_long_prompt_holds_up_neither_answers_nor_shorter_ones(endless):
     engine.step()
     engine.step()
     before = [answer.num_output_tokens for answer in writing]
-    words_read = engine.num_prefill_tokens
+    num_prefill_tokens = engine.num_prefill_tokens
     long, heard = begin(engine, ask(words(endless, 1600), sampling=limited(200)))
     short, _ = begin(engine, ask("Repeat: Paris", sampling=limited(200)))
     steps = 0
@@ -117,7 +117,7 @@ def test_a_long_prompt_holds_up_neither_answers_nor_shorter_ones(endless):
         steps += 1
         assert short.num_output_tokens == steps + 1
         assert [answer.num_output_tokens for answer in writing] == [tokens + steps for tokens in before]
-        assert engine.num_prefill_tokens - words_read <= 256 * steps
+        assert engine.num_prefill_tokens - num_prefill_tokens <= 256 * steps
     assert isinstance(heard[0], Started)
     assert len(long.prompt.token_ids) > 1500
     assert steps == pytest.approx(len(long.prompt.token_ids) / 256, abs=2)
@@ -151,9 +151,9 @@ def test_however_small_the_pieces_the_answers_are_the_same(tiled, monkeypatch, p
     cold = LocalSettings(max_batch_size=1, prefix_cache_bytes=0)
     requests = [mixed(seed) for seed in range(30)]
     alone = [answered(Engine(tiled, cold), request).text for request in requests]
-    monkeypatch.setattr(reading, "_WORDS_BESIDE_WRITING", piece)
-    monkeypatch.setattr(reading, "_WORDS_OF_ONE", piece + 30)
-    monkeypatch.setattr(reading, "_FILLED_UP_FOR_NOTHING", 3)
+    monkeypatch.setattr(reading, "_PREFILL_BUDGET_BESIDE_DECODE", piece)
+    monkeypatch.setattr(reading, "_MAX_CHUNK_TOKENS", piece + 30)
+    monkeypatch.setattr(reading, "_FREE_PADDING", 3)
     chance = random.Random(piece)
     engine = Engine(tiled, LocalSettings(max_batch_size=6))
     heard = [[] for _ in requests]
@@ -167,7 +167,7 @@ def test_however_small_the_pieces_the_answers_are_the_same(tiled, monkeypatch, p
 
 
 def test_who_leaves_or_fails_while_it_is_read_leaves_no_trace(endless, monkeypatch):
-    monkeypatch.setattr(reading, "_WORDS_BESIDE_WRITING", 40)
+    monkeypatch.setattr(reading, "_PREFILL_BUDGET_BESIDE_DECODE", 40)
     engine = Engine(endless, LocalSettings(max_batch_size=4, prefix_cache_bytes=0))
     expected = answered(engine, ask("Say hi", sampling=limited(60))).text
     _, heard = begin(engine, ask("Say hi", sampling=limited(60)))
