@@ -93,7 +93,7 @@ def test_a_compressed_image(get, server, encoding, body):
 def test_a_name_is_said_to_the_address_that_was_checked(get, server):
     options = FetchPolicy(allowed_hosts=frozenset({"images.example"}))
     server.answers["/a.png"] = [answer(PNG)]
-    url = server.url(host="Pictures.Example.")
+    url = server.url(host="Images.Example.")
     assert get(Image(url=url), options, resolve=resolved_to("127.0.0.1")).data == PNG
     assert server.heads[0][1] == f"Host: images.example:{server.port}"
 
