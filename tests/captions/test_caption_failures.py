@@ -1,4 +1,4 @@
-"""What goes wrong with one picture is listed, and the others are captioned."""
+"""What goes wrong with one image is listed, and the others are captioned."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def test_a_broken_file_and_a_refusal_are_listed_and_the_others_captioned(emulato
     assert isinstance(failures[paths[2]], ImageError)
     assert len(emulator.requests) == 3
     text = str(found)
-    assert "3 pictures have none" in text
+    assert "3 images have none" in text
     assert "Out of memory" in text
     assert f"  {paths[1]}: " in text
     assert f"  {paths[2]}: This is not an image: it looks like a web page" in text
