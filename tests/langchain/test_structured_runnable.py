@@ -65,7 +65,7 @@ def test_traces_show_the_schema(emulator, method, schema):
     runnable = model_at(emulator).with_structured_output(schema, method=method, include_raw=True)
     runnable.invoke(QUESTION, {"callbacks": [listener]})
     shown = listener.options[0]["ls_structured_output_format"]
-    assert shown["schema"] == convert_to_json_schema(runnable.plan.form.schema)
+    assert shown["schema"] == convert_to_json_schema(runnable.schema)
     assert shown["kwargs"]["method"] == runnable.plan.method
 
 

@@ -79,7 +79,7 @@ def called(arguments, **more):
 
 def name_of(runnable):
     """The name that the schema is sent with."""
-    return runnable.plan.form.name
+    return runnable.plan.schema.name
 
 
 def plain(answer):

@@ -89,11 +89,13 @@ def test_auto_asks_again_with_the_answer_and_what_is_wrong_with_it(emulator_of, 
 def test_auto_gives_up_after_three_answers_and_shows_the_last_shortened(emulator_of, way):
     emulator = emulator_of("cloudflare")
     emulator.script(*[completion("No " * 1000)] * 3)
-    with pytest.raises(StructuredOutputError, match="no Cat that fits, asked 3 times") as caught:
+    with pytest.raises(
+        StructuredOutputError, match=r"does not fit Cat .*, asked 3 times: It is not JSON"
+    ) as caught:
         predict(model_at(emulator, "cloudflare"), way)
     assert isinstance(caught.value, ValueError)
     assert isinstance(caught.value, LlamaVisionError)
-    assert isinstance(caught.value.__cause__, ValidationError)
+    assert isinstance(caught.value.__cause__, json.JSONDecodeError)
     assert len(str(caught.value)) < 600
     assert "[cloudflare, " in str(caught.value)
 
@@ -156,7 +158,9 @@ def test_each_method_asks_in_its_own_way(emulator_of, way, method, sent):
 def test_an_explicit_method_of_the_providers_is_one_request(emulator_of, method, way):
     emulator = emulator_of("deepinfra")
     emulator.script(completion("No cat."))
-    with pytest.raises(StructuredOutputError, match=r"no Cat that fits. It was: 'No cat\.'"):
+    with pytest.raises(
+        StructuredOutputError, match=r"does not fit Cat [^,]*: It is not JSON.*\sIt was: 'No cat\.'"
+    ):
         predict(model_at(emulator, structured_output=method), way)
     assert len(emulator.requests) == 1
 

@@ -19,7 +19,7 @@ from llama_vision.langchain.errors import TranslateErrors
 from llama_vision.langchain.model import ChatLlamaVisionModel
 from llama_vision.langchain.results import to_result
 from llama_vision.langchain.translator import register
-from llama_vision.structured.method import StructuredMethod
+from llama_vision.structured.method import StructuredMethod, plan_structured_output
 
 register()
 
@@ -202,11 +202,10 @@ class ChatLlamaVision(ChatLlamaVisionModel):
             schema: A pydantic class, of which answers become instances; or a TypedDict or a JSON schema, whose answers
                 are dictionaries. None, with `json_mode`, takes any JSON.
             method: `"json_schema"` and `"json_mode"` ask for OpenAI's `response_format`, `"function_calling"` makes the
-                model call a tool, and `"prompt"` puts the schema into the question, which works with every model.
-                `"auto"` chooses what is surest at the provider. With it, and with `"prompt"`, an answer is checked
-                against the schema and asked for again, with what was wrong, at most twice; the other methods send one
-                request, and check pydantic classes only. `"json_mode"` tells the model nothing of the schema: that is
-                for your prompt to do.
+                model call a tool, and `"prompt"` puts the schema into the prompt, which works with every model; so
+                does `"json_mode"`. `"auto"` takes the provider's best one. With it, and with `"prompt"`, a reply is
+                validated against the schema and requested again, with what was wrong, at most twice; the other methods
+                send one request, and validate pydantic classes only.
             include_raw: Give `{"raw": message, "parsed": object, "parsing_error": error}` in place of raising.
             strict: Ask the provider to keep to the schema; not for `"json_mode"`.
             **kwargs: Further arguments of each call, such as `temperature`.
@@ -220,14 +219,17 @@ class ChatLlamaVision(ChatLlamaVisionModel):
 
         """
         from llama_vision.langchain.structured_output import (  # noqa: PLC0415 - 6 ms that only this takes
-            StructuredOutputRunnable,
-            bind_method,
-            plan_structured_output,
+            bind_structured_output,
+            to_output_schema,
         )
 
-        model = str(kwargs.get("model") or self.model_name)
         with TranslateErrors():
             plan = plan_structured_output(
-                schema, method, self._provider, model, include_raw=include_raw, strict=strict
+                to_output_schema(schema, strict=strict),
+                method,
+                self._provider,
+                str(kwargs.get("model") or self.model_name),
+                strict=strict,
+                text_tool_calls=kwargs.get("text_tool_calls", self.text_tool_calls) is not False,
             )
-        return StructuredOutputRunnable(bind_method(self, plan, strict, kwargs), plan)
+            return bind_structured_output(self, plan, schema, kwargs, include_raw=include_raw, strict=strict)

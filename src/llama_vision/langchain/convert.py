@@ -107,7 +107,7 @@ def to_messages(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
         except (UnsupportedInputError, ImageError) as error:
             raise type(error)(f"Message {position} ({message.type}): {error}") from error
     said = [message for message in messages if isinstance(message, AIMessage)]
-    invalid = [call for message in said for call in _invalid_calls(message)]
+    invalid = [call for message in said for call in invalid_tool_calls(message)]
     return tuple(replace_invalid_tool_calls(translated, lambda call: call not in invalid))
 
 
@@ -117,7 +117,9 @@ def _to_message(message: BaseMessage) -> Message:
         case ToolMessage():
             return Message("tool", (ToolResult(message.tool_call_id, parts),), message.name)
         case AIMessage():
-            return Message("assistant", (*parts, *_invalid_calls(message), *_calls(message)), message.name)
+            return Message(
+                "assistant", (*parts, *invalid_tool_calls(message), *valid_tool_calls(message)), message.name
+            )
         case HumanMessage():
             return Message("user", parts, message.name)
         case SystemMessage():
@@ -131,14 +133,16 @@ def _to_message(message: BaseMessage) -> Message:
             )
 
 
-def _calls(message: AIMessage) -> list[ToolCall]:
+def valid_tool_calls(message: AIMessage) -> list[ToolCall]:
+    """Translate the calls whose arguments are a JSON object."""
     return [
         ToolCall(call["id"], call["name"], json.dumps(call["args"], ensure_ascii=False))
         for call in message.tool_calls
     ]
 
 
-def _invalid_calls(message: AIMessage) -> list[ToolCall]:
+def invalid_tool_calls(message: AIMessage) -> list[ToolCall]:
+    """Translate the calls whose arguments are not a JSON object, as they were written."""
     return [
         ToolCall(call["id"], call["name"] or "", call["args"] or "") for call in message.invalid_tool_calls
     ]

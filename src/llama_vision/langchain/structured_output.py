@@ -1,43 +1,60 @@
-"""Answers of a given form from a LangChain chat model: asked for, checked, and asked for again where they don't fit."""
+"""Structured output as a LangChain runnable: validated, retried and streamed by `llama_vision.structured`."""
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Sequence
 from typing import Any, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
+from langchain_core.exceptions import OutputParserException
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.language_models.chat_models import BaseChatModel
-from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, convert_to_messages
+from langchain_core.messages.ai import add_ai_message_chunks
+from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.runnables.utils import ConfigurableFieldSpec
-from langchain_core.utils.function_calling import convert_to_openai_tool
+from langchain_core.runnables.utils import AddableDict, ConfigurableFieldSpec
+from langchain_core.utils.function_calling import convert_to_json_schema
+from langchain_core.utils.pydantic import is_basemodel_subclass
+from pydantic import BaseModel
 from typing_extensions import override
 
-from llama_vision.langchain.asking import (
-    StructuredMethod,
-    StructuredOutputPlan,
-    StructuredOutputSession,
-    merge_chunks,
-)
-from llama_vision.providers import Provider
-from llama_vision.structured.extract import MAX_OUTPUT_RETRIES
-from llama_vision.structured.method import StructuredMethodError, best_method, parse_method
+from llama_vision.core.events import TextDelta, ToolCallDelta
+from llama_vision.core.json_types import as_mapping
+from llama_vision.core.messages import Message, ToolCall
+from llama_vision.core.reply import Reply, ReplyBuilder
+from llama_vision.langchain.convert import invalid_tool_calls, valid_tool_calls
+from llama_vision.structured.method import StructuredOutputPlan
 from llama_vision.structured.output_schema import OutputSchema
+from llama_vision.structured.session import StructuredOutputSession, append_to_last_text
+
+_TOOL_KEYS = frozenset({"name", "function", "toolSpec"})
+"""What tells a tool of OpenAI's, Anthropic's or Bedrock's from a JSON schema."""
 
 
 class StructuredOutputRunnable(Runnable[LanguageModelInput, Any]):
-    """A chat model whose answers are objects; what `with_structured_output` returns."""
+    """A chat model that gives objects; what `with_structured_output` returns."""
 
-    def __init__(self, bound: Runnable[LanguageModelInput, AIMessage], plan: StructuredOutputPlan) -> None:
-        """Take the model.
+    def __init__(
+        self,
+        bound: Runnable[LanguageModelInput, AIMessage],
+        plan: StructuredOutputPlan,
+        schema: dict[str, Any] | type | None,
+        *,
+        include_raw: bool,
+    ) -> None:
+        """Wrap a model.
 
         Args:
-            bound: The model, with all that makes its provider keep to the form.
-            plan: How it is asked.
+            bound: The model, with the plan's options bound to it.
+            plan: How the output is requested.
+            schema: As the user gave it.
+            include_raw: Whether results are `{"raw", "parsed", "parsing_error"}`.
 
         """
         self.bound = bound
         self.plan = plan
+        self.schema = schema
+        self.include_raw = include_raw
         self.name = "StructuredOutput"
 
     @property
@@ -48,8 +65,7 @@ class StructuredOutputRunnable(Runnable[LanguageModelInput, Any]):
     @property
     @override
     def OutputType(self) -> Any:
-        schema = self.plan.form.schema
-        return schema if isinstance(schema, type) and not self.plan.include_raw else dict[str, Any]
+        return self.schema if isinstance(self.schema, type) and not self.include_raw else dict[str, Any]
 
     @property
     @override
@@ -73,10 +89,10 @@ class StructuredOutputRunnable(Runnable[LanguageModelInput, Any]):
         config: RunnableConfig,
         **kwargs: Any,
     ) -> Any:
-        asking = StructuredOutputSession(self.plan, prompt)
-        while not asking.done:
-            asking.add_reply(self.bound.invoke(asking.prompt, config, **kwargs))
-        return asking.result()
+        run = _StructuredRun(self.plan, prompt, include_raw=self.include_raw)
+        while not run.session.done:
+            run.add_message(self.bound.invoke(run.prompt, config, **kwargs))
+        return run.result()
 
     async def _ainvoke(
         self,
@@ -85,10 +101,10 @@ class StructuredOutputRunnable(Runnable[LanguageModelInput, Any]):
         config: RunnableConfig,
         **kwargs: Any,
     ) -> Any:
-        asking = StructuredOutputSession(self.plan, prompt)
-        while not asking.done:
-            asking.add_reply(await self.bound.ainvoke(asking.prompt, config, **kwargs))
-        return asking.result()
+        run = _StructuredRun(self.plan, prompt, include_raw=self.include_raw)
+        while not run.session.done:
+            run.add_message(await self.bound.ainvoke(run.prompt, config, **kwargs))
+        return run.result()
 
     @override
     def stream(
@@ -129,14 +145,14 @@ class StructuredOutputRunnable(Runnable[LanguageModelInput, Any]):
         config: RunnableConfig,
         **kwargs: Any,
     ) -> Iterator[Any]:
-        asking = StructuredOutputSession(self.plan, merge_chunks(list(inputs)))
-        while not asking.done:
-            chunks = cast("Generator[AIMessageChunk]", self.bound.stream(asking.prompt, config, **kwargs))
+        run = _StructuredRun(self.plan, _merge_inputs(list(inputs)), include_raw=self.include_raw)
+        while not run.session.done:
+            chunks = cast("Generator[AIMessageChunk]", self.bound.stream(run.prompt, config, **kwargs))
             with contextlib.closing(chunks):
                 for chunk in chunks:
-                    yield from asking.partial_results(chunk)
-            asking.add_reply(asking.merged_message())
-        yield from asking.final_results()
+                    yield from run.partial_results(chunk)
+            run.end_stream()
+        yield from run.final_results()
 
     async def _astream(
         self,
@@ -145,99 +161,219 @@ class StructuredOutputRunnable(Runnable[LanguageModelInput, Any]):
         config: RunnableConfig,
         **kwargs: Any,
     ) -> AsyncIterator[Any]:
-        asking = StructuredOutputSession(self.plan, merge_chunks([one async for one in inputs]))
-        while not asking.done:
-            chunks = cast(
-                "AsyncGenerator[AIMessageChunk]", self.bound.astream(asking.prompt, config, **kwargs)
-            )
+        prompt = _merge_inputs([one async for one in inputs])
+        run = _StructuredRun(self.plan, prompt, include_raw=self.include_raw)
+        while not run.session.done:
+            chunks = cast("AsyncGenerator[AIMessageChunk]", self.bound.astream(run.prompt, config, **kwargs))
             async with contextlib.aclosing(chunks):
                 async for chunk in chunks:
-                    for part in asking.partial_results(chunk):
+                    for part in run.partial_results(chunk):
                         yield part
-            asking.add_reply(asking.merged_message())
-        for part in asking.final_results():
+            run.end_stream()
+        for part in run.final_results():
             yield part
 
 
-def plan_structured_output(
+class RawAndParsed(AddableDict):
+    """A chunk of `{"raw", "parsed", "parsing_error"}`; all chunks add up to what `invoke` gives."""
+
+    @override
+    def __add__(self, other: AddableDict) -> "RawAndParsed":
+        total = RawAndParsed({**self, **other})
+        mine, others = self.get("raw"), other.get("raw")
+        if isinstance(mine, AIMessageChunk) and isinstance(others, AIMessageChunk) and mine.id == others.id:
+            total["raw"] = mine + others  # another id is another reply, after a retry
+        return total
+
+
+class _StructuredRun:
+    """One call of the runnable: a session with LangChain's messages."""
+
+    def __init__(self, plan: StructuredOutputPlan, prompt: LanguageModelInput, *, include_raw: bool) -> None:
+        self.session = StructuredOutputSession(plan)
+        self._prompt = prompt
+        if plan.instructions:
+            self._prompt = _append_instructions(_to_messages(prompt), plan.instructions)
+        self._include_raw = include_raw
+        self._raw: AIMessage | None = None
+        self._chunks: list[AIMessageChunk] = []
+        self._streamed = ReplyBuilder()
+
+    @property
+    def prompt(self) -> LanguageModelInput:
+        """What to send next."""
+        retries = self.session.retry_messages
+        return [*_to_messages(self._prompt), *map(_retry_message, retries)] if retries else self._prompt
+
+    def add_message(self, message: AIMessage) -> None:
+        """Take in a whole reply."""
+        self._raw = message
+        self.session.add_reply(Reply(message.text, _tool_calls(message), finish_reason=_end(message)))
+
+    def partial_results(self, chunk: AIMessageChunk) -> Iterator[Any]:
+        """Take in a chunk of a reply, and give what is new."""
+        self._chunks.append(chunk)
+        for event in _delta_events(chunk):
+            self._streamed.add(event)
+        parsed = self.session.partial(self._streamed.reply())
+        if self._include_raw:
+            yield RawAndParsed(raw=chunk) if parsed is None else RawAndParsed(raw=chunk, parsed=parsed)
+        elif parsed is not None:
+            yield parsed
+
+    def end_stream(self) -> None:
+        """Take in the end of a streamed reply. A model that is told not to stream gives its message as the only chunk."""
+        first, *others = self._chunks
+        self._raw = add_ai_message_chunks(first, *others) if others else first
+        calls = self._streamed.tool_calls or _tool_calls(self._raw)
+        self.session.add_reply(Reply(self._raw.text, calls, finish_reason=_end(self._raw)))
+        self._chunks, self._streamed = [], ReplyBuilder()
+
+    def result(self) -> Any:
+        """Give what `invoke` returns.
+
+        Raises:
+            OutputParserException: No reply was valid, and `include_raw` is off.
+
+        """
+        error = self._error()
+        if self._include_raw:
+            return {"raw": self._raw, "parsed": self.session.value, "parsing_error": error}
+        if error is not None:
+            raise error from self.session.cause
+        return self.session.value
+
+    def final_results(self) -> Iterator[Any]:
+        """Give what ends a stream; see `result`."""
+        result = self.result()
+        if self._include_raw:
+            yield RawAndParsed(parsed=result["parsed"], parsing_error=result["parsing_error"])
+        elif self.session.displayed is None or result != self.session.displayed:
+            yield result
+
+    def _error(self) -> OutputParserException | None:
+        error = self.session.error
+        return None if error is None else OutputParserException(error, llm_output=self.session.output)
+
+
+def to_output_schema(schema: dict[str, Any] | type | None, *, strict: bool | None) -> OutputSchema:
+    """Read a schema in any form that LangChain knows.
+
+    Args:
+        schema: A pydantic class of version 1 or 2, a TypedDict, a JSON schema, or another company's tool.
+        strict: True closes all objects to further properties.
+
+    Returns:
+        The output schema.
+
+    Raises:
+        ValueError: It is none of these.
+
+    """
+    model_class = cast("type", schema) if isinstance(schema, type) and is_basemodel_subclass(schema) else None
+    if schema is None or (model_class is not None and issubclass(model_class, BaseModel) and not strict):
+        return OutputSchema.from_schema(schema)
+    if isinstance(schema, dict):
+        plain = OutputSchema.from_schema(schema)
+        schema = dict(plain.json_schema or {})
+        if not schema.keys() & _TOOL_KEYS:
+            if not (strict and "properties" in schema):
+                return plain  # LangChain's conversion loses lists
+            schema = _titled(plain)
+    return OutputSchema(convert_to_json_schema(schema, strict=strict), model_class)
+
+
+def bind_structured_output(
+    model: BaseChatModel,
+    plan: StructuredOutputPlan,
     schema: dict[str, Any] | type | None,
-    method: str,
-    provider: Provider,
-    model: str,
+    options: dict[str, Any],
     *,
     include_raw: bool,
     strict: bool | None,
-) -> StructuredOutputPlan:
-    """Decide how to ask for answers.
-
-    Args:
-        schema: A pydantic class, a TypedDict, or a JSON schema; None, for `json_mode`, takes any JSON.
-        method: One of `StructuredMethod`. With `auto` and `prompt` all answers are checked, and asked for again.
-        provider: Who is asked.
-        model: Which model.
-        include_raw: Whether the message comes with what was made of it.
-        strict: Whether the provider is told to keep to the schema; None says nothing.
-
-    Returns:
-        The plan.
-
-    Raises:
-        StructuredMethodError: The method is not known, or does not go with the other arguments.
-        ValueError: LangChain can't read the schema.
-
-    """
-    asked = parse_method(method)
-    if strict is not None and asked == "json_mode":
-        raise StructuredMethodError(
-            "strict says how closely to keep to a schema, of which json_mode knows nothing."
-        )
-    if schema is None and asked != "json_mode":
-        raise StructuredMethodError(f"method={asked!r} needs a schema; only json_mode does without.")
-    checked = asked in ("auto", "prompt")
-    form = OutputSchema.from_schema(schema, validates_dicts=checked, strict=strict)
-    way: StructuredMethod = best_method(provider, model) if asked == "auto" else asked
-    if asked == "auto" and way == "function_calling" and not form.is_object:
-        way = "prompt"
-    return StructuredOutputPlan(
-        form=form,
-        method=way,
-        adds_instructions=checked and way != "function_calling",
-        max_retries=MAX_OUTPUT_RETRIES if checked else 0,
-        include_raw=include_raw,
-    )
-
-
-def bind_method(
-    model: BaseChatModel, plan: StructuredOutputPlan, strict: bool | None, options: dict[str, Any]
-) -> Runnable[LanguageModelInput, AIMessage]:
-    """Bind to a model what makes its provider keep to the form.
+) -> StructuredOutputRunnable:
+    """Bind a plan's options to a model, and wrap it.
 
     Args:
         model: The model.
-        plan: How it is asked.
-        strict: As in `plan_structured_output`.
-        options: Further arguments of each call.
+        plan: How the output is requested.
+        schema: As the user gave it.
+        options: Further options of each call.
+        include_raw: As in `with_structured_output`.
+        strict: As in `with_structured_output`.
 
     Returns:
-        The model, bound.
+        The runnable.
+
+    Raises:
+        UnsupportedInputError: The options set what the plan sets.
 
     """
-    form = plan.form
-    if form.schema is not None:  # for LangSmith, which shows it; LangChain takes it off before the request
-        shown = {"kwargs": {"method": plan.method, "strict": strict}, "schema": form.schema}
-        options = {"ls_structured_output_format": shown, **options}
-    match plan.method:
-        case "function_calling":
-            tool = convert_to_openai_tool(form.json_schema or {}, strict=strict)
-            tool["function"]["name"] = form.name
-            return model.bind_tools([tool], tool_choice="any", **options)
-        case "json_schema":
-            details: dict[str, Any] = {"name": form.name, "schema": form.json_schema}
-            if strict is not None:
-                details["strict"] = strict
-            wanted: dict[str, Any] = {"type": "json_schema", "json_schema": details}
-            return model.bind(response_format=wanted, **options)
-        case "json_mode":
-            return model.bind(response_format={"type": "json_object"}, **options)
-        case "prompt":
-            return model.bind(**options)
+    bound = plan.merge_options(options)
+    if isinstance(schema, dict):
+        schema = _titled(plan.schema)
+    if schema is not None:  # for LangSmith, which displays it; LangChain takes it off before the request
+        kwargs = {"method": plan.method, "strict": strict}
+        bound = {"ls_structured_output_format": {"kwargs": kwargs, "schema": schema}, **bound}
+    return StructuredOutputRunnable(model.bind(**bound), plan, schema, include_raw=include_raw)
+
+
+def _titled(schema: OutputSchema) -> dict[str, Any]:
+    """Give a JSON schema the title that LangChain's conversions ask for."""
+    return {"title": "answer", **(schema.json_schema or {})}
+
+
+def _to_messages(prompt: LanguageModelInput) -> list[BaseMessage]:
+    if isinstance(prompt, PromptValue):
+        return prompt.to_messages()
+    return [HumanMessage(prompt)] if isinstance(prompt, str) else convert_to_messages(prompt)
+
+
+def _append_instructions(messages: list[BaseMessage], instructions: str) -> list[BaseMessage]:
+    """Append to the user's last text, where small models heed it most; nothing given is changed."""
+    *before, last = messages or [HumanMessage("")]
+    if not isinstance(last, HumanMessage):
+        return [*messages, HumanMessage(instructions)]
+    content = cast("Any", last.content)
+    added = append_to_last_text(
+        [content] if isinstance(content, str) else list(content),
+        instructions,
+        text_of=_block_text,
+        to_block=lambda text: text if isinstance(content, str) else {"type": "text", "text": text},
+    )
+    return [*before, last.model_copy(update={"content": added[0] if isinstance(content, str) else added})]
+
+
+def _block_text(block: object) -> str | None:
+    if isinstance(block, str):
+        return block
+    spec = as_mapping(block)
+    return str(spec.get("text") or "") if spec.get("type") in ("text", "text-plain") else None
+
+
+def _retry_message(message: Message) -> BaseMessage:
+    return AIMessage(message.text) if message.role == "assistant" else HumanMessage(message.text)
+
+
+def _tool_calls(message: AIMessage) -> tuple[ToolCall, ...]:
+    return (*valid_tool_calls(message), *invalid_tool_calls(message))
+
+
+def _delta_events(chunk: AIMessage) -> Iterator[TextDelta | ToolCallDelta]:
+    """Undo `ChunkConverter`, but for the suffix that keeps arguments invalid: it is not the model's."""
+    yield TextDelta(chunk.text)
+    if isinstance(chunk, AIMessageChunk) and chunk.chunk_position != "last":
+        for call in chunk.tool_call_chunks:
+            yield ToolCallDelta(call["index"] or 0, call["id"], call["name"], call["args"] or "")
+
+
+def _end(message: AIMessage) -> str | None:
+    return message.response_metadata.get("finish_reason")
+
+
+def _merge_inputs(inputs: Sequence[Any]) -> Any:
+    """Add up an input that came in chunks."""
+    total = inputs[0]
+    for one in inputs[1:]:
+        total = total + one
+    return total

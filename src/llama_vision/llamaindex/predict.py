@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 from llama_index.core import instrumentation
@@ -17,13 +16,10 @@ from pydantic import BaseModel
 from typing_extensions import override
 
 from llama_vision.llamaindex.calling import LlamaVisionCaller
-from llama_vision.llamaindex.structured_output import (
-    StructuredOutputSession,
-    choose_method,
-    structured_call,
-)
+from llama_vision.llamaindex.structured_output import StructuredPrediction
 from llama_vision.llamaindex.tools import is_final
-from llama_vision.structured.extract import MAX_OUTPUT_RETRIES
+from llama_vision.structured.method import plan_structured_output
+from llama_vision.structured.output_schema import OutputSchema
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _dispatcher = cast("Any", instrumentation).get_dispatcher(__name__)
@@ -128,50 +124,48 @@ class LlamaVisionPredictor(LlamaVisionCaller):
         messages: Sequence[ChatMessage],
         options: Mapping[str, Any] | None,
         *,
-        reasks: int = MAX_OUTPUT_RETRIES,
-    ) -> StructuredOutputSession[_Model]:
+        retries: bool = True,
+    ) -> StructuredPrediction[_Model]:
         options = options or {}
-        model: str = options.get("model") or self.model
-        method = choose_method(self.structured_output, self._provider, model, output_cls)
-        form = structured_call(method, output_cls)
-        if "tools" in form.options:
-            one = self._single_call_option({"model": model, **form.options})
-            form = replace(form, options={**form.options, **one})
-        asks_again = self.structured_output in ("auto", "prompt")
-        return StructuredOutputSession(
-            output_cls, form, messages, options, reasks=reasks if asks_again else 0
+        plan = plan_structured_output(
+            OutputSchema.from_schema(output_cls),
+            self.structured_output,
+            self._provider,
+            options.get("model") or self.model,
+            text_tool_calls=options.get("text_tool_calls", self.text_tool_calls) is not False,
         )
+        return StructuredPrediction(output_cls, plan, messages, options, retries=retries)
 
-    def _predict(self, asking: StructuredOutputSession[_Model]) -> _Model:
-        while (found := asking.read(self.chat(**asking.call))) is None:
+    def _predict(self, prediction: StructuredPrediction[_Model]) -> _Model:
+        while (found := prediction.read(self.chat(**prediction.call))) is None:
             pass
         return found
 
-    async def _apredict(self, asking: StructuredOutputSession[_Model]) -> _Model:
-        while (found := asking.read(await self.achat(**asking.call))) is None:
+    async def _apredict(self, prediction: StructuredPrediction[_Model]) -> _Model:
+        while (found := prediction.read(await self.achat(**prediction.call))) is None:
             pass
         return found
 
-    def _stream_objects(self, asking: StructuredOutputSession[_Model]) -> Generator[BaseModel]:
+    def _stream_objects(self, prediction: StructuredPrediction[_Model]) -> Generator[BaseModel]:
         """Give the object as it grows; the last one is whole. Where an answer doesn't fit, the next begins anew."""
         while True:
             last = ChatResponse(message=ChatMessage())
-            with contextlib.closing(self.stream_chat(**asking.call)) as responses:
+            with contextlib.closing(self.stream_chat(**prediction.call)) as responses:
                 for last in responses:
-                    if not is_final(last) and (so_far := asking.partial(last)) is not None:
+                    if not is_final(last) and (so_far := prediction.partial(last)) is not None:
                         yield so_far
-            if (found := asking.read(last)) is not None:
+            if (found := prediction.read(last)) is not None:
                 yield found
                 return
 
-    async def _astream_objects(self, asking: StructuredOutputSession[_Model]) -> AsyncGenerator[BaseModel]:
+    async def _astream_objects(self, prediction: StructuredPrediction[_Model]) -> AsyncGenerator[BaseModel]:
         """As `_stream_objects`."""
         while True:
             last = ChatResponse(message=ChatMessage())
-            async with contextlib.aclosing(await self.astream_chat(**asking.call)) as responses:
+            async with contextlib.aclosing(await self.astream_chat(**prediction.call)) as responses:
                 async for last in responses:
-                    if not is_final(last) and (so_far := asking.partial(last)) is not None:
+                    if not is_final(last) and (so_far := prediction.partial(last)) is not None:
                         yield so_far
-            if (found := asking.read(last)) is not None:
+            if (found := prediction.read(last)) is not None:
                 yield found
                 return

@@ -11,9 +11,8 @@ from typing_extensions import override
 
 from llama_vision.llamaindex.predict import LlamaVisionPredictor
 from llama_vision.llamaindex.program_tools import output_class_of, to_agent_response, to_chat_response
-from llama_vision.llamaindex.structured_output import StructuredOutputSession
+from llama_vision.llamaindex.structured_output import StructuredPrediction
 from llama_vision.llamaindex.tools import build_messages
-from llama_vision.structured.extract import MAX_OUTPUT_RETRIES
 
 
 class LlamaVisionPrograms(LlamaVisionPredictor):
@@ -95,7 +94,7 @@ class LlamaVisionPrograms(LlamaVisionPredictor):
     ) -> ChatResponseGen:
         """Offer tools and answer piece by piece. See LlamaIndex's `FunctionCallingLLM`."""
         asking = self._asking_for_program(
-            tools, user_msg, chat_history, kwargs, several=allow_parallel_tool_calls, reasks=0
+            tools, user_msg, chat_history, kwargs, several=allow_parallel_tool_calls, retries=False
         )
         if asking is None:
             return super().stream_chat_with_tools(
@@ -122,7 +121,7 @@ class LlamaVisionPrograms(LlamaVisionPredictor):
     ) -> ChatResponseAsyncGen:
         """Offer tools and answer piece by piece. See LlamaIndex's `FunctionCallingLLM`."""
         asking = self._asking_for_program(
-            tools, user_msg, chat_history, kwargs, several=allow_parallel_tool_calls, reasks=0
+            tools, user_msg, chat_history, kwargs, several=allow_parallel_tool_calls, retries=False
         )
         if asking is None:
             return await super().astream_chat_with_tools(
@@ -144,10 +143,10 @@ class LlamaVisionPrograms(LlamaVisionPredictor):
         options: Mapping[str, Any],
         *,
         several: bool,
-        reasks: int = MAX_OUTPUT_RETRIES,
-    ) -> StructuredOutputSession[BaseModel] | None:
+        retries: bool = True,
+    ) -> StructuredPrediction[BaseModel] | None:
         """Begin to ask for the object that a program's tool stands for; None where it is LlamaIndex's own affair."""
         wanted = output_class_of(tools)
         if wanted is None or several or self._uses_llamaindex_program:
             return None
-        return self._session(wanted, build_messages(chat_history, user_msg), options, reasks=reasks)
+        return self._session(wanted, build_messages(chat_history, user_msg), options, retries=retries)

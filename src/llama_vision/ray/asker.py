@@ -19,9 +19,11 @@ from llama_vision.providers import Provider, find_provider
 from llama_vision.providers.defaults import default_model, default_provider
 from llama_vision.ray.cells import parse_images, parse_prompt
 from llama_vision.ray.columns import ColumnBatch, as_column_batch
-from llama_vision.ray.form import OutputSchema
 from llama_vision.ray.rows import COLUMN_TYPES, ask_row
 from llama_vision.ray.run_rows import run_rows
+from llama_vision.structured.extract import append_instructions
+from llama_vision.structured.method import StructuredOutputPlan, plan_structured_output
+from llama_vision.structured.output_schema import OutputSchema
 
 _LOCAL_CONCURRENCY = 32
 """The local model answers as many together as it has room for, and lets the others wait."""
@@ -103,7 +105,7 @@ class BatchAsker:
         self._prompt = _checked_prompt(prompt, prompt_column)
         self._prompt_column = prompt_column
         self._image_column = image_column
-        self._form = None if schema is None else OutputSchema.of(schema, self.provider, self.model)
+        self._plan = None if schema is None else self._make_plan(schema)
         self._system = system
         default = _LOCAL_CONCURRENCY if self.provider.dialect is None else DEFAULT_CONCURRENCY
         self._concurrency = default if concurrency is None else concurrency
@@ -138,10 +140,10 @@ class BatchAsker:
 
         """
         columns = as_column_batch(batch)
-        added = [name for name in COLUMN_TYPES if name != "json" or self._form is not None]
+        added = [name for name in COLUMN_TYPES if name != "json" or self._plan is not None]
         self._check_names(columns, added)
         rows = [
-            partial(ask_row, self._get_backend(), partial(self._request, prompt, image), self._form)
+            partial(ask_row, self._get_backend(), partial(self._request, prompt, image), self._plan)
             for prompt, image in zip(*self._cells(columns), strict=True)
         ]
         answers = run_rows(rows, concurrency=self._concurrency, keep=self._on_error == "keep")
@@ -173,10 +175,17 @@ class BatchAsker:
             )
 
     def _request(self, prompt: object, image: object) -> ChatRequest:
-        # The images come first: words before them can't see them.
-        asked = Message("user", (*parse_images(image), Text(parse_prompt(prompt))))
+        # The images come first: text before them can't attend to them.
+        text = parse_prompt(prompt)
+        if self._plan is not None and self._plan.instructions:
+            text = append_instructions(text, self._plan.instructions)
+        question = Message("user", (*parse_images(image), Text(text)))
         system = (Message("system", (Text(self._system),)),) if self._system else ()
-        return build_request(self.model, (*system, asked), self._request_options)
+        options = self._plan.merge_options(self._request_options) if self._plan else self._request_options
+        return build_request(self.model, (*system, question), options)
+
+    def _make_plan(self, schema: object) -> StructuredOutputPlan:
+        return plan_structured_output(OutputSchema.from_schema(schema), "auto", self.provider, self.model)
 
     def _get_backend(self) -> Backend:
         """Open the backend here, in the process that asks; many threads may at once, since it holds nothing yet."""
@@ -195,7 +204,7 @@ class BatchAsker:
                 f"There is no option {', '.join(unknown)}. Known are: {', '.join(sorted(_REQUEST_OPTIONS | _BACKEND_OPTIONS))}."
             )
         request = self._request(self._prompt or DEFAULT_PROMPT, None)
-        validate_request(self.provider, request if self._form is None else self._form.apply_to(request))
+        validate_request(self.provider, request)
         if self._image_column is not None and self.provider.image_rules.max_count == 0:
             raise UnsupportedInputError(
                 f"{self.provider.title} takes no images. {self.provider.image_rules.alternative} "

@@ -1,5 +1,6 @@
-"""One row answered: asked, asked again where the answer does not fit, and what became of it as cells."""
+"""One row of a batch: its request, retries of structured output, and its result as cells."""
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -7,14 +8,11 @@ from typing import Any
 
 from llama_vision.core.backend import Backend
 from llama_vision.core.errors import LlamaVisionError, MalformedReplyError
-from llama_vision.core.messages import Message, Text
 from llama_vision.core.reply import Reply
 from llama_vision.core.request import ChatRequest
 from llama_vision.core.usage import Usage
-from llama_vision.ray.form import OutputSchema, output_text
-from llama_vision.structured.extract import MAX_OUTPUT_RETRIES, retry_message
-
-_SHOWN = 200  # characters of an answer in an error's text
+from llama_vision.structured.method import StructuredOutputPlan
+from llama_vision.structured.session import StructuredOutputSession
 
 COLUMN_TYPES: dict[str, type] = {
     "text": str,
@@ -28,17 +26,17 @@ COLUMN_TYPES: dict[str, type] = {
     "error_type": str,
     "error": str,
 }
-"""The columns that are added, `json` only where a schema is given, and of what they are. Any cell may be empty."""
+"""The columns that are added, `json` only with a schema, and their types. Any cell may be empty."""
 
 
 @dataclass(frozen=True, slots=True)
 class RowResult:
-    """What became of a row.
+    """The result of a row.
 
     Attributes:
-        reply: What the model said, with the usage of all that was asked for it; of a failure what had arrived.
-        json: The JSON in it, where a schema is given.
-        seconds: How long it took, with the time it waited for others on the same model.
+        reply: The last reply, with the usage of all of the row's requests; of a failure what had arrived.
+        json: The validated JSON, where a schema is given.
+        seconds: Wall time, including the wait for other rows on the same model.
         error: What went wrong; None where nothing did.
 
     """
@@ -49,7 +47,7 @@ class RowResult:
     error: Exception | None = None
 
     def cells(self) -> dict[str, Any]:
-        """Give a cell for each column of `COLUMN_TYPES`; None where there is nothing to say."""
+        """Give a cell for each column of `COLUMN_TYPES`; None where it is empty."""
         reply = self.reply or Reply()
         usage, told = reply.usage, self.error is None
         return {
@@ -66,67 +64,55 @@ class RowResult:
         }
 
 
-def ask_row(backend: Backend, make: Callable[[], ChatRequest], form: OutputSchema | None) -> RowResult:
-    """Ask, and keep whatever comes of it.
+def ask_row(
+    backend: Backend, make: Callable[[], ChatRequest], plan: StructuredOutputPlan | None
+) -> RowResult:
+    """Ask about one row, and keep whatever comes of it.
 
     Args:
-        backend: Who is asked.
+        backend: What answers.
         make: Makes the request; what it raises is kept too.
-        form: What the answer shall be, checked and asked for again; None takes any.
+        plan: How structured output is requested and validated; None takes any text.
 
     Returns:
-        What became of it.
+        The row's result.
 
     """
     began = time.monotonic()
     replies: list[Reply] = []
-    found, failure = None, None
+    output, failure = None, None
     try:
         request = make()
-        if form is None:
+        if plan is None:
             replies.append(backend.complete(request))
         else:
-            found = _ask_until_valid(backend, form.apply_to(request), form, replies)
+            output = _ask_until_valid(backend, request, StructuredOutputSession(plan), replies)
     except Exception as error:  # noqa: BLE001 - whatever it is, the other rows can do nothing for it
         failure = error
         if isinstance(error, LlamaVisionError) and error.partial is not None:
             replies.append(error.partial)
-    return RowResult(_last(replies), found, time.monotonic() - began, failure)
+    return RowResult(_total(replies), output, time.monotonic() - began, failure)
 
 
-def _ask_until_valid(backend: Backend, request: ChatRequest, form: OutputSchema, heard: list[Reply]) -> str:
-    """Ask until an answer fits, and note all of them in `replies`."""
-    while True:
-        reply = backend.complete(request)
-        heard.append(reply)
-        try:
-            return form.read(reply)
-        except ValueError as error:
-            problem = str(error)
-        cut = reply.finish_reason == "length"
-        if cut or len(heard) > MAX_OUTPUT_RETRIES:
-            raise _misfit(problem, reply, len(heard), cut=cut)
-        spoken = (Message("assistant", (Text(output_text(reply)),)),) if output_text(reply).strip() else ()
-        again = Message("user", (Text(retry_message(problem)),))
-        request = replace(request, messages=(*request.messages, *spoken, again))
-
-
-def _misfit(problem: str, reply: Reply, times: int, *, cut: bool) -> MalformedReplyError:
-    words = output_text(reply)
-    shown = words if len(words) <= _SHOWN else f"{words[:_SHOWN]}..."
-    if cut:
-        return MalformedReplyError(
-            f"The answer was cut off before its JSON was whole: raise max_tokens. It was: {shown!r}"
+def _ask_until_valid(
+    backend: Backend, request: ChatRequest, session: StructuredOutputSession, replies: list[Reply]
+) -> str:
+    """Send a request until its reply is valid, and note all replies."""
+    while not session.done:
+        replies.append(
+            backend.complete(replace(request, messages=(*request.messages, *session.retry_messages)))
         )
-    tries = "" if times == 1 else f", asked {times} times"
-    return MalformedReplyError(f"The answer does not fit the schema{tries}: {problem} It was: {shown!r}")
+        session.add_reply(replies[-1])
+    if session.error is not None:
+        raise MalformedReplyError(session.error) from session.cause
+    return json.dumps(session.json, ensure_ascii=False)
 
 
-def _last(heard: list[Reply]) -> Reply | None:
-    """Give the last reply with what all of them took."""
-    return replace(heard[-1], usage=sum((reply.usage for reply in heard), Usage())) if heard else None
+def _total(replies: list[Reply]) -> Reply | None:
+    """Give the last reply with the usage of all."""
+    return replace(replies[-1], usage=sum((reply.usage for reply in replies), Usage())) if replies else None
 
 
 def _escape_surrogates(text: str) -> str:
-    """Write half a character, such as a strange file name holds, with a backslash: a column of text takes none."""
+    """Escape lone surrogates, such as an undecodable file name holds: a column of text takes none."""
     return text.encode(errors="backslashreplace").decode()

@@ -1,1 +1,1 @@
-"""Structured output: choosing the method, the schema, asking until it validates."""
+"""Structured output: method selection, output schema, validation retries; once for every framework, without I/O."""

@@ -1,31 +1,20 @@
-"""Answers that are to be JSON: how they are asked for in words, found among other words, and asked for again."""
+"""JSON in text: the instructions that request it, its extraction, and the message that requests it again."""
 
 import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-MAX_OUTPUT_RETRIES = 2
-"""How often an answer that does not fit is asked for again; small models that fail three times go on failing."""
-
 _FENCE = re.compile(r"```[\w+-]*(.*?)(?:```|\Z)", re.DOTALL)
 _OPENING = re.compile(r"[{\[]")
 _STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[{}\[\]]', re.DOTALL)
 
 _MAX_UNCLOSED = 16
-"""Each bracket that is never closed costs a look at all of the rest, so that is given up after a few."""
+"""Each unclosed bracket costs a scan of all of the rest, so that is given up after a few."""
 
 
 def schema_instructions(schema: Mapping[str, Any]) -> str:
-    """Say in words what form the answer must have.
-
-    Args:
-        schema: JSON schema of the answer.
-
-    Returns:
-        What to add to the prompt.
-
-    """
+    """Write the prompt text that requests JSON of a schema."""
     return (
         "Answer with one JSON value and nothing else: no explanation, no code fence. "
         "It must be an instance of this JSON schema, not the schema itself:\n"
@@ -33,29 +22,26 @@ def schema_instructions(schema: Mapping[str, Any]) -> str:
     )
 
 
+def append_instructions(text: str, instructions: str) -> str:
+    """Append instructions to the user's text, where small models heed them most."""
+    return f"{text}\n\n{instructions}" if text.strip() else instructions
+
+
 def retry_message(error: str) -> str:
-    """Say that an answer did not fit.
-
-    Args:
-        error: What was wrong with it.
-
-    Returns:
-        What to say to the model after its answer.
-
-    """
+    """Write the user message that requests invalid output again, with what was wrong with it."""
     return f"That answer does not fit:\n{error}\nAnswer again with the corrected JSON alone."
 
 
 def extract_json(text: str) -> str:
-    """Find the JSON in an answer, in a time proportional to its length.
+    """Extract JSON from a reply, in linear time.
 
     Args:
-        text: All that the model wrote: JSON alone, in a code fence, or with words around it.
+        text: JSON alone, in a code fence, or with text around it.
 
     Returns:
-        The whole text if it is JSON; else the first object (or list, where there is no object) that can be read, those
-        in code fences first; else the first that has its closing bracket at least, so that an error can point into it;
-        else the text without the space around it.
+        The whole text if it is JSON; else the first object (or list, where there is no object) that parses, those in
+        code fences first; else the first object with balanced brackets, so that an error can point into it; else the
+        text, stripped.
 
     """
     whole = text.strip()
@@ -79,7 +65,7 @@ def _is_json(text: str) -> bool:
 
 
 def _iter_balanced(text: str) -> Iterator[str]:
-    """Give the parts of a text that begin with a bracket and end with its closing one, from left to right."""
+    """Iterate over bracketed substrings, from left to right."""
     position = 0
     for _ in range(_MAX_UNCLOSED):
         while (opening := _OPENING.search(text, position)) is not None:
@@ -94,7 +80,7 @@ def _iter_balanced(text: str) -> Iterator[str]:
 
 
 def _find_closing(text: str, start: int) -> int | None:
-    """Find where the bracket at `start` is closed; brackets inside of strings don't count."""
+    """Find the end of the bracket at `start`; brackets in strings don't count."""
     depth = 0
     for token in _STRING_OR_BRACKET.finditer(text, start):
         if token[0] in ("{", "["):

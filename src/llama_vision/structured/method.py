@@ -1,28 +1,71 @@
-"""How an answer of a given form is best asked for at a provider."""
+"""Choose how structured output is requested from a provider, and plan the call."""
 
-from typing import Literal, TypeAlias, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, assert_never, get_args
 
-from llama_vision.core.errors import ConfigurationError
+from llama_vision.adaptation.prompted_tools import emulates_parallel_tool_calls
+from llama_vision.core.call_options import parse_tool
+from llama_vision.core.errors import ConfigurationError, UnsupportedInputError
+from llama_vision.core.request import ChatRequest, ToolChoice
 from llama_vision.providers.provider import Provider
+from llama_vision.structured.extract import schema_instructions
+from llama_vision.structured.output_schema import OutputSchema
 
+ResolvedMethod: TypeAlias = Literal["json_schema", "function_calling", "json_mode", "prompt"]
 StructuredMethod: TypeAlias = Literal["auto", "json_schema", "function_calling", "json_mode", "prompt"]
+
+MAX_OUTPUT_RETRIES = 2
+"""Retries of a reply that does not validate; small models that fail three times go on failing."""
 
 
 class StructuredMethodError(ConfigurationError, ValueError):
-    """There is no such way to ask for an answer of a given form, or it does not go with other arguments."""
+    """The structured-output method is unknown, or conflicts with other arguments."""
+
+
+@dataclass(frozen=True, slots=True)
+class StructuredOutputPlan:
+    """How structured output is requested.
+
+    Attributes:
+        schema: What replies are validated against.
+        method: The method, resolved.
+        options: Call options, as `core.call_options` spells them.
+        instructions: Text to append to the prompt; empty where the options say it all.
+        max_retries: How often a reply that does not validate is requested again.
+
+    """
+
+    schema: OutputSchema
+    method: ResolvedMethod
+    options: Mapping[str, Any]
+    instructions: str
+    max_retries: int
+
+    @property
+    def validates_dicts(self) -> bool:
+        """Whether JSON for a schema without a class is validated; classes always are."""
+        return self.max_retries > 0
+
+    def merge_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Add the plan's call options to the caller's.
+
+        Raises:
+            UnsupportedInputError: The caller sets `tools` or `response_format`.
+
+        """
+        if taken := sorted(options.keys() & {"tools", "response_format"}):
+            raise UnsupportedInputError(
+                f"Structured output sets {taken[0]} by itself: leave it out, or call the model without a schema."
+            )
+        return {**options, **self.options}
 
 
 def parse_method(method: str) -> StructuredMethod:
-    """Take a method that a user wrote.
-
-    Args:
-        method: One of `StructuredMethod`.
-
-    Returns:
-        The same.
+    """Check a method given by the user.
 
     Raises:
-        StructuredMethodError: It is none of them; the text names them.
+        StructuredMethodError: It is unknown; the text names the known ones.
 
     """
     for known in get_args(StructuredMethod):
@@ -33,16 +76,78 @@ def parse_method(method: str) -> StructuredMethod:
     )
 
 
-def best_method(provider: Provider, model: str) -> Literal["json_schema", "function_calling", "prompt"]:
-    """Choose the way that most surely gives an answer that fits a schema.
+def plan_structured_output(
+    schema: OutputSchema,
+    method: str,
+    provider: Provider,
+    model: str,
+    *,
+    strict: bool | None = None,
+    text_tool_calls: bool = True,
+) -> StructuredOutputPlan:
+    """Decide how structured output is requested.
+
+    `auto` and `prompt` validate every reply and retry; the other methods send one request.
 
     Args:
-        provider: Who is asked.
+        schema: What is wanted.
+        method: One of `StructuredMethod`.
+        provider: The provider's record.
+        model: Our name for the model, or the provider's id.
+        strict: Ask the provider to enforce the schema; None says nothing.
+        text_tool_calls: Whether tools may be emulated as text.
+
+    Returns:
+        The plan.
+
+    Raises:
+        StructuredMethodError: The method is unknown, or conflicts with the other arguments.
+
+    """
+    requested = parse_method(method)
+    if strict is not None and requested == "json_mode":
+        raise StructuredMethodError(
+            "strict says how closely to keep to a schema, of which json_mode knows nothing."
+        )
+    if schema.json_schema is None and requested != "json_mode":
+        raise StructuredMethodError(f"method={requested!r} needs a schema; only json_mode does without.")
+    resolved = choose_method(requested, provider, model, schema)
+    options = _call_options(schema, resolved, strict)
+    if "tools" in options and _supports_single_call(provider, model, options, text_tool_calls):
+        options["parallel_tool_calls"] = False
+    # Servers that constrain decoding say that the model sees nothing of the schema unless the prompt has it.
+    in_prompt = resolved in ("prompt", "json_mode") or (resolved == "json_schema" and requested == "auto")
+    return StructuredOutputPlan(
+        schema=schema,
+        method=resolved,
+        options=options,
+        instructions=schema_instructions(schema.json_schema)
+        if in_prompt and schema.json_schema is not None
+        else "",
+        max_retries=MAX_OUTPUT_RETRIES if requested in ("auto", "prompt") else 0,
+    )
+
+
+def choose_method(
+    method: StructuredMethod, provider: Provider, model: str, schema: OutputSchema
+) -> ResolvedMethod:
+    """Resolve `auto` to the provider's best method; the arguments of a tool have to be an object, so others are prompted."""
+    if method != "auto":
+        return method
+    best = best_method(provider, model)
+    return "prompt" if best == "function_calling" and not schema.is_object else best
+
+
+def best_method(provider: Provider, model: str) -> Literal["json_schema", "function_calling", "prompt"]:
+    """Find the method that most reliably yields JSON that fits a schema.
+
+    Args:
+        provider: The provider's record.
         model: Our name for the model, or the provider's id.
 
     Returns:
-        `json_schema` where that truly constrains what the model writes, else `function_calling` where the model can be
-        made to call a tool, else `prompt`: the schema is part of the question.
+        `json_schema` where the server constrains decoding, else `function_calling` where a tool call can be forced,
+        else `prompt`: the schema is part of the prompt.
 
     """
     info = provider.model_info(model)
@@ -54,10 +159,40 @@ def best_method(provider: Provider, model: str) -> Literal["json_schema", "funct
 
 
 def _enforces_schema(provider: Provider, model: str) -> bool:
-    """Tell whether the schema is kept to; a model that is not in the record is taken to be as those that are.
+    """Tell whether decoding is constrained; a model missing from the record counts as those that are in it.
 
-    Constrained decoding is done by the server, whatever the weights, and people give their own files any name.
+    The server does it, whatever the weights, and people give their own files any name.
     """
     info = provider.model_info(model)
     like = (info,) if info in provider.models else provider.models
     return provider.supports("response_format") and all(one.enforces_schema for one in like)
+
+
+def _call_options(schema: OutputSchema, method: ResolvedMethod, strict: bool | None) -> dict[str, Any]:
+    enforced = {} if strict is None else {"strict": strict}
+    spec = dict(schema.json_schema or {})
+    match method:
+        case "json_schema":
+            details = {"name": schema.name, "schema": spec, **enforced}
+            return {"response_format": {"type": "json_schema", "json_schema": details}}
+        case "function_calling":
+            description = str(spec.get("description") or "")
+            function = {"name": schema.name, "description": description, "parameters": spec, **enforced}
+            # "required" and not the name: it is the only tool, and some servers know only the modes (LM Studio).
+            return {"tools": [{"type": "function", "function": function}], "tool_choice": "required"}
+        case "json_mode":
+            return {"response_format": {"type": "json_object"}}
+        case "prompt":
+            return {}
+        case _:
+            assert_never(method)
+
+
+def _supports_single_call(
+    provider: Provider, model: str, options: Mapping[str, Any], text_tool_calls: bool
+) -> bool:
+    tools = tuple(map(parse_tool, options["tools"]))
+    request = ChatRequest(
+        provider.model_info(model).id, (), tools, ToolChoice("required"), text_tool_calls=text_tool_calls
+    )
+    return provider.supports("parallel_tool_calls") or emulates_parallel_tool_calls(provider, request)

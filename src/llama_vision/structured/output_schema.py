@@ -1,4 +1,4 @@
-"""The form that an answer shall have: a pydantic class, a TypedDict, a JSON schema, or any JSON."""
+"""Output schema: what a reply's JSON is validated against, and which Python value it becomes."""
 
 import json
 import re
@@ -6,145 +6,137 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from langchain_core.utils.function_calling import convert_to_json_schema
-from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel
 
+from llama_vision.core.errors import ConfigurationError
 from llama_vision.structured.extract import extract_json
-from llama_vision.structured.validation import first_violation
+from llama_vision.structured.validation import first_violation, format_validation_error
 
-_MOST_ERRORS = 10
 _TOO_DEEP = "It is nested too deeply."
+_INVALID_IN_NAMES = re.compile(r"[^a-zA-Z0-9_-]")  # OpenAI's rule for the names of tools and schemas
+_MAX_NAME_LENGTH = 64
 
 
 @dataclass(frozen=True, slots=True)
 class OutputSchema:
-    """What is to become of the JSON that a model writes.
+    """A JSON schema, and the class whose instances replies become.
 
     Attributes:
-        schema: As the user gave it; None takes any JSON.
-        json_schema: The same for the model to read; None where there is none.
-        validates_dicts: Whether dictionaries are compared with the schema too. Pydantic classes always check.
+        json_schema: For the model to read, and for validation where there is no class; None takes any JSON.
+        model_class: A pydantic class (version 1 or 2); None leaves JSON as it is.
+        partial_class: A pydantic class for partial values that `model_class` does not take yet.
 
     """
 
-    schema: dict[str, Any] | type | None
-    json_schema: dict[str, Any] | None
-    validates_dicts: bool = True
+    json_schema: Mapping[str, Any] | None
+    model_class: type | None = None
+    partial_class: type[BaseModel] | None = None
 
     @classmethod
-    def from_schema(
-        cls, schema: dict[str, Any] | type | None, *, validates_dicts: bool, strict: bool | None = None
-    ) -> "OutputSchema":
+    def from_schema(cls, schema: object) -> "OutputSchema":
         """Read a schema.
 
         Args:
-            schema: A pydantic class of version 1 or 2, a TypedDict, or a JSON schema; None takes any JSON.
-            validates_dicts: Whether dictionaries are compared with it too.
-            strict: True closes all objects to further fields.
+            schema: A pydantic class, or a JSON schema, also in OpenAI's `response_format`; None takes any JSON.
 
         Returns:
-            The form.
+            The output schema.
 
         Raises:
-            ValueError: It is none of these.
+            ConfigurationError: It is neither.
 
         """
         if schema is None:
-            return cls(None, None, validates_dicts)
-        if isinstance(schema, dict):
-            schema = _unwrap_openai_schema(schema)
-            if not (strict and "properties" in schema) and not schema.keys() & {
-                "name",
-                "function",
-                "toolSpec",
-            }:
-                return cls(schema, schema, validates_dicts)  # LangChain's conversion loses lists
-        return cls(schema, convert_to_json_schema(schema, strict=strict), validates_dicts)
+            return cls(None)
+        if isinstance(schema, type) and issubclass(schema, BaseModel):
+            return cls(schema.model_json_schema(), schema)
+        if isinstance(schema, Mapping):
+            return cls(_unwrap_openai_schema(cast("Mapping[str, Any]", schema)))
+        raise ConfigurationError(f"schema is a JSON schema or a pydantic class, and not {schema!r}.")
 
     @property
     def is_object(self) -> bool:
-        """Whether it can be the arguments of a tool, which are an object always."""
-        return self.json_schema is not None and self.json_schema.get("type", "object") == "object"
+        """Whether it can be the parameters of a tool."""
+        schema = self.json_schema or {}
+        return schema.get("type") == "object" or ("type" not in schema and "properties" in schema)
 
     @property
     def name(self) -> str:
-        """The schema's name, in the letters that all servers take for names of tools."""
-        title = str((self.json_schema or {}).get("title") or "answer")
-        return re.sub(r"[^a-zA-Z0-9_-]", "_", title)[:64]
+        """The schema's title, in the characters that all servers take in a tool's name."""
+        return _INVALID_IN_NAMES.sub("_", str((self.json_schema or {}).get("title") or "answer"))[
+            :_MAX_NAME_LENGTH
+        ]
 
-    def parse(self, text: str) -> Any:
-        """Read an answer.
+    def validate(self, value: object, *, validates_dicts: bool = True) -> Any:
+        """Turn parsed JSON into what the user wants.
 
         Args:
-            text: All that the model wrote.
+            value: From `parse_json`.
+            validates_dicts: Whether it is checked against the JSON schema where there is no class.
 
         Returns:
-            An instance of the class, or what JSON has for it.
+            An instance of the class, or the value itself.
 
         Raises:
             ValueError: It does not fit; the text says where, for the model to read.
 
         """
         try:
-            value = json.loads(extract_json(text), strict=False)
+            if self.model_class is not None:
+                return _to_model(self.model_class, value)
+            problem = first_violation(value, self.json_schema or {}) if validates_dicts else ""
         except RecursionError:
             raise ValueError(_TOO_DEEP) from None
-        except ValueError as error:
-            raise ValueError(f"It is not JSON: {error}") from error
-        return self.validate(value)
-
-    def validate(self, value: object) -> Any:
-        """Turn parsed JSON into what the user wants; see `parse`."""
-        try:
-            return self._fitting(value)
-        except RecursionError:
-            raise ValueError(_TOO_DEEP) from None
-
-    def parse_partial(self, value: object) -> Any:
-        """Turn the beginning of an answer into what the user wants; see `validate`."""
-        if isinstance(self.schema, type) and is_basemodel_subclass(self.schema):
-            return _to_model(self.schema, value)
-        if not isinstance(value, dict | list):
-            raise ValueError("There is nothing to show yet.")  # noqa: TRY004 - as where it does not fit
-        return cast("object", value)
-
-    def _fitting(self, value: object) -> Any:
-        if isinstance(self.schema, type) and is_basemodel_subclass(self.schema):
-            return _to_model(self.schema, value)
-        if (
-            self.validates_dicts
-            and self.json_schema
-            and (problem := first_violation(value, self.json_schema))
-        ):
+        if problem:
             raise ValueError(problem)
         return value
 
+    def parse_partial(self, value: object) -> Any:
+        """Turn the JSON so far into an instance of either class, or leave it as it is; None where neither takes it."""
+        if self.model_class is None:
+            return value
+        for candidate in filter(None, (self.model_class, self.partial_class)):
+            try:
+                return _to_model(candidate, value)
+            except ValueError:
+                pass
+        return None
 
-def _unwrap_openai_schema(schema: dict[str, Any]) -> dict[str, Any]:
-    """Take a schema out of OpenAI's `response_format`, and give it a name where it has none."""
-    schema = schema.get("json_schema", schema)
-    if "schema" in schema:
-        schema = {**schema["schema"], "title": schema.get("name") or "answer"}
-    return (
-        schema if schema.keys() & {"title", "name", "function", "toolSpec"} else {"title": "answer", **schema}
-    )
 
+def parse_json(text: str) -> Any:
+    """Parse the JSON in a reply.
 
-def _to_model(schema: type, value: object) -> Any:
+    Args:
+        text: JSON, also in a code fence or between other text.
+
+    Returns:
+        The value. NaN, Infinity and numbers too large for a float are not JSON.
+
+    Raises:
+        ValueError: There is none; the text says why, for the model to read.
+
+    """
     try:
-        if issubclass(schema, BaseModel):
-            # As JSON, so that strict models take dates, enumerations and tuples as JSON has them.
-            return schema.model_validate_json(json.dumps(value))
-        return cast("Any", schema).parse_obj(value)  # pydantic 1
+        value = json.loads(extract_json(text), strict=False)
+        json.dumps(value, allow_nan=False)
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
     except ValueError as error:
-        raise ValueError(_format_errors(error)) from error
+        raise ValueError(f"It is not JSON: {error}") from error
+    return value
 
 
-def _format_errors(error: ValueError) -> str:
-    """Say what a class of either version of pydantic found, in a few lines."""
-    found = cast("list[Mapping[str, Any]]", cast("Any", error).errors())
-    lines = [
-        f"{'.'.join(map(str, one['loc'])) or 'the answer'}: {one['msg']}" for one in found[:_MOST_ERRORS]
-    ]
-    return "\n".join(lines)
+def _unwrap_openai_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Take a schema out of OpenAI's `response_format`, titled by its name there."""
+    inner: Mapping[str, Any] = schema.get("json_schema", schema)
+    return {**inner["schema"], "title": inner.get("name") or "answer"} if "schema" in inner else dict(inner)
+
+
+def _to_model(model_class: type, value: object) -> Any:
+    try:
+        if issubclass(model_class, BaseModel):
+            # As JSON, so that strict models take dates, enumerations and tuples as JSON has them.
+            return model_class.model_validate_json(json.dumps(value))
+        return cast("Any", model_class).parse_obj(value)  # pydantic 1
+    except ValueError as error:
+        raise ValueError(format_validation_error(error)) from error
