@@ -23,7 +23,7 @@ KEY = "sk-live-0f1e2d3c4b5a69788796"
 BROKEN = {
     "no picture": (b"<!doctype html>", ImageError, "not an image"),
     "no file": ("/no/such/picture.png", ImageError, "'/no/such/picture.png' can't be read"),
-    "one of several": ([SAMPLE_IMAGES["circle"], b"junk"], ImageError, "Picture 2 of 2: "),
+    "one of several": ([SAMPLE_IMAGES["circle"], b"junk"], ImageError, "Image 2 of 2: "),
     "a gap": ([SAMPLE_IMAGES["circle"], None], ImageError, "Picture 2 of 2: It is missing"),
     "an empty dictionary": ({"bytes": None, "path": None}, ImageError, "neither bytes nor path"),
     "a number": (7, ImageError, "A int is not an image"),
