@@ -1,4 +1,4 @@
-"""API keys that know whose they are, so that none goes to another company where the provider is changed later."""
+"""API keys bound to a provider, so that none is sent to another company where the provider is changed later."""
 
 from pydantic import SecretStr
 from typing_extensions import override
@@ -8,17 +8,14 @@ from llama_vision.providers.provider import Provider
 
 
 class ProviderKey(SecretStr):
-    """A key, and the company that it is for."""
+    """An API key, and the company that it is for."""
 
     def __init__(self, key: str, provider: Provider) -> None:
         super().__init__(key)
         self._variables = provider.key_env  # the same at all endpoints of one company
 
     def belongs_to(self, provider: Provider) -> bool:
-        """Tell whether the key is this provider's.
-
-        `configurable_fields` hands all fields of a model on to the one with another provider, the key among them.
-        """
+        """Tell whether the key is this provider's: `configurable_fields` copies all fields to a model of another one."""
         return self._variables == provider.key_env
 
     @override
@@ -37,16 +34,7 @@ def key_from_environment(provider: Provider) -> ProviderKey | None:
 
 
 def resolve_key(key: SecretStr | None, provider: Provider) -> str | None:
-    """Get the key for a call.
-
-    Args:
-        key: The model's.
-        provider: Who is called.
-
-    Returns:
-        The key; None, which looks into the environment, where there is none or it is another company's.
-
-    """
+    """Get the key for a call; None, for the environment to be searched, where it is another company's or missing."""
     if key is None or (isinstance(key, ProviderKey) and not key.belongs_to(provider)):
         return None
     return key.get_secret_value()

@@ -1,4 +1,4 @@
-"""The content of a LangChain message: words, and images in every spelling there is."""
+"""Content blocks of a LangChain message: text, and images in every format in use."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,20 +8,20 @@ from llama_vision.core.json_types import as_mapping
 from llama_vision.core.messages import Image, Text
 from llama_vision.images import image_from_base64, image_from_url
 
-# Said elsewhere in the message (tool calls), or the model's private thoughts, which are not sent back.
+# Tool calls, which the message has elsewhere too, and reasoning, which is not sent back.
 _IGNORED_BLOCK_TYPES = frozenset(
     {"tool_call", "tool_call_chunk", "invalid_tool_call", "tool_use", "reasoning", "thinking"}
 )
 
 
 def content_parts(content: str | list[str | dict[str, Any]]) -> tuple[Text | Image, ...]:
-    """Read the content of a message.
+    """Convert the content of a message.
 
     Args:
-        content: A string, or strings and blocks: v1, v0, OpenAI's and Anthropic's.
+        content: A string, or strings and blocks: LangChain's v1 and v0, OpenAI's and Anthropic's.
 
     Returns:
-        Words and images, in order.
+        Text and images, in order.
 
     Raises:
         UnsupportedInputError: A block is something else; the text names its type.
@@ -58,7 +58,7 @@ def _part(block: Mapping[str, Any]) -> Text | Image:
 
 
 def _openai_image(value: object) -> Image:
-    """Read `{"url": ..., "detail": ...}`, or the address alone."""
+    """Convert `{"url": ..., "detail": ...}`, or the URL alone."""
     if isinstance(value, str):
         return image_from_url(value)
     spelled = as_mapping(value)
@@ -68,7 +68,7 @@ def _openai_image(value: object) -> Image:
 
 
 def _image(block: Mapping[str, Any]) -> Image:
-    """Read a block of LangChain's own, v1 (`base64`, `url`) or v0 (`source_type` and `data` or `url`)."""
+    """Convert a block of LangChain's own: v1 (`base64`, `url`) or v0 (`source_type` and `data` or `url`)."""
     data = block.get("base64") or block.get("data")
     if isinstance(data, (str, bytes)):
         return image_from_base64(data)

@@ -1,6 +1,7 @@
-"""LangChain's messages and ours, in both directions."""
+"""Conversion between LangChain's messages and ours."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, assert_never, cast
 
@@ -17,7 +18,7 @@ from langchain_core.messages import (
 from langchain_core.messages import ToolCall as LangChainToolCall
 from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 from langchain_core.messages.tool import invalid_tool_call, tool_call, tool_call_chunk
-from langchain_core.outputs import ChatGenerationChunk
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 
 from llama_vision.adaptation.invalid_tool_calls import replace_invalid_tool_calls
@@ -45,20 +46,20 @@ _ROLES: dict[str, Role] = {
 }
 
 
-# Orders to LangChain itself, which it passes on to the hooks.
+# For LangChain itself, which passes them on to the hooks.
 _LANGCHAIN_OPTIONS = frozenset({"stream", "strict", "ls_structured_output_format"})
 
 
 def to_request(
     provider: Provider, messages: Sequence[BaseMessage], options: Mapping[str, Any]
 ) -> ChatRequest:
-    """Translate a call; nothing given is changed.
+    """Convert a call; nothing given is changed.
 
     Args:
-        provider: Whose names the models have.
+        provider: The provider's record.
         messages: The conversation.
-        options: Fields of the chat model, overridden by the arguments of the call; `model` among them. Tools may
-            come in any form that LangChain knows, `response_format` also as a class or a schema.
+        options: Fields of the chat model, overridden by the arguments of the call, `model` among them. Tools may
+            have any form that LangChain knows; `response_format` may be a class or a schema.
 
     Returns:
         The request.
@@ -76,7 +77,7 @@ def to_request(
 
 
 def _response_format(spec: object) -> dict[str, Any] | None:
-    """Spell a class or a schema as OpenAI's `response_format`."""
+    """Convert a class or a schema to OpenAI's `response_format`."""
     if spec is None or as_mapping(spec).get("type") in ("text", "json_object", "json_schema"):
         return cast("dict[str, Any] | None", spec)
     schema = convert_to_json_schema(cast("dict[str, Any] | type", spec))
@@ -84,31 +85,24 @@ def _response_format(spec: object) -> dict[str, Any] | None:
 
 
 def to_messages(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
-    """Translate a conversation; the messages given are not changed.
+    """Convert a conversation; the messages given are not changed.
 
-    Calls whose arguments can't be read are told in words, and so is what was answered to them: many servers refuse
-    arguments that are not JSON.
-
-    Args:
-        messages: LangChain's.
-
-    Returns:
-        Ours.
+    Invalid tool calls and their results become text: many servers refuse arguments that are not JSON.
 
     Raises:
-        UnsupportedInputError: A message holds what a Llama can't be shown; the text names the message.
+        UnsupportedInputError: A message holds what a Llama does not take; the text names the message.
         ImageError: An image can't be read; the text names the message.
 
     """
-    translated: list[Message] = []
+    converted: list[Message] = []
     for position, message in enumerate(messages):
         try:
-            translated.append(_to_message(message))
+            converted.append(_to_message(message))
         except (UnsupportedInputError, ImageError) as error:
             raise type(error)(f"Message {position} ({message.type}): {error}") from error
-    said = [message for message in messages if isinstance(message, AIMessage)]
-    invalid = [call for message in said for call in invalid_tool_calls(message)]
-    return tuple(replace_invalid_tool_calls(translated, lambda call: call not in invalid))
+    replies = [message for message in messages if isinstance(message, AIMessage)]
+    invalid = [call for message in replies for call in invalid_tool_calls(message)]
+    return tuple(replace_invalid_tool_calls(converted, lambda call: call not in invalid))
 
 
 def _to_message(message: BaseMessage) -> Message:
@@ -134,7 +128,7 @@ def _to_message(message: BaseMessage) -> Message:
 
 
 def valid_tool_calls(message: AIMessage) -> list[ToolCall]:
-    """Translate the calls whose arguments are a JSON object."""
+    """Convert the calls whose arguments are a JSON object."""
     return [
         ToolCall(call["id"], call["name"], json.dumps(call["args"], ensure_ascii=False))
         for call in message.tool_calls
@@ -142,23 +136,14 @@ def valid_tool_calls(message: AIMessage) -> list[ToolCall]:
 
 
 def invalid_tool_calls(message: AIMessage) -> list[ToolCall]:
-    """Translate the calls whose arguments are not a JSON object, as they were written."""
+    """Convert the calls whose arguments are not a JSON object, as they were written."""
     return [
         ToolCall(call["id"], call["name"] or "", call["args"] or "") for call in message.invalid_tool_calls
     ]
 
 
 def to_message(reply: Reply, provider: str) -> AIMessage:
-    """Translate a whole reply.
-
-    Args:
-        reply: Ours.
-        provider: The name of the provider that gave it.
-
-    Returns:
-        LangChain's message, with usage and metadata.
-
-    """
+    """Convert a whole reply of a provider to a message with usage and metadata."""
     calls, invalid = _split_calls(reply)
     return AIMessage(
         content=reply.text,
@@ -184,23 +169,16 @@ def _split_calls(reply: Reply) -> tuple[list[LangChainToolCall], list[InvalidToo
 
 
 class ChunkConverter:
-    """Translates the events of one reply as they come."""
+    """Converts the events of one streamed reply."""
 
     def __init__(self, provider: str) -> None:
         self._provider = provider
-        self._received = ReplyBuilder()
+        self._builder = ReplyBuilder()
 
     def to_chunk(self, event: Event) -> ChatGenerationChunk | None:
-        """Translate the next event.
+        """Convert the next event; None for one that has no chunk of its own.
 
-        Usage and metadata ride on the last chunk alone: LangChain adds up numbers and strings of chunks it merges.
-
-        Args:
-            event: Ours.
-
-        Returns:
-            LangChain's chunk; None for an event that has none of its own.
-
+        Usage and metadata are on the last chunk alone: LangChain adds up numbers and strings of chunks it merges.
         """
         match event:
             case TextDelta():
@@ -208,7 +186,7 @@ class ChunkConverter:
                     content=event.text, response_metadata={"model_provider": MODEL_PROVIDER}
                 )
             case ToolCallDelta():
-                self._received.add(event)
+                self._builder.add(event)
                 fragment = tool_call_chunk(
                     name=event.name, args=event.arguments, id=event.id, index=event.index
                 )
@@ -218,7 +196,7 @@ class ChunkConverter:
                     response_metadata={"model_provider": MODEL_PROVIDER},
                 )
             case Started() | UsageReport():
-                self._received.add(event)
+                self._builder.add(event)
                 return None
             case Finished():
                 message = self._final_chunk(event)
@@ -229,10 +207,10 @@ class ChunkConverter:
     def _final_chunk(self, event: Finished) -> AIMessageChunk:
         endings = {
             index: invalidating_suffix(call.arguments, event.reason)
-            for index, call in self._received.calls_by_index()
+            for index, call in self._builder.calls_by_index()
         }
-        self._received.add(event)
-        end = self._received.reply()
+        self._builder.add(event)
+        end = self._builder.reply()
         return AIMessageChunk(
             content="",
             chunk_position="last",
@@ -260,7 +238,7 @@ def _metadata(reply: Reply, provider: str) -> dict[str, Any]:
 
 
 def _usage_metadata(usage: Usage) -> UsageMetadata | None:
-    """Give counts only where both are known: LangChain has no way to say that one is not."""
+    """Give counts only where both are known: LangChain has no way to leave one out."""
     if usage.input_tokens is None or usage.output_tokens is None:
         return None
     metadata = UsageMetadata(
@@ -271,3 +249,38 @@ def _usage_metadata(usage: Usage) -> UsageMetadata | None:
     if usage.cached_input_tokens is not None:
         metadata["input_token_details"] = InputTokenDetails(cache_read=usage.cached_input_tokens)
     return metadata
+
+
+def to_result(reply: Reply, provider: str) -> ChatResult:
+    """Convert a whole reply to a result with one generation.
+
+    Its `llm_output` has the token counts under OpenAI's names, as in all of LangChain's chat models, for callbacks.
+    """
+    message = to_message(reply, provider)
+    output: dict[str, Any] = {} if reply.model is None else {"model_name": reply.model}
+    if usage := message.usage_metadata:
+        output["token_usage"] = {
+            "prompt_tokens": usage["input_tokens"],
+            "completion_tokens": usage["output_tokens"],
+            "total_tokens": usage["total_tokens"],
+        }
+    return ChatResult(generations=[ChatGeneration(message=message)], llm_output=output)
+
+
+def combine_llm_outputs(outputs: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
+    """Add up the token counts of several results, where all have them, and keep the model's name.
+
+    Args:
+        outputs: The `llm_output` of each; None of one that was streamed or came from a cache.
+
+    """
+    known = [output or {} for output in outputs]
+    total: dict[str, Any] = {}
+    for one in known:
+        total |= {name: one[name] for name in ("model_name",) if name in one}
+    if known and all("token_usage" in one for one in known):
+        tokens: Counter[str] = Counter()
+        for one in known:
+            tokens.update(one["token_usage"])
+        total["token_usage"] = dict(tokens)
+    return total

@@ -1,4 +1,4 @@
-"""Every error that leaves `ChatLlamaVision` is one of ours and the one that LangChain has for the same trouble."""
+"""Errors of `ChatLlamaVision`: each is one of ours, and LangChain's own for the same cause."""
 
 import json
 from collections.abc import Mapping
@@ -43,32 +43,32 @@ _LANGCHAIN_ERRORS: dict[type[LlamaVisionError], type[ModelError]] = {
     ours.TruncatedStreamError: ModelConnectionError,
     ours.LocalModelError: ModelAPIError,
 }
-"""What LangChain calls it. An error that is not here is what its nearest ancestors are."""
+"""Ours to LangChain's. An error that is not here is what its ancestors are."""
 
 
 @dataclass(frozen=True, slots=True)
 class TraceResponse:
-    """What a tracer is told of the answer behind an error; LangChain looks for it as `.response`.
+    """The response behind an error, for tracers; LangChain reads it as `.response`.
 
     Attributes:
-        body: What the provider said, and what had arrived of a reply before.
+        body: The provider's, and what had arrived of a reply before.
 
     """
 
     body: Any
 
     def json(self) -> Any:
-        """Give the body, as httpx's responses do."""
+        """Give the body, as `httpx.Response` does."""
         return self.body
 
 
 @dataclass(frozen=True, slots=True)
 class TraceStatusResponse(TraceResponse):
-    """An answer with an error status.
+    """A response with an error status.
 
     Attributes:
         status_code: The HTTP status.
-        headers: How long to wait, where the provider said so. All others stay here: a cookie is a secret, too.
+        headers: `retry-after` alone: others, such as cookies, may be secret.
 
     """
 
@@ -77,10 +77,7 @@ class TraceStatusResponse(TraceResponse):
 
 
 class TranslateErrors:
-    """Raises our errors as LangChain's, too.
-
-    It is a class and no generator, for the reason given in `backends/failures.py`.
-    """
+    """Context manager that raises our errors as LangChain's, too; a class for the reason in `backends/http/error_mapping.py`."""
 
     __slots__ = ()
 
@@ -94,39 +91,29 @@ class TranslateErrors:
 
 
 class _TranslatedError(LlamaVisionError, ModelError):
-    """What the classes made here have in common."""
+    """Parent of the classes made here."""
 
     ours: type[LlamaVisionError]
 
     @override
     def __reduce__(self) -> tuple[Any, ...]:
-        return _made, (
-            self.ours,
-            self.args,
-            self.__dict__,
-        )  # the class is in no module, where pickle looks for it
+        return _make, (self.ours, self.args, self.__dict__)  # pickle finds no class that is in no module
 
 
 def to_langchain_error(error: LlamaVisionError) -> LlamaVisionError:
-    """Make of one of our errors one that is LangChain's, too.
+    """Convert one of our errors to one of a subclass of its class and of LangChain's.
 
-    Args:
-        error: As it was raised.
-
-    Returns:
-        An error of a subclass of its class and of LangChain's, with the same text and attributes. `is_retryable` says
-        what `retryable` says. Where there is something to trace, it is in `response`.
-
+    Text and attributes are the same, `is_retryable` is `retryable`, and `response` has what tracers display.
     """
-    traced = _traced(error)
-    more: dict[str, Any] = {} if traced is None else {"response": traced}
-    return _made(type(error), error.args, {**error.__dict__, **more})
+    response = _trace_response(error)
+    more: dict[str, Any] = {} if response is None else {"response": response}
+    return _make(type(error), error.args, {**error.__dict__, **more})
 
 
-def _made(
+def _make(
     kind: type[LlamaVisionError], args: tuple[Any, ...], attributes: dict[str, Any]
 ) -> LlamaVisionError:
-    """Make an error without its constructor, which may want other arguments."""
+    """Make an error without its constructor, which may take other arguments."""
     both = _translated_class(kind)
     error = both.__new__(both, *args)
     error.__dict__.update(attributes)
@@ -142,21 +129,21 @@ def _translated_class(kind: type[LlamaVisionError]) -> type[LlamaVisionError]:
     return cast("type[LlamaVisionError]", type(kind.__name__, (_TranslatedError, kind, *theirs), told))
 
 
-def _traced(error: LlamaVisionError) -> TraceResponse | None:
-    """Say for tracers what an error knows, from which keys and account ids were taken when it was made."""
-    arrived = _partial_reply(error.partial)
+def _trace_response(error: LlamaVisionError) -> TraceResponse | None:
+    """Collect what tracers display; keys and account ids were redacted when the error was made."""
+    partial = _partial_reply(error.partial)
     if not isinstance(error, StatusError):
-        return TraceResponse(arrived) if arrived else None
+        return TraceResponse(partial) if partial else None
     try:
-        said: Any = json.loads(error.body)
+        body: Any = json.loads(error.body)
     except (ValueError, RecursionError):
-        said = error.body
+        body = error.body
     headers = {} if error.retry_after is None else {"retry-after": f"{error.retry_after:g}"}
-    return TraceStatusResponse({"error": said, **arrived} if arrived else said, error.status_code, headers)
+    return TraceStatusResponse({"error": body, **partial} if partial else body, error.status_code, headers)
 
 
 def _partial_reply(partial: Reply | None) -> dict[str, Any]:
-    """Tell what had arrived of a reply; of a streamed `invoke` LangChain itself keeps nothing."""
+    """Give what had arrived of a reply; of a streamed `invoke` LangChain itself keeps nothing."""
     if partial is None or not (partial.text or partial.tool_calls):
         return {}
     calls = [{"name": call.name, "arguments": call.arguments} for call in partial.tool_calls]

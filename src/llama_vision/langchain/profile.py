@@ -1,4 +1,4 @@
-"""What a model can do, as LangChain's `ModelProfile`, from the provider's record; what the record does not know is left out."""
+"""LangChain's `ModelProfile` from a provider's record; what the record lacks is left out."""
 
 from langchain_core.language_models import ModelProfile
 
@@ -10,25 +10,23 @@ _OPEN_WEIGHTS = frozenset({"tiny", "llama-3.2-11b-vision", "llama-3.2-90b-vision
 
 
 class DerivedProfile(dict[str, object]):
-    """A profile that was looked up, and not given by the user."""
+    """A profile derived from the record, not given by the user."""
 
 
 def model_profile(provider: Provider, name: str, *, text_tool_calls: bool) -> ModelProfile:
-    """Describe a model for agents and their middleware.
+    """Derive a model's profile, for agents and their middleware.
+
+    Image URLs count as supported where images are: where the provider doesn't fetch them, they are fetched here.
 
     Args:
-        provider: Who serves it.
-        name: Our name for it, or the provider's id.
-        text_tool_calls: Whether tools are put into words where the provider has no field for them.
-
-    Returns:
-        A profile of the caller's own. Images at addresses count as taken where images are: where the provider
-        doesn't fetch them, they are fetched here.
+        provider: The provider's record.
+        name: Our name for the model, or the provider's id.
+        text_tool_calls: Whether tools are emulated as text where the provider has no field for them.
 
     """
-    words = text_tool_calls and provider.dialect is not None
+    emulated = text_tool_calls and provider.dialect is not None
     info = provider.model_info(name)
-    tools = words or (provider.supports("tools") and info.tools)
+    tools = emulated or (provider.supports("tools") and info.tools)
     profile = ModelProfile(
         text_inputs=True,
         audio_inputs=False,
@@ -41,7 +39,7 @@ def model_profile(provider: Provider, name: str, *, text_tool_calls: bool) -> Mo
         video_outputs=False,
         reasoning_output=False,
         tool_calling=tools,
-        tool_choice=words or (tools and provider.supports("tool_choice")),
+        tool_choice=emulated or (tools and provider.supports("tool_choice")),
         tool_call_streaming=tools,
         structured_output=best_method(provider, name) == "json_schema",
         temperature=provider.supports("temperature"),

@@ -1,7 +1,9 @@
 """Structured output as a LangChain runnable: validated, retried and streamed by `llama_vision.structured`."""
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Sequence
+import operator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from functools import reduce
 from typing import Any, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
@@ -42,15 +44,7 @@ class StructuredOutputRunnable(Runnable[LanguageModelInput, Any]):
         *,
         include_raw: bool,
     ) -> None:
-        """Wrap a model.
-
-        Args:
-            bound: The model, with the plan's options bound to it.
-            plan: How the output is requested.
-            schema: As the user gave it.
-            include_raw: Whether results are `{"raw", "parsed", "parsing_error"}`.
-
-        """
+        """Wrap a model that has the plan's options bound to it."""
         self.bound = bound
         self.plan = plan
         self.schema = schema
@@ -145,7 +139,7 @@ class StructuredOutputRunnable(Runnable[LanguageModelInput, Any]):
         config: RunnableConfig,
         **kwargs: Any,
     ) -> Iterator[Any]:
-        run = _StructuredRun(self.plan, _merge_inputs(list(inputs)), include_raw=self.include_raw)
+        run = _StructuredRun(self.plan, _merge(list(inputs)), include_raw=self.include_raw)
         while not run.session.done:
             chunks = cast("Generator[AIMessageChunk]", self.bound.stream(run.prompt, config, **kwargs))
             with contextlib.closing(chunks):
@@ -161,7 +155,7 @@ class StructuredOutputRunnable(Runnable[LanguageModelInput, Any]):
         config: RunnableConfig,
         **kwargs: Any,
     ) -> AsyncIterator[Any]:
-        prompt = _merge_inputs([one async for one in inputs])
+        prompt = _merge([one async for one in inputs])
         run = _StructuredRun(self.plan, prompt, include_raw=self.include_raw)
         while not run.session.done:
             chunks = cast("AsyncGenerator[AIMessageChunk]", self.bound.astream(run.prompt, config, **kwargs))
@@ -230,18 +224,16 @@ class _StructuredRun:
         self._chunks, self._streamed = [], ReplyBuilder()
 
     def result(self) -> Any:
-        """Give what `invoke` returns.
-
-        Raises:
-            OutputParserException: No reply was valid, and `include_raw` is off.
-
-        """
-        error = self._error()
+        """Give what `invoke` returns, or raise an `OutputParserException` where `include_raw` is off."""
+        session = self.session
+        error = (
+            None if session.error is None else OutputParserException(session.error, llm_output=session.output)
+        )
         if self._include_raw:
-            return {"raw": self._raw, "parsed": self.session.value, "parsing_error": error}
+            return {"raw": self._raw, "parsed": session.value, "parsing_error": error}
         if error is not None:
-            raise error from self.session.cause
-        return self.session.value
+            raise error from session.cause
+        return session.value
 
     def final_results(self) -> Iterator[Any]:
         """Give what ends a stream; see `result`."""
@@ -251,36 +243,27 @@ class _StructuredRun:
         elif self.session.displayed is None or result != self.session.displayed:
             yield result
 
-    def _error(self) -> OutputParserException | None:
-        error = self.session.error
-        return None if error is None else OutputParserException(error, llm_output=self.session.output)
 
-
-def to_output_schema(schema: dict[str, Any] | type | None, *, strict: bool | None) -> OutputSchema:
-    """Read a schema in any form that LangChain knows.
-
-    Args:
-        schema: A pydantic class of version 1 or 2, a TypedDict, a JSON schema, or another company's tool.
-        strict: True closes all objects to further properties.
-
-    Returns:
-        The output schema.
+def to_output_schema(schema: Any, *, strict: bool | None) -> OutputSchema:
+    """Read a pydantic class of version 1 or 2, a TypedDict, a JSON schema, or a tool in another company's format.
 
     Raises:
         ValueError: It is none of these.
 
     """
-    model_class = cast("type", schema) if isinstance(schema, type) and is_basemodel_subclass(schema) else None
-    if schema is None or (model_class is not None and issubclass(model_class, BaseModel) and not strict):
+    if schema is None or (isinstance(schema, type) and issubclass(schema, BaseModel) and not strict):
         return OutputSchema.from_schema(schema)
     if isinstance(schema, dict):
-        plain = OutputSchema.from_schema(schema)
+        plain = OutputSchema.from_schema(cast("object", schema))
         schema = dict(plain.json_schema or {})
         if not schema.keys() & _TOOL_KEYS:
             if not (strict and "properties" in schema):
                 return plain  # LangChain's conversion loses lists
             schema = _titled(plain)
-    return OutputSchema(convert_to_json_schema(schema, strict=strict), model_class)
+    is_class = isinstance(schema, type) and is_basemodel_subclass(schema)
+    return OutputSchema(
+        convert_to_json_schema(schema, strict=strict), cast("Any", schema) if is_class else None
+    )
 
 
 def bind_structured_output(
@@ -292,23 +275,7 @@ def bind_structured_output(
     include_raw: bool,
     strict: bool | None,
 ) -> StructuredOutputRunnable:
-    """Bind a plan's options to a model, and wrap it.
-
-    Args:
-        model: The model.
-        plan: How the output is requested.
-        schema: As the user gave it.
-        options: Further options of each call.
-        include_raw: As in `with_structured_output`.
-        strict: As in `with_structured_output`.
-
-    Returns:
-        The runnable.
-
-    Raises:
-        UnsupportedInputError: The options set what the plan sets.
-
-    """
+    """Bind a plan's options and further options of each call to a model; see `with_structured_output`."""
     bound = plan.merge_options(options)
     if isinstance(schema, dict):
         schema = _titled(plan.schema)
@@ -359,6 +326,11 @@ def _tool_calls(message: AIMessage) -> tuple[ToolCall, ...]:
     return (*valid_tool_calls(message), *invalid_tool_calls(message))
 
 
+def _merge(inputs: list[Any]) -> Any:
+    """Add up an input that came in chunks."""
+    return reduce(operator.add, inputs)
+
+
 def _delta_events(chunk: AIMessage) -> Iterator[TextDelta | ToolCallDelta]:
     """Undo `ChunkConverter`, but for the suffix that keeps arguments invalid: it is not the model's."""
     yield TextDelta(chunk.text)
@@ -369,11 +341,3 @@ def _delta_events(chunk: AIMessage) -> Iterator[TextDelta | ToolCallDelta]:
 
 def _end(message: AIMessage) -> str | None:
     return message.response_metadata.get("finish_reason")
-
-
-def _merge_inputs(inputs: Sequence[Any]) -> Any:
-    """Add up an input that came in chunks."""
-    total = inputs[0]
-    for one in inputs[1:]:
-        total = total + one
-    return total

@@ -1,7 +1,7 @@
-"""Tells LangChain how our messages read as standard content blocks.
+"""Content-block translator: our messages as LangChain's standard content blocks.
 
-Without it a chunk that holds both words and a piece of a tool call is read as a finished call without arguments. The
-indices are strings, because LangChain numbers text blocks from 0 itself, and a call numbered 0 would be merged into them.
+Without it a chunk with both text and a fragment of a tool call becomes a finished call without arguments. Indices are
+strings because LangChain numbers text blocks from 0 itself, and a call numbered 0 would be merged into them.
 """
 
 from typing import Any, cast
@@ -14,7 +14,7 @@ from llama_vision.langchain.convert import MODEL_PROVIDER
 
 
 def translate(message: AIMessage) -> list[types.ContentBlock]:
-    """Read a whole message."""
+    """Translate a whole message."""
     blocks = _content(message, {})
     blocks += [
         {"type": "tool_call", "id": call.get("id"), "name": call["name"], "args": call["args"]}
@@ -34,8 +34,8 @@ def translate(message: AIMessage) -> list[types.ContentBlock]:
 
 
 def translate_chunk(message: AIMessageChunk) -> list[types.ContentBlock]:
-    """Read a piece of a message, or all pieces added up."""
-    if message.chunk_position == "last" and not _is_piece(message):
+    """Translate a chunk, or the sum of all chunks."""
+    if message.chunk_position == "last" and not _is_fragment(message):
         return translate(message)
     blocks = _content(message, {"index": "lc_txt_0"})
     blocks += [
@@ -51,8 +51,8 @@ def translate_chunk(message: AIMessageChunk) -> list[types.ContentBlock]:
     return cast("list[types.ContentBlock]", blocks)
 
 
-def _is_piece(message: AIMessageChunk) -> bool:
-    """Tell whether calls go on in this: only the first piece of a call has its name and id, and so has the sum of all."""
+def _is_fragment(message: AIMessageChunk) -> bool:
+    """Tell whether this continues calls: only the first fragment of a call, and the sum of all, has name and id."""
     return any(call.get("name") is None and call.get("id") is None for call in message.tool_call_chunks)
 
 
@@ -64,5 +64,5 @@ def _content(message: AIMessage, index: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def register() -> None:
-    """Make LangChain use this for our messages."""
+    """Register the translator with LangChain."""
     register_translator(MODEL_PROVIDER, translate, translate_chunk)

@@ -1,8 +1,7 @@
-"""Keeps tool calls whose arguments can't be read from being run.
+"""Keeps truncated and malformed tool calls among `invalid_tool_calls`.
 
 LangChain completes the arguments of streamed calls: `{"path": "/ho`, cut off at max_tokens, would become a call with
-{"path": "/ho"}, and {"count": 1,, } one with {"count": 1}. An ending that makes its reader give up is all that keeps such
-a call among `invalid_tool_calls`.
+{"path": "/ho"}, and {"count": 1,, } one with {"count": 1}. Only a suffix that its parser can't repair prevents that.
 """
 
 import re
@@ -13,7 +12,7 @@ _STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*("?)|[{}\[\]]', re.DOTA
 
 
 def check_arguments_begun(arguments: str, finish_reason: str | None) -> None:
-    """Refuse arguments that were cut off before they began: without a cut, none written means that there are none.
+    """Refuse arguments that were cut off before they began; without a cut, empty text is an empty object.
 
     Raises:
         ValueError: They were cut off.
@@ -24,14 +23,14 @@ def check_arguments_begun(arguments: str, finish_reason: str | None) -> None:
 
 
 def invalidating_suffix(arguments: str, finish_reason: str) -> str:
-    """Find what to add to the arguments of a call after its last piece.
+    """Find the suffix of a call's arguments.
 
     Args:
-        arguments: All that the model wrote.
-        finish_reason: Why it ended.
+        arguments: All of them.
+        finish_reason: The reply's.
 
     Returns:
-        Nothing for a JSON object. Else a bracket that closes nothing, which no reader repairs, and a word for people.
+        Nothing for a JSON object; else a mismatched bracket, which no parser repairs, and a note for people.
 
     """
     try:
@@ -43,11 +42,11 @@ def invalidating_suffix(arguments: str, finish_reason: str) -> str:
         )
     return (
         "{}" if arguments and not arguments.strip() else ""
-    )  # LangChain sees none only in a text that is empty
+    )  # LangChain takes only empty text for no arguments
 
 
 def _mismatched_bracket(text: str) -> str:
-    """Close the string that is open at the end, if one is, and then the bracket that is not."""
+    """Close an open string, and then a bracket that is not open."""
     opened: list[str] = []
     start = ""
     for token in _STRING_OR_BRACKET.finditer(text):
