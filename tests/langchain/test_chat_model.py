@@ -3,6 +3,7 @@
 import copy
 import logging
 import pickle
+from dataclasses import fields
 
 import httpx
 import pytest
@@ -18,8 +19,10 @@ from llama_vision.core.errors import (
     UnknownProviderError,
     UnsupportedInputError,
 )
+from llama_vision.core.request import SamplingParams
 from llama_vision.langchain import ChatLlamaVision
 from llama_vision.providers.deepinfra import DEEPINFRA
+from llama_vision.testing import ScriptedServer
 from tests.emulator import completion, event_stream
 
 KEY = "sk-very-secret-3141"
@@ -306,3 +309,11 @@ def test_a_stream_that_breaks_keeps_what_had_arrived(emulator):
         received.extend(model_at(emulator).stream([HumanMessage("Hi")]))
     assert received[0].text == "Half"
     assert caught.value.partial.text == "Half"
+
+
+def test_every_sampling_parameter_is_a_field_and_is_sent():
+    values = {field.name: 0.5 for field in fields(SamplingParams)} | {"max_tokens": 7, "top_k": 5, "seed": 3}
+    assert values.keys() <= ChatLlamaVision.model_fields.keys()
+    with ScriptedServer("Hi") as server:
+        ChatLlamaVision(**server.model_options, **values).invoke("Hi")
+        assert values.items() <= server.requests[0].body.items()

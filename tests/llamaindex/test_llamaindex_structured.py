@@ -203,7 +203,7 @@ def test_images_of_the_prompt_arrive(emulator_of, provider, method):
     model = model_at(emulator, provider, structured_output=method)
     blocks = [ImageBlock(path=IMAGE), TextBlock(text="Who is {name}?")]
     chat = ChatPromptTemplate([ChatMessage(role="user", blocks=blocks)])
-    rich = RichPromptTemplate("{% chat role='user' %}{{ picture | image }}Who is {{ name }}?{% endchat %}")
+    rich = RichPromptTemplate("{% chat role='user' %}{{ image | image }}Who is {{ name }}?{% endchat %}")
     for way in ("whole", "astream"):
         assert predict(model, way, prompt=chat, name="Tom")[-1] == Cat(name="Tom", age=3)
         found = predict(model, way, prompt=rich, name="Tom", image=str(IMAGE))[-1]

@@ -24,7 +24,7 @@ BROKEN = {
     "no picture": (b"<!doctype html>", ImageError, "not an image"),
     "no file": ("/no/such/picture.png", ImageError, "'/no/such/picture.png' can't be read"),
     "one of several": ([SAMPLE_IMAGES["circle"], b"junk"], ImageError, "Image 2 of 2: "),
-    "a gap": ([SAMPLE_IMAGES["circle"], None], ImageError, "Picture 2 of 2: It is missing"),
+    "a gap": ([SAMPLE_IMAGES["circle"], None], ImageError, "Image 2 of 2: It is missing"),
     "an empty dictionary": ({"bytes": None, "path": None}, ImageError, "neither bytes nor path"),
     "a number": (7, ImageError, "A int is not an image"),
     "a name that is half a letter": ("/no/\udcff.png", ImageError, "\\udcff"),

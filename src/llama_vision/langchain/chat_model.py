@@ -67,9 +67,9 @@ class ChatLlamaVision(CloseMixin, BaseChatModel):
             {"type": "text", "text": "What colour is the circle?"},
         ])])
 
-    What goes wrong raises an error of `llama_vision.core.errors` that is one of `langchain_core.exceptions`, too, so that
-    `except` of either kind catches it. With `configurable_fields(provider=..., model_name=...)` provider and model are
-    chosen by the configuration of a call; a key goes to no other company than the one it was given for.
+    Every error is one of `llama_vision.core.errors` and one of `langchain_core.exceptions`, so that `except` of either
+    kind catches it. With `configurable_fields(provider=..., model_name=...)` the configuration of a call selects provider
+    and model; a key is sent to no other company than the one it was given for.
 
     Args:
         provider: `"local"`, `"deepinfra"`, `"cloudflare"`, or any other that `llama-vision providers` lists, or a
@@ -78,33 +78,33 @@ class ChatLlamaVision(CloseMixin, BaseChatModel):
             as it is. Default: `$LLAMA_VISION_MODEL`, else `tiny` for local and the 11B elsewhere.
         api_key: The provider's key. Default: the provider's own environment variables. Without one the first call
             raises `MissingKeyError`. It is left out of pickles.
-        base_url: In place of the documented address: everything before `/chat/completions`, or before `/accounts/` for
+        base_url: In place of the documented URL: everything before `/chat/completions`, or before `/accounts/` for
             Cloudflare.
-        account_id: The account, at providers whose addresses contain one. Default: the provider's own variables.
+        account_id: The account, at providers whose URLs contain one. Default: the provider's own variables.
         accept_license: Whether to accept Meta's license on behalf of the account, where the provider asks for it
             (Cloudflare) and it was not yet. Read it first; without this such a call raises `LicenseNotAcceptedError`.
-        max_tokens: The most tokens of a reply. It is always sent: some providers cut at 256 otherwise.
-        timeout: Seconds without a byte before a call is given up, or an `httpx.Timeout`; None waits for ever.
-        max_retries: How often a call that failed for a passing reason (no connection, 408, 409, 429, 5xx) is made
-            again, if nothing of the reply has arrived.
-        stream_usage: False leaves token counts out of streams, for servers that refuse to be asked for them.
+        max_tokens: The maximum number of tokens of a reply. It is always sent: some providers cut at 256 otherwise.
+        timeout: Seconds without a byte before a call fails, or an `httpx.Timeout`; None waits for ever.
+        max_retries: How often a call with a transient error (no connection, 408, 409, 429, 5xx) is retried, if nothing
+            of the reply has arrived.
+        stream_usage: False requests no token counts in streams, for servers that refuse that.
         text_tool_calls: False leaves tool calls that the model writes as text in the text.
         extra_body: Fields of the provider's own, sent as they are.
-        image_max_pixels: The most pixels an image is sent with, besides what the model can use: at most four tiles of
-            560 x 560. Larger ones are scaled down, none is ever scaled up.
-        image_format: `"jpeg"` or `"png"` for images that have to be encoded anew; `"auto"` takes JPEG for photographs
-            and PNG for drawings and text. A small image of an accepted kind is sent byte for byte.
-        image_quality: Of JPEG, 1 to 95.
+        image_max_pixels: The maximum number of pixels of an image, besides what the model can use: four tiles of
+            560 x 560. Larger images are scaled down, none is ever scaled up.
+        image_format: `"jpeg"` or `"png"` for images that have to be encoded again; `"auto"` takes JPEG for photographs
+            and PNG for drawings and text. A small image of an accepted type is sent byte for byte.
+        image_quality: JPEG quality, 1 to 95.
         image_policy: What to do with more images than the provider takes: `"error"`, send the `"first"` ones, or put
             all on one numbered sheet (`"grid"`).
         image_allowed_hosts: The only hosts that images are fetched from, where the provider needs their bytes; they may
             be private. Default: any public host.
         image_private_networks: Whether images may be fetched from addresses that are not public.
-        local_settings: How a model runs on this machine: `max_batch_size` answers at the same time, `max_model_len` tokens
-            of prompt and reply, `image_cache_bytes` for what it saw in images, `max_waiting` requests, `device`, `dtype`,
+        local_settings: How a model runs on this machine: `max_batch_size` running sequences, `max_model_len` tokens of
+            prompt and reply, `image_cache_bytes` of encoded images, `max_waiting` requests, `device`, `dtype`,
             `quantization` (`int8`, `fp8`); see `llama_vision.backends.local.LocalSettings`.
-        http_client: Used for synchronous calls in place of the shared connection pool.
-        http_async_client: Used for asynchronous calls in place of the shared pools.
+        http_client: For synchronous calls, in place of the shared connection pool.
+        http_async_client: For asynchronous calls, in place of the shared pools.
 
     Raises:
         UnknownProviderError: There is no provider of this name.
@@ -377,9 +377,9 @@ class ChatLlamaVision(CloseMixin, BaseChatModel):
         Args:
             tools: Functions, `BaseTool`s, pydantic classes, TypedDicts, or JSON schemas.
             tool_choice: `"auto"`, `"none"`, `"any"` (or `"required"` or True), a tool's name, or OpenAI's dictionary.
-            strict: Ask the provider to keep to the schemas.
+            strict: Ask the provider to enforce the schemas.
             parallel_tool_calls: Whether several tools may be called at once.
-            response_format: The form of the final answer, as `create_agent` asks for it.
+            response_format: The format of the final reply, as `create_agent` requests it.
             **kwargs: Further arguments of each call.
 
         Returns:
@@ -404,21 +404,21 @@ class ChatLlamaVision(CloseMixin, BaseChatModel):
         strict: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, Any]:
-        """Make the model answer with an object.
+        """Structured output: make the model reply with an object.
 
-        Its `stream` gives the object as it grows. An answer that can't be used raises `OutputParserException`, whose
-        `llm_output` is what the model wrote; one that was cut off says so, and is not asked for again.
+        Streams give the partial object. An invalid reply raises `OutputParserException`, whose `llm_output` is what the
+        model wrote; one that was cut off says so, and is not retried.
 
         Args:
-            schema: A pydantic class, of which answers become instances; or a TypedDict or a JSON schema, whose answers
-                are dictionaries. None, with `json_mode`, takes any JSON.
+            schema: A pydantic class, for instances of it; or a TypedDict or a JSON schema, for dictionaries. None, with
+                `json_mode`, takes any JSON.
             method: `"json_schema"` and `"json_mode"` ask for OpenAI's `response_format`, `"function_calling"` makes the
                 model call a tool, and `"prompt"` puts the schema into the prompt, which works with every model; so
                 does `"json_mode"`. `"auto"` takes the provider's best one. With it, and with `"prompt"`, a reply is
                 validated against the schema and requested again, with what was wrong, at most twice; the other methods
                 send one request, and validate pydantic classes only.
             include_raw: Give `{"raw": message, "parsed": object, "parsing_error": error}` in place of raising.
-            strict: Ask the provider to keep to the schema; not for `"json_mode"`.
+            strict: Ask the provider to enforce the schema; not for `"json_mode"`.
             **kwargs: Further arguments of each call, such as `temperature`.
 
         Returns:

@@ -1,4 +1,4 @@
-"""`BatchAsker`: a question about images, put to a model for each row of a batch."""
+"""`BatchAsker`: batch inference, one request for each row of a batch of columns."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -26,34 +26,33 @@ from llama_vision.structured.method import StructuredOutputPlan, plan_structured
 from llama_vision.structured.output_schema import OutputSchema
 
 _LOCAL_CONCURRENCY = 32
-"""The local model answers as many together as it has room for, and lets the others wait."""
+"""The local model runs as many together as fit, and queues the others."""
 
 _REQUEST_OPTIONS = SAMPLING_OPTIONS | {"stop", "extra_body"}
-# The others are parameters of ours, or can't be handed to another process: a header may be a key, a client is a socket.
+# The others are parameters of `BatchAsker`, or can't be sent to another process: a header may be a key, a client is a socket.
 _BACKEND_OPTIONS = frozenset(inspect.signature(create_backend).parameters) - {
     *("provider", "api_key", "headers", "http_client", "http_async_client")
 }
 
 
 class BatchAsker:
-    """Asks a model about each row of a batch, many at once, and gives the batch back with the answers in new columns.
+    """Asks a model about each row of a batch, concurrently, and adds its replies in new columns.
 
-    Ray Data's `map_batches` takes it (or use `ask_dataset`), and so does whatever else hands over batches of columns: a
-    pandas DataFrame, a pyarrow Table, or a dictionary of arrays or lists:
+    For Ray Data's `map_batches` (or use `ask_dataset`), and for whatever else works on column batches: a pandas DataFrame,
+    a pyarrow Table, or a dictionary of arrays or lists:
 
         ask = BatchAsker("What color is it?", provider="deepinfra")
         frame = ask(frame)                                    # pandas
         ddf.map_partitions(ask, meta=ask(ddf.head(0)))        # Dask
         df.mapInPandas(lambda frames: map(ask, frames), ...)  # Spark, with the schema of the new columns
 
-    Rows keep their order and all their cells. The columns that come with them, each empty (None) where there is nothing
-    to say:
+    Rows keep their order and all their cells. The new columns, with None where there is no value:
 
-    - `text`: the model's words; of an answer that failed later those that had arrived.
-    - `json`, with a `schema` only: JSON text that fits it. It stays text because a column has one type, in all batches.
-    - `finish_reason`: such as `stop`, or `length` for an answer that was cut off at `max_tokens`.
-    - `input_tokens`, `output_tokens`, `cost_usd` (US dollars), `cost_is_estimate`: of all that was asked for the row.
-    - `seconds`: how long that took.
+    - `text`: the reply's text; of a failed one what had arrived.
+    - `json`, with a `schema` only: JSON text that is valid. It stays text because a column has one type, in all batches.
+    - `finish_reason`: such as `stop`, or `length` for a reply that was cut off at `max_tokens`.
+    - `input_tokens`, `output_tokens`, `cost_usd` (US dollars), `cost_is_estimate`: of all requests of the row.
+    - `seconds`: their wall time.
     - `error_type`, `error`: the name of the error (see `llama_vision.core.errors`) and its text.
 
     The local model is loaded once in a process, with the first batch. An instance can be pickled, and holds no key, no
@@ -63,18 +62,18 @@ class BatchAsker:
         prompt: What to ask about each row. Default: a description of the image, unless there is a `prompt_column`.
         provider: As for `ChatLlamaVision`: a name or a record. Default: `$LLAMA_VISION_PROVIDER`, else `"local"`.
         model: As for `ChatLlamaVision`. Default: `$LLAMA_VISION_MODEL`, else the provider's first.
-        prompt_column: The column of questions, in place of `prompt`.
+        prompt_column: The column of prompts, in place of `prompt`.
         image_column: The column of images; None asks without. A cell holds bytes, a path, a URL, a PIL image, an array
             (height x width x 3, of bytes), `{"bytes": ..., "path": ...}`, a list of several of these, or nothing.
             Text that is no URL is read as a path: pass no paths that came from someone else.
-        schema: What the answers shall be: a pydantic class or a JSON schema. They are kept to it in the surest way the
-            provider has, checked, and asked for again up to twice.
-        system: Instructions that come before each question.
-        concurrency: How many rows are on their way at once. Default: 32 for the local model, 8 elsewhere.
-        on_error: `"keep"` has failures in their rows; `"raise"` raises the first one.
-        prefix: Goes before the names of the new columns.
-        api_key: A function that gives the provider's key, called where the model is asked. Default: the provider's own
-            variables in the environment there. A key itself is refused: it would be pickled, and sent to every worker.
+        schema: Structured output: a pydantic class or a JSON schema. Replies are requested by the provider's best method,
+            validated, and requested again up to twice.
+        system: The system prompt.
+        concurrency: The maximum number of rows in flight. Default: 32 for the local model, 8 elsewhere.
+        on_error: `"keep"` keeps failures in their rows; `"raise"` raises the first one.
+        prefix: Prefix of the names of the new columns.
+        api_key: A function that returns the provider's key, called in the worker. Default: the provider's own environment
+            variables there. A key itself is refused: it would be pickled, and sent to every worker.
         **options: Options of a call (`max_tokens`, `temperature`, `stop`, `extra_body`, ...), and of
             `llama_vision.backends.create_backend` (`base_url`, `account_id`, `timeout`, `max_retries`, `images`, ...).
 
@@ -146,14 +145,14 @@ class BatchAsker:
             partial(ask_row, self._get_backend(), partial(self._request, prompt, image), self._plan)
             for prompt, image in zip(*self._cells(columns), strict=True)
         ]
-        answers = run_rows(rows, concurrency=self._concurrency, keep=self._on_error == "keep")
-        cells = [answer.cells() for answer in answers]
+        results = run_rows(rows, concurrency=self._concurrency, keep=self._on_error == "keep")
+        cells = [result.cells() for result in results]
         return columns.with_columns(
             {f"{self._prefix}{name}": (COLUMN_TYPES[name], [row[name] for row in cells]) for name in added}
         )
 
     def _cells(self, columns: ColumnBatch) -> tuple[Sequence[Any], Sequence[Any]]:
-        """Give the prompts and the images."""
+        """Read the prompts and the images."""
         prompts, images = self._prompt_column, self._image_column
         return (
             [self._prompt] * columns.num_rows if prompts is None else columns.read(prompts),
@@ -188,14 +187,14 @@ class BatchAsker:
         return plan_structured_output(OutputSchema.from_schema(schema), "auto", self.provider, self.model)
 
     def _get_backend(self) -> Backend:
-        """Open the backend here, in the process that asks; many threads may at once, since it holds nothing yet."""
+        """Create the backend in the process that uses it; threads may race, since it holds nothing yet."""
         if self._backend is None:
             key = None if self._api_key is None else self._api_key()
             self._backend = create_backend(self.provider, api_key=key, **self._backend_options)
         return self._backend
 
     def _check(self) -> None:
-        """Say what is wrong for every row before there is any."""
+        """Refuse what would fail in every row."""
         check_concurrency(self._concurrency)
         if self._on_error not in ("keep", "raise"):
             raise ConfigurationError(f"on_error is 'keep' or 'raise', and not {self._on_error!r}.")

@@ -1,4 +1,4 @@
-"""One cell of a column: a question, one image, several or none."""
+"""Parses the cells of a batch: prompts and images."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -8,26 +8,20 @@ from llama_vision.core.errors import ImageError, UnsupportedInputError
 from llama_vision.core.messages import Image
 from llama_vision.images import image_from_any
 
-_MISSING = {"NAType", "NaTType"}  # what pandas has for no value, beside None and NaN
-_NO_NUMBERS = frozenset("OSU")  # numpy's kinds of objects, bytes and text
+_MISSING = {"NAType", "NaTType"}  # pandas' missing values, beside None and NaN
+_LIST_KINDS = frozenset("OSU")  # numpy's dtype kinds of objects, bytes and text
 
 
 def is_missing(cell: object) -> bool:
-    """Tell whether a cell is empty, in the spelling of any library of tables."""
+    """Tell whether a cell is a missing value of any table library."""
     return cell is None or (isinstance(cell, float) and math.isnan(cell)) or type(cell).__name__ in _MISSING
 
 
 def parse_prompt(cell: object) -> str:
-    """Read a question.
-
-    Args:
-        cell: Of the column of questions.
-
-    Returns:
-        Its words.
+    """Check that a cell is text, and not blank.
 
     Raises:
-        UnsupportedInputError: There are none.
+        UnsupportedInputError: It is not.
 
     """
     if isinstance(cell, str) and cell.strip():
@@ -37,11 +31,11 @@ def parse_prompt(cell: object) -> str:
 
 
 def parse_images(cell: object) -> tuple[Image, ...]:
-    """Read images.
+    """Parse the images of a cell.
 
     Args:
-        cell: Bytes, a path, a URL, a PIL image, an array (height x width x 3), what Hugging Face's datasets have for a
-            image (`{"bytes": ..., "path": ...}`), a list of several of these, or nothing.
+        cell: Bytes, a path, a URL, a PIL image, an array (height x width x 3), an image of Hugging Face's datasets
+            (`{"bytes": ..., "path": ...}`), a list of these, or a missing value.
 
     Returns:
         The images, in order.
@@ -52,32 +46,32 @@ def parse_images(cell: object) -> tuple[Image, ...]:
     """
     if is_missing(cell):
         return ()
-    several = _several(cell)
-    if several is None:
+    items = _as_list(cell)
+    if items is None:
         return (_image(cell),)
     images: list[Image] = []
-    for number, each in enumerate(several, start=1):
+    for number, item in enumerate(items, start=1):
         try:
-            images.append(_image(each))
+            images.append(_image(item))
         except ImageError as error:
-            raise ImageError(f"Image {number} of {len(several)}: {error}") from error
+            raise ImageError(f"Image {number} of {len(items)}: {error}") from error
     return tuple(images)
 
 
-def _several(cell: object) -> list[object] | None:
-    """Take a list for what it is; an array of numbers is one image."""
+def _as_list(cell: object) -> list[object] | None:
+    """Give the items of a list or an array of objects; an array of numbers is one image."""
     if isinstance(cell, list | tuple):
         return list(cast("Iterable[object]", cell))
     kind = getattr(getattr(cell, "dtype", None), "kind", "")
-    return list(cast("Iterable[object]", cell)) if kind in _NO_NUMBERS and kind else None
+    return list(cast("Iterable[object]", cell)) if kind in _LIST_KINDS and kind else None
 
 
 def _image(cell: Any) -> Image:
     if isinstance(cell, Mapping):
-        told = cast("Mapping[str, Any]", cell)
-        source: Any = told.get("path") if told.get("bytes") is None else told["bytes"]
+        spec = cast("Mapping[str, Any]", cell)
+        source: Any = spec.get("path") if spec.get("bytes") is None else spec["bytes"]
         if source is None:
-            raise ImageError(f"An image is a dictionary with {sorted(told)}, and has neither bytes nor path.")
+            raise ImageError(f"An image is a dictionary with {sorted(spec)}, and has neither bytes nor path.")
         return image_from_any(source)
     if is_missing(cell):
         raise ImageError("It is missing. Leave it out of the list.")

@@ -1,4 +1,4 @@
-"""Batches of columns as libraries hand them over: dictionaries of arrays or lists, pandas' frames, pyarrow's tables."""
+"""Column batches: dictionaries of arrays or lists, pandas DataFrames, pyarrow Tables."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -8,22 +8,22 @@ from llama_vision.core.errors import ConfigurationError
 
 
 class ColumnBatch(Protocol):
-    """A batch, whatever it is."""
+    """A batch of named columns of equal length."""
 
     names: list[str]
     num_rows: int
 
     def read(self, name: str) -> Sequence[Any]:
-        """Give the cells of a column."""
+        """Read the cells of a column."""
         ...
 
     def with_columns(self, added: Mapping[str, tuple[type, list[Any]]]) -> Any:
-        """Give the batch with more columns: for each its type (`str`, `int`, `float` or `bool`) and cells, which may be None."""
+        """Add columns: for each its type (`str`, `int`, `float` or `bool`) and cells, which may be None."""
         ...
 
 
 def as_column_batch(batch: object) -> ColumnBatch:
-    """Take a batch.
+    """Wrap a batch.
 
     Args:
         batch: A dictionary of arrays or lists of the same length, a pandas DataFrame or a pyarrow Table.
@@ -35,7 +35,7 @@ def as_column_batch(batch: object) -> ColumnBatch:
         ConfigurationError: It is something else.
 
     """
-    # A library that nobody loaded has made no batch.
+    # A library that is not loaded has made no batch.
     pandas, pyarrow = (cast("Any", sys.modules.get(name)) for name in ("pandas", "pyarrow"))
     if pyarrow is not None and isinstance(batch, pyarrow.Table):
         return _Table(batch, pyarrow)
@@ -66,14 +66,14 @@ class _Table:
 
     def with_columns(self, added: Mapping[str, tuple[type, list[Any]]]) -> Any:
         table = self._table
-        for name, (kind, cells) in added.items():
-            table = table.append_column(name, self._array(cells, self._types[kind]))
+        for name, (column_type, cells) in added.items():
+            table = table.append_column(name, self._array(cells, self._types[column_type]))
         return table
 
 
 class _Frame:
-    # The kinds that keep an empty cell apart from zero and from False.
-    _KINDS = {str: "object", int: "Int64", float: "float64", bool: "boolean"}  # noqa: RUF012 - never changed
+    # Nullable dtypes, which keep a missing value apart from zero and False.
+    _DTYPES = {str: "object", int: "Int64", float: "float64", bool: "boolean"}  # noqa: RUF012 - never changed
 
     def __init__(self, frame: Any, pandas: Any) -> None:
         self._frame = frame
@@ -87,8 +87,8 @@ class _Frame:
     def with_columns(self, added: Mapping[str, tuple[type, list[Any]]]) -> Any:
         index = self._frame.index
         columns = {
-            name: self._series(cells, index=index, dtype=self._KINDS[kind])
-            for name, (kind, cells) in added.items()
+            name: self._series(cells, index=index, dtype=self._DTYPES[column_type])
+            for name, (column_type, cells) in added.items()
         }
         return self._frame.assign(**columns)
 
@@ -105,8 +105,8 @@ class _Arrays:
     def with_columns(self, added: Mapping[str, tuple[type, list[Any]]]) -> Any:
         columns: dict[str, Any] = {name: cells for name, (_, cells) in added.items()}
         if any(hasattr(column, "__array_interface__") for column in self._batch.values()):
-            import numpy as np  # noqa: PLC0415 - who hands arrays over has it
+            import numpy as np  # noqa: PLC0415 - arrays come from it
 
-            # Of objects, so that None stays None.
+            # dtype=object, so that None stays None.
             columns = {name: np.array(cells, dtype=object) for name, cells in columns.items()}
         return {**self._batch, **columns}

@@ -1,4 +1,4 @@
-"""`ask_dataset`: a Ray Dataset with answers."""
+"""`ask_dataset`: a model's replies about the rows of a Ray Dataset."""
 
 import os
 import warnings
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ray.data import Dataset
 
 DEFAULT_BATCH_SIZE = 64
-"""Rows. Twice what the local model has under way, so that its end is not all waiting; little to ask again after a crash."""
+"""Rows. Twice the local concurrency, so that a batch's tail is not all waiting; few are repeated after a crash."""
 
 
 def ask_dataset(
@@ -26,28 +26,28 @@ def ask_dataset(
     num_gpus: float | None = None,
     **asker: Any,
 ) -> "Dataset":
-    """Ask about each row of a Ray Dataset. As all of Ray Data it begins when the rows are taken, shown or written.
+    """Ask about each row of a Ray Dataset, lazily: it runs when the rows are taken, displayed or written.
 
         answers = ask_dataset(ray.data.read_images("photos"), "What is it?", actors=4, model="llama-3.2-11b-vision")
         answers.write_parquet("answers")
 
-    Each actor has the model by itself, and answers its batch together. What goes wrong with a row stands in the row; where an
-    actor dies, Ray starts another and gives it the same rows again, which hosted providers bill again.
+    Each actor loads the model and sends the rows of a batch concurrently. A row's error stands in the row; where an actor
+    dies, Ray starts another with the same rows, which hosted providers bill again.
 
-    Rows keep their order within a block. Among blocks Ray keeps it only where it is told to, before:
+    Rows keep their order within a block. Among blocks Ray keeps it only if that was set before:
     `ray.data.DataContext.get_current().execution_options.preserve_order = True`.
 
     Args:
         dataset: The rows, with a column `image` or the one that `image_column` names.
         prompt: What to ask about each row; as for `BatchAsker`.
-        actors: How many, or the fewest and the most.
-        batch_size: How many rows an actor gets at once.
-        num_cpus: Processors reserved for each actor, which for the local model are its threads, too. Default: 1, or less
-            where all actors would hold more than half of the cluster's: the tasks that read and shuffle need some, and wait
-            for ever where actors hold them all.
+        actors: The number of actors, or its minimum and maximum.
+        batch_size: Rows of a batch.
+        num_cpus: CPUs reserved for each actor; for the local model also its threads. Default: 1, or less where all actors
+            would hold more than half of the cluster's: the tasks that read and shuffle need some, and wait for ever where
+            actors hold them all.
         num_gpus: GPUs reserved for each actor; a fraction lets several share one. Default: 1 for the local model where the
-            cluster has any, and 0 for `tiny` and for what is hosted.
-        **asker: What else `BatchAsker` takes.
+            cluster has any; 0 for `tiny` and for hosted models.
+        **asker: Further arguments of `BatchAsker`.
 
     Returns:
         The dataset with the columns of `BatchAsker`.
@@ -66,11 +66,11 @@ def ask_dataset(
             "Ray Data is not installed: pip install 'llama-vision[ray]'"
         ) from missing
     checked = BatchAsker(prompt, **asker)
-    # Decided here: the environment of the workers may name others.
+    # Resolved here: the environment of the workers may name others.
     asker |= {"provider": checked.provider, "model": checked.model}
     _check_picklable(cast("Any", cloudpickle), asker)
-    fewest, most = (actors, actors) if isinstance(actors, int) else actors
-    if not 1 <= fewest <= most or batch_size < 1:
+    min_actors, max_actors = (actors, actors) if isinstance(actors, int) else actors
+    if not 1 <= min_actors <= max_actors or batch_size < 1:
         raise ConfigurationError(
             f"actors={actors!r} and batch_size={batch_size} leave nobody to ask, or nothing to ask about."
         )
@@ -82,17 +82,17 @@ def ask_dataset(
         BatchAsker,
         fn_constructor_args=(prompt,),
         fn_constructor_kwargs=asker,
-        compute=ActorPoolStrategy(min_size=fewest, max_size=most),
+        compute=ActorPoolStrategy(min_size=min_actors, max_size=max_actors),
         batch_size=batch_size,
         batch_format="pyarrow",  # keeps the types of all columns, also where a batch has no value for one
         udf_modifying_row_count=False,  # so that Ray applies a `limit` of a batch or more before anything is asked
-        num_cpus=_cpus_per_actor(num_cpus, most),
+        num_cpus=_cpus_per_actor(num_cpus, max_actors),
         num_gpus=num_gpus or None,
     )
 
 
 def _check_picklable(cloudpickle: Any, options: Mapping[str, Any]) -> None:
-    """Name what would not get through to the workers; Ray says so in three pages, and later."""
+    """Name the option that can't be pickled; Ray says so later, in three pages."""
     for name, value in options.items():
         try:
             cloudpickle.dumps(value)
@@ -104,13 +104,13 @@ def _check_picklable(cloudpickle: Any, options: Mapping[str, Any]) -> None:
 
 
 def _cpus_per_actor(num_cpus: float | None, actors: int) -> float:
-    """Leave processors to the tasks that feed the actors."""
-    there = _cluster_resource("CPU", os.cpu_count() or 1)
+    """Leave CPUs to the tasks that feed the actors."""
+    cluster_cpus = _cluster_resource("CPU", os.cpu_count() or 1)
     if num_cpus is None:
-        return min(1.0, max(int(there / 2 / actors * 1000) / 1000, 0.001))
-    if num_cpus * actors >= there:
+        return min(1.0, max(int(cluster_cpus / 2 / actors * 1000) / 1000, 0.001))
+    if num_cpus * actors >= cluster_cpus:
         warnings.warn(
-            f"{actors} actors with num_cpus={num_cpus:g} take all of the cluster's {there:g} processors: a task that "
+            f"{actors} actors with num_cpus={num_cpus:g} take all of the cluster's {cluster_cpus:g} processors: a task that "
             "reads or shuffles rows then waits for ever, unless the cluster grows. Give less.",
             stacklevel=3,
         )
@@ -118,7 +118,7 @@ def _cpus_per_actor(num_cpus: float | None, actors: int) -> float:
 
 
 def _cluster_resource(resource: str, default: float) -> float:
-    """Ask Ray how much of something the cluster has, without starting one."""
+    """Give what the cluster has of a resource, without starting one."""
     import ray  # noqa: PLC0415 - as above
 
     untyped = cast("Any", ray)

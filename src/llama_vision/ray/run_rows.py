@@ -1,4 +1,4 @@
-"""The rows of a batch answered in threads, until all are or until there is no use in going on."""
+"""Runs the rows of a batch on a thread pool; stops on a fatal error."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,18 +8,18 @@ from llama_vision.ray.rows import RowResult
 
 
 def run_rows(rows: Sequence[Callable[[], RowResult]], *, concurrency: int, keep: bool) -> list[RowResult]:
-    """Answer rows. In threads, because they share connections from batch to batch, which an event loop would not.
+    """Run rows concurrently. Threads share connections from batch to batch, which event loops would not.
 
     Args:
-        rows: What answers each. It raises nothing.
-        concurrency: How many are under way at once.
-        keep: Whether failures are kept.
+        rows: One callable for each row; it raises nothing.
+        concurrency: The maximum number of rows in flight.
+        keep: Whether failures are kept in their rows.
 
     Returns:
-        What became of each row, in their order.
+        The results, in the order of the rows.
 
     Raises:
-        Exception: The first failure, where they are not kept; a note on it says of which row.
+        Exception: The first failure, where they are not kept, with a note that says of which row.
 
     """
     stopped: Exception | None = None
@@ -28,24 +28,21 @@ def run_rows(rows: Sequence[Callable[[], RowResult]], *, concurrency: int, keep:
         nonlocal stopped
         if stopped is not None:
             return RowResult(error=stopped)
-        answer = rows[number]()
-        if (
-            answer.error is not None
-            and stopped is None
-            and (not keep or isinstance(answer.error, FATAL_ERRORS))
-        ):
-            answer.error.add_note(f"This was row {number + 1} of a batch of {len(rows)}.")
-            stopped = answer.error
-        return answer
+        result = rows[number]()
+        error = result.error
+        if error is not None and stopped is None and (not keep or isinstance(error, FATAL_ERRORS)):
+            error.add_note(f"This was row {number + 1} of a batch of {len(rows)}.")
+            stopped = error
+        return result
 
     if not rows:
         return []
     with ThreadPoolExecutor(min(concurrency, len(rows)), "llama-vision batch") as pool:
         try:
-            answers = list(pool.map(work, range(len(rows))))
-        except BaseException:  # Ctrl-C: what waits is not begun any more
+            results = list(pool.map(work, range(len(rows))))
+        except BaseException:  # Ctrl-C: queued rows are cancelled
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     if stopped is not None and not keep:
         raise stopped
-    return answers
+    return results
