@@ -42,6 +42,18 @@ def test_json_is_found(text, found):
     assert extract_json(text) == found
 
 
+TRUNCATED = {
+    "inside of an object": ('{"a": {"b": 1}, "c": "tr', '{"a": {"b": 1}, "c": "tr'),
+    "inside of a fence": ('Here: ```json\n{"a": [1, 2], "c', 'Here: ```json\n{"a": [1, 2], "c'),
+    "after the object": ('{"a": {"b": 1}} I hope {tha', '{"a": {"b": 1}}'),
+}
+
+
+@pytest.mark.parametrize(("text", "found"), TRUNCATED.values(), ids=TRUNCATED)
+def test_a_part_of_truncated_json_is_not_the_json(text, found):
+    assert extract_json(text, truncated=True) == found
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),

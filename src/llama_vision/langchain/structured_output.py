@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from functools import reduce
 from typing import Any, cast
 
-from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
 from langchain_core.exceptions import OutputParserException
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.language_models.chat_models import BaseChatModel
@@ -68,33 +67,21 @@ class StructuredOutputRunnable(Runnable[LanguageModelInput, Any]):
 
     @override
     def invoke(self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        return self._call_with_config(self._invoke, input, config, **kwargs)
+        return self._call_with_config(cast("Any", self._invoke), input, config, **kwargs)
 
     @override
     async def ainvoke(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> Any:
-        return await self._acall_with_config(self._ainvoke, input, config, **kwargs)
+        return await self._acall_with_config(cast("Any", self._ainvoke), input, config, **kwargs)
 
-    def _invoke(
-        self,
-        prompt: LanguageModelInput,
-        run_manager: CallbackManagerForChainRun,  # noqa: ARG002 - LangChain passes it
-        config: RunnableConfig,
-        **kwargs: Any,
-    ) -> Any:
+    def _invoke(self, prompt: LanguageModelInput, config: RunnableConfig, **kwargs: Any) -> Any:
         run = _StructuredRun(self.plan, prompt, include_raw=self.include_raw)
         while not run.session.done:
             run.add_message(self.bound.invoke(run.prompt, config, **kwargs))
         return run.result()
 
-    async def _ainvoke(
-        self,
-        prompt: LanguageModelInput,
-        run_manager: AsyncCallbackManagerForChainRun,  # noqa: ARG002 - as above
-        config: RunnableConfig,
-        **kwargs: Any,
-    ) -> Any:
+    async def _ainvoke(self, prompt: LanguageModelInput, config: RunnableConfig, **kwargs: Any) -> Any:
         run = _StructuredRun(self.plan, prompt, include_raw=self.include_raw)
         while not run.session.done:
             run.add_message(await self.bound.ainvoke(run.prompt, config, **kwargs))
@@ -121,13 +108,13 @@ class StructuredOutputRunnable(Runnable[LanguageModelInput, Any]):
     def transform(
         self, input: Iterator[LanguageModelInput], config: RunnableConfig | None = None, **kwargs: Any
     ) -> Iterator[Any]:
-        yield from self._transform_stream_with_config(input, self._stream, config, **kwargs)
+        yield from self._transform_stream_with_config(input, cast("Any", self._stream), config, **kwargs)
 
     @override
     async def atransform(
         self, input: AsyncIterator[LanguageModelInput], config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncGenerator[Any]:
-        parts = self._atransform_stream_with_config(input, self._astream, config, **kwargs)
+        parts = self._atransform_stream_with_config(input, cast("Any", self._astream), config, **kwargs)
         async with contextlib.aclosing(cast("AsyncGenerator[Any]", parts)):
             async for part in parts:
                 yield part
@@ -135,7 +122,6 @@ class StructuredOutputRunnable(Runnable[LanguageModelInput, Any]):
     def _stream(
         self,
         inputs: Iterator[LanguageModelInput],
-        run_manager: CallbackManagerForChainRun,  # noqa: ARG002 - LangChain passes it
         config: RunnableConfig,
         **kwargs: Any,
     ) -> Iterator[Any]:
@@ -151,7 +137,6 @@ class StructuredOutputRunnable(Runnable[LanguageModelInput, Any]):
     async def _astream(
         self,
         inputs: AsyncIterator[LanguageModelInput],
-        run_manager: AsyncCallbackManagerForChainRun,  # noqa: ARG002 - as above
         config: RunnableConfig,
         **kwargs: Any,
     ) -> AsyncIterator[Any]:

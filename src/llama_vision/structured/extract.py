@@ -32,11 +32,12 @@ def retry_message(error: str) -> str:
     return f"That answer does not fit:\n{error}\nAnswer again with the corrected JSON alone."
 
 
-def extract_json(text: str) -> str:
+def extract_json(text: str, *, truncated: bool = False) -> str:
     """Extract JSON from a reply, in linear time.
 
     Args:
         text: JSON alone, in a code fence, or with text around it.
+        truncated: Whether the reply was cut off. Then what is inside of an unclosed bracket is only a part of the JSON.
 
     Returns:
         The whole text if it is JSON; else the first object (or list, where there is no object) that parses, those in
@@ -47,8 +48,9 @@ def extract_json(text: str) -> str:
     whole = text.strip()
     if _is_json(whole):
         return whole
-    fenced = [found for fence in _FENCE.finditer(whole) for found in _iter_balanced(fence[1])]
-    everywhere = list(_iter_balanced(whole))
+    attempts = 1 if truncated else _MAX_UNCLOSED
+    fenced = [found for fence in _FENCE.finditer(whole) for found in _iter_balanced(fence[1], attempts)]
+    everywhere = list(_iter_balanced(whole, attempts))
     for candidates in (fenced, everywhere):
         readable = [found for found in candidates if _is_json(found)]
         if readable:  # a reference such as "[1]" is a list too, so objects go first
@@ -64,10 +66,10 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _iter_balanced(text: str) -> Iterator[str]:
-    """Iterate over bracketed substrings, from left to right."""
+def _iter_balanced(text: str, attempts: int) -> Iterator[str]:
+    """Iterate over bracketed substrings, from left to right, until so many brackets were unclosed."""
     position = 0
-    for _ in range(_MAX_UNCLOSED):
+    for _ in range(attempts):
         while (opening := _OPENING.search(text, position)) is not None:
             end = _find_closing(text, opening.start())
             if end is None:

@@ -103,11 +103,12 @@ class OutputSchema:
         return None
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str, *, truncated: bool = False) -> Any:
     """Parse the JSON in a reply.
 
     Args:
         text: JSON, also in a code fence or between other text.
+        truncated: Whether the reply was cut off.
 
     Returns:
         The value. NaN, Infinity and numbers too large for a float are not JSON.
@@ -117,7 +118,7 @@ def parse_json(text: str) -> Any:
 
     """
     try:
-        value = json.loads(extract_json(text), strict=False)
+        value = json.loads(extract_json(text, truncated=truncated), strict=False)
         json.dumps(value, allow_nan=False)
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None

@@ -87,10 +87,10 @@ class StructuredOutputSession:
         """
         calls = reply.tool_calls if self.plan.method == "function_calling" else ()
         text = (self._call(reply) or calls[0]).arguments if calls else reply.text
-        if self._parsed_length <= len(text) < self._parsed_length * (1 + _GROWTH) + 1:
+        if self._parsed_length <= len(text) <= int(self._parsed_length * (1 + _GROWTH)):
             return None
         self._parsed_length = len(text)
-        partial = _parse_partial_json(text)
+        partial = _parse_partial_json(text, "{" if self.plan.schema.is_object else "{[")
         value = None if partial is None else self.plan.schema.parse_partial(partial)
         if value is None or value == self.displayed:
             return None
@@ -111,14 +111,11 @@ class StructuredOutputSession:
         return reply.text
 
     def _parse(self, reply: Reply) -> Any:
-        if self._call(reply):
-            if (
-                reply.finish_reason == "length"
-            ):  # then an object inside of the arguments must not pass for them
-                return parse_json(_whole_json(self.output))
-        elif self.plan.method == "function_calling" and not reply.text.strip():
+        called = self.plan.method != "function_calling" or self._call(reply) is not None
+        if not called and not reply.text.strip():
             raise ValueError(f"{self.plan.schema.name} was not called.")
-        return parse_json(self.output)  # also of text: some models write there what they should call with
+        # Also text in place of a call: some models write there what they should call with.
+        return parse_json(self.output, truncated=reply.finish_reason == "length")
 
     def _error_text(self, problem: str, *, cut_off: bool) -> str:
         name, output = self.plan.schema.name, self.output
@@ -171,17 +168,9 @@ def _arguments(call: ToolCall, finish_reason: str | None) -> str:
         return call.arguments
 
 
-def _whole_json(text: str) -> str:
-    try:
-        json.loads(text, strict=False)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"The arguments are not whole: {error}") from error
-    return text
-
-
-def _parse_partial_json(text: str) -> Any:
-    """Parse the beginning of an object or a list, wherever it starts."""
-    for start in sorted({text.find("{"), text.find("[")} - {-1}):
+def _parse_partial_json(text: str, brackets: str) -> Any:
+    """Parse the beginning of JSON at the first of each bracket."""
+    for start in sorted(set(map(text.find, brackets)) - {-1}):
         with contextlib.suppress(ValueError):
             return from_json(text[start:], allow_inf_nan=False, allow_partial="trailing-strings")
     return None
