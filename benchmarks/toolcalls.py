@@ -100,7 +100,7 @@ def show(found):
     title = "us of processor time per character"
     print(f"{title:<38}{f'chunks of {TOKEN}':>14}{'whole':>10}{'baseline':>12}")
     for name, figures in found.items():
-        goal = GOALS["words" if name == "text" else "calls"]
+        goal = GOALS["text" if name == "text" else "calls"]
         verdict = "" if max(figures["tokens"], figures["whole"]) < goal else "   MISSED"
         print(
             f"{name:<38}{figures['tokens']:>14.2f}{figures['whole']:>10.2f}{figures['baseline']:>12.2f}"
