@@ -25,15 +25,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def select_model(options: argparse.Namespace) -> tuple[Provider, Backend, str]:
-    """Choose what the options name.
-
-    Returns:
-        The provider's record, its backend, and the model's id there.
-
-    Raises:
-        ConfigurationError: A name or an address is wrong.
-
-    """
+    """Give the provider that the options name, its backend, and the model's id there."""
     provider = find_provider(options.provider or default_provider())
     backend = create_backend(provider, base_url=options.base_url)
     return provider, backend, provider.model_info(options.model or default_model(provider)).id

@@ -14,12 +14,6 @@ class ProgressLine:
     """Redraws itself in place where stderr is a terminal; elsewhere it prints nothing."""
 
     def __init__(self, total: int) -> None:
-        """Start the clock.
-
-        Args:
-            total: Number of items.
-
-        """
         self._total = total
         self._is_terminal = sys.stderr.isatty()
         self._start = time.monotonic()

@@ -17,15 +17,7 @@ _PAIR = 2  # LangGraph streams pairs of a message and its metadata
 
 
 def unwrap_stream(answer: Any) -> Any:
-    """Get the stream inside a response of LlamaIndex's engines.
-
-    Args:
-        answer: Anything.
-
-    Returns:
-        The stream, or `answer` itself where it wraps none.
-
-    """
+    """Get the stream inside a response of LlamaIndex's engines; anything else is returned as it is."""
     if getattr(answer, "is_dummy_stream", None) is False:  # complete: its generator only raises
         return answer
     if getattr(answer, "achat_stream", None) is not None:  # its synchronous generator would block for ever

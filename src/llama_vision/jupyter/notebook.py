@@ -7,15 +7,7 @@ from llama_vision.core.errors import MissingDependencyError
 
 
 def is_notebook(notebook: bool | None) -> bool:
-    """Tell whether output may be HTML.
-
-    Args:
-        notebook: The user's own choice; None detects it.
-
-    Returns:
-        True where IPython runs as a kernel: a notebook has one, a terminal has not.
-
-    """
+    """Tell whether output may be HTML; None detects it: IPython has a kernel in a notebook, and none in a terminal."""
     return getattr(_shell(), "kernel", None) is not None if notebook is None else notebook
 
 
@@ -25,29 +17,12 @@ def execution_count() -> int | None:
 
 
 def display_html(html: str, text: str) -> None:
-    """Display something below the cell.
-
-    Args:
-        html: For notebooks.
-        text: The same for frontends without HTML.
-
-    Raises:
-        MissingDependencyError: IPython is not installed.
-
-    """
+    """Display HTML below the cell, or the text in frontends without HTML."""
     ipython_display().display({"text/html": html, "text/plain": text}, raw=True)
 
 
 def ipython_display() -> Any:
-    """Import IPython's display module.
-
-    Returns:
-        `IPython.display`.
-
-    Raises:
-        MissingDependencyError: IPython is not installed.
-
-    """
+    """Import `IPython.display`; raise MissingDependencyError where IPython is not installed."""
     try:
         import IPython.display  # noqa: PLC0415 - an optional dependency
     except ImportError as error:

@@ -27,12 +27,6 @@ class NotebookRenderer:
     """Updates one display below the cell. It needs no widgets, and the notebook keeps the last update."""
 
     def __init__(self) -> None:
-        """Get IPython's display.
-
-        Raises:
-            MissingDependencyError: IPython is not installed.
-
-        """
         self._ipython = ipython_display()
         self._handle: Any = None
         self._drawn_at = 0.0
@@ -59,7 +53,6 @@ class TerminalRenderer:
     """Prints text as it comes, and tool calls once they are complete."""
 
     def __init__(self) -> None:
-        """Begin with nothing printed."""
         self._printed = ""
 
     def update(self, displayed: DisplayedReply) -> None:
@@ -81,16 +74,5 @@ class TerminalRenderer:
 
 
 def create_renderer(notebook: bool | None) -> Renderer:
-    """Choose the renderer.
-
-    Args:
-        notebook: Whether this is a notebook; None detects it.
-
-    Returns:
-        A new renderer, for one reply.
-
-    Raises:
-        MissingDependencyError: `notebook` is True, and IPython is not installed.
-
-    """
+    """Make a renderer for one reply; `notebook=None` detects a notebook."""
     return NotebookRenderer() if is_notebook(notebook) else TerminalRenderer()

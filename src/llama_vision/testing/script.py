@@ -73,18 +73,7 @@ def tool_call(name: str, /, **arguments: Any) -> ToolCall:
 
 
 def to_scripted_reply(line: ScriptLine) -> Answer | Failure:
-    """Expand a line of a script.
-
-    Args:
-        line: In any of its forms.
-
-    Returns:
-        The reply or failure.
-
-    Raises:
-        TypeError: The line is of another type.
-
-    """
+    """Expand a line of a script; a line of another type raises TypeError."""
     match line:
         case Answer() | Failure():
             return line

@@ -16,17 +16,7 @@ _PROMPT_TOKENS = 10
 
 
 def encode_completion(answer: Answer, request: ReceivedRequest, number: int) -> bytes:
-    """Encode a reply as one body.
-
-    Args:
-        answer: The reply.
-        request: Its request.
-        number: The reply's number, for its ids.
-
-    Returns:
-        JSON.
-
-    """
+    """Encode a reply as one JSON body; `number` is the reply's, for its ids."""
     message: dict[str, Any] = {"role": "assistant", "content": answer.text or None}
     if answer.tool_calls:
         message["tool_calls"] = _calls(answer, number)
@@ -36,12 +26,7 @@ def encode_completion(answer: Answer, request: ReceivedRequest, number: int) -> 
 
 
 def encode_chunks(answer: Answer, request: ReceivedRequest, number: int) -> Iterator[bytes]:
-    """Encode a reply as server-sent events. The arguments are those of `encode_completion`.
-
-    Yields:
-        One event: a word, a fragment of a tool call, the finish reason, the usage, or `[DONE]`.
-
-    """
+    """Encode a reply as server-sent events: words, fragments of tool calls, finish reason, usage, `[DONE]`."""
     head = _head(request, number, "chat.completion.chunk")
     for delta in _deltas(answer, number):
         choice = {"index": 0, "delta": {"role": "assistant", **delta}, "finish_reason": None}
@@ -54,15 +39,7 @@ def encode_chunks(answer: Answer, request: ReceivedRequest, number: int) -> Iter
 
 
 def encode_error(failure: Failure) -> bytes:
-    """Encode an error body as most hosts do.
-
-    Args:
-        failure: The error.
-
-    Returns:
-        JSON.
-
-    """
+    """Encode a JSON error body as most hosts do."""
     error = {"message": failure.message, "type": "scripted", "param": None, "code": None}
     return json.dumps({"error": error}).encode()
 
