@@ -126,7 +126,15 @@ class ScriptedServer:
             raise AssertionError(f"Of the script {len(self._script)} lines were never asked for.")
 
     def answer(self, request: ReceivedRequest) -> tuple[Answer | Failure, int]:
-        """Record a request, and give its reply with its number, from 1 on; the server calls this."""
+        """Record a request and choose its reply; the server calls this.
+
+        Args:
+            request: The request.
+
+        Returns:
+            The reply, and its number from 1 on.
+
+        """
         with self._lock:
             self.requests.append(request)
             number = len(self.requests)
@@ -143,7 +151,12 @@ class ScriptedServer:
         return to_scripted_reply(line(request) if callable(line) else line)
 
     def pause(self, seconds: float) -> None:
-        """Wait, but not beyond the end of `with`; the server calls this."""
+        """Wait, but not beyond the end of `with`; the server calls this.
+
+        Args:
+            seconds: How long.
+
+        """
         self._closing.wait(seconds)
 
 
