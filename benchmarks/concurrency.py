@@ -1,4 +1,4 @@
-"""What 200 calls at once cost in processor time: raw httpx, ours over httpx, and ours over aiohttp.
+"""Processor time of 200 concurrent calls: raw httpx, ours over httpx, and ours over aiohttp.
 
 `make bench` runs it. All figures come from this one run against a server on this machine, in interleaved rounds; each
 ratio is the median of the rounds' ratios.
@@ -18,7 +18,7 @@ from overhead import BODY, serving
 import llama_vision
 from llama_vision.langchain import ChatLlamaVision
 
-ROUNDS, TOGETHER = 9, 200
+ROUNDS, CONCURRENCY = 9, 200
 GOALS = {"httpx": 1.3, "aiohttp": 0.5}
 
 
@@ -52,13 +52,13 @@ async def ours(url):
 
 
 async def measured(call):
-    """Return seconds of processor time of all calls together, after one that pays for set-up."""
+    """Return seconds of processor time of all calls together, after one warm-up."""
     await call()
     began = time.process_time()
-    answers = await asyncio.gather(*(call() for _ in range(TOGETHER)))
+    answers = await asyncio.gather(*(call() for _ in range(CONCURRENCY)))
     spent = time.process_time() - began
     if set(answers) != {"Hello! How can I help you today?"}:
-        sys.exit("an answer is not what the server sent")
+        sys.exit("a reply is not what the server sent")
     return spent
 
 
@@ -89,7 +89,7 @@ def main():
     if options.json:
         print(json.dumps({"ms": spent, "ratios": ratios}))
         return
-    print(f"\n{TOGETHER} calls at once, processor time in ms: raw httpx {spent['raw']:.0f}", end="")
+    print(f"\n{CONCURRENCY} calls at once, processor time in ms: raw httpx {spent['raw']:.0f}", end="")
     print(f", ours over httpx {spent['httpx']:.0f}, ours over aiohttp {spent['aiohttp']:.0f}")
     for name, ratio in ratios.items():
         verdict = "" if ratio <= GOALS[name] else "   MISSED"

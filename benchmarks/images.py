@@ -1,4 +1,4 @@
-"""What it costs to make a photograph ready for the model, beside what one would write with Pillow in a line.
+"""Cost of preparing a photograph for the model, beside one line of Pillow.
 
 `make bench` runs it. All figures come from this one run, in interleaved rounds; each ratio is the median of the rounds'
 ratios. `python benchmarks/images.py --json` prints the figures for a program.
@@ -30,7 +30,7 @@ RULES, OPTIONS = ImageConstraints(), EncodingOptions(quality=QUALITY)
 
 
 def photograph():
-    """Draw clouds in all colours, finer structure and grain, and encode them as a camera does."""
+    """Draw noise at three scales, and encode it as a camera does."""
     size = WIDTH, HEIGHT
 
     def clouds(grain, strength):
@@ -47,7 +47,7 @@ def photograph():
 
 
 def one_line(data, size):
-    """Do what one would write without this package."""
+    """The baseline without this package."""
     buffer = io.BytesIO()
     with PIL.Image.open(io.BytesIO(data)) as image:
         image.convert("RGB").resize(size).save(buffer, "JPEG", quality=QUALITY)
@@ -61,7 +61,7 @@ def seconds(work):
 
 
 def repeat_ms(image):
-    """Measure the same image again, given as an equal copy of its bytes each time."""
+    """Measure a cache hit: an equal copy of the bytes each time."""
     prepare_images([image], RULES, OPTIONS)
     times = []
     for _ in range(REPEATS):
@@ -86,13 +86,13 @@ def peak_mb(data, work):
     return float(run.stdout)
 
 
-# A process starts with the peak of the one that started it, on Linux: a small one has to stand between.
+# On Linux a process inherits its parent's peak memory: a small process has to stand between.
 BETWEEN = "import subprocess, sys; sys.exit(subprocess.run([sys.executable, *sys.argv[1:]]).returncode)"
 OURS = """
 from llama_vision.core.messages import Image
-from llama_vision.images.prepare import prepare
+from llama_vision.images.prepare import prepare_image
 from llama_vision.images.constraints import ImageConstraints
-prepare(Image(data=data, media_type="image/jpeg"), ImageConstraints())
+prepare_image(Image(data=data, media_type="image/jpeg"), ImageConstraints())
 """
 ONE_LINE = """
 import io
@@ -139,7 +139,7 @@ def show(found):
     labels = {
         "speed": "times as fast as open, convert, resize, save",
         "bytes": "times fewer bytes than the original",
-        "repeat_ms": "the same picture again, ms",
+        "repeat_ms": "the same image again, ms",
         "memory_mb": "peak memory beyond Pillow and the file, MB",
     }
     for name, label in labels.items():

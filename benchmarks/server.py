@@ -1,7 +1,7 @@
-"""A loopback server that costs as little as possible: it answers every POST with the same bytes, prepared beforehand.
+"""A minimal loopback server: it replies to every POST with the same prepared bytes.
 
-Run by the benchmarks as a process of its own, so that only the client's processor time is measured. The path says what
-to answer: `/whole/chat/completions`, or `/N/chat/completions` for a stream of N pieces, each an HTTP chunk.
+Run by the benchmarks as a process of its own, so that only the client's processor time is measured. The path selects
+the reply: `/whole/chat/completions`, or `/N/chat/completions` for a stream of N chunks.
 """
 
 import asyncio
@@ -26,10 +26,10 @@ def event(choices, **more):
 
 
 @functools.cache
-def streamed(pieces):
+def streamed(chunks):
     parts = [b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"]
     parts += [
-        event([{"index": 0, "delta": {"content": f" word{n}"}, "finish_reason": None}]) for n in range(pieces)
+        event([{"index": 0, "delta": {"content": f" word{n}"}, "finish_reason": None}]) for n in range(chunks)
     ]
     parts.append(event([{"index": 0, "delta": {}, "finish_reason": "stop"}], usage=USAGE))
     parts.append(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")

@@ -1,4 +1,4 @@
-"""What it costs to look for tool calls in what a model writes, beside code that knows where they are.
+"""Cost of parsing tool calls in a model's text, beside code that knows where they are.
 
 `make bench` runs it. All figures come from this one run, in interleaved rounds; each is the median of the rounds.
 `python benchmarks/toolcalls.py --json` prints the figures for a program.
@@ -15,7 +15,7 @@ from llama_vision.core.request import Tool
 from llama_vision.toolcalls import ToolCallParser
 
 ROUNDS, CHARACTERS, TOKEN = 9, 20_000, 4
-GOALS = {"words": 1.0, "calls": 5.0}
+GOALS = {"text": 1.0, "calls": 5.0}
 """Microseconds of processor time for a character."""
 
 TOOLS = [Tool("get_weather", "", {}), Tool("note", "", {})]
@@ -27,7 +27,7 @@ ARGUMENTS = {
 }
 AS_JSON = json.dumps(ARGUMENTS)
 KEYWORDS = ", ".join(f"{key}={value!r}" for key, value in ARGUMENTS.items())
-WORDS = "The weather in Paris is mild today (see [1] and {note}): 3 < 4, with `rain` in the evening. "
+PROSE = "The weather in Paris is mild today (see [1] and {note}): 3 < 4, with `rain` in the evening. "
 CALLS = {
     "JSON": f'{{"name": "get_weather", "parameters": {AS_JSON}}}',
     "JSON in a fence": f'```json\n{{"name": "get_weather", "arguments": {AS_JSON}}}\n```',
@@ -35,11 +35,11 @@ CALLS = {
     "Python list": f"[get_weather({KEYWORDS})]",
     "python tag": f"<|python_tag|>get_weather.call({KEYWORDS})<|eom_id|>",
 }
-TEXTS = {"words": WORDS * 3, **CALLS}
+TEXTS = {"text": PROSE * 3, **CALLS}
 
 
 def parsed(text, size):
-    """Read a reply that comes in pieces of a size."""
+    """Parse a reply that comes in chunks of a size."""
     parser, reply = ToolCallParser(TOOLS), ReplyBuilder()
     for start in range(0, len(text), size):
         for delta in parser.feed(text[start : start + size]):
@@ -50,7 +50,7 @@ def parsed(text, size):
 
 
 def added_up(text, size):
-    """Take all of a reply that comes in pieces of a size for words."""
+    """Accumulate a reply that comes in chunks of a size, as text."""
     reply = ReplyBuilder()
     for start in range(0, len(text), size):
         reply.add(TextDelta(text[start : start + size]))
@@ -58,8 +58,8 @@ def added_up(text, size):
 
 
 def baseline(name, text):
-    """Give what one would do who knows what the text is."""
-    if name == "words":
+    """Give the work of code that knows what the text is."""
+    if name == "text":
         return lambda: added_up(text, TOKEN)
     return lambda: json.loads(CALLS["JSON"])
 
@@ -76,7 +76,7 @@ def results():
     for name, text in TEXTS.items():
         reply = parsed(text, TOKEN)
         calls = [(call.name, json.loads(call.arguments)) for call in reply.tool_calls]
-        expected = (text, []) if name == "words" else ("", [("get_weather", ARGUMENTS)])
+        expected = (text, []) if name == "text" else ("", [("get_weather", ARGUMENTS)])
         if (reply.text, calls) != expected:
             raise SystemExit(f"{name} is not read as it should be")
     rounds = [
@@ -98,15 +98,15 @@ def results():
 
 def show(found):
     title = "us of processor time per character"
-    print(f"{title:<38}{f'pieces of {TOKEN}':>14}{'whole':>10}{'baseline':>12}")
+    print(f"{title:<38}{f'chunks of {TOKEN}':>14}{'whole':>10}{'baseline':>12}")
     for name, figures in found.items():
-        goal = GOALS["words" if name == "words" else "calls"]
+        goal = GOALS["text" if name == "text" else "calls"]
         verdict = "" if max(figures["tokens"], figures["whole"]) < goal else "   MISSED"
         print(
             f"{name:<38}{figures['tokens']:>14.2f}{figures['whole']:>10.2f}{figures['baseline']:>12.2f}"
             f"   goal {goal:g}{verdict}"
         )
-    print("baseline: of words, adding up the same pieces; of calls, json.loads of the same call as JSON")
+    print("baseline: of text, accumulating the same chunks; of calls, json.loads of the same call as JSON")
 
 
 def main():

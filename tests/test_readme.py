@@ -1,15 +1,58 @@
-"""The README tells the truth: its table is made from the records. Its code is run by tests/docs."""
+"""README and docs tell the truth: tables are made from the records, diagrams are drawn. Their code is run by tests/docs."""
 
+import importlib.util
 import re
 from pathlib import Path
 
+import pytest
+
 from llama_vision.cli.providers import markdown_table
+from llama_vision.providers import PROVIDERS
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text()
+DOCS = ROOT / "docs"
+
+
+def load_hook():
+    spec = importlib.util.spec_from_file_location("mermaid_hook", DOCS / "mermaid.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+HOOK = load_hook()
+DIAGRAMS = {path: source for path in DOCS.rglob("*.md") if (source := HOOK.source_of(path)) is not None}
 
 
 def test_the_table_of_providers_is_that_of_the_records():
-    shown = re.search(r"<!-- providers: .*?-->\n(.*?)\n<!-- end of providers -->", README, re.DOTALL)
-    assert shown is not None
-    assert shown[1] == markdown_table(), "put the output of `llama-vision providers --markdown` there"
+    page = (DOCS / "providers.md").read_text(encoding="utf-8")
+    table = re.search(r"<!-- providers: .*?-->\n(.*?)\n<!-- end of providers -->", page, re.DOTALL)
+    assert table is not None
+    assert table[1] == markdown_table(), "put the output of `llama-vision providers --markdown` there"
+
+
+def test_the_short_table_names_every_provider_once():
+    rows = re.findall(
+        r"^\| (?!where)[a-z ]+ \| (`.*`) \|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    names = re.findall(r"`([^`]+)`", " ".join(rows))
+    assert sorted(names) == sorted(PROVIDERS)
+
+
+def test_diagrams_are_found():
+    assert DOCS / "engine.md" in DIAGRAMS
+
+
+@pytest.mark.parametrize("page", DIAGRAMS, ids=lambda page: page.name)
+def test_a_drawing_is_that_of_its_diagram(page):
+    drawing = page.with_suffix(".svg").read_text(encoding="utf-8")
+    assert HOOK.description(DIAGRAMS[page]) in drawing, "draw it anew: python docs/mermaid.py"
+    assert not re.search(r"(href|src)=.http", drawing), "it fetches something from another host"
+
+
+def test_the_engine_page_names_modules_that_are_there():
+    modules = re.findall(r"`(\w+\.py)`", (DOCS / "engine.md").read_text(encoding="utf-8"))
+    assert len(modules) > 10
+    assert {
+        name for name in modules if not (ROOT / "src/llama_vision/backends/local" / name).is_file()
+    } == set()

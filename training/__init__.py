@@ -1,1 +1,1 @@
-"""How the tiny model that comes with the package was made: `make train`, and `make evaluate` for what it can."""
+"""Training of the tiny model that comes with the package: `make train`, and `make evaluate` for its accuracy."""

@@ -1,7 +1,7 @@
-"""What pictures are drawn on: into the picture and into maps of what stands where, at once.
+"""A canvas that draws an image and its label maps at once.
 
-Lengths are in units of which the longer side of a picture has 112; how many pixels a unit has is left to chance, because users'
-pictures have any size.
+Lengths are in units of which the longer side of an image has 112; the number of pixels per unit is random, because users'
+images have any size.
 """
 
 import string
@@ -33,7 +33,7 @@ FROM_LEFT = 1 + len(PLACES)
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """A shape in an image; its middle as a share of the width and of the height."""
+    """A shape in an image; its centre as a fraction of width and height."""
 
     color: str
     shape: str
@@ -42,7 +42,7 @@ class Thing:
 
     @property
     def place(self) -> str | None:
-        """Which of nine places it stands in, such as `top left`; None where it stands between two."""
+        """Which of nine regions it is in, such as `top left`; None between two."""
         row, column = _third(self.y, "top", "bottom"), _third(self.x, "left", "right")
         if row is None or column is None:
             return None
@@ -51,13 +51,13 @@ class Thing:
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """An image and the truth about it.
+    """An image and its ground truth.
 
     Attributes:
         image: RGB.
         labels: Of the same size; what each pixel belongs to: 0 nothing, 1 + 8 * shape + color, 100 + character.
         places: Of the same size; where that stands: 0 nowhere to name, 1 to 9 one of `PLACES`, 10 and more its number from the left.
-        middles: Of each thing and character, where its middle is, as a share of the width and of the height, and its label.
+        middles: Centre of each thing and character, as a fraction of width and height, with its label.
         things: The shapes of a scene, or the bars of a chart from left to right.
         kind: `scene`, `sign` or `chart`.
         ground: The colour behind a scene.
@@ -82,10 +82,10 @@ class Drawing:
 
 
 class Canvas:
-    """Draws into an image and into its maps at once; `label` is what goes into the maps, as a pair.
+    """Draws into an image and its label maps at once; `label` is a pair of label and place.
 
     Args:
-        chance: Draws the lots.
+        chance: The random generator.
         width: In units.
         height: In units.
         ground: The colour of all that is not drawn on.
@@ -114,7 +114,7 @@ class Canvas:
         self._both("rectangle", [edge * self.scale for edge in box], color, label, line)
 
     def text(self, x, y, text, font, color):
-        """Draw words whose box begins at (x, y), and label the column of each character."""
+        """Draw text whose box begins at (x, y), and label the column of each character."""
         left, top, _, bottom = font.getbbox(text)
         at = x * self.scale, y * self.scale
         self._draws[0].text((at[0] - left, at[1] - top), text, font=font, fill=color)
@@ -131,7 +131,7 @@ class Canvas:
             self._map(where, *label, what=what)
 
     def _map(self, where, label, place, what="rectangle"):
-        """Say in the maps what stands here: something around a box, or around all corners."""
+        """Draw into the label maps, and record the centre."""
         for draw, value in zip(self._draws[1:], (label, place), strict=True):
             getattr(draw, what)(where, fill=value)
         corners = where if what == "polygon" else [where[:2], where[2:]]
@@ -139,7 +139,7 @@ class Canvas:
         self.middles.append((x / self.image.width, y / self.image.height, label))
 
     def drawing(self, kind, things=(), **facts):
-        """Give the image, and what is true of it."""
+        """Give the image with its ground truth."""
         return Drawing(self.image, self.labels, self.places, self.middles, kind, list(things), **facts)
 
 

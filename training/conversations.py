@@ -1,6 +1,6 @@
-"""Conversations to learn from, in tokens, written by the package's own prompt format.
+"""Training conversations as tokens, rendered with the package's own chat template.
 
-What the model reads later is made by the same code, `llama_vision.backends.local.chat_template`, so there can be no difference.
+Inference uses the same code, `llama_vision.backends.local.chat_template`, so the two can't differ.
 """
 
 from collections.abc import Sequence
@@ -35,29 +35,29 @@ _SYSTEMS = (
 )
 _IMAGE = Image(data=b"a place for a picture")
 _ERRANDS = 8
-"""How many more errands a talk with tools has at most, so that it is as long as it may be."""
+"""Max further errands of a conversation with tools, so that it fills its length."""
 
 
 @dataclass(slots=True)
-class Lesson:
-    """Tokens, and which of them the model has to learn to write.
+class TrainingExample:
+    """Token ids with a loss mask.
 
     Attributes:
-        ids: The tokens.
-        taught: For each, whether it is the model's.
+        ids: The token ids.
+        loss_mask: For each, whether it is the model's own and counts for the loss.
 
     """
 
     ids: list[int] = field(default_factory=list[int])
-    taught: list[bool] = field(default_factory=list[bool])
+    loss_mask: list[bool] = field(default_factory=list[bool])
 
 
-class Teacher:
-    """Writes conversations as lessons.
+class ConversationWriter:
+    """Writes conversations as training examples.
 
     Args:
-        tokenizer: Into whose tokens.
-        chance: Draws the lots.
+        tokenizer: The tokenizer.
+        chance: The random generator.
 
     """
 
@@ -70,12 +70,12 @@ class Teacher:
         self._end = self._control("<|eot_id|>")
         self._ids = lru_cache(256)(self._encoded)  # a conversation is written once for each of its turns
 
-    def about_image(self, drawing: Drawing, longest: int) -> Lesson:
+    def about_image(self, drawing: Drawing, longest: int) -> TrainingExample:
         """Ask several questions about one image, in one conversation."""
-        return self._asked(Lesson(), drawing, longest)
+        return self._asked(TrainingExample(), drawing, longest)
 
-    def with_tools(self, longest: int) -> Lesson:
-        """Have tools called, in words alone, and tell their results: one errand after the other, until it is long enough."""
+    def with_tools(self, longest: int) -> TrainingExample:
+        """Write tool calls and their results without an image: errands until it is long enough."""
         lot = self._chance.random()
         if lot < 0.1:
             offered, asked, answer = tools.idle(self._chance)
@@ -89,28 +89,28 @@ class Teacher:
             turns += self._another(offered)
         return self._dialogue(turns, offered, longest)
 
-    def with_words(self, longest: int) -> Lesson:
-        """Talk without tools."""
+    def with_words(self, longest: int) -> TrainingExample:
+        """Write a text-only conversation without tools."""
         asked, answer, _ = words.talk(self._chance)
         system = self._chance.choice(_SYSTEMS) if self._chance.random() < 0.4 else ""
         turns = [Message("system", (Text(system),))] if system else []
-        lesson = self._dialogue([*turns, _user(asked), _said(answer)], (), longest)
-        while len(lesson.ids) <= longest:
-            before = len(lesson.ids)
-            self._turn(lesson, *words.talk(self._chance)[:2])
-        del lesson.ids[before:], lesson.taught[before:]
-        return lesson
+        example = self._dialogue([*turns, _user(asked), _said(answer)], (), longest)
+        while len(example.ids) <= longest:
+            before = len(example.ids)
+            self._turn(example, *words.talk(self._chance)[:2])
+        del example.ids[before:], example.loss_mask[before:]
+        return example
 
-    def with_tools_and_image(self, drawing: Drawing, longest: int) -> Lesson | None:
-        """Have a tool called with what an image shows, then ask about it; None where it shows nothing to call one with."""
+    def with_tools_and_image(self, drawing: Drawing, longest: int) -> TrainingExample | None:
+        """Write a tool call with arguments from an image, then questions about it; None where it shows no arguments."""
         errand = tools.image_errand(self._chance, drawing)
         if errand is None:
             return None
-        lesson = self._dialogue(self._done(errand, _IMAGE), [errand.tool], longest)
-        return self._asked(lesson, drawing, longest)
+        example = self._dialogue(self._done(errand, _IMAGE), [errand.tool], longest)
+        return self._asked(example, drawing, longest)
 
-    def with_schema(self, drawing: Drawing, longest: int) -> Lesson | None:
-        """Have an answer given in the form of a JSON schema that stands in the question, then ask on."""
+    def with_schema(self, drawing: Drawing, longest: int) -> TrainingExample | None:
+        """Write a reply that follows a JSON schema in the question, then further questions."""
         errand = tools.image_errand(self._chance, drawing)
         if errand is None:
             return None
@@ -122,23 +122,23 @@ class Teacher:
         )
         asked = f"{asked}\n\n{schema_instructions(schema)}".strip()
         answer = errand.call.split('"parameters": ', 1)[1][:-1]
-        lesson = self._dialogue([_user(asked, _IMAGE), _said(answer)], (), longest)
-        return self._asked(lesson, drawing, longest)
+        example = self._dialogue([_user(asked, _IMAGE), _said(answer)], (), longest)
+        return self._asked(example, drawing, longest)
 
-    def _asked(self, lesson: Lesson, drawing: Drawing, longest: int) -> Lesson:
+    def _asked(self, example: TrainingExample, drawing: Drawing, longest: int) -> TrainingExample:
         """Add questions about an image, as many as there is room for."""
         heard = set[str]()
         for _ in range(10):
             question = self._asker.ask(drawing)
             if question is None or question.text in heard:
                 continue
-            before = len(lesson.ids)
-            self._turn(lesson, question.text, question.answer, image=not before)
-            if len(lesson.ids) > longest:
-                del lesson.ids[before:], lesson.taught[before:]
+            before = len(example.ids)
+            self._turn(example, question.text, question.answer, image=not before)
+            if len(example.ids) > longest:
+                del example.ids[before:], example.loss_mask[before:]
             else:
                 heard.add(question.text)
-        return lesson
+        return example
 
     def _chain(self) -> tuple[list[Tool], list[Message]]:
         offered, asked, errands, results, told = tools.chain(self._chance)
@@ -159,21 +159,21 @@ class Teacher:
             return [_user(asked), _said(answer)]
         return self._done(tools.errand_with(self._chance, self._chance.choice(offered)))
 
-    def _dialogue(self, turns: Sequence[Message], offered: Sequence[Tool], longest: int) -> Lesson:
-        """Write a conversation up to a length; all that the assistant says is taught."""
-        lesson = Lesson()
+    def _dialogue(self, turns: Sequence[Message], offered: Sequence[Tool], longest: int) -> TrainingExample:
+        """Render a conversation up to a length; the assistant's tokens count for the loss."""
+        example = TrainingExample()
         for place, turn in enumerate(turns):
-            if turn.role == "assistant" and len(lesson.ids) < longest:
+            if turn.role == "assistant" and len(example.ids) < longest:
                 request = ChatRequest("tiny", tuple(turns[:place]), tools=tuple(offered))
                 prompt = self._tokens(apply_chat_template(request))
                 said = self._tokens(apply_chat_template(replace(request, messages=tuple(turns[: place + 1]))))
                 answer = said[len(prompt) : len(said) - len(self._header("assistant"))]
-                _extend(lesson, prompt[len(lesson.ids) :], taught=False)
-                _extend(lesson, answer, taught=True)
-        del lesson.ids[longest:], lesson.taught[longest:]
-        return lesson
+                _extend(example, prompt[len(example.ids) :], is_target=False)
+                _extend(example, answer, is_target=True)
+        del example.ids[longest:], example.loss_mask[longest:]
+        return example
 
-    def _turn(self, lesson: Lesson, asked: str, answer: str, *, image: bool = False) -> None:
+    def _turn(self, example: TrainingExample, asked: str, answer: str, *, image: bool = False) -> None:
         """Add a question and its answer; with an image, begin with it."""
         if image:
             if self._chance.random() < 0.08:
@@ -182,11 +182,11 @@ class Teacher:
             if self._chance.random() < 0.05:
                 parts = parts[::-1]
             request = ChatRequest("tiny", (Message("user", parts),))
-            _extend(lesson, self._tokens(apply_chat_template(request)), taught=False)
+            _extend(example, self._tokens(apply_chat_template(request)), is_target=False)
         else:
             turn = [*self._header("user"), *self._ids(asked), self._end, *self._header("assistant")]
-            _extend(lesson, turn, taught=False)
-        _extend(lesson, [*self._ids(answer), self._end], taught=True)
+            _extend(example, turn, is_target=False)
+        _extend(example, [*self._ids(answer), self._end], is_target=True)
 
     def _header(self, role: str) -> list[int]:
         if role not in self._headers:
@@ -212,9 +212,9 @@ class Teacher:
         return number
 
 
-def _extend(lesson: Lesson, ids: Sequence[int], *, taught: bool) -> None:
-    lesson.ids += ids
-    lesson.taught += [taught] * len(ids)
+def _extend(example: TrainingExample, ids: Sequence[int], *, is_target: bool) -> None:
+    example.ids += ids
+    example.loss_mask += [is_target] * len(ids)
 
 
 def _user(text: str, *images: Image) -> Message:

@@ -1,8 +1,8 @@
-"""Asks the tiny model about pictures it never saw, and counts the right answers: `make evaluate`.
+"""Measures the tiny model's accuracy on held-out images: `make evaluate`.
 
-Every answer is greedy, comes through the package as users' answers do, and has to be right to the letter. The seeds are others
-than in training. "Plain" pictures are square and their shapes filled and upright; the others have any size, outlines and turned
-shapes. "Unheard" questions are put in words that training left out.
+Decoding is greedy, through the package's public interface, and a reply has to match exactly. Seeds differ from training. "Plain" images
+are square and their shapes filled and upright; the others have any size, outlines and rotated shapes. "Unheard" questions have phrasings
+held out from training.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from training.images import chart, scene
 from training.questions import Asker
 from training.signs import UNSEEN_WORDS, WORDS, number_text, random_letters, sign
 
-_AT_ONCE = 32
+_CONCURRENCY = 32
 _SEED = 987_654_321
 _MARK, _END = "<!-- figures: make evaluate -->", "<!-- end of figures -->"
 
@@ -36,8 +36,8 @@ class Case:
     """One question to the model.
 
     Attributes:
-        request: What is asked.
-        right: Tells whether a reply is.
+        request: The request.
+        right: Tells whether a reply is right.
 
     """
 
@@ -47,13 +47,13 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What one kind of question came to.
+    """Accuracy of one kind of question.
 
     Attributes:
-        name: Which kind.
-        share: Of the answers that were right.
-        goal: What it should be; None where there is no goal.
-        count: How many were asked.
+        name: The kind; its questions are drawn with a seed made of it.
+        share: Fraction of right replies.
+        goal: Target; None where there is none.
+        count: Number of questions.
 
     """
 
@@ -68,7 +68,7 @@ class Examiner:
 
     Args:
         model: `tiny`, or a folder.
-        count: How many questions of each kind.
+        count: Number of questions of each kind.
 
     """
 
@@ -228,7 +228,7 @@ def scores(model: str = "tiny", count: int = 200, only: str = "") -> Iterator[Sc
 
 
 async def _asked(cases: Sequence[Case]) -> list[bool]:
-    backend, free = LocalBackend(find_provider("local")), asyncio.Semaphore(_AT_ONCE)
+    backend, free = LocalBackend(find_provider("local")), asyncio.Semaphore(_CONCURRENCY)
 
     async def right(case: Case) -> bool:
         async with free:
@@ -257,7 +257,7 @@ def _image(drawing: Drawing) -> Image:
 
 
 def write_card(card: Path, found: Sequence[Score]) -> None:
-    """Put figures into a model card, between its marks."""
+    """Write figures into a model card, between its marks."""
     rows = [
         f"| {one.name} | {one.share:.1%} | {'' if one.goal is None else f'{one.goal:.0%}'} |" for one in found
     ]
@@ -268,7 +268,7 @@ def write_card(card: Path, found: Sequence[Score]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print what each kind of question came to.
+    """Print the accuracy of each kind of question.
 
     Returns:
         0 where every goal is met, else 1.

@@ -1,4 +1,4 @@
-"""What the model is before it learns: tokenizer, preprocessing and size, all made here.
+"""Makes the untrained model: tokenizer, image processor and configuration.
 
 `python -m training.foundation FOLDER`
 """
@@ -38,16 +38,16 @@ _CONTROLS = [
 ]
 """In the order of Llama 3.2's own, of which the tiny model has fewer."""
 
-# As Llama 3's, but a digit a token, so that numbers are read and said digit by digit.
+# As Llama 3's, but with one digit per token, so that numbers are read and written digit by digit.
 _SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
-def lay(folder: Path, *, seed: int = 0) -> None:
-    """Write tokenizer, preprocessing and configuration into a folder.
+def write_foundation(folder: Path, *, seed: int = 0) -> None:
+    """Write tokenizer, image processor and configuration into a folder.
 
     Args:
-        folder: Where to; it is made.
-        seed: Of the texts that the tokenizer's words come from.
+        folder: Created where it doesn't exist.
+        seed: Of the texts that the tokenizer is trained on.
 
     """
     tokenizer = _tokenizer(seed)
@@ -128,7 +128,7 @@ def _tokenizer(seed: int) -> Tokenizer:
         show_progress=False,
     )
     tokenizer.train_from_iterator(_texts(Random(seed)), trainer)
-    # Llama numbers the image's token after all others, and it is in no output.
+    # Llama's image token comes after all others and has no logit.
     tokenizer.add_special_tokens(
         [
             f"<|reserved_special_token_{7 + n}|>"
@@ -154,7 +154,7 @@ def _tokenizer(seed: int) -> Tokenizer:
 
 
 def _texts(chance: Random) -> Iterator[str]:
-    """Say what will be said in training, but capitals, which are read letter by letter."""
+    """Generate training texts, without capitals, which are read letter by letter."""
     asker = Asker(chance, careless=True)
     for number in range(4000):
         drawing = (scene, scene, sign, chart)[number % 4](chance)
@@ -178,4 +178,4 @@ def _texts(chance: Random) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    lay(Path(sys.argv[1]))
+    write_foundation(Path(sys.argv[1]))

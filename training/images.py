@@ -20,10 +20,10 @@ from training.canvas import (
 )
 
 NEVER_TRAINED = frozenset({("purple", "star"), ("green", "cross"), ("orange", "triangle")})
-"""Pairs of colour and shape that training never shows, to find out whether the model knows the two apart."""
+"""Pairs of colour and shape held out from training, to test that the model combines them."""
 
 _TURN = {"circle": 0, "square": 14, "triangle": 20, "star": 18, "cross": 14}
-"""By how many degrees a shape may be turned and still be called the same."""
+"""Max rotation of a shape in degrees, so that it still is the same shape."""
 
 
 def scene(chance: Random, *, unseen: bool = False, count: int | None = None, plain: bool = False) -> Drawing:

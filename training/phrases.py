@@ -1,4 +1,4 @@
-"""How people ask about a picture. The last phrase of each kind is kept from training, to find out whether others are understood.
+"""Phrasings of questions about an image. The last one of each kind is held out from training.
 
 `{colour}` is the word color or colour; the rest of the braces are filled by `questions`.
 """
@@ -227,7 +227,7 @@ _AFTER = (
 
 
 def phrase(chance: Random, kind: str, *, unheard: bool = False, **words: str) -> str:
-    """Put a question into words.
+    """Choose a phrasing.
 
     Args:
         chance: Draws the lots.
@@ -246,7 +246,7 @@ def phrase(chance: Random, kind: str, *, unheard: bool = False, **words: str) ->
 
 
 def carelessly(chance: Random, question: str) -> str:
-    """Ask as people do: now and then with words around the question, in small letters, or without its mark."""
+    """Vary a question as people do: text around it, lower case, or no question mark."""
     lot = chance.random()
     if lot < 0.1:
         return chance.choice(_BEFORE) + question

@@ -1,4 +1,4 @@
-"""Questions about a drawn picture, with their answers."""
+"""Questions about a drawn image, with their answers."""
 
 import json
 from collections import Counter

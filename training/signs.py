@@ -1,4 +1,4 @@
-"""Draws the signs that the tiny model learns to read."""
+"""Draws signs, the training images for reading."""
 
 import importlib.util
 import string
@@ -17,7 +17,7 @@ WORDS = (
     "SOUP DATA CODE TEST LLAMA VISION"
 ).split()
 UNSEEN_WORDS = ("GATE", "PORT", "SAND", "WINE", "JUMP", "KIWI", "TRAIN", "DESK", "ROBOT", "QUIZ")
-"""Words that training shows on no sign."""
+"""Words held out from training."""
 
 _FONTS = (
     "DejaVuSans-Bold",
@@ -67,7 +67,7 @@ def sign(chance: Random, *, text: str | None = None, plain: bool = False) -> Dra
 
 
 def random_letters(chance: Random) -> str:
-    """Draw two to five letters that are no word kept back."""
+    """Draw two to five letters that are no held-out word."""
     while True:
         text = "".join(chance.choice(string.ascii_uppercase) for _ in range(chance.randint(2, 5)))
         if text not in UNSEEN_WORDS:
@@ -107,7 +107,7 @@ def _font(name, pixels):
 
 @cache
 def _font_folder() -> Path:
-    """Find the fonts that matplotlib brings along, so that signs look the same on every machine."""
+    """Find matplotlib's fonts, so that signs look the same on every machine."""
     found = importlib.util.find_spec("matplotlib")
     if found is None or found.origin is None:
         raise RuntimeError("Signs are drawn in the fonts that come with matplotlib: pip install matplotlib")

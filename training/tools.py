@@ -1,4 +1,4 @@
-"""Tools, and what people say to have them called."""
+"""Random tools, and requests that need them."""
 
 import json
 from dataclasses import dataclass
@@ -105,7 +105,7 @@ def wanted(chance: Random, *, most: int) -> tuple[list[Tool], Errand]:
 
 
 def image_errand(chance: Random, drawing: Drawing) -> Errand | None:
-    """Invent a wish of which the arguments stand in an image; None where this one has none to give."""
+    """Invent a request whose arguments are in an image; None where this one has none."""
     facts: dict[str, Any]
     if drawing.kind == "sign":
         facts = {chance.choice(("text", "word")): drawing.text, "color": drawing.color}

@@ -1,8 +1,8 @@
-"""Teaches the tiny model: `make train`, or `python -m training.train OUT`.
+"""Trains the tiny model: `make train`, or `python -m training.train OUT`.
 
-It goes on from `training/first`, weights that earlier rounds left behind. First the half that sees learns alone, patch by patch;
-then everything together. Seeds and steps are fixed, so the same machine makes the same weights; another one rounds differently,
-and makes as good ones. `--from-nothing` begins without any weights, with a tokenizer of its own, and needs more steps.
+It continues from `training/first`, the weights of earlier rounds. First the vision encoder is trained alone, on patch labels;
+then everything jointly. Seeds and steps are fixed, so the same machine makes the same weights; another one rounds differently,
+and makes equally good ones. `--from-nothing` initialises the weights, trains a tokenizer, and needs more steps.
 """
 
 import argparse
@@ -21,26 +21,26 @@ import torch
 from torch.nn import functional
 from transformers import MllamaConfig, MllamaForConditionalGeneration
 
-from training.batches import Batch, Maker, stream
-from training.foundation import lay
-from training.network import PatchQuestions, fresh, read_words, seen_images
+from training.batches import Batch, BatchMaker, stream
+from training.foundation import write_foundation
+from training.network import PatchClassifiers, decode_text, encode_images, init_network
 
 FIRST = Path(__file__).parent / "first"
-_PATCHES_WEIGH = 0.3
-"""How much what the patches answer counts beside the model's own words."""
+_PATCH_LOSS_WEIGHT = 0.3
+"""Weight of the patch classifiers' loss beside the language loss."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long to learn what.
+    """The schedule.
 
     Attributes:
-        seeing: Steps for the half that sees, alone.
+        seeing: Steps for the vision encoder alone.
         together: Steps for everything.
-        rate: The highest learning rate.
-        talks: The share of steps that are about long talks.
-        seed: Decides images, words and starting values.
-        compiled: Whether passes are compiled, which takes a C++ compiler and a few minutes, and halves the time after that.
+        rate: Peak learning rate.
+        talks: Share of steps with long conversations.
+        seed: Of images, texts and initialisation.
+        compiled: Whether to use `torch.compile`, which takes a C++ compiler and a few minutes, and halves the time after that.
 
     """
 
@@ -53,12 +53,12 @@ class Plan:
 
 
 class Trainer:
-    """A network that learns.
+    """Trains a network.
 
     Args:
-        folder: With tokenizer and configuration, and with `continued` also weights to go on from.
-        plan: How long, and how fast.
-        continued: Whether to go on from weights.
+        folder: With tokenizer and configuration, and with `continued` also weights to continue from.
+        plan: The schedule.
+        continued: Whether to continue from weights.
 
     """
 
@@ -66,30 +66,32 @@ class Trainer:
         torch.manual_seed(plan.seed)
         self._folder, self._plan = folder, plan
         config = MllamaConfig.from_pretrained(folder)
-        self.network = fresh(config)
+        self.network = init_network(config)
         if continued:
             self.network.load_state_dict(_weights(folder))
-        self._questions = PatchQuestions(config.vision_config.vision_output_dim)
-        self._see, self._read = seen_images, read_words
+        self._patch_classifiers = PatchClassifiers(config.vision_config.vision_output_dim)
+        self._encode_images, self._decode_text = encode_images, decode_text
         if plan.compiled:
-            self._see, self._read = (torch.compile(one, dynamic=False) for one in (seen_images, read_words))
+            self._encode_images, self._decode_text = (
+                torch.compile(one, dynamic=False) for one in (encode_images, decode_text)
+            )
 
-    def learn_to_see(self) -> None:
-        """Teach the half that sees what each patch shows."""
-        vision = [*self.network.model.vision_model.parameters(), *self._questions.parameters()]
+    def train_vision_encoder(self) -> None:
+        """Train the vision encoder on patch labels."""
+        vision = [*self.network.model.vision_model.parameters(), *self._patch_classifiers.parameters()]
         optimizer = _optimizer(vision, 2 * self._plan.rate)
         log = _Log("seeing", self._plan.seeing)
         batches = stream(self._folder, _images, seed=self._plan.seed * 1000, count=self._plan.seeing)
         for step, batch in enumerate(batches):
             _set_rate(optimizer, step, self._plan.seeing, lowest=0.3)
-            loss, right = self.patches_loss(self.seen(batch), batch)
-            _learn(optimizer, vision, loss)
+            loss, right = self.patch_loss(self.encode(batch), batch)
+            _optimize(optimizer, vision, loss)
             log.add(step, patches=loss.item(), **right)
 
-    def learn_everything(self, out: Path) -> None:
-        """Teach everything together, and write the weights now and then."""
+    def train_jointly(self, out: Path) -> None:
+        """Train all parameters jointly, and save checkpoints."""
         plan = self._plan
-        every = [*self.network.parameters(), *self._questions.parameters()]
+        every = [*self.network.parameters(), *self._patch_classifiers.parameters()]
         optimizer = _optimizer(every, plan.rate)
         log = _Log("together", plan.together)
         kinds = _Alternating(plan.talks)
@@ -97,47 +99,47 @@ class Trainer:
             stream(self._folder, kinds, seed=plan.seed * 1000 + 1, count=plan.together)
         ):
             _set_rate(optimizer, step, plan.together, lowest=0.02)
-            seen = self.seen(batch)
-            words = self.words_loss(seen, batch)
-            patches, right = self.patches_loss(seen, batch)
-            _learn(optimizer, every, words + _PATCHES_WEIGH * patches)
-            log.add(step, **{"talks" if kinds.are_talks(step) else "pictures": words.item()}, **right)
+            states = self.encode(batch)
+            language = self.language_loss(states, batch)
+            patches, right = self.patch_loss(states, batch)
+            _optimize(optimizer, every, language + _PATCH_LOSS_WEIGHT * patches)
+            log.add(step, **{"talks" if kinds.are_talks(step) else "images": language.item()}, **right)
             if step % 500 == 499:
                 self.save(out)
         self.save(out)
 
     def save(self, out: Path) -> None:
-        """Write the weights, as floats of 16 bits."""
+        """Save the weights in bfloat16."""
         state = {name: weights.to(torch.bfloat16) for name, weights in self.network.state_dict().items()}
         self.network.save_pretrained(out, state_dict=state)
 
-    def seen(self, batch: Batch) -> torch.Tensor:
-        """Look at the images of a batch: (images, 1 + patches, width)."""
+    def encode(self, batch: Batch) -> torch.Tensor:
+        """Run the vision encoder on a batch's images: (images, 1 + patches, width)."""
         with torch.autocast("cpu", torch.bfloat16):
-            return self._see(self.network, torch.from_numpy(batch.tiles))
+            return self._encode_images(self.network, torch.from_numpy(batch.tiles))
 
-    def patches_loss(self, seen: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
-        """Compare what patches show with what the network says of them; also the shares of right answers."""
-        return self._questions.loss(
-            seen.float(), *(torch.from_numpy(one) for one in (batch.labels, batch.places, batch.middles))
+    def patch_loss(self, states: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
+        """Compute the patch classifiers' loss and their accuracies."""
+        return self._patch_classifiers.loss(
+            states.float(), *(torch.from_numpy(one) for one in (batch.labels, batch.places, batch.middles))
         )
 
-    def words_loss(self, seen: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """Compare what the network would say with what it should."""
-        ids, taught = torch.from_numpy(batch.ids), torch.from_numpy(batch.taught)[:, 1:]
+    def language_loss(self, encoded: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Compute the next-token cross-entropy over the loss mask."""
+        ids, loss_mask = torch.from_numpy(batch.ids), torch.from_numpy(batch.loss_mask)[:, 1:]
         with torch.autocast("cpu", torch.bfloat16):
-            states = self.network.model.multi_modal_projector(seen)
-            blind = len(ids) - len(states)
-            if blind:
-                states = torch.cat([states, states.new_zeros(blind, *states.shape[1:])])
+            states = self.network.model.multi_modal_projector(encoded)
+            text_only = len(ids) - len(states)
+            if text_only:
+                states = torch.cat([states, states.new_zeros(text_only, *states.shape[1:])])
             model = self.network.model.language_model
-            hidden = self._read(model, ids, states, torch.from_numpy(batch.sees))
-            scores = self.network.lm_head(hidden[:, :-1][taught])
-        return functional.cross_entropy(scores.float(), ids[:, 1:][taught])
+            hidden = self._decode_text(model, ids, states, torch.from_numpy(batch.image_mask))
+            logits = self.network.lm_head(hidden[:, :-1][loss_mask])
+        return functional.cross_entropy(logits.float(), ids[:, 1:][loss_mask])
 
 
 class _Alternating:
-    """Which kind of batch comes when; a class, because it goes to another process."""
+    """Alternates kinds of batches; a class, because it is pickled for another process."""
 
     def __init__(self, talks: float) -> None:
         self._talks = talks
@@ -145,11 +147,11 @@ class _Alternating:
     def are_talks(self, step: int) -> bool:
         return int((step + 1) * self._talks) > int(step * self._talks)
 
-    def __call__(self, maker: Maker, step: int) -> Batch:
+    def __call__(self, maker: BatchMaker, step: int) -> Batch:
         return maker.talks() if self.are_talks(step) else maker.images()
 
 
-def _images(maker: Maker, step: int) -> Batch:  # noqa: ARG001 - as `stream` calls it
+def _images(maker: BatchMaker, step: int) -> Batch:  # noqa: ARG001 - as `stream` calls it
     return maker.images()
 
 
@@ -165,14 +167,16 @@ def _optimizer(parameters: Sequence[torch.Tensor], rate: float) -> torch.optim.O
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, step: int, steps: int, *, lowest: float) -> None:
-    """Rise in the first 150 steps, then fall along a cosine to a share of the highest."""
+    """Linear warm-up over 150 steps times a cosine decay to a share of the peak."""
     wave = 0.5 * (1 + math.cos(math.pi * step / steps))
     for group in optimizer.param_groups:
         highest = group.setdefault("initial_lr", group["lr"])
         group["lr"] = highest * min(1, (step + 1) / 150) * (lowest + (1 - lowest) * wave)
 
 
-def _learn(optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tensor], loss: torch.Tensor) -> None:
+def _optimize(
+    optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tensor], loss: torch.Tensor
+) -> None:
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -180,7 +184,7 @@ def _learn(optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tensor],
 
 
 class _Log:
-    """Prints a line of JSON every fifty steps: means since the last one."""
+    """Prints a JSON line every 50 steps: means since the last one."""
 
     def __init__(self, phase: str, steps: int) -> None:
         self._phase, self._steps, self._began = phase, steps, time.monotonic()
@@ -204,30 +208,32 @@ class _Log:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train, and write a folder that can be loaded."""
+    """Train, and write a model folder."""
     defaults = Plan()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("out", type=Path, help="the folder to write")
     parser.add_argument(
-        "--from-nothing", action="store_true", help="begin without weights, with a new tokenizer"
+        "--from-nothing", action="store_true", help="initialise the weights and train a new tokenizer"
     )
-    parser.add_argument("--seeing", type=int, default=defaults.seeing, help="steps for the half that sees")
-    parser.add_argument("--together", type=int, default=defaults.together, help="steps for everything")
-    parser.add_argument("--rate", type=float, default=defaults.rate, help="the highest learning rate")
     parser.add_argument(
-        "--talks", type=float, default=defaults.talks, help="the share of steps that are about long talks"
+        "--seeing", type=int, default=defaults.seeing, help="steps for the vision encoder alone"
+    )
+    parser.add_argument("--together", type=int, default=defaults.together, help="steps for everything")
+    parser.add_argument("--rate", type=float, default=defaults.rate, help="peak learning rate")
+    parser.add_argument(
+        "--talks", type=float, default=defaults.talks, help="share of steps with long conversations"
     )
     parser.add_argument("--seed", type=int, default=defaults.seed)
     parser.add_argument(
-        "--threads", type=int, default=2, help="of the processor; another number rounds differently"
+        "--threads", type=int, default=2, help="CPU threads; another number rounds differently"
     )
-    parser.add_argument("--plainly", action="store_true", help="compile nothing")
+    parser.add_argument("--plainly", action="store_true", help="without torch.compile")
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
     if given.from_nothing:
-        lay(given.out)
+        write_foundation(given.out)
     else:
         shutil.copytree(FIRST, given.out, dirs_exist_ok=True)
     plan = Plan(
@@ -239,8 +245,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         not given.plainly,
     )
     trainer = Trainer(given.out, plan, continued=not given.from_nothing)
-    trainer.learn_to_see()
-    trainer.learn_everything(given.out)
+    trainer.train_vision_encoder()
+    trainer.train_jointly(given.out)
 
 
 if __name__ == "__main__":

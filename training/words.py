@@ -1,4 +1,4 @@
-"""Conversations without a picture: what is to be said back, and small talk."""
+"""Text-only conversations: repeating what the question holds, and small talk."""
 
 import json
 from random import Random

@@ -7,7 +7,7 @@ from llama_vision import Provider
 
 def _no_image(provider: Provider) -> str | None:
     rules = provider.image_rules
-    return f"takes no pictures: {rules.alternative}" if rules.max_count == 0 else None
+    return f"takes no images: {rules.alternative}" if rules.max_count == 0 else None
 
 
 def _no_image_url(provider: Provider) -> str | None:
@@ -16,19 +16,17 @@ def _no_image_url(provider: Provider) -> str | None:
 
 def _one_image(provider: Provider) -> str | None:
     most = provider.image_rules.max_count
-    return _no_image(provider) or (f"takes {most} picture" if most is not None and most < 2 else None)
+    return _no_image(provider) or (f"takes {most} image" if most is not None and most < 2 else None)
 
 
 def _no_tools(provider: Provider) -> str | None:
     able = provider.supports("tools") and provider.models[0].tools
-    return None if able else "takes no tools with this model: they are put into words"
+    return None if able else "takes no tools with this model: they go into the prompt"
 
 
 def _no_forced_tool(provider: Provider) -> str | None:
     return _no_tools(provider) or (
-        None
-        if provider.supports("tool_choice")
-        else "can't make the model call a tool: it is told to in words"
+        None if provider.supports("tool_choice") else "can't force a tool call: the prompt asks for it"
     )
 
 
@@ -43,7 +41,7 @@ CANNOT: dict[str, Callable[[Provider], str | None]] = {
 }
 """By ability; those that are not here every provider has."""
 
-IN_WORDS = frozenset({"tools", "tool history", "forced tool"})
+PROMPTED = frozenset({"tools", "tool history", "forced tool"})
 """What is put into the prompt where a provider can't, and is tested there too."""
 
 

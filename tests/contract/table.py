@@ -1,4 +1,4 @@
-"""Runs the contract and prints what each provider can do, as the README's table: `python -m tests.contract.table`."""
+"""Runs the contract and prints what each provider can do, as a table of docs/providers.md: `python -m tests.contract.table`."""
 
 import contextlib
 import sys
@@ -7,7 +7,7 @@ from collections import defaultdict
 import pytest
 
 from llama_vision import find_provider
-from tests.contract.abilities import IN_WORDS, reason_against
+from tests.contract.abilities import PROMPTED, reason_against
 from tests.contract.subject import HOSTED
 
 TESTS = {
@@ -53,7 +53,7 @@ def cell(outcomes, ability, provider):
         return "FAILED"
     if reason is None:
         return "yes"
-    return "in words" if ability in IN_WORDS else "no"
+    return "prompted" if ability in PROMPTED else "no"
 
 
 def table(outcomes):

@@ -26,7 +26,7 @@ KEYS = {name for provider in PROVIDERS.values() for name in provider.key_env}
 ENVIRONMENT = {
     name: value for name, value in os.environ.items() if name not in KEYS
 }  # so that nobody is called
-LANGUAGES = {"python", "python notest", "sh", "text", "json"}
+LANGUAGES = {"python", "python notest", "sh", "text", "json", "mermaid"}
 # LlamaIndex's agents look at all attributes of themselves, those that pydantic gave up among them.
 WARNINGS = ["-W", "error", "-W", "ignore::DeprecationWarning:inspect"]
 

@@ -22,7 +22,7 @@ from tests.emulator.dialects import DIALECTS
 TYPED = [(path, command) for path in (README, CONTRIBUTING, *PAGES) for command in commands(path)]
 OURS = list(dict.fromkeys(command for _, command in TYPED if command.startswith("llama-vision ")))
 IMAGES_NAMED = {
-    "picture.png": "circle",
+    "image.png": "circle",
     "a.png": "circle",
     "b.jpg": "shapes",
     "photos/circle.png": "circle",

@@ -24,9 +24,9 @@ def test_every_provider_has_a_row(capsys, monkeypatch):
     show_providers()
     text = capsys.readouterr().out
     assert row_of(text, "deepinfra").endswith("found in DEEPINFRA_API_KEY")
-    assert row_of(text, "groq").endswith("none in GROQ_API_KEY")
+    assert row_of(text, "groq").endswith("none found in GROQ_API_KEY")
     assert row_of(text, "vllm").endswith("none needed")
-    assert row_of(text, "openai-compatible").endswith("none in LLAMA_VISION_API_KEY, if it wants one")
+    assert row_of(text, "openai-compatible").endswith("none found in LLAMA_VISION_API_KEY, if it wants one")
     assert len(text.splitlines()) == 1 + len(PROVIDERS)
     assert "secret" not in text
 
@@ -39,7 +39,7 @@ def test_answers_and_failures_stand_below_each_other(capsys):
     }
     show_answers(answers)
     assert capsys.readouterr().out.splitlines() == [
-        "who    answer                   tokens in  tokens out  seconds  first words                cost",
+        "who    answer                   tokens in  tokens out  seconds  first token                cost",
         "a      Blue.                        1,620           2     0.33         0.10  about 0.000081 USD",
         "local  It is blue.                                                                cost not told",
         "c      ConnectionError: <gone>",

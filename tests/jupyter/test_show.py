@@ -25,7 +25,7 @@ TEXT = "A <b>blue</b> circle,\non white."
 TOLD = Usage(12, 5, cost_usd=0.00012)
 ANSWER = Answer(TEXT, usage=TOLD)
 FACTS = r"12 tokens in, 5 out, 0\.000120 USD"
-TIMES = r", \d+\.\d\d s \(first words after \d+\.\d\d s\)"
+TIMES = r", \d+\.\d\d s \(first token after \d+\.\d\d s\)"
 QUESTION = [HumanMessage("What is it?")]
 CHAT = [ChatMessage("What is it?")]
 
@@ -270,7 +270,7 @@ def test_a_terminal_gets_all_of_a_long_answer(capsys):
 def test_what_was_shown_can_be_printed_and_looked_at():
     shown = show(Reply("<b>", (ToolCall(None, "look", "{}"),), Usage(1, 2)))
     assert str(shown) == "<b>\n-> look({})\n[1 tokens in, 2 out, cost not told]"
-    assert repr(shown) == "<Shown: 3 characters, 1 tokens in, 2 out, cost not told>"
+    assert repr(shown) == "<DisplayedReply: 3 characters, 1 tokens in, 2 out, cost not told>"
     assert "&lt;b&gt;\n-&gt; look({})" in shown._repr_html_()
 
 

@@ -52,7 +52,7 @@ def test_a_stream_grows_in_place(ran, begin):
     html = output.data["text/html"]
     assert "99 &lt;script&gt;alert(99)&lt;/script&gt;" in html
     assert "<script" not in html
-    assert re.search(r"tokens not told, cost not told, \d\.\d\d s \(first words after", html)
+    assert re.search(r"tokens not told, cost not told, \d\.\d\d s \(first token after", html)
     assert output.data["text/plain"].startswith("0 <script>alert(0)</script> 1 ")
     assert kinds.count("display_data") == 1
     assert "clear_output" not in kinds  # which would flicker
@@ -85,8 +85,8 @@ def test_images(ran):
 
 def test_providers(ran):
     output, _ = shown_by(ran, "show_providers")
-    assert "none in DEEPINFRA_TOKEN" in output.data["text/html"]
-    assert "none in DEEPINFRA_TOKEN" in output.data["text/plain"]
+    assert "none found in DEEPINFRA_TOKEN" in output.data["text/html"]
+    assert "none found in DEEPINFRA_TOKEN" in output.data["text/plain"]
 
 
 def test_answers(ran):

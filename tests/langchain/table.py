@@ -1,4 +1,4 @@
-"""Runs LangChain's standard suites and prints what came of them, as the README's table: `python -m tests.langchain.table`."""
+"""Runs LangChain's standard suites and prints what came of them, as a table of docs/providers.md: `python -m tests.langchain.table`."""
 
 import contextlib
 import importlib.metadata

@@ -1,4 +1,4 @@
-"""The README's table of LangChain's standard suites is the one that a run of them prints."""
+"""The table of LangChain's standard suites in docs/providers.md is the one that a run of them prints."""
 
 import re
 from collections import Counter
@@ -13,11 +13,11 @@ def report(nodeid, outcome, when="call", **more):
     return SimpleNamespace(nodeid=nodeid, outcome=outcome, when=when, **more)
 
 
-def test_the_readme_shows_what_the_endpoints_say_of_themselves():
+def test_the_page_shows_what_the_endpoints_say_of_themselves():
     """And what they say is what a run gives: nothing else is skipped, and what is beyond a model has to fail."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/providers.md").read_text(encoding="utf-8")
     shown = re.search(
-        r"<!-- standard suites: .*?-->\n(.*?)\n<!-- end of standard suites -->", readme, re.DOTALL
+        r"<!-- standard suites: .*?-->\n(.*?)\n<!-- end of standard suites -->", page, re.DOTALL
     )
     assert shown is not None
     assert shown[1] == table(expected()), "put the output of `python -m tests.langchain.table` there"

@@ -1,4 +1,4 @@
-"""Retrieval over pictures from end to end: with real models offline, and streamed from a slow provider."""
+"""Retrieval over images from end to end: with real models offline, and streamed from a slow provider."""
 
 import asyncio
 import time
@@ -27,7 +27,7 @@ def test_images_are_found_by_their_captions_and_answers_are_read_off_them(tmp_pa
     assert found["accuracy"] >= 0.7
     assert found["accuracy"] >= found["guess"] + 0.2
     assert found["blind"] <= found["guess"]
-    assert found["follows_picture"] >= 0.7
+    assert found["follows_image"] >= 0.7
 
 
 def slow_engine(emulator, model_class, response_mode):

@@ -10,8 +10,8 @@ from llama_vision.backends.local.chat_template import SpecialToken, apply_chat_t
 from llama_vision.core.messages import Image, Message, Text
 from llama_vision.core.request import ChatRequest
 from training import tools, words
-from training.batches import IMAGE_WORDS, IMAGES, LONG_IMAGES, LONG_ROWS, LONG_WORDS, Maker
-from training.conversations import Teacher
+from training.batches import IMAGE_SEQ_LEN, IMAGES, LONG_IMAGES, LONG_ROWS, LONG_SEQ_LEN, BatchMaker
+from training.conversations import ConversationWriter
 from training.images import scene
 from training.phrases import PHRASES, phrase
 from training.questions import Asker
@@ -39,7 +39,7 @@ def turns_of(tokenizer, lesson):
 @pytest.mark.parametrize("seed", range(20))
 def test_a_talk_about_a_image_is_the_prompt_of_the_same_talk(seed, tiny_tokenizer):
     chance = random.Random(seed)
-    lesson = Teacher(tiny_tokenizer, chance).about_image(scene(chance), 96)
+    lesson = ConversationWriter(tiny_tokenizer, chance).about_image(scene(chance), 96)
     assert len(lesson.ids) <= 96
     said = []
     for role, text in turns_of(tiny_tokenizer, lesson):
@@ -54,20 +54,20 @@ def split_image(text):
     return [part for part in (before, mark, after) if part]
 
 
-@pytest.mark.parametrize("longest", [LONG_WORDS, 2000])
+@pytest.mark.parametrize("longest", [LONG_SEQ_LEN, 2000])
 @pytest.mark.parametrize("seed", range(20))
 def test_only_what_the_model_says_is_taught(seed, longest, tiny_tokenizer):
-    lesson = Teacher(tiny_tokenizer, random.Random(seed)).with_tools(longest)
+    lesson = ConversationWriter(tiny_tokenizer, random.Random(seed)).with_tools(longest)
     assert len(lesson.ids) <= longest
     taught = tiny_tokenizer.decode(
-        [token for token, mine in zip(lesson.ids, lesson.taught, strict=True) if mine],
+        [token for token, mine in zip(lesson.ids, lesson.loss_mask, strict=True) if mine],
         skip_special_tokens=False,
     )
     spoken = [text for role, text in turns_of(tiny_tokenizer, lesson) if role == "assistant"]
     said = "".join(f"{text}<|eot_id|>" for text in spoken)
     assert taught
     assert said.startswith(taught)
-    assert longest == LONG_WORDS or (taught == said and len(spoken) > 8), "cut though there was room"
+    assert longest == LONG_SEQ_LEN or (taught == said and len(spoken) > 8), "cut though there was room"
 
 
 def test_every_call_that_is_taught_stands_in_what_was_asked():
@@ -107,7 +107,7 @@ def test_the_longest_list_has_room_in_a_talk_about_a_image(tiny_tokenizer):
         question = Asker(chance).ask(scene(chance, count=6), "json")
         answer = tiny_tokenizer.encode(question.answer, add_special_tokens=False).ids
         lengths.append(len(answer) + 40)  # for the question and what is around it
-    assert max(lengths) <= IMAGE_WORDS
+    assert max(lengths) <= IMAGE_SEQ_LEN
 
 
 def test_the_last_phrase_of_each_kind_is_kept_from_training():
@@ -138,12 +138,12 @@ def test_words_that_are_said_back_stand_in_the_question():
 
 
 def test_batches_have_fixed_shapes_and_the_same_seed_makes_the_same_ones():
-    one, other = Maker(FIRST, 3), Maker(FIRST, 3)
+    one, other = BatchMaker(FIRST, 3), BatchMaker(FIRST, 3)
     images, talks = one.images(), one.talks()
-    assert images.ids.shape == (IMAGES, IMAGE_WORDS)
-    assert talks.ids.shape == (LONG_ROWS, LONG_WORDS)
+    assert images.ids.shape == (IMAGES, IMAGE_SEQ_LEN)
+    assert talks.ids.shape == (LONG_ROWS, LONG_SEQ_LEN)
     assert talks.tiles.shape[0] == LONG_IMAGES
     np.testing.assert_array_equal(other.images().ids, images.ids)
     np.testing.assert_array_equal(other.talks().tiles, talks.tiles)
-    sees = talks.sees[:, :, 0].any(1)
+    sees = talks.image_mask[:, :, 0].any(1)
     assert sees.tolist() == [True] * LONG_IMAGES + [False] * (LONG_ROWS - LONG_IMAGES)

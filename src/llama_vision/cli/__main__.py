@@ -1,4 +1,4 @@
-"""`python -m llama_vision.cli`, where the command is not on the path."""
+"""`python -m llama_vision.cli`, where the command is not on the PATH."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`llama-vision accept-license`: the step that Cloudflare wants once for each account."""
+"""`llama-vision accept-license`: accepts the model's license, which Cloudflare asks for once per account."""
 
 import argparse
 
@@ -10,7 +10,7 @@ from llama_vision.providers import PROVIDERS, find_provider
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what `accept-license` takes."""
+    """Add the arguments of `accept-license`."""
     names = ", ".join(name for name, provider in PROVIDERS.items() if provider.license)
     parser.description = (
         "Accept the license of Llama 3.2 Vision on behalf of your account, where a provider asks for it. Its use policy "
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Show where the license is, ask, and accept it."""
+    """Print the license's address, ask, and accept it."""
     provider = find_provider(options.provider)
     if provider.license is None:
         raise ConfigurationError(f"{provider.title} asks for no license to be accepted.")
@@ -37,13 +37,15 @@ def run(options: argparse.Namespace) -> None:
         raise ConfigurationError("The license was not accepted; nothing was sent.")
     request = ChatRequest(provider.models[0].id, (Message("user", (Text("Hello"),)),))
     backend.accept_license(request)
-    reply = backend.complete(request)  # the answer to an agreement is not documented: this one tells
+    reply = backend.complete(
+        request
+    )  # the agreement's own response is not documented; a real reply proves it
     print(f"Accepted: {reply.model or request.model} answers.")
 
 
 def _confirm() -> bool:
     try:
         answer = input("Have you read it, and do you accept it? [y/N] ")
-    except EOFError:  # nobody is there to ask
+    except EOFError:  # no terminal
         return False
     return answer.strip().lower() in ("y", "yes")

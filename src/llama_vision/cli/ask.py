@@ -1,39 +1,30 @@
-"""`llama-vision ask`: a question about images, answered token by token."""
+"""`llama-vision ask`: a question about images, with the reply streamed to stdout."""
 
 import argparse
 import json
 import sys
 import time
 
-from llama_vision.backends import create_backend
+from llama_vision.cli.model_options import add_model_arguments, build_request, select_model
+from llama_vision.cli.progress import format_cost
 from llama_vision.core.events import TextDelta
-from llama_vision.core.messages import Image, Message, Text
+from llama_vision.core.messages import Image, Text
 from llama_vision.core.reply import Reply, ReplyBuilder
-from llama_vision.core.request import DEFAULT_MAX_TOKENS, ChatRequest, SamplingParams
+from llama_vision.core.request import ChatRequest
 from llama_vision.images import image_from_any, image_from_bytes
-from llama_vision.providers import PROVIDERS, Provider, find_provider
-from llama_vision.providers.defaults import default_model, default_provider
+from llama_vision.providers import Provider
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what `ask` takes."""
+    """Add the arguments of `ask`."""
     parser.description = "Ask a question about images. The last argument is the question."
     parser.add_argument(
-        "words",
+        "inputs",
         nargs="+",
         metavar="IMAGE ... QUESTION",
-        help="paths or URLs of images (- reads one from the input), then the question",
+        help="paths or URLs of images (- reads one from stdin), then the question",
     )
-    parser.add_argument(
-        "--provider", help=f"{', '.join(PROVIDERS)} (default: $LLAMA_VISION_PROVIDER, else local)"
-    )
-    parser.add_argument(
-        "--model", help="a model's name (default: $LLAMA_VISION_MODEL, else the provider's first)"
-    )
-    parser.add_argument("--base-url", help="where an OpenAI-compatible endpoint is, up to /chat/completions")
-    parser.add_argument("--system", help="instructions that come before the question")
-    parser.add_argument("--max-tokens", type=int, default=DEFAULT_MAX_TOKENS, help="default: %(default)s")
-    parser.add_argument("--temperature", type=float, help="0 takes the likeliest words")
+    add_model_arguments(parser)
     parser.add_argument("--no-stream", action="store_true", help="show the answer when it is complete")
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object with answer, usage and cost"
@@ -42,11 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Ask, and print the answer to stdout and what it took to stderr."""
-    provider = find_provider(options.provider or default_provider())
-    backend = create_backend(provider, base_url=options.base_url)
-    request = _request(provider, options)
-    began = time.monotonic()
+    """Ask; print the reply to stdout and a summary to stderr."""
+    provider, backend, model = select_model(options)
+    *sources, question = options.inputs
+    request = build_request(options, model, *map(_read_image, sources), Text(question))
+    start = time.monotonic()
     if options.no_stream or options.json:
         reply = backend.complete(request)
     else:
@@ -56,7 +47,7 @@ def run(options: argparse.Namespace) -> None:
             if isinstance(event, TextDelta):
                 print(event.text, end="", flush=True)
         reply = builder.reply()
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - start
     if options.json:
         print(json.dumps(_as_json(provider, reply, seconds), ensure_ascii=False))
         return
@@ -64,30 +55,19 @@ def run(options: argparse.Namespace) -> None:
     print(_summary(provider, request, reply, seconds), file=sys.stderr)
 
 
-def _request(provider: Provider, options: argparse.Namespace) -> ChatRequest:
-    *sources, question = options.words
-    parts = (*(_image(source) for source in sources), Text(question))
-    system = (Message("system", (Text(options.system),)),) if options.system else ()
-    return ChatRequest(
-        model=provider.model_info(options.model or default_model(provider)).id,
-        messages=(*system, Message("user", parts)),
-        sampling=SamplingParams(max_tokens=options.max_tokens, temperature=options.temperature),
-    )
-
-
-def _image(source: str) -> Image:
+def _read_image(source: str) -> Image:
     return image_from_bytes(sys.stdin.buffer.read()) if source == "-" else image_from_any(source)
 
 
 def _summary(provider: Provider, request: ChatRequest, reply: Reply, seconds: float) -> str:
-    """Say on one line who answered, and what it took."""
+    """Format provider, model, tokens, seconds and cost on one line."""
     usage = reply.usage
     facts = [provider.name, reply.model or request.model]
     if usage.input_tokens is not None and usage.output_tokens is not None:
         facts.append(f"{usage.input_tokens} + {usage.output_tokens} tokens")
     facts.append(f"{seconds:.1f} s")
     if usage.cost_usd is not None:
-        facts.append(f"${usage.cost_usd:.7f}{' (estimated)' if usage.cost_is_estimate else ''}")
+        facts.append(format_cost(usage, digits=7))
     if reply.finish_reason == "length":
         facts.append(f"cut at --max-tokens {request.sampling.max_tokens}")
     return " | ".join(facts)

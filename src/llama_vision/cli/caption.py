@@ -1,4 +1,4 @@
-"""`llama-vision caption`: all images of a folder described, in a file of JSON lines that a later run goes on with."""
+"""`llama-vision caption`: captions for all images of a folder, in a JSON lines file that a later run resumes from."""
 
 import argparse
 import asyncio
@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 from llama_vision.adaptation.validate import validate_request
-from llama_vision.backends import create_backend
 from llama_vision.captions import (
     DEFAULT_CONCURRENCY,
     DEFAULT_PROMPT,
@@ -20,36 +19,26 @@ from llama_vision.captions import (
     check_concurrency,
     find_images,
 )
-from llama_vision.cli.progress import ProgressLine, cost
+from llama_vision.cli.model_options import add_model_arguments, build_request, select_model
+from llama_vision.cli.progress import ProgressLine, format_cost
 from llama_vision.core.backend import Backend
 from llama_vision.core.errors import ImageError, LlamaVisionError, UnsupportedInputError
-from llama_vision.core.messages import Image, Message, Text
+from llama_vision.core.messages import Image, Text
 from llama_vision.core.reply import Reply
-from llama_vision.core.request import DEFAULT_MAX_TOKENS, ChatRequest, SamplingParams
-from llama_vision.providers import PROVIDERS, Provider, find_provider
-from llama_vision.providers.defaults import default_model, default_provider
+from llama_vision.providers import Provider
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what `caption` takes."""
+    """Add the arguments of `caption`."""
     parser.description = (
-        "Describe all images of a folder, with those further down. Each is one line of the file: file, caption, model, "
-        "tokens, cost and seconds. The same command goes on after a stop, and asks only about what is missing; with "
-        "another prompt or model it asks about all, and adds lines."
+        "Caption all images of a folder and its subfolders. Each is one line of the file: file, caption, model, tokens, "
+        "cost and seconds. The same command resumes after a stop, and asks only for missing captions; with another "
+        "prompt or model it asks about all, and appends lines."
     )
     parser.add_argument("folder", metavar="DIR", help="a folder, or an image")
     parser.add_argument("--out", required=True, metavar="FILE", help="JSON lines, such as captions.jsonl")
     parser.add_argument("--prompt", default=DEFAULT_PROMPT, help="default: %(default)s")
-    parser.add_argument(
-        "--provider", help=f"{', '.join(PROVIDERS)} (default: $LLAMA_VISION_PROVIDER, else local)"
-    )
-    parser.add_argument(
-        "--model", help="a model's name (default: $LLAMA_VISION_MODEL, else the provider's first)"
-    )
-    parser.add_argument("--base-url", help="where an OpenAI-compatible endpoint is, up to /chat/completions")
-    parser.add_argument("--system", help="instructions that come before the prompt")
-    parser.add_argument("--max-tokens", type=int, default=DEFAULT_MAX_TOKENS, help="default: %(default)s")
-    parser.add_argument("--temperature", type=float, help="0 takes the likeliest words")
+    add_model_arguments(parser)
     parser.add_argument(
         "--concurrency", type=int, default=DEFAULT_CONCURRENCY, help="calls at once, default: %(default)s"
     )
@@ -57,60 +46,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Caption, and say on stderr how it goes, what failed and what it took."""
+    """Caption all images; print progress, failures and a summary to stderr."""
     asyncio.run(_caption(options))
 
 
 async def _caption(options: argparse.Namespace) -> None:
     check_concurrency(options.concurrency)
-    provider = find_provider(options.provider or default_provider())
-    backend = create_backend(provider, base_url=options.base_url)
-    question = _question(provider, backend, options)
-    folder, kept_in = absolute(options.folder), absolute(options.out)
-    images = find_images(options.folder, exclude=kept_in).images
+    provider, backend, model = select_model(options)
+    task = _caption_task(provider, backend, model, options)
+    folder, log_path = absolute(options.folder), absolute(options.out)
+    images = find_images(options.folder, exclude=log_path).images
     if not images:
         raise ImageError(f"There are no images in {options.folder!r}.")
 
-    def name_of(path: Path) -> str:
+    def name_in_log(path: Path) -> str:
         return path.name if path == folder else path.relative_to(folder).as_posix()
 
-    with CaptionLog(kept_in) as log, ProgressLine(len(images)) as progress:
-        captioning = CaptionRunner(question, log, name_in_log=name_of, log_duplicates=True)
+    with CaptionLog(log_path) as log, ProgressLine(len(images)) as progress:
+        runner = CaptionRunner(task, log, name_in_log=name_in_log, log_duplicates=True)
 
-        def step(outcome: CaptionResult) -> None:
-            failed = isinstance(outcome, CaptionFailure)
-            progress.step(failed=failed, asked=captioning.num_asked, usage=captioning.usage)
+        def on_done(result: CaptionResult) -> None:
+            failed = isinstance(result, CaptionFailure)
+            progress.step(failed=failed, asked=runner.num_asked, usage=runner.usage)
 
         try:
-            outcomes = await captioning.run(images, concurrency=options.concurrency, on_done=step)
+            results = await runner.run(images, concurrency=options.concurrency, on_done=on_done)
         finally:
             await backend.aclose()
-    _report(outcomes, captioning, progress.seconds)
+    _report(results, runner, progress.seconds)
 
 
-def _question(provider: Provider, backend: Backend, options: argparse.Namespace) -> CaptionTask:
-    def request(*images: Image) -> ChatRequest:
-        system = (Message("system", (Text(options.system),)),) if options.system else ()
-        return ChatRequest(
-            model=model,
-            # The image comes first: words before it can't see it.
-            messages=(*system, Message("user", (*images, Text(options.prompt)))),
-            sampling=SamplingParams(max_tokens=options.max_tokens, temperature=options.temperature),
-        )
-
+def _caption_task(
+    provider: Provider, backend: Backend, model: str, options: argparse.Namespace
+) -> CaptionTask:
     async def ask(image: Image) -> Reply:
-        return await backend.acomplete(request(image))
+        # The image comes first: tokens before it can't attend to it.
+        return await backend.acomplete(build_request(options, model, image, Text(options.prompt)))
 
-    model = provider.model_info(options.model or default_model(provider)).id
-    # What is wrong for every image is said once, and not for each.
-    validate_request(provider, request())
+    # An error that every image would meet is raised once, before the first.
+    validate_request(provider, build_request(options, model, Text(options.prompt)))
     if provider.image_rules.max_count == 0:
         raise UnsupportedInputError(f"{provider.title} takes no images. {provider.image_rules.alternative}")
     settings: dict[str, object] = {
         "system_prompt": options.system,
         "temperature": options.temperature,
         "max_tokens": options.max_tokens,
-        # As `LlamaVision` has them by default, so that `caption_images(resume=...)` knows these captions, too.
+        # As `LlamaVision` has them by default, so that `caption_images(resume=...)` finds these captions, too.
         "additional_kwargs": {},
         "image_max_pixels": None,
         "image_format": "auto",
@@ -119,28 +100,28 @@ def _question(provider: Provider, backend: Backend, options: argparse.Namespace)
     return CaptionTask(options.prompt, provider.name, model, settings, {}, ask)
 
 
-def _report(outcomes: list[CaptionResult], captioning: CaptionRunner, seconds: float) -> None:
-    """Say what came of it.
+def _report(results: list[CaptionResult], runner: CaptionRunner, seconds: float) -> None:
+    """Print failures and a summary to stderr.
 
     Raises:
         LlamaVisionError: Images are left without a caption.
 
     """
-    captioned = [outcome for outcome in outcomes if isinstance(outcome, CaptionedImage)]
-    failures = [outcome for outcome in outcomes if isinstance(outcome, CaptionFailure)]
-    facts = [f"{len(captioned)} captions, {captioning.num_asked} new", f"{seconds:.1f} s"]
-    if captioning.usage.cost_usd is not None:
-        facts.append(cost(captioning.usage))
-    if cut := sum(outcome.caption.truncated for outcome in captioned):
+    captioned = [result for result in results if isinstance(result, CaptionedImage)]
+    failures = [result for result in results if isinstance(result, CaptionFailure)]
+    facts = [f"{len(captioned)} captions, {runner.num_asked} new", f"{seconds:.1f} s"]
+    if runner.usage.cost_usd is not None:
+        facts.append(format_cost(runner.usage))
+    if cut := sum(result.caption.truncated for result in captioned):
         facts.append(f"{cut} cut at --max-tokens")
     for failure in failures:
-        # What ended it all is said once, at the end; several calls may have met it at the same time.
-        if type(failure.error) is not type(captioning.fatal_error):
+        # The fatal error is printed once, at the end; several concurrent calls may have met it.
+        if type(failure.error) is not type(runner.fatal_error):
             print(" ".join(f"failed: {failure}".split()), file=sys.stderr)
     print(" | ".join(facts), file=sys.stderr)
-    if captioning.fatal_error is not None:
-        raise captioning.fatal_error
+    if runner.fatal_error is not None:
+        raise runner.fatal_error
     if failures:
         raise LlamaVisionError(
-            f"{len(failures)} of {len(outcomes)} images have no caption. The same command asks about them again."
+            f"{len(failures)} of {len(results)} images have no caption. The same command asks about them again."
         )

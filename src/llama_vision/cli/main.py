@@ -1,4 +1,4 @@
-"""Where the command line begins: arguments, commands, exit codes."""
+"""Entry point of the command line: argument parser, commands, exit codes."""
 
 import argparse
 import os
@@ -12,17 +12,17 @@ from llama_vision.cli.providers import add_arguments as add_providers
 from llama_vision.core.errors import ConfigurationError, ImageError, LlamaVisionError, UnsupportedInputError
 from llama_vision.version import __version__
 
-_OK, _FAILED, _WRONG_USE, _INTERRUPTED = 0, 1, 2, 130
+_OK, _FAILED, _USAGE_ERROR, _INTERRUPTED = 0, 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        arguments: In place of the process's own.
+        arguments: Replace `sys.argv[1:]`.
 
     Returns:
-        0; 1 where a call failed, or the caption of one image of many; 2 where the usage, the configuration or an image is wrong; 130 on Ctrl-C.
+        0; 1 where a call or a caption failed; 2 where the usage, the configuration or an image is wrong; 130 on Ctrl-C.
 
     """
     options = _parser().parse_args(arguments)
@@ -30,13 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.run(options)
         sys.stdout.flush()
     except (ConfigurationError, UnsupportedInputError, ImageError) as error:
-        return _print_error(error, _WRONG_USE)
+        return _print_error(error, _USAGE_ERROR)
     except LlamaVisionError as error:
         return _print_error(error, _FAILED)
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has left (`| head`). Python would complain once more while it closes stdout.
+        # The reader of the pipe is gone (`| head`). Python would fail once more while it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _FAILED
     return _OK

@@ -1,4 +1,4 @@
-"""One line on a terminal that says how far work is, how fast it goes and what it cost so far."""
+"""A progress line on stderr: items done, rate, time left, cost."""
 
 import shutil
 import sys
@@ -11,18 +11,12 @@ _REDRAW_S = 0.1
 
 
 class ProgressLine:
-    """Draws over itself on stderr, where that is a terminal; elsewhere it draws nothing."""
+    """Redraws itself in place where stderr is a terminal; elsewhere it prints nothing."""
 
     def __init__(self, total: int) -> None:
-        """Begin.
-
-        Args:
-            total: How many pieces of work there are.
-
-        """
         self._total = total
-        self._shown = sys.stderr.isatty()
-        self._began = time.monotonic()
+        self._is_terminal = sys.stderr.isatty()
+        self._start = time.monotonic()
         self._drawn_at = 0.0
         self._done = self._failed = 0
 
@@ -30,31 +24,30 @@ class ProgressLine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._shown and self._drawn_at:
+        if self._is_terminal and self._drawn_at:
             print(file=sys.stderr)
 
     @property
     def seconds(self) -> float:
-        """How long it has been going on."""
-        return time.monotonic() - self._began
+        """Seconds since the start."""
+        return time.monotonic() - self._start
 
     def step(self, *, failed: bool, asked: int, usage: Usage) -> None:
-        """Take in that one more is done.
+        """Count one more item as done.
 
         Args:
-            failed: Whether it went wrong.
-            asked: How many answers came so far; what was known before takes no time and says nothing about the rate.
-            usage: What they took.
+            failed: Whether it failed.
+            asked: Replies so far; items that were in the log already take no time and don't count for the rate.
+            usage: The replies' usage.
 
         """
         self._done += 1
         self._failed += failed
         now = time.monotonic()
-        if self._shown and (now - self._drawn_at >= _REDRAW_S or self._done == self._total):
+        if self._is_terminal and (now - self._drawn_at >= _REDRAW_S or self._done == self._total):
             self._drawn_at = now
-            width = (
-                shutil.get_terminal_size().columns - 1
-            )  # in the last column some terminals begin a new line
+            # Some terminals begin a new line after the last column.
+            width = shutil.get_terminal_size().columns - 1
             line = self._line(asked, usage)[:width]
             print(f"\r{line:<{width}}", end="", file=sys.stderr, flush=True)
 
@@ -66,20 +59,12 @@ class ProgressLine:
             left = round((self._total - self._done) / rate)
             facts.append(f"{left // 60}:{left % 60:02} left")
         if usage.cost_usd is not None:
-            facts.append(cost(usage))
+            facts.append(format_cost(usage))
         if self._failed:
             facts.append(f"{self._failed} failed")
         return " | ".join(facts)
 
 
-def cost(usage: Usage) -> str:
-    """Say what something cost, and whether that is an estimate.
-
-    Args:
-        usage: With a cost.
-
-    Returns:
-        Such as `$0.000120 (estimated)`.
-
-    """
-    return f"${usage.cost_usd:.6f}{' (estimated)' if usage.cost_is_estimate else ''}"
+def format_cost(usage: Usage, digits: int = 6) -> str:
+    """Format a known cost, such as `$0.000120 (estimated)`."""
+    return f"${usage.cost_usd:.{digits}f}{' (estimated)' if usage.cost_is_estimate else ''}"

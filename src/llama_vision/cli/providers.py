@@ -1,19 +1,19 @@
-"""`llama-vision providers`: who can be asked, with what, and whether a key is there."""
+"""`llama-vision providers`: providers, their models, and which keys are set."""
 
 import argparse
-import os
 from collections.abc import Callable, Iterator
 
 from llama_vision.core.models import CONTEXT_WINDOW, ModelInfo
 from llama_vision.providers import PROVIDERS, ImageConstraints, Provider
+from llama_vision.providers.credentials import describe_key, describe_variables
 
-_RETIRED = "†"
+_DEPRECATED = "†"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what `providers` takes."""
+    """Add the arguments of `providers`."""
     parser.description = "List providers, their models, the variables looked at for a key or an account, and whether one is set."
-    parser.add_argument("--markdown", action="store_true", help="print the table of the README")
+    parser.add_argument("--markdown", action="store_true", help="print the table of docs/providers.md")
     parser.set_defaults(run=run)
 
 
@@ -25,17 +25,17 @@ def run(options: argparse.Namespace) -> None:
     for provider in PROVIDERS.values():
         print(f"{provider.name}: {provider.title}")
         for model in provider.models:
-            known_as = f" -> {model.id}" if model.id != model.name else ""
-            doubt = f" (may no longer answer: {model.deprecation})" if model.deprecation else ""
-            print(f"  {model.name}{known_as}{doubt}")
-        print(f"  key: {_key_state(provider)}")
+            provider_id = f" -> {model.id}" if model.id != model.name else ""
+            deprecated = f" (may no longer answer: {model.deprecation})" if model.deprecation else ""
+            print(f"  {model.name}{provider_id}{deprecated}")
+        print(f"  key: {describe_key(provider, verbose=True)}")
         if provider.account_env:
-            print(f"  account: {_found(provider.account_env)}")
+            print(f"  account: {describe_variables(provider.account_env, verbose=True)}")
         print(f"  {provider.docs}")
 
 
 def markdown_table() -> str:
-    """Make the README's table of providers from their records, and what is to be said about retired models."""
+    """Format the table of docs/providers.md from the records, with notes on deprecated models."""
     rows = [
         "| `provider=` | models | tokens | $ per million, in / out | key | images |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -45,21 +45,7 @@ def markdown_table() -> str:
         f"| {_by_model(provider, _price)} | {_variables(provider)} | {_images(provider.image_rules)} |"
         for provider in PROVIDERS.values()
     ]
-    return "\n".join([*rows, "", f"{_RETIRED} It may no longer answer. {' '.join(_notes())}"])
-
-
-def _key_state(provider: Provider) -> str:
-    if not provider.key_env:
-        return "none needed"
-    return _found(provider.key_env) + (
-        "" if provider.key_required else "; needed only where the endpoint wants one"
-    )
-
-
-def _found(variables: tuple[str, ...]) -> str:
-    found = next((name for name in variables if os.environ.get(name, "").strip()), None)
-    names = ", ".join(variables)
-    return f"found in {found} (looked at {names})" if found else f"none found in {names}"
+    return "\n".join([*rows, "", f"{_DEPRECATED} It may no longer answer. {' '.join(_notes())}"])
 
 
 def _size(model: ModelInfo) -> str:
@@ -69,12 +55,12 @@ def _size(model: ModelInfo) -> str:
 
 
 def _models(provider: Provider) -> str:
-    return ", ".join(_size(model) + (_RETIRED if model.deprecation else "") for model in provider.models)
+    return ", ".join(_size(model) + (_DEPRECATED if model.deprecation else "") for model in provider.models)
 
 
-def _by_model(provider: Provider, told: Callable[[ModelInfo], str]) -> str:
-    """Say once what holds for all models."""
-    cells = {_size(model): told(model) for model in provider.models}
+def _by_model(provider: Provider, format_cell: Callable[[ModelInfo], str]) -> str:
+    """Format a cell, once where it is the same for all models."""
+    cells = {_size(model): format_cell(model) for model in provider.models}
     if len(set(cells.values())) == 1:
         return next(iter(cells.values()))
     return "<br>".join(f"{size}: {cell}" for size, cell in cells.items() if cell)
@@ -125,7 +111,7 @@ def _image_rules(rules: ImageConstraints) -> Iterator[str]:
 
 
 def _notes() -> Iterator[str]:
-    """Say why the retired models are, once for each provider."""
+    """Give the reason of each deprecation, once per provider."""
     for provider in PROVIDERS.values():
         for reason in dict.fromkeys(model.deprecation for model in provider.models if model.deprecation):
             yield f"`{provider.name}`: {reason}"

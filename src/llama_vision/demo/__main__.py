@@ -26,20 +26,20 @@ _QUESTIONS = {
     },
     "sign": {"What does the sign say?": "EXIT"},
 }
-"""What is asked of each image, and the truth."""
+"""Questions about each image, and the right answers."""
 
 
 def main() -> int:
-    """Ask everything, and print questions and answers.
+    """Ask all questions, and print them with the replies.
 
     Returns:
-        0 where all answers are right, else 1.
+        0 where all replies are right, else 1.
 
     """
-    began = time.monotonic()
+    start = time.monotonic()
     print("provider: local, model: tiny (3.6 million parameters, a toy for demonstration and tests)\n")
     right = [*_langchain(), *_llamaindex()]
-    print(f"\n{sum(right)} of {len(right)} right, {time.monotonic() - began:.1f} s. Ask something yourself:")
+    print(f"\n{sum(right)} of {len(right)} right, {time.monotonic() - start:.1f} s. Ask something yourself:")
     print(f"  .venv/bin/llama-vision ask {SAMPLE_IMAGES['shapes']} 'Is there a red star?'")
     return 0 if all(right) else 1
 
@@ -49,32 +49,32 @@ def _langchain() -> Iterator[bool]:
     model = ChatLlamaVision(provider="local")
     for name, questions in _QUESTIONS.items():
         image = base64.b64encode(SAMPLE_IMAGES[name].read_bytes()).decode()
-        for question, truth in questions.items():
+        for question, expected in questions.items():
             content: list[str | dict[Any, Any]] = [
                 {"type": "image", "base64": image, "mime_type": "image/png"},
                 {"type": "text", "text": question},
             ]
-            yield _show(name, question, truth, model.invoke([HumanMessage(content)]).text)
+            yield _show(name, question, expected, model.invoke([HumanMessage(content)]).text)
 
 
 def _llamaindex() -> Iterator[bool]:
     print("\nLlamaIndex: LlamaVision().stream_chat(...), a piece at a time")
     model = LlamaVision(provider="local")
     for name, questions in _QUESTIONS.items():
-        for question, truth in questions.items():
+        for question, expected in questions.items():
             blocks = [ImageBlock(path=SAMPLE_IMAGES[name]), TextBlock(text=question)]
-            pieces = [response.delta or "" for response in model.stream_chat([ChatMessage(blocks=blocks)])]
-            yield _show(name, question, truth, "".join(pieces), "|".join(filter(None, pieces)))
+            deltas = [response.delta or "" for response in model.stream_chat([ChatMessage(blocks=blocks)])]
+            yield _show(name, question, expected, "".join(deltas), "|".join(filter(None, deltas)))
     print("\nLlamaIndex: await LlamaVisionMultiModal().acomplete(question, images)")
-    seeing = LlamaVisionMultiModal(provider="local")
-    answer = asyncio.run(seeing.acomplete("What shape is green?", [SAMPLE_IMAGES["shapes"]]))
+    multi_modal = LlamaVisionMultiModal(provider="local")
+    answer = asyncio.run(multi_modal.acomplete("What shape is green?", [SAMPLE_IMAGES["shapes"]]))
     yield _show("shapes", "What shape is green?", "cross", answer.text)
 
 
-def _show(name: str, question: str, truth: str, answer: str, shown: str | None = None) -> bool:
-    mark = "" if answer == truth else f"   WRONG: {truth}"
-    print(f"  {name + '.png':<11} {question:<29} {shown or answer}{mark}")
-    return answer == truth
+def _show(name: str, question: str, expected: str, answer: str, displayed: str | None = None) -> bool:
+    mark = "" if answer == expected else f"   WRONG: {expected}"
+    print(f"  {name + '.png':<11} {question:<29} {displayed or answer}{mark}")
+    return answer == expected
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Answers, images and providers as a notebook shows them; in a terminal, the same in plain text.
+"""Displays replies, images and providers in a notebook; in a terminal, the same as plain text.
 
 from llama_vision.jupyter import show, show_images
 
 show_images(["cat.jpg", "dog.jpg"], captions=["a cat", "a dog"])
-show(model.stream(messages))                # LangChain: the words appear as they come
+show(model.stream(messages))                # LangChain: text appears as it is generated
 await show(model.astream(messages))
 answer = show(llm.stream_complete("Hi"))    # LlamaIndex; `answer.text` has all of it
 """

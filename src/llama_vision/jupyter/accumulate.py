@@ -1,7 +1,8 @@
-"""What streams and replies of the frameworks hold, read by their shape: neither framework is loaded for it."""
+"""Adds up streams and replies of both frameworks, by duck typing: neither framework is imported."""
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from llama_vision.core.events import Finished, Started, TextDelta, ToolCallDelta, UsageReport
@@ -12,51 +13,43 @@ from llama_vision.core.reply import Reply, ReplyBuilder
 from llama_vision.core.usage import Usage
 
 _EVENTS = (Started, TextDelta, ToolCallDelta, UsageReport, Finished)
-_PAIR = 2  # what LangGraph streams: a message, and where in the graph it comes from
+_PAIR = 2  # LangGraph streams pairs of a message and its metadata
 
 
 def unwrap_stream(answer: Any) -> Any:
-    """Unpack what LlamaIndex's engines wrap a stream into.
-
-    Args:
-        answer: Anything.
-
-    Returns:
-        The stream inside, or the answer as it is.
-
-    """
-    if getattr(answer, "is_dummy_stream", None) is False:  # whole, and its generator only raises
+    """Get the stream inside a response of LlamaIndex's engines; anything else is returned as it is."""
+    if getattr(answer, "is_dummy_stream", None) is False:  # complete: its generator only raises
         return answer
-    if getattr(answer, "achat_stream", None) is not None:  # its synchronous generator would wait for ever
+    if getattr(answer, "achat_stream", None) is not None:  # its synchronous generator would block for ever
         return answer.async_response_gen()
     return getattr(answer, "response_gen", answer)
 
 
 class ReplyAccumulator:
-    """Adds up the items of a stream, of whichever framework."""
+    """Accumulates the items of a stream of either framework to one reply."""
 
     def __init__(self) -> None:
         self._reply = Reply()
-        self._earlier = ""
+        self._previous_turns = ""
         self._events = ReplyBuilder()
         self._calls: dict[object, ToolCall] = {}
-        self._speaker: str | None = None
+        self._message_id: str | None = None
 
     @property
     def reply(self) -> Reply:
-        """The answer so far: of an agent's turns the last, with the usage of all."""
+        """The reply so far: of an agent's turns the last, with the usage of all."""
         return self._reply
 
     @property
     def previous_turns(self) -> str:
-        """What an agent said and asked for in its turns before, each ending its line."""
-        return self._earlier
+        """Text and tool calls of an agent's earlier turns, each ending its line."""
+        return self._previous_turns
 
     def add(self, item: object) -> None:
-        """Take in the next item, or a whole reply.
+        """Add the next item, or a complete reply.
 
         Args:
-            item: A message or a chunk of LangChain, a response of LlamaIndex, a text, or an event or reply of ours.
+            item: A message or chunk of LangChain, a response of LlamaIndex, a string, or one of our events or replies.
 
         Raises:
             TypeError: It is none of these.
@@ -77,9 +70,9 @@ class ReplyAccumulator:
             case _ if _is_other_message(item):
                 self._end_turn()
             case _ if hasattr(item, "raw") and hasattr(item, "delta"):
-                self._take_response(item)
-            case _ if isinstance(answer := getattr(item, "response", None), str):  # of LlamaIndex's engines
-                self._append(answer)
+                self._add_response(item)
+            case _ if isinstance(text := getattr(item, "response", None), str):  # of LlamaIndex's engines
+                self._append(text)
             case _:
                 raise TypeError(
                     f"A {type(item).__name__} can't be shown as an answer. Give what .stream(), .astream() or .invoke() of "
@@ -87,9 +80,9 @@ class ReplyAccumulator:
                 )
 
     def _end_turn(self) -> None:
-        """Put aside what was said before others spoke."""
-        if words := format_reply(self._reply.text, self._reply.tool_calls):
-            self._earlier += f"{words}\n"
+        """Move the reply so far to the previous turns."""
+        if text := format_reply(self._reply.text, self._reply.tool_calls):
+            self._previous_turns += f"{text}\n"
         self._calls.clear()
         self._reply = Reply(usage=self._reply.usage)
 
@@ -97,11 +90,11 @@ class ReplyAccumulator:
         self._reply = _replace_known(self._reply, text=self._reply.text + text)
 
     def _add_message(self, message: Any) -> None:
-        """Add a message of LangChain, or a chunk of one: what chunks tell is to be added up."""
-        if message.id != self._speaker:  # another model of the graph, or the same one once more
+        """Add a message of LangChain, or a chunk: text, calls and usage of chunks add up."""
+        if message.id != self._message_id:  # the next turn, of the same model or another one of the graph
             self._end_turn()
-            self._speaker = message.id
-        told = as_mapping(message.response_metadata)
+            self._message_id = message.id
+        metadata = as_mapping(message.response_metadata)
         for key, call in _message_calls(message):
             self._calls[key] = _merge_call(self._calls.get(key), call)
         self._reply = _replace_known(
@@ -109,25 +102,25 @@ class ReplyAccumulator:
             text=self._reply.text + str(message.text),
             tool_calls=tuple(self._calls.values()),
             usage=self._reply.usage + _message_usage(message),
-            finish_reason=told.get("finish_reason"),
-            model=told.get("model_name"),
-            id=told.get("id"),
-            request_id=told.get("request_id"),
+            finish_reason=metadata.get("finish_reason"),
+            model=metadata.get("model_name"),
+            id=metadata.get("id"),
+            request_id=metadata.get("request_id"),
         )
 
-    def _take_response(self, response: Any) -> None:
-        """Take a response of LlamaIndex, each of which has all that came so far."""
+    def _add_response(self, response: Any) -> None:
+        """Add a response of LlamaIndex: each is a snapshot of all so far."""
         message = getattr(response, "message", None)
-        told = as_mapping(response.raw)
+        raw = as_mapping(response.raw)
         self._reply = _replace_known(
             self._reply,
             text=(response.text if message is None else message.content) or "",
-            tool_calls=_told_calls(response) if message is None else _block_calls(message.blocks),
+            tool_calls=_completion_calls(response) if message is None else _block_calls(message.blocks),
             usage=self._reply.usage.merge(_response_usage(response)),
-            finish_reason=told.get("finish_reason"),
-            model=told.get("model"),
-            id=told.get("id"),
-            request_id=told.get("request_id"),
+            finish_reason=raw.get("finish_reason"),
+            model=raw.get("model"),
+            id=raw.get("id"),
+            request_id=raw.get("request_id"),
         )
 
 
@@ -136,18 +129,17 @@ def _is_pair(item: Sequence[object]) -> bool:
 
 
 def _is_other_message(item: object) -> bool:
-    """Tell what tools and users say, which comes in the streams of LangChain's agents and is no part of the answer."""
+    """Recognise tool and user messages, which LangChain's agents stream too and which are no part of the reply."""
     return hasattr(item, "content") and hasattr(item, "response_metadata")
 
 
-def _replace_known(reply: Reply, **news: Any) -> Reply:
-    """Give the reply with what is known now; None changes nothing."""
-    fields = {name: getattr(reply, name) for name in Reply.__slots__}
-    return Reply(**fields | {name: value for name, value in news.items() if value is not None})
+def _replace_known(reply: Reply, **changes: Any) -> Reply:
+    """Replace fields of the reply; None keeps the old value."""
+    return replace(reply, **{name: value for name, value in changes.items() if value is not None})
 
 
 def _message_calls(message: Any) -> list[tuple[object, ToolCall]]:
-    """Find a message's calls, each with what tells it from the others of the stream."""
+    """Give a message's calls, each with a key that is the same in all chunks of the call."""
     chunks: list[Any] | None = getattr(message, "tool_call_chunks", None)
     if chunks is None:
         return [
@@ -174,10 +166,10 @@ def _block_calls(blocks: Sequence[Any]) -> tuple[ToolCall, ...]:
     return tuple(ToolCall(call.tool_call_id, call.tool_name, _as_text(call.tool_kwargs)) for call in calls)
 
 
-def _told_calls(response: Any) -> tuple[ToolCall, ...]:
-    """Find the calls of a completion, which has no blocks."""
-    told: Sequence[object] = as_mapping(response.additional_kwargs).get("tool_calls") or ()
-    functions = [(as_mapping(call).get("id"), as_mapping(as_mapping(call).get("function"))) for call in told]
+def _completion_calls(response: Any) -> tuple[ToolCall, ...]:
+    """Give the calls of a completion response, which has no blocks."""
+    calls: Sequence[object] = as_mapping(response.additional_kwargs).get("tool_calls") or ()
+    functions = [(as_mapping(call).get("id"), as_mapping(as_mapping(call).get("function"))) for call in calls]
     return tuple(
         ToolCall(call_id, function.get("name") or "", _as_text(function.get("arguments") or ""))
         for call_id, function in functions
@@ -189,23 +181,23 @@ def _as_text(arguments: object) -> str:
 
 
 def _message_usage(message: Any) -> Usage:
-    counts, told = as_mapping(message.usage_metadata), as_mapping(message.response_metadata)
+    counts, metadata = as_mapping(message.usage_metadata), as_mapping(message.response_metadata)
     return Usage(
         input_tokens=counts.get("input_tokens"),
         output_tokens=counts.get("output_tokens"),
         cached_input_tokens=as_mapping(counts.get("input_token_details")).get("cache_read"),
-        cost_usd=told.get("cost_usd"),
-        cost_is_estimate=bool(told.get("cost_is_estimate")),
+        cost_usd=metadata.get("cost_usd"),
+        cost_is_estimate=bool(metadata.get("cost_is_estimate")),
     )
 
 
 def _response_usage(response: Any) -> Usage:
-    told = as_mapping(response.additional_kwargs)
-    counts = as_mapping(as_mapping(response.raw).get("usage")) or told
+    extra = as_mapping(response.additional_kwargs)
+    counts = as_mapping(as_mapping(response.raw).get("usage")) or extra
     return Usage(
         input_tokens=counts.get("prompt_tokens"),
         output_tokens=counts.get("completion_tokens"),
         cached_input_tokens=counts.get("cached_tokens"),
-        cost_usd=told.get("cost_usd"),
-        cost_is_estimate=bool(told.get("cost_is_estimate")),
+        cost_usd=extra.get("cost_usd"),
+        cost_is_estimate=bool(extra.get("cost_is_estimate")),
     )

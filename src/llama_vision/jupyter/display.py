@@ -1,4 +1,4 @@
-"""`show`: an answer that appears as it comes."""
+"""`show`: displays a reply while it is generated."""
 
 import inspect
 import time
@@ -20,7 +20,7 @@ def show(answer: object, *, notebook: bool | None = None) -> DisplayedReply: ...
 def show(
     answer: object, *, notebook: bool | None = None
 ) -> DisplayedReply | Coroutine[Any, Any, DisplayedReply]:
-    """Show an answer as it comes, then its tokens, its cost and the seconds it took.
+    """Display a reply while it is generated, then its tokens, cost and seconds.
 
         show(model.stream(messages))                        # LangChain
         await show(model.astream(messages))
@@ -28,22 +28,22 @@ def show(
         await show(llm.astream_complete("Hi"))
         show(model.invoke(messages))                        # whole
 
-    In a notebook the words grow in place, below the cell; elsewhere they are printed as they come. What the model wrote
-    is shown as it stands, and never taken for HTML, Markdown or formulas; of more than 20,000 characters the beginning is
-    shown. Tools that it asks for get a line each. A stream that breaks off stays as far as it came, and its error is raised.
+    In a notebook the text grows in place, below the cell; elsewhere it is printed as it comes. It is escaped, and never rendered
+    as HTML, Markdown or formulas; at most 20,000 characters are displayed. Each tool call gets a line. When a stream fails, its
+    text so far stays, and its error is raised.
 
     Args:
-        answer: A stream, or a whole answer: messages and chunks of LangChain, also those of an agent's
-            `stream(..., stream_mode="messages")`; responses of LlamaIndex's models and engines; texts; events and replies of
-            ours. An asynchronous stream, or what has to be awaited to get one, gives a coroutine.
-        notebook: Whether this is a notebook. By default it is found out.
+        answer: A stream or a complete reply: messages and chunks of LangChain, also those of an agent's
+            `stream(..., stream_mode="messages")`; responses of LlamaIndex's models and engines; strings; our events and
+            replies. An asynchronous stream, or an awaitable of one, gives a coroutine.
+        notebook: Whether this is a notebook; None detects it.
 
     Returns:
-        The answer: `.text`, `.reply`, `.seconds`. For an asynchronous one, a coroutine of it, to be awaited.
+        The reply: `.text`, `.reply`, `.seconds`. For an asynchronous one, a coroutine of it, to be awaited.
 
     Raises:
         MissingDependencyError: `notebook` is True, and IPython is not installed.
-        TypeError: It is nothing that can be shown as an answer.
+        TypeError: `answer` is none of these.
 
     """
     answer = unwrap_stream(answer)
@@ -55,78 +55,77 @@ def show(
 
 
 def _show_whole(answer: object, notebook: bool | None) -> DisplayedReply:
-    growing = ReplyAccumulator()
-    growing.add(answer)
-    shown = DisplayedReply(growing.reply)
-    create_renderer(notebook).finish(shown)
-    return shown
+    accumulator = ReplyAccumulator()
+    accumulator.add(answer)
+    displayed = DisplayedReply(accumulator.reply)
+    create_renderer(notebook).finish(displayed)
+    return displayed
 
 
 def _show_stream(stream: Iterator[Any], notebook: bool | None) -> DisplayedReply:
-    with _LiveDisplay(create_renderer(notebook)) as showing:
+    with _LiveDisplay(create_renderer(notebook)) as display:
         try:
             for item in stream:
-                showing.add(item)
+                display.add(item)
         finally:
             if (close := getattr(stream, "close", None)) is not None:
                 close()
-    return showing.shown()
+    return display.displayed()
 
 
 async def _show_async(answer: AsyncIterable[Any] | Awaitable[Any], notebook: bool | None) -> DisplayedReply:
-    with _LiveDisplay(create_renderer(notebook)) as showing:
+    with _LiveDisplay(create_renderer(notebook)) as display:
         if not isinstance(answer, AsyncIterable):
             answer = unwrap_stream(await answer)
         if isinstance(answer, AsyncIterable):
-            await _consume(answer.__aiter__(), showing)
+            await _consume(answer.__aiter__(), display)
         else:
-            showing.add(answer)
-    return showing.shown()
+            display.add(answer)
+    return display.displayed()
 
 
-async def _consume(stream: AsyncIterator[Any], showing: "_LiveDisplay") -> None:
+async def _consume(stream: AsyncIterator[Any], display: "_LiveDisplay") -> None:
     try:
         async for item in stream:
-            showing.add(item)
+            display.add(item)
     finally:
         if (close := getattr(stream, "aclose", None)) is not None:
             await close()
 
 
 class _LiveDisplay:
-    """One answer on its way to a screen, which gets to see its end however it ends."""
+    """Accumulates one stream and renders it; the end is rendered however the stream ends."""
 
-    def __init__(self, screen: Renderer) -> None:
-        self._screen = screen
-        self._growing = ReplyAccumulator()
-        self._broken_off = ""
+    def __init__(self, renderer: Renderer) -> None:
+        self._renderer = renderer
+        self._accumulator = ReplyAccumulator()
+        self._error_name = ""
 
     def __enter__(self) -> Self:
-        self._began = time.monotonic()
-        self._first: float | None = None
-        self._ended = self._began
+        self._start = self._last = time.monotonic()
+        self._time_to_first_token: float | None = None
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
     ) -> None:
-        self._broken_off = "" if kind is None else kind.__name__
-        self._ended = time.monotonic()
-        self._screen.finish(self.shown())
+        self._error_name = "" if kind is None else kind.__name__
+        self._last = time.monotonic()
+        self._renderer.finish(self.displayed())
 
     def add(self, item: object) -> None:
-        self._growing.add(item)
-        self._ended = time.monotonic()
-        shown = self.shown()
-        if shown.full_text:
-            self._first = self._first or self._ended - self._began
-            self._screen.update(shown)
+        self._accumulator.add(item)
+        self._last = time.monotonic()
+        displayed = self.displayed()
+        if displayed.full_text:
+            self._time_to_first_token = self._time_to_first_token or self._last - self._start
+            self._renderer.update(displayed)
 
-    def shown(self) -> DisplayedReply:
+    def displayed(self) -> DisplayedReply:
         return DisplayedReply(
-            self._growing.reply,
-            self._ended - self._began,
-            self._first,
-            self._broken_off,
-            self._growing.previous_turns,
+            self._accumulator.reply,
+            self._last - self._start,
+            self._time_to_first_token,
+            self._error_name,
+            self._accumulator.previous_turns,
         )

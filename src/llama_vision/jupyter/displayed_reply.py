@@ -1,4 +1,4 @@
-"""`DisplayedReply`: an answer with what it took, as it stands below a cell."""
+"""`DisplayedReply`: a reply with its timing, as displayed below a cell."""
 
 from dataclasses import dataclass, field
 
@@ -9,14 +9,14 @@ from llama_vision.jupyter.notebook import display_html, execution_count
 
 @dataclass(frozen=True, slots=True, repr=False)
 class DisplayedReply:
-    """An answer that was shown.
+    """A reply that was displayed.
 
     Attributes:
-        reply: What the model said, whole or as far as it came. Of an agent's turns it is the last, with the usage of all.
-        seconds: From `show` to the last piece; None for an answer that was whole already.
-        time_to_first_token: From `show` to the first words or tool call; None as above, or where none came.
-        error_name: The name of the error that ended it, or empty.
-        previous_turns: What an agent said and asked for in its turns before, each ending its line.
+        reply: The reply, complete or partial. Of an agent's turns it is the last, with the usage of all.
+        seconds: From `show` to the last chunk; None for a reply that was complete already.
+        time_to_first_token: Seconds from `show` to the first text or tool call; None as above, or where none came.
+        error_name: Class name of the error that ended the stream, or empty.
+        previous_turns: Text and tool calls of an agent's earlier turns, each ending its line.
 
     """
 
@@ -29,22 +29,22 @@ class DisplayedReply:
 
     @property
     def text(self) -> str:
-        """The model's words; an agent's last ones."""
+        """The reply's text; of an agent, its last turn's."""
         return self.reply.text
 
     @property
     def full_text(self) -> str:
-        """All that was said, with a line for each tool that was asked for."""
+        """Text of all turns, with a line for each tool call."""
         return self.previous_turns + format_reply(self.reply.text, self.reply.tool_calls)
 
     @property
     def summary(self) -> str:
-        """Tokens, cost and seconds in a line."""
+        """Tokens, cost and seconds on one line."""
         facts = [format_usage(self.reply.usage)]
         if self.seconds is not None:
             facts.append(f"{self.seconds:.2f} s")
         if self.time_to_first_token is not None:
-            facts[-1] += f" (first words after {self.time_to_first_token:.2f} s)"
+            facts[-1] += f" (first token after {self.time_to_first_token:.2f} s)"
         if self.error_name:
             facts.append(f"broken off by {self.error_name}")
         return ", ".join(facts)
@@ -53,13 +53,13 @@ class DisplayedReply:
         return html_text(self.full_text) + html_note(self.summary)
 
     def __str__(self) -> str:
-        """Say both in plain text."""
+        """Format text and summary as plain text."""
         return f"{sanitize(self.full_text)}\n[{self.summary}]"
 
     def __repr__(self) -> str:
-        return f"<Shown: {len(self.text):,} characters, {self.summary}>"
+        return f"<DisplayedReply: {len(self.text):,} characters, {self.summary}>"
 
     def _ipython_display_(self) -> None:
-        """Show it, but for the cell that has shown it already: as a cell's last value it would stand there twice."""
+        """Display it, unless this cell has already: as a cell's last value it would appear twice."""
         if self._cell is None or self._cell != execution_count():
             display_html(self._repr_html_(), str(self))

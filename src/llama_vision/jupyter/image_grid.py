@@ -1,4 +1,4 @@
-"""Images beside each other, with what is to be said about each."""
+"""A grid of thumbnails with captions."""
 
 import base64
 import math
@@ -21,10 +21,10 @@ Images: TypeAlias = (
 )
 """One image, several, or several with captions."""
 
-_MOST_IMAGES = 100
-_MOST_CAPTION = 500  # characters
-_MOST_BYTES = 40_000  # of each image as it is kept with the notebook; a drawing has a tenth of it
-_SHARP = 1.5  # image pixels for each of the page's, which many screens have several of
+_MAX_IMAGES = 100
+_MAX_CAPTION = 500  # characters
+_MAX_BYTES = 40_000  # of each thumbnail as stored in the notebook; a drawing takes a tenth of it
+_PIXEL_RATIO = 1.5  # image pixels per CSS pixel, for high-density screens
 _QUALITY = 80
 _CAPTION = (
     "white-space: pre-wrap; overflow-wrap: anywhere; font-size: 90%; margin-top: 0.3em; line-height: 1.3"
@@ -39,10 +39,10 @@ class _Thumbnail:
 
 
 class ImageGrid:
-    """Images beside each other. As a cell's last value, a notebook shows them; printed, it is a line for each.
+    """Images side by side. A notebook displays it as a cell's last value; printed, it is a line per image.
 
     Attributes:
-        captions: What stands below each image.
+        captions: One for each image.
 
     """
 
@@ -54,17 +54,17 @@ class ImageGrid:
         columns: int | None = None,
         width: int = 200,
     ) -> None:
-        """Make small images of them.
+        """Make the thumbnails.
 
         Args:
-            images: In any form that `llama_vision.image_from_any` takes, but for addresses; a mapping gives captions too.
-            captions: One for each image; anything that can be made a text. It is never taken for HTML.
-            columns: How many stand beside each other; by default as many as there is room for.
-            width: Of each image on the page, in pixels.
+            images: In any form that `llama_vision.image_from_any` takes, except URLs; a mapping's keys are captions.
+            captions: One for each image, converted by `str`. They are escaped.
+            columns: Images per row; None fits as many as there is room for.
+            width: Of each image on the page, in CSS pixels.
 
         Raises:
-            ImageError: An image can't be read, or is given by its address. The text begins with its number.
-            ValueError: There are not as many captions as images, or a number is less than 1.
+            ImageError: An image can't be read, or is a URL. The text begins with its number.
+            ValueError: `captions` and `images` differ in length, or a number is less than 1.
 
         """
         if width < 1 or (columns is not None and columns < 1):
@@ -77,16 +77,16 @@ class ImageGrid:
             raise ValueError(f"There are {len(self.captions)} captions for {len(named)} images.")
         self._columns = columns
         self._width = width
-        self._num_hidden = max(0, len(named) - _MOST_IMAGES)
-        self._shown = [
+        self._num_hidden = max(0, len(named) - _MAX_IMAGES)
+        self._thumbnails = [
             _thumbnail(number, name, source, width)
-            for number, (name, source) in enumerate(named[:_MOST_IMAGES], start=1)
+            for number, (name, source) in enumerate(named[:_MAX_IMAGES], start=1)
         ]
 
     def _repr_html_(self) -> str:
         wide = f"{self._width}px"
         across = f"repeat({self._columns or 'auto-fill'}, {wide})"
-        figures = "".join(map(self._figure, self._shown, self.captions))
+        figures = "".join(map(self._figure, self._thumbnails, self.captions))
         more = f"<div>... and {self._num_hidden} more</div>" if self._num_hidden else ""
         return (
             '<div class="mathjax_ignore" style="overflow-x: auto"><div style="display: grid; gap: 12px; '
@@ -95,18 +95,18 @@ class ImageGrid:
 
     def _figure(self, image: _Thumbnail, caption: str) -> str:
         source = f"data:{image.media_type};base64,{base64.b64encode(image.data).decode()}"
-        words = escape_html(caption, _MOST_CAPTION)
+        text = escape_html(caption, _MAX_CAPTION)
         return (
-            f'<figure style="margin: 0"><img alt="{words}" width="{self._width}" src="{source}" '
+            f'<figure style="margin: 0"><img alt="{text}" width="{self._width}" src="{source}" '
             f'style="max-width: 100%; border: 1px solid #8886">'
-            f'<figcaption style="{_CAPTION}">{words}</figcaption></figure>'
+            f'<figcaption style="{_CAPTION}">{text}</figcaption></figure>'
         )
 
     def __repr__(self) -> str:
-        """Say what there is in a line for each; what images are made of is never printed."""
+        """Format a line per image; image bytes are never printed."""
         lines = [
-            f"[{sanitize(image.name, _MOST_CAPTION)}] {sanitize(caption, _MOST_CAPTION)}"
-            for image, caption in zip(self._shown, self.captions, strict=False)
+            f"[{sanitize(image.name, _MAX_CAPTION)}] {sanitize(caption, _MAX_CAPTION)}"
+            for image, caption in zip(self._thumbnails, self.captions, strict=False)
         ]
         return "\n".join([*lines, *([f"... and {self._num_hidden} more"] if self._num_hidden else [])])
 
@@ -119,25 +119,25 @@ def show_images(
     width: int = 200,
     notebook: bool | None = None,
 ) -> None:
-    """Show images beside each other, each with its caption.
+    """Display images side by side, each with its caption.
 
         show_images(["cat.jpg", "dog.jpg"], captions=["a cat", "a dog"])
         show_images({"a cat": "cat.jpg"}, width=400)
 
-    In a notebook they are scaled down to what is seen, so that a file with many stays small, and at most 100 are shown;
-    elsewhere a line is printed for each. `ImageGrid` takes the same and shows nothing by itself.
+    In a notebook they are displayed as thumbnails, at most 100, so that the notebook's file stays small; elsewhere a line is
+    printed for each. `ImageGrid` takes the same arguments and displays nothing by itself.
 
     Args:
-        images: One or several, in any form that `llama_vision.image_from_any` takes, but for addresses. The keys of
-            a mapping are captions.
-        captions: One for each image; by default their files' names.
-        columns: How many stand beside each other; by default as many as there is room for.
-        width: Of each image on the page, in pixels.
-        notebook: Whether this is a notebook. By default it is found out.
+        images: One or several, in any form that `llama_vision.image_from_any` takes, except URLs. A mapping's keys are
+            captions.
+        captions: One for each image; by default their file names.
+        columns: Images per row; None fits as many as there is room for.
+        width: Of each image on the page, in CSS pixels.
+        notebook: Whether this is a notebook; None detects it.
 
     Raises:
-        ImageError: An image can't be read, or is given by its address. The text begins with its number.
-        ValueError: There are not as many captions as images, or a number is less than 1.
+        ImageError: An image can't be read, or is a URL. The text begins with its number.
+        ValueError: `captions` and `images` differ in length, or a number is less than 1.
         MissingDependencyError: `notebook` is True, and IPython is not installed.
 
     """
@@ -165,10 +165,10 @@ def _name(source: ImageSource, number: int) -> str:
 
 def _thumbnail(number: int, name: str, source: ImageSource, width: int) -> _Thumbnail:
     try:
-        side = math.ceil(width * _SHARP)
+        side = math.ceil(width * _PIXEL_RATIO)
         image = decode(_bytes_of(source), partial(fit_within, max_width=side, max_height=2 * side)).image
         kinds = ("image/png", "image/jpeg") if is_graphic(image) else ("image/jpeg",)
-        data, media_type = encode(image, kinds, _QUALITY, _MOST_BYTES)
+        data, media_type = encode(image, kinds, _QUALITY, _MAX_BYTES)
     except ImageError as error:
         raise ImageError(f"Image {number}: {error}") from error
     return _Thumbnail(name, data, media_type)

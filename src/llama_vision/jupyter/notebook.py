@@ -1,4 +1,4 @@
-"""IPython: whether it is there, and what draws below its cells."""
+"""Detects IPython, and displays HTML below a notebook's cell."""
 
 import sys
 from typing import Any, cast
@@ -7,49 +7,24 @@ from llama_vision.core.errors import MissingDependencyError
 
 
 def is_notebook(notebook: bool | None) -> bool:
-    """Tell whether what is shown may be HTML.
-
-    Args:
-        notebook: What the user says; None finds out.
-
-    Returns:
-        True where IPython runs as a kernel: a notebook has one, a terminal has not.
-
-    """
+    """Tell whether output may be HTML; None detects it: IPython has a kernel in a notebook, and none in a terminal."""
     return getattr(_shell(), "kernel", None) is not None if notebook is None else notebook
 
 
 def execution_count() -> int | None:
-    """Tell which cell runs; None outside IPython."""
+    """Give the number of the running cell; None outside IPython."""
     return getattr(_shell(), "execution_count", None)
 
 
 def display_html(html: str, text: str) -> None:
-    """Show something once below the cell.
-
-    Args:
-        html: As a notebook shows it.
-        text: The same for what shows no HTML.
-
-    Raises:
-        MissingDependencyError: IPython is not installed.
-
-    """
+    """Display HTML below the cell, or the text in frontends without HTML."""
     ipython_display().display({"text/html": html, "text/plain": text}, raw=True)
 
 
 def ipython_display() -> Any:
-    """Load what draws below a cell.
-
-    Returns:
-        `IPython.display`.
-
-    Raises:
-        MissingDependencyError: IPython is not installed.
-
-    """
+    """Import `IPython.display`; raise MissingDependencyError where IPython is not installed."""
     try:
-        import IPython.display  # noqa: PLC0415 - notebooks have it, and others do without
+        import IPython.display  # noqa: PLC0415 - an optional dependency
     except ImportError as error:
         raise MissingDependencyError(
             "IPython is not installed, which notebooks need: pip install 'llama-vision[jupyter]'. "
@@ -59,6 +34,6 @@ def ipython_display() -> Any:
 
 
 def _shell() -> Any:
-    """Find IPython's shell, where IPython was loaded by someone: we are asked in plain Python too."""
+    """Get IPython's shell, without importing IPython in plain Python."""
     ipython: Any = sys.modules.get("IPython")
     return ipython.get_ipython() if ipython is not None else None

@@ -1,4 +1,4 @@
-"""Where answers are shown: below a notebook's cell, or on a terminal."""
+"""Renderers of a growing reply: below a notebook's cell, or on a terminal."""
 
 import time
 from typing import Any, Protocol
@@ -8,44 +8,38 @@ from llama_vision.jupyter.displayed_reply import DisplayedReply
 from llama_vision.jupyter.notebook import ipython_display, is_notebook
 
 _REDRAW_S = 0.05
-"""Each drawing sends the whole text, and nobody reads twenty images a second."""
+"""Each update sends the whole text; more than 20 a second are of no use."""
 
 
 class Renderer(Protocol):
-    """Shows one answer as it grows."""
+    """Displays one reply as it grows."""
 
-    def update(self, shown: DisplayedReply) -> None:
-        """Show all that has come so far."""
+    def update(self, displayed: DisplayedReply) -> None:
+        """Display the reply so far."""
         ...
 
-    def finish(self, shown: DisplayedReply) -> None:
-        """Show the whole, and what it took."""
+    def finish(self, displayed: DisplayedReply) -> None:
+        """Display the whole reply and its summary."""
         ...
 
 
 class NotebookRenderer:
-    """Draws over itself below the cell. It needs no widgets, and what is kept with the notebook is the last drawing."""
+    """Updates one display below the cell. It needs no widgets, and the notebook keeps the last update."""
 
     def __init__(self) -> None:
-        """Prepare.
-
-        Raises:
-            MissingDependencyError: IPython is not installed.
-
-        """
         self._ipython = ipython_display()
         self._handle: Any = None
         self._drawn_at = 0.0
 
-    def update(self, shown: DisplayedReply) -> None:
-        """Show all that has come so far, unless it was done a moment ago."""
+    def update(self, displayed: DisplayedReply) -> None:
+        """Display the reply so far, at most 20 times a second."""
         if time.monotonic() - self._drawn_at >= _REDRAW_S:
-            self._draw(html_text(shown.full_text), sanitize(shown.full_text))
+            self._draw(html_text(displayed.full_text), sanitize(displayed.full_text))
             self._drawn_at = time.monotonic()
 
-    def finish(self, shown: DisplayedReply) -> None:
-        """Show the whole, and what it took."""
-        self._draw(shown._repr_html_(), str(shown))  # pyright: ignore[reportPrivateUsage] - IPython's name for it
+    def finish(self, displayed: DisplayedReply) -> None:
+        """Display the whole reply and its summary."""
+        self._draw(displayed._repr_html_(), str(displayed))  # pyright: ignore[reportPrivateUsage] - IPython's name for it
 
     def _draw(self, html: str, text: str) -> None:
         content = {"text/html": html, "text/plain": text}
@@ -56,41 +50,29 @@ class NotebookRenderer:
 
 
 class TerminalRenderer:
-    """Prints words as they come, and calls of tools once they are whole."""
+    """Prints text as it comes, and tool calls once they are complete."""
 
     def __init__(self) -> None:
-        """Prepare."""
         self._printed = ""
 
-    def update(self, shown: DisplayedReply) -> None:
-        """Print the words that are new."""
-        self._print(shown.previous_turns + shown.reply.text)
+    def update(self, displayed: DisplayedReply) -> None:
+        """Print the new text."""
+        self._print(displayed.previous_turns + displayed.reply.text)
 
-    def finish(self, shown: DisplayedReply) -> None:
-        """Print the rest, and what it took."""
-        self._print(shown.full_text)
-        print("\n" * bool(shown.full_text) + f"[{shown.summary}]", flush=True)
+    def finish(self, displayed: DisplayedReply) -> None:
+        """Print the rest and the summary."""
+        self._print(displayed.full_text)
+        print("\n" * bool(displayed.full_text) + f"[{displayed.summary}]", flush=True)
 
-    def _print(self, words: str) -> None:
-        known = self._printed if words.startswith(self._printed) else ""
-        if known != self._printed:  # something was taken back, and paper can't be
+    def _print(self, text: str) -> None:
+        prefix = self._printed if text.startswith(self._printed) else ""
+        if prefix != self._printed:  # text was retracted: a terminal can only start again on a new line
             print()
-        new = words[len(known) :]
+        new = text[len(prefix) :]
         print(sanitize(new, len(new)), end="", flush=True)
-        self._printed = words
+        self._printed = text
 
 
 def create_renderer(notebook: bool | None) -> Renderer:
-    """Choose where to show something.
-
-    Args:
-        notebook: Whether this is a notebook; None finds out.
-
-    Returns:
-        The screen.
-
-    Raises:
-        MissingDependencyError: A notebook is wanted, and IPython is not installed.
-
-    """
+    """Make a renderer for one reply; `notebook=None` detects a notebook."""
     return NotebookRenderer() if is_notebook(notebook) else TerminalRenderer()

@@ -1,35 +1,35 @@
-"""Providers and answers in tables."""
+"""Tables of providers and of replies."""
 
-import os
 from collections.abc import Mapping, Sequence
 
 from llama_vision.core.formatting import format_cost, html_table, sanitize
 from llama_vision.jupyter.displayed_reply import DisplayedReply
 from llama_vision.jupyter.notebook import display_html, is_notebook
-from llama_vision.providers import PROVIDERS, Provider
+from llama_vision.providers import PROVIDERS
+from llama_vision.providers.credentials import describe_key
 
-_MOST_CELL = 60  # characters, in plain text
-_NUMBERS = ("tokens in", "tokens out", "seconds", "first words", "cost")
+_MAX_CELL = 60  # characters, in plain text
+_NUMBERS = ("tokens in", "tokens out", "seconds", "first token", "cost")
 
 
 class Table:
-    """A table that a notebook shows as one, and a terminal in columns.
+    """A table: HTML in a notebook, aligned columns in a terminal.
 
     Attributes:
-        headings: Of the columns.
-        rows: Of texts.
+        headings: One for each column.
+        rows: Lists of cells.
 
     """
 
     def __init__(
         self, headings: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[str] = ()
     ) -> None:
-        """Take what is in it.
+        """Make a table.
 
         Args:
-            headings: Of the columns.
-            rows: Of texts, as many as there are headings. They are never taken for HTML.
-            numbers: The headings of columns of numbers, which stand at the right.
+            headings: One for each column.
+            rows: Lists of cells, as many as there are headings. They are escaped.
+            numbers: Headings of the right-aligned columns.
 
         """
         self.headings = list(headings)
@@ -40,17 +40,17 @@ class Table:
         return html_table(self.headings, self.rows, self._numbers)
 
     def __repr__(self) -> str:
-        """Set it in columns, long cells cut."""
+        """Format as aligned columns, long cells truncated."""
         lines = [[_cell(text) for text in row] for row in [self.headings, *self.rows]]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         right = [heading in self._numbers for heading in self.headings]
         return "\n".join("  ".join(map(_padded, line, widths, right)).rstrip() for line in lines)
 
     def show(self, *, notebook: bool | None = None) -> None:
-        """Show it now.
+        """Display the table.
 
         Args:
-            notebook: Whether this is a notebook. By default it is found out.
+            notebook: Whether this is a notebook; None detects it.
 
         Raises:
             MissingDependencyError: `notebook` is True, and IPython is not installed.
@@ -63,10 +63,10 @@ class Table:
 
 
 def show_providers(*, notebook: bool | None = None) -> None:
-    """Show who can be asked, and for whom a key is in the environment. No key is shown, nor any part of one.
+    """Display all providers, their models, and whether a key is in the environment. No part of a key is displayed.
 
     Args:
-        notebook: Whether this is a notebook. By default it is found out.
+        notebook: Whether this is a notebook; None detects it.
 
     Raises:
         MissingDependencyError: `notebook` is True, and IPython is not installed.
@@ -77,7 +77,7 @@ def show_providers(*, notebook: bool | None = None) -> None:
             provider.name,
             provider.title,
             ", ".join(model.name for model in provider.models),
-            _key_state(provider),
+            describe_key(provider),
         ]
         for provider in PROVIDERS.values()
     ]
@@ -85,11 +85,11 @@ def show_providers(*, notebook: bool | None = None) -> None:
 
 
 def show_answers(answers: Mapping[str, DisplayedReply | Exception], *, notebook: bool | None = None) -> None:
-    """Show several answers below each other, with what each took.
+    """Display several replies below each other, with tokens, seconds and cost.
 
     Args:
-        answers: What `show` returned, or the error in its place, by who answered.
-        notebook: Whether this is a notebook. By default it is found out.
+        answers: What `show` returned, or an error in its place, by a name such as the provider's.
+        notebook: Whether this is a notebook; None detects it.
 
     Raises:
         MissingDependencyError: `notebook` is True, and IPython is not installed.
@@ -110,19 +110,9 @@ def _answer_cells(answer: DisplayedReply | Exception) -> list[str]:
     return [answer.full_text, *numbers, format_cost(usage)]
 
 
-def _key_state(provider: Provider) -> str:
-    if not provider.key_env:
-        return "none needed"
-    found = [name for name in provider.key_env if os.environ.get(name, "").strip()]
-    if found:
-        return f"found in {found[0]}"
-    wanted = "" if provider.key_required else ", if it wants one"
-    return f"none in {', '.join(provider.key_env)}{wanted}"
-
-
 def _cell(text: str) -> str:
     line = " ".join(sanitize(text).split())
-    return line if len(line) <= _MOST_CELL else f"{line[: _MOST_CELL - 3]}..."
+    return line if len(line) <= _MAX_CELL else f"{line[: _MAX_CELL - 3]}..."
 
 
 def _padded(text: str, width: int, right: bool) -> str:

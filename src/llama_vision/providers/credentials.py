@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 
 from llama_vision.core.errors import ConfigurationError, MissingKeyError
 from llama_vision.providers.provider import Provider
@@ -87,3 +88,32 @@ def resolve_account_id(provider: Provider, account_id: str | None) -> str | None
             "The account_id holds something that no id has: it consists of letters, digits, - and _."
         ).with_context(provider.name)
     return found
+
+
+def describe_variables(names: Sequence[str], *, verbose: bool = False) -> str:
+    """Tell which of some environment variables is set, and never to what.
+
+    Args:
+        names: The variables, in the order in which they are read.
+        verbose: Whether to name the others, too.
+
+    Returns:
+        Such as `found in DEEPINFRA_TOKEN` or `none found in HF_TOKEN`.
+
+    """
+    name = next((name for name in names if os.environ.get(name, "").strip()), None)
+    if name is None:
+        return f"none found in {', '.join(names)}"
+    return f"found in {name} (looked at {', '.join(names)})" if verbose else f"found in {name}"
+
+
+def describe_key(provider: Provider, *, verbose: bool = False) -> str:
+    """Tell whether a provider's key is set, as `describe_variables` does."""
+    if not provider.key_env:
+        return "none needed"
+    status = describe_variables(provider.key_env, verbose=verbose)
+    if provider.key_required:
+        return status
+    if verbose:
+        return f"{status}; needed only where the endpoint wants one"
+    return status if status.startswith("found") else f"{status}, if it wants one"

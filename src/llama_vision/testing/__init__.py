@@ -1,4 +1,4 @@
-"""Test your own chains, agents and engines without a key: a model that says what a script tells it to, on a real socket.
+"""Test your own chains, agents and engines without a key: a server on a real socket that replies from a script.
 
     from llama_vision.testing import ScriptedServer, tool_call
 

@@ -1,10 +1,10 @@
-"""A fixture for pytest; it is there for who imports it.
+"""A pytest fixture for users' own tests.
 
 In a `conftest.py`:
 
-    from llama_vision.testing.fixtures import llama_vision_server
+from llama_vision.testing.fixtures import llama_vision_server
 
-    __all__ = ["llama_vision_server"]
+__all__ = ["llama_vision_server"]
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from llama_vision.testing.server import ScriptedServer
 
 @pytest.fixture
 def llama_vision_server() -> Iterator[ScriptedServer]:
-    """A scripted server for one test, which fails where a part of its script was never asked for.
+    """A scripted server for one test, which fails where a line of its script was not used.
 
         def test_my_chain(llama_vision_server):
             llama_vision_server.script("A cat.")

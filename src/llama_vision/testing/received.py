@@ -1,4 +1,4 @@
-"""What arrived at a scripted server."""
+"""Requests that a scripted server received."""
 
 import base64
 from collections.abc import Iterator
@@ -10,11 +10,11 @@ from llama_vision.core.json_types import as_mapping
 
 @dataclass(frozen=True, slots=True)
 class ReceivedRequest:
-    """One request, in the words of chat completions.
+    """One request to `/chat/completions`.
 
     Attributes:
-        body: All that was asked for.
-        headers: Names in lower case.
+        body: The JSON body.
+        headers: By name, in lower case.
 
     """
 
@@ -23,24 +23,24 @@ class ReceivedRequest:
 
     @property
     def messages(self) -> list[dict[str, Any]]:
-        """The conversation, each turn with `role` and `content`."""
+        """The conversation: dictionaries with `role` and `content`."""
         return self.body.get("messages") or []
 
     @property
     def text(self) -> str:
-        """The words of the last turn."""
+        """The text of the last message."""
         return "\n".join(
             block.get("text") or "" for block in _blocks(self.messages[-1:]) if block.get("type") == "text"
         )
 
     @property
     def images(self) -> list[bytes]:
-        """The files of all images that came with the request, in order, just as the model gets them."""
+        """The bytes of all embedded images, in order, as the model gets them."""
         return [base64.b64decode(url.partition(",")[2]) for url in self.image_urls if url.startswith("data:")]
 
     @property
     def image_urls(self) -> list[str]:
-        """The addresses of all images, in order; for those that came with the request a data URL."""
+        """The URLs of all images, in order; a data URL for embedded ones."""
         return [
             as_mapping(block.get("image_url")).get("url") or ""
             for block in _blocks(self.messages)
@@ -49,12 +49,12 @@ class ReceivedRequest:
 
     @property
     def tools(self) -> list[str]:
-        """The names of the tools that are offered."""
+        """The names of the offered tools."""
         return [as_mapping(tool.get("function")).get("name") or "" for tool in self.body.get("tools") or ()]
 
     @property
     def streamed(self) -> bool:
-        """Whether the answer is to come in pieces."""
+        """Whether a streamed reply is requested."""
         return bool(self.body.get("stream"))
 
 

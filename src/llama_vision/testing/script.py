@@ -1,4 +1,4 @@
-"""What a script is made of: answers, tool calls, failures, or functions that look at the request first."""
+"""Lines of a script: text, tool calls, objects, answers, failures, or functions of the request."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -12,15 +12,15 @@ from llama_vision.testing.received import ReceivedRequest
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer, with all there is to say about it.
+    """One scripted reply in full.
 
     Attributes:
-        text: The words.
-        tool_calls: The tools it asks for; `tool_call` makes them.
-        finish_reason: Why it ended, such as `length`; None takes what fits, `stop` or `tool_calls`.
-        usage: What it consumed; None makes up 10 tokens for the prompt and one for each word of the text. `Usage()` tells
-            nothing, as some servers do.
-        pause_s: Seconds before each piece of a streamed answer, and before a whole one.
+        text: Its text.
+        tool_calls: Its tool calls; `tool_call` makes them.
+        finish_reason: Such as `length`; None takes `stop`, or `tool_calls` where there are any.
+        usage: Its token counts; None counts 10 for the prompt and one for each word of the text. `Usage()` reports
+            none, as some servers do.
+        pause_s: Seconds before each chunk of a streamed reply, and before a whole one.
 
     """
 
@@ -33,13 +33,12 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An error in place of an answer.
+    """An error status in place of a reply.
 
     Attributes:
         status: Such as 401 (a wrong key), 402 (no credit left), 429 (too many calls) or 500.
-        message: What the server says.
-        retry_after_s: The seconds that callers are asked to wait before they try again; None asks for nothing, and
-            they wait as long as they do by themselves.
+        message: The error's text.
+        retry_after_s: The `Retry-After` header in seconds; None sends none, and clients take their own back-off.
 
     """
 
@@ -48,44 +47,33 @@ class Failure:
     retry_after_s: float | None = 0.0
 
     def __post_init__(self) -> None:
-        if not 400 <= self.status <= 599:  # noqa: PLR2004 - where HTTP's errors begin and end
+        if not 400 <= self.status <= 599:  # noqa: PLR2004 - HTTP's error statuses
             raise ValueError(f"A failure has a status from 400 to 599, and not {self.status}.")
 
 
 ScriptLine: TypeAlias = str | ToolCall | Mapping[str, Any] | Answer | Failure
-"""Words; a call of one tool; an object, which is said as its JSON; or more than that."""
+"""Text; one tool call; an object, sent as JSON; or a reply in full."""
 
 ScriptEntry: TypeAlias = ScriptLine | Callable[[ReceivedRequest], ScriptLine]
-"""What one request gets, or a function that decides it."""
+"""A line, or a function from the request to a line."""
 
 
 def tool_call(name: str, /, **arguments: Any) -> ToolCall:
-    """Ask for a tool.
+    """Make a tool call for a script.
 
     Args:
         name: The tool's name.
-        **arguments: Its arguments; they have to be such as JSON knows.
+        **arguments: Its arguments, which have to be JSON serialisable.
 
     Returns:
-        The call. For arguments that are no JSON make a `ToolCall` yourself.
+        The call. For invalid JSON make a `ToolCall` yourself.
 
     """
     return ToolCall(None, name, json.dumps(arguments, ensure_ascii=False))
 
 
 def to_scripted_reply(line: ScriptLine) -> Answer | Failure:
-    """Say in full what was written in short.
-
-    Args:
-        line: Of a script.
-
-    Returns:
-        The answer.
-
-    Raises:
-        TypeError: It is nothing that can be said.
-
-    """
+    """Expand a line of a script; a line of another type raises TypeError."""
     match line:
         case Answer() | Failure():
             return line
@@ -95,7 +83,7 @@ def to_scripted_reply(line: ScriptLine) -> Answer | Failure:
             return Answer(tool_calls=(line,))
         case Mapping():
             return Answer(json.dumps(dict(line), ensure_ascii=False))
-        case _:  # what users write is not always what the types say
+        case _:  # users' lines are not type-checked
             raise TypeError(
                 f"A script holds text, tool calls, objects, Answer and Failure, and not {line!r}."
             )

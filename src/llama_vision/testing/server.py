@@ -1,4 +1,4 @@
-"""A server in a thread that speaks chat completions, and answers from a script."""
+"""A chat completions server in a thread, which replies from a script."""
 
 import contextlib
 import json
@@ -19,44 +19,44 @@ from llama_vision.testing.script import Answer, Failure, ScriptEntry, to_scripte
 from llama_vision.testing.wire import encode_chunks, encode_completion, encode_error
 
 _HOST = "127.0.0.1"
-_IDLE_S = 5.0  # how long a connection that says nothing may keep the server from closing
+_IDLE_S = 5.0  # how long an idle connection may delay closing
 
 
 class ScriptedServer:
-    """A model on this machine that says what it is told to. It needs no key and lets every key in.
+    """An OpenAI-compatible server on this machine that replies from a script. It needs no key and accepts any.
 
         with ScriptedServer("A cat.", Failure(429), {"color": "red"}) as server:
             model = ChatLlamaVision(**server.model_options)
             assert model.invoke("What is it?").text == "A cat."
             assert server.requests[0].text == "What is it?"
 
-    Requests take the script's lines in their order. Leaving the `with` raises an AssertionError where lines are left that
-    nobody asked for, or where there were more requests than lines: those got a status of 400.
+    Requests take the script's lines in order. Leaving the `with` raises an AssertionError where lines are left over, or where
+    there were more requests than lines: those got status 400.
 
     Attributes:
-        requests: What arrived, in order.
+        requests: The requests so far, in order.
 
     """
 
     def __init__(self, *script: ScriptEntry) -> None:
-        """Prepare; it serves from `with` on.
+        """Take the script; `with` starts the server.
 
         Args:
-            *script: What the requests get, in order: text, a `tool_call`, an object that is said as JSON, an `Answer`, a
+            *script: The replies, in order: text, a `tool_call`, an object that is sent as JSON, an `Answer`, a
                 `Failure`, or a function that takes the `ReceivedRequest` and returns one of these.
 
         """
         self.requests: list[ReceivedRequest] = []
         self._script: deque[ScriptEntry] = deque(script)
-        self._always: ScriptEntry | None = None
+        self._default: ScriptEntry | None = None
         self._errors: list[BaseException] = []
         self._lock = threading.Lock()
         self._closing = threading.Event()
-        self._undo = contextlib.ExitStack()
+        self._exit_stack = contextlib.ExitStack()
         self._server: _Server | None = None
 
     def script(self, *lines: ScriptEntry) -> None:
-        """Say what the next requests get, after what the script holds already.
+        """Append lines to the script.
 
         Args:
             *lines: As for `ScriptedServer` itself.
@@ -65,31 +65,31 @@ class ScriptedServer:
         self._script.extend(lines)
 
     def always(self, line: ScriptEntry) -> None:
-        """Say what all requests get that no script is left for.
+        """Set the reply to all requests beyond the script.
 
         Args:
-            line: As one of the script.
+            line: As for the script.
 
         """
-        self._always = line
+        self._default = line
 
     @property
     def base_url(self) -> str:
-        """Where it is: everything before `/chat/completions`."""
+        """The server's address: everything before `/chat/completions`."""
         if self._server is None:
             raise RuntimeError("The server runs inside `with ScriptedServer(...) as server:` only.")
         return f"http://{_HOST}:{self._server.server_port}/v1"
 
     @property
     def provider(self) -> Provider:
-        """The record, for `provider=` of any model."""
+        """A record of the server, for `provider=` of any model."""
         return Provider(
             name="scripted",
             title="The scripted server",
             base_url=self.base_url,
             key_required=False,
             dialect=ChatCompletionsDialect(),
-            # Objects in a script are what structured output gets, so it asks in the way that is answered with JSON.
+            # Objects in a script are sent as JSON text, so structured output has to use a JSON schema and no tool.
             models=(ModelInfo("llama-3.2-11b-vision", "scripted-vision", enforces_schema=True),),
         )
 
@@ -97,25 +97,28 @@ class ScriptedServer:
     def model_options(self) -> dict[str, Any]:
         """What `ChatLlamaVision`, `LlamaVision` and `LlamaVisionMultiModal` take: provider and model."""
         provider = self.provider
-        return {"provider": provider, "model": provider.models[0].name}  # and not $LLAMA_VISION_MODEL
+        return {
+            "provider": provider,
+            "model": provider.models[0].name,
+        }  # so that $LLAMA_VISION_MODEL is ignored
 
     def __enter__(self) -> Self:
         self._closing.clear()
         self._server = _Server((_HOST, 0), _Handler)
         self._server.scripted = self
         serving = threading.Thread(target=self._server.serve_forever, args=(0.02,), name="scripted-server")
-        self._undo.enter_context(_without_proxy())
-        self._undo.callback(serving.join)
-        self._undo.callback(self._server.server_close)
-        self._undo.callback(self._server.shutdown)
+        self._exit_stack.enter_context(_without_proxy())
+        self._exit_stack.callback(serving.join)
+        self._exit_stack.callback(self._server.server_close)
+        self._exit_stack.callback(self._server.shutdown)
         serving.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._closing.set()
-        self._undo.close()
+        self._exit_stack.close()
         self._server = None
-        if kind is not None:  # what went wrong already says more
+        if kind is not None:  # the first error says more
             return
         if self._errors:
             raise self._errors[0]
@@ -123,32 +126,32 @@ class ScriptedServer:
             raise AssertionError(f"Of the script {len(self._script)} lines were never asked for.")
 
     def answer(self, request: ReceivedRequest) -> tuple[Answer | Failure, int]:
-        """Note a request and decide what it gets. The server calls this.
+        """Record a request and choose its reply; the server calls this.
 
         Args:
-            request: What arrived.
+            request: The request.
 
         Returns:
-            The answer, and its number from 1 on.
+            The reply, and its number from 1 on.
 
         """
         with self._lock:
             self.requests.append(request)
             number = len(self.requests)
-            line = self._script.popleft() if self._script else self._always
+            line = self._script.popleft() if self._script else self._default
         try:
-            return self._said(line, request, number), number
-        except BaseException as error:  # noqa: BLE001 - raised again at the end, in the test's own thread; pytest.fail is no Exception
+            return self._reply_to(line, request, number), number
+        except BaseException as error:  # noqa: BLE001 - raised again at the end, in the test's thread; pytest.fail is no Exception
             self._errors.append(error)
-            return Failure(400, f"{type(error).__name__}: {error}"), number  # which nobody tries again
+            return Failure(400, f"{type(error).__name__}: {error}"), number  # a status that is not retried
 
-    def _said(self, line: ScriptEntry | None, request: ReceivedRequest, number: int) -> Answer | Failure:
+    def _reply_to(self, line: ScriptEntry | None, request: ReceivedRequest, number: int) -> Answer | Failure:
         if line is None:
             raise AssertionError(f"The script has no line for request {number}: {request.text[:200]!r}")
         return to_scripted_reply(line(request) if callable(line) else line)
 
     def pause(self, seconds: float) -> None:
-        """Wait, but not beyond the end of `with`. The server calls this.
+        """Wait, but not beyond the end of `with`; the server calls this.
 
         Args:
             seconds: How long.
@@ -158,24 +161,24 @@ class ScriptedServer:
 
 
 class _Server(ThreadingHTTPServer):
-    daemon_threads = False  # closing waits for the threads, so that no connection is left behind
+    daemon_threads = False  # closing waits for the threads, so that no connection is left open
     scripted: ScriptedServer
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Answers one request; its connection ends with it, so that none lies in a pool when the server is gone."""
+    """Handles one request, and closes its connection, so that none is pooled when the server is gone."""
 
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # pieces arrive when they are sent
+    disable_nagle_algorithm = True  # chunks arrive when they are sent
     timeout = _IDLE_S
     server: _Server  # pyright: ignore[reportIncompatibleVariableOverride] - it is only ever made by ours
 
     def do_POST(self) -> None:
-        """Read the request, and send what the script says."""
+        """Read the request and send the script's reply."""
         scripted = self.server.scripted
         content = self.rfile.read(int(self.headers.get("content-length") or 0))
         self.close_connection = True
-        with contextlib.suppress(ConnectionError):  # whoever asked has left
+        with contextlib.suppress(ConnectionError):  # the client has left
             if self.path != "/v1/chat/completions":
                 self._send(404, encode_error(Failure(404, f"There is nothing at {self.path}.")))
                 return
@@ -183,8 +186,9 @@ class _Handler(BaseHTTPRequestHandler):
             request = ReceivedRequest(json.loads(content), headers)
             answer, number = scripted.answer(request)
             if isinstance(answer, Failure):
-                wish = "" if answer.retry_after_s is None else f"{answer.retry_after_s:g}"
-                self._send(answer.status, encode_error(answer), **({"Retry-After": wish} if wish else {}))
+                seconds = answer.retry_after_s
+                headers = {} if seconds is None else {"Retry-After": f"{seconds:g}"}
+                self._send(answer.status, encode_error(answer), **headers)
             elif request.streamed:
                 self._stream(answer, request, number)
             else:
@@ -210,12 +214,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     @override
     def log_message(self, format: str, *args: Any) -> None:
-        """Print nothing."""
+        """Log nothing."""
 
 
 @contextlib.contextmanager
 def _without_proxy() -> Generator[None]:
-    """Keep calls to this machine off a proxy that is set for all others."""
+    """Exclude this host from a proxy of the environment."""
     before = {name: os.environ.get(name) for name in ("NO_PROXY", "no_proxy")}
     try:
         for name, value in before.items():

@@ -1,4 +1,4 @@
-"""A scripted answer in the words of chat completions: whole, and as the chunks of a stream."""
+"""Encodes scripted replies as chat completions: a whole body, or the chunks of a stream."""
 
 import json
 import re
@@ -10,23 +10,13 @@ from llama_vision.core.usage import Usage
 from llama_vision.testing.received import ReceivedRequest
 from llama_vision.testing.script import Answer, Failure
 
-_PIECE = re.compile(r"\s*\S+|\s+")
-_FRAGMENT = 7  # characters of a tool's arguments in one chunk: so few that none is JSON by itself
+_WORD = re.compile(r"\s*\S+|\s+")
+_FRAGMENT = 7  # characters of a call's arguments per chunk: too few to be JSON
 _PROMPT_TOKENS = 10
 
 
 def encode_completion(answer: Answer, request: ReceivedRequest, number: int) -> bytes:
-    """Write an answer as one body.
-
-    Args:
-        answer: What is said.
-        request: What it answers.
-        number: Tells the answers of a server apart, in their ids.
-
-    Returns:
-        JSON.
-
-    """
+    """Encode a reply as one JSON body; `number` is the reply's, for its ids."""
     message: dict[str, Any] = {"role": "assistant", "content": answer.text or None}
     if answer.tool_calls:
         message["tool_calls"] = _calls(answer, number)
@@ -36,33 +26,20 @@ def encode_completion(answer: Answer, request: ReceivedRequest, number: int) -> 
 
 
 def encode_chunks(answer: Answer, request: ReceivedRequest, number: int) -> Iterator[bytes]:
-    """Write an answer as server-sent events. The arguments are those of `encode_completion`.
-
-    Yields:
-        One event: a word, a fragment of a tool call, or one of the marks at the end.
-
-    """
+    """Encode a reply as server-sent events: words, fragments of tool calls, finish reason, usage, `[DONE]`."""
     head = _head(request, number, "chat.completion.chunk")
     for delta in _deltas(answer, number):
-        piece = {"index": 0, "delta": {"role": "assistant", **delta}, "finish_reason": None}
-        yield _event({**head, "choices": [piece]})
+        choice = {"index": 0, "delta": {"role": "assistant", **delta}, "finish_reason": None}
+        yield _event({**head, "choices": [choice]})
     yield _event({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": _finish_reason(answer)}]})
-    wanted = as_mapping(request.body.get("stream_options")).get("include_usage")
-    if wanted and (usage := _usage(answer)):
+    include_usage = as_mapping(request.body.get("stream_options")).get("include_usage")
+    if include_usage and (usage := _usage(answer)):
         yield _event({**head, "choices": [], **usage})
     yield b"data: [DONE]\n\n"
 
 
 def encode_error(failure: Failure) -> bytes:
-    """Write an error as most hosts do.
-
-    Args:
-        failure: What went wrong.
-
-    Returns:
-        JSON.
-
-    """
+    """Encode a JSON error body as most hosts do."""
     error = {"message": failure.message, "type": "scripted", "param": None, "code": None}
     return json.dumps({"error": error}).encode()
 
@@ -75,7 +52,7 @@ def _head(request: ReceivedRequest, number: int, kind: str) -> dict[str, Any]:
     return {
         "id": f"scripted-{number}",
         "object": kind,
-        "created": 1_700_000_000,  # always the same, as all of it
+        "created": 1_700_000_000,  # constant, so that replies are reproducible
         "model": request.body.get("model"),
     }
 
@@ -96,7 +73,7 @@ def _calls(answer: Answer, number: int) -> list[dict[str, Any]]:
 
 
 def _deltas(answer: Answer, number: int) -> Iterator[dict[str, Any]]:
-    for word in _PIECE.findall(answer.text):
+    for word in _WORD.findall(answer.text):
         yield {"content": word}
     for index, call in enumerate(_calls(answer, number)):
         name, arguments = call["function"]["name"], call["function"]["arguments"]
@@ -109,13 +86,13 @@ def _deltas(answer: Answer, number: int) -> Iterator[dict[str, Any]]:
 def _usage(answer: Answer) -> dict[str, Any]:
     usage = answer.usage
     if usage is None:
-        usage = Usage(_PROMPT_TOKENS, len(_PIECE.findall(answer.text)))
-    told = {
+        usage = Usage(_PROMPT_TOKENS, len(_WORD.findall(answer.text)))
+    cached = usage.cached_input_tokens
+    fields = {
         "prompt_tokens": usage.input_tokens,
         "completion_tokens": usage.output_tokens,
         "cost": usage.cost_usd,
+        "prompt_tokens_details": None if cached is None else {"cached_tokens": cached},
     }
-    told: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
-    if usage.cached_input_tokens is not None:
-        told["prompt_tokens_details"] = {"cached_tokens": usage.cached_input_tokens}
-    return {"usage": told} if told else {}
+    reported = {name: value for name, value in fields.items() if value is not None}
+    return {"usage": reported} if reported else {}

@@ -15,7 +15,7 @@ from llama_vision.langchain import ChatLlamaVision
 from tests.contract.abilities import reason_against
 from tests.emulator import ACCOUNT_ID, Emulator, completion
 
-_NO_FILES = "Llama 3.2 Vision takes words and pictures only"
+_NO_FILES = "Llama 3.2 Vision takes text and images only"
 
 
 def left_out(provider: Provider) -> dict[str, str]:

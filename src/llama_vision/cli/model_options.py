@@ -1,0 +1,41 @@
+"""The options that `ask` and `caption` share: provider, model, server address, sampling."""
+
+import argparse
+
+from llama_vision.backends import create_backend
+from llama_vision.core.backend import Backend
+from llama_vision.core.messages import Message, Part, Text
+from llama_vision.core.request import DEFAULT_MAX_TOKENS, ChatRequest, SamplingParams
+from llama_vision.providers import PROVIDERS, Provider, find_provider
+from llama_vision.providers.defaults import default_model, default_provider
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the shared options to a command."""
+    parser.add_argument(
+        "--provider", help=f"{', '.join(PROVIDERS)} (default: $LLAMA_VISION_PROVIDER, else local)"
+    )
+    parser.add_argument(
+        "--model", help="a model's name (default: $LLAMA_VISION_MODEL, else the provider's first)"
+    )
+    parser.add_argument("--base-url", help="address of an OpenAI-compatible server, up to /chat/completions")
+    parser.add_argument("--system", help="a system message before the prompt")
+    parser.add_argument("--max-tokens", type=int, default=DEFAULT_MAX_TOKENS, help="default: %(default)s")
+    parser.add_argument("--temperature", type=float, help="0 always takes the most probable token")
+
+
+def select_model(options: argparse.Namespace) -> tuple[Provider, Backend, str]:
+    """Give the provider that the options name, its backend, and the model's id there."""
+    provider = find_provider(options.provider or default_provider())
+    backend = create_backend(provider, base_url=options.base_url)
+    return provider, backend, provider.model_info(options.model or default_model(provider)).id
+
+
+def build_request(options: argparse.Namespace, model: str, *parts: Part) -> ChatRequest:
+    """Make a request of the options and the user's message."""
+    system = (Message("system", (Text(options.system),)),) if options.system else ()
+    return ChatRequest(
+        model=model,
+        messages=(*system, Message("user", parts)),
+        sampling=SamplingParams(max_tokens=options.max_tokens, temperature=options.temperature),
+    )
