@@ -7,7 +7,8 @@ import time
 
 from llama_vision.backends import create_backend
 from llama_vision.core.events import TextDelta
-from llama_vision.core.messages import Image, Message, Text
+from llama_vision.core.formatting import format_cost
+from llama_vision.core.messages import Image, single_turn_messages
 from llama_vision.core.reply import Reply, ReplyBuilder
 from llama_vision.core.request import DEFAULT_MAX_TOKENS, ChatRequest, SamplingParams
 from llama_vision.images import image_from_any, image_from_bytes
@@ -66,11 +67,9 @@ def run(options: argparse.Namespace) -> None:
 
 def _request(provider: Provider, options: argparse.Namespace) -> ChatRequest:
     *sources, question = options.words
-    parts = (*(_image(source) for source in sources), Text(question))
-    system = (Message("system", (Text(options.system),)),) if options.system else ()
     return ChatRequest(
         model=provider.model_info(options.model or default_model(provider)).id,
-        messages=(*system, Message("user", parts)),
+        messages=single_turn_messages(question, map(_image, sources), options.system),
         sampling=SamplingParams(max_tokens=options.max_tokens, temperature=options.temperature),
     )
 
@@ -87,7 +86,7 @@ def _summary(provider: Provider, request: ChatRequest, reply: Reply, seconds: fl
         facts.append(f"{usage.input_tokens} + {usage.output_tokens} tokens")
     facts.append(f"{seconds:.1f} s")
     if usage.cost_usd is not None:
-        facts.append(f"${usage.cost_usd:.7f}{' (estimated)' if usage.cost_is_estimate else ''}")
+        facts.append(format_cost(usage, dollar_sign=True, decimals=7))
     if reply.finish_reason == "length":
         facts.append(f"cut at --max-tokens {request.sampling.max_tokens}")
     return " | ".join(facts)

@@ -20,10 +20,11 @@ from llama_vision.captions import (
     check_concurrency,
     find_images,
 )
-from llama_vision.cli.progress import ProgressLine, cost
+from llama_vision.cli.progress import ProgressLine
 from llama_vision.core.backend import Backend
 from llama_vision.core.errors import ImageError, LlamaVisionError, UnsupportedInputError
-from llama_vision.core.messages import Image, Message, Text
+from llama_vision.core.formatting import format_cost
+from llama_vision.core.messages import Image, single_turn_messages
 from llama_vision.core.reply import Reply
 from llama_vision.core.request import DEFAULT_MAX_TOKENS, ChatRequest, SamplingParams
 from llama_vision.providers import PROVIDERS, Provider, find_provider
@@ -65,36 +66,34 @@ async def _caption(options: argparse.Namespace) -> None:
     check_concurrency(options.concurrency)
     provider = find_provider(options.provider or default_provider())
     backend = create_backend(provider, base_url=options.base_url)
-    question = _question(provider, backend, options)
-    folder, kept_in = absolute(options.folder), absolute(options.out)
-    images = find_images(options.folder, exclude=kept_in).images
+    task = _caption_task(provider, backend, options)
+    folder, log_path = absolute(options.folder), absolute(options.out)
+    images = find_images(options.folder, exclude=log_path).images
     if not images:
         raise ImageError(f"There are no images in {options.folder!r}.")
 
-    def name_of(path: Path) -> str:
+    def name_in_log(path: Path) -> str:
         return path.name if path == folder else path.relative_to(folder).as_posix()
 
-    with CaptionLog(kept_in) as log, ProgressLine(len(images)) as progress:
-        captioning = CaptionRunner(question, log, name_in_log=name_of, log_duplicates=True)
+    with CaptionLog(log_path) as log, ProgressLine(len(images)) as progress:
+        runner = CaptionRunner(task, log, name_in_log=name_in_log, log_duplicates=True)
 
-        def step(outcome: CaptionResult) -> None:
-            failed = isinstance(outcome, CaptionFailure)
-            progress.step(failed=failed, asked=captioning.num_asked, usage=captioning.usage)
+        def step(result: CaptionResult) -> None:
+            failed = isinstance(result, CaptionFailure)
+            progress.step(failed=failed, asked=runner.num_asked, usage=runner.usage)
 
         try:
-            outcomes = await captioning.run(images, concurrency=options.concurrency, on_done=step)
+            results = await runner.run(images, concurrency=options.concurrency, on_done=step)
         finally:
             await backend.aclose()
-    _report(outcomes, captioning, progress.seconds)
+    _report(results, runner, progress.seconds)
 
 
-def _question(provider: Provider, backend: Backend, options: argparse.Namespace) -> CaptionTask:
+def _caption_task(provider: Provider, backend: Backend, options: argparse.Namespace) -> CaptionTask:
     def request(*images: Image) -> ChatRequest:
-        system = (Message("system", (Text(options.system),)),) if options.system else ()
         return ChatRequest(
             model=model,
-            # The image comes first: words before it can't see it.
-            messages=(*system, Message("user", (*images, Text(options.prompt)))),
+            messages=single_turn_messages(options.prompt, images, options.system),
             sampling=SamplingParams(max_tokens=options.max_tokens, temperature=options.temperature),
         )
 
@@ -102,7 +101,7 @@ def _question(provider: Provider, backend: Backend, options: argparse.Namespace)
         return await backend.acomplete(request(image))
 
     model = provider.model_info(options.model or default_model(provider)).id
-    # What is wrong for every image is said once, and not for each.
+    # An error that every image would meet is raised once, before the first call.
     validate_request(provider, request())
     if provider.image_rules.max_count == 0:
         raise UnsupportedInputError(f"{provider.title} takes no images. {provider.image_rules.alternative}")
@@ -119,28 +118,28 @@ def _question(provider: Provider, backend: Backend, options: argparse.Namespace)
     return CaptionTask(options.prompt, provider.name, model, settings, {}, ask)
 
 
-def _report(outcomes: list[CaptionResult], captioning: CaptionRunner, seconds: float) -> None:
-    """Say what came of it.
+def _report(results: list[CaptionResult], runner: CaptionRunner, seconds: float) -> None:
+    """Print a summary.
 
     Raises:
         LlamaVisionError: Images are left without a caption.
 
     """
-    captioned = [outcome for outcome in outcomes if isinstance(outcome, CaptionedImage)]
-    failures = [outcome for outcome in outcomes if isinstance(outcome, CaptionFailure)]
-    facts = [f"{len(captioned)} captions, {captioning.num_asked} new", f"{seconds:.1f} s"]
-    if captioning.usage.cost_usd is not None:
-        facts.append(cost(captioning.usage))
-    if cut := sum(outcome.caption.truncated for outcome in captioned):
+    captioned = [result for result in results if isinstance(result, CaptionedImage)]
+    failures = [result for result in results if isinstance(result, CaptionFailure)]
+    facts = [f"{len(captioned)} captions, {runner.num_asked} new", f"{seconds:.1f} s"]
+    if runner.usage.cost_usd is not None:
+        facts.append(format_cost(runner.usage, dollar_sign=True))
+    if cut := sum(result.caption.truncated for result in captioned):
         facts.append(f"{cut} cut at --max-tokens")
     for failure in failures:
-        # What ended it all is said once, at the end; several calls may have met it at the same time.
-        if type(failure.error) is not type(captioning.fatal_error):
+        # The fatal error is raised once, at the end; several calls in flight may have met it.
+        if type(failure.error) is not type(runner.fatal_error):
             print(" ".join(f"failed: {failure}".split()), file=sys.stderr)
     print(" | ".join(facts), file=sys.stderr)
-    if captioning.fatal_error is not None:
-        raise captioning.fatal_error
+    if runner.fatal_error is not None:
+        raise runner.fatal_error
     if failures:
         raise LlamaVisionError(
-            f"{len(failures)} of {len(outcomes)} images have no caption. The same command asks about them again."
+            f"{len(failures)} of {len(results)} images have no caption. The same command asks about them again."
         )

@@ -5,6 +5,7 @@ import sys
 import time
 from typing import Self
 
+from llama_vision.core.formatting import format_cost
 from llama_vision.core.usage import Usage
 
 _REDRAW_S = 0.1
@@ -66,20 +67,7 @@ class ProgressLine:
             left = round((self._total - self._done) / rate)
             facts.append(f"{left // 60}:{left % 60:02} left")
         if usage.cost_usd is not None:
-            facts.append(cost(usage))
+            facts.append(format_cost(usage, dollar_sign=True))
         if self._failed:
             facts.append(f"{self._failed} failed")
         return " | ".join(facts)
-
-
-def cost(usage: Usage) -> str:
-    """Say what something cost, and whether that is an estimate.
-
-    Args:
-        usage: With a cost.
-
-    Returns:
-        Such as `$0.000120 (estimated)`.
-
-    """
-    return f"${usage.cost_usd:.6f}{' (estimated)' if usage.cost_is_estimate else ''}"

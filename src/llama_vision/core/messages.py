@@ -1,6 +1,7 @@
 """What is said in a conversation: messages and their parts."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, cast
 
@@ -112,3 +113,14 @@ class Message:
     def text(self) -> str:
         """All words of the turn, without anything between them."""
         return "".join(part.text for part in self.parts if isinstance(part, Text))
+
+
+def single_turn_messages(
+    text: str, images: Iterable[Image] = (), system: str | None = None
+) -> tuple[Message, ...]:
+    """Make a conversation of one user message, after a system message if there is a text for it.
+
+    Images come before the text: text before an image can't attend to it.
+    """
+    user = Message("user", (*images, Text(text)))
+    return (Message("system", (Text(system),)), user) if system else (user,)

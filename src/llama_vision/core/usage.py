@@ -1,7 +1,8 @@
 """What a reply consumed."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 _Number = TypeVar("_Number", int, float)
 
@@ -24,6 +25,17 @@ class Usage:
     cached_input_tokens: int | None = None
     cost_usd: float | None = None
     cost_is_estimate: bool = False
+
+    @classmethod
+    def from_openai(cls, fields: Mapping[str, Any]) -> "Usage":
+        """Read what LlamaIndex's responses hold: OpenAI's names for token counts, our own for the cost."""
+        return cls(
+            input_tokens=fields.get("prompt_tokens"),
+            output_tokens=fields.get("completion_tokens"),
+            cached_input_tokens=fields.get("cached_tokens"),
+            cost_usd=fields.get("cost_usd"),
+            cost_is_estimate=bool(fields.get("cost_is_estimate")),
+        )
 
     def __add__(self, other: "Usage") -> "Usage":
         """Add up two replies; what neither tells stays unknown."""

@@ -118,12 +118,12 @@ class ReplyAccumulator:
     def _take_response(self, response: Any) -> None:
         """Take a response of LlamaIndex, each of which has all that came so far."""
         message = getattr(response, "message", None)
-        told = as_mapping(response.raw)
+        told, additional = as_mapping(response.raw), as_mapping(response.additional_kwargs)
         self._reply = _replace_known(
             self._reply,
             text=(response.text if message is None else message.content) or "",
             tool_calls=_told_calls(response) if message is None else _block_calls(message.blocks),
-            usage=self._reply.usage.merge(_response_usage(response)),
+            usage=self._reply.usage.merge(Usage.from_openai({**additional, **as_mapping(told.get("usage"))})),
             finish_reason=told.get("finish_reason"),
             model=told.get("model"),
             id=told.get("id"),
@@ -194,18 +194,6 @@ def _message_usage(message: Any) -> Usage:
         input_tokens=counts.get("input_tokens"),
         output_tokens=counts.get("output_tokens"),
         cached_input_tokens=as_mapping(counts.get("input_token_details")).get("cache_read"),
-        cost_usd=told.get("cost_usd"),
-        cost_is_estimate=bool(told.get("cost_is_estimate")),
-    )
-
-
-def _response_usage(response: Any) -> Usage:
-    told = as_mapping(response.additional_kwargs)
-    counts = as_mapping(as_mapping(response.raw).get("usage")) or told
-    return Usage(
-        input_tokens=counts.get("prompt_tokens"),
-        output_tokens=counts.get("completion_tokens"),
-        cached_input_tokens=counts.get("cached_tokens"),
         cost_usd=told.get("cost_usd"),
         cost_is_estimate=bool(told.get("cost_is_estimate")),
     )
