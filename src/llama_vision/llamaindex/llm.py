@@ -275,60 +275,47 @@ class LlamaVision(CloseMixin, FunctionCallingLLM):
         }
         return to_request(self._provider, messages, options, self.additional_kwargs)
 
-    # Without callbacks: a public method that called another one would report every call twice.
-
-    def _chat(self, messages: Sequence[ChatMessage], options: Mapping[str, Any]) -> ChatResponse:
-        return to_response(self._backend().complete(self._request(messages, options)), self._provider.name)
-
-    async def _achat(self, messages: Sequence[ChatMessage], options: Mapping[str, Any]) -> ChatResponse:
-        reply = await self._backend().acomplete(self._request(messages, options))
-        return to_response(reply, self._provider.name)
-
-    def _stream_chat(
-        self, messages: Sequence[ChatMessage], options: Mapping[str, Any]
-    ) -> Generator[ChatResponse]:
-        """Validate and convert at once; the call is made when the first response is asked for."""
-        request = self._request(messages, options)
-
-        def responses() -> Generator[ChatResponse]:
-            snapshots = SnapshotConverter(self._provider.name)
-            with contextlib.closing(self._backend().stream(request)) as events:
-                for event in events:
-                    if (response := snapshots.add(event)) is not None:
-                        yield response
-            # After the stream is closed: a consumer that raises on the last response, as agents do on truncated
-            # arguments, leaves this generator open, and asyncio would complain about closing it from two ends.
-            if snapshots.final is not None:
-                yield snapshots.final
-
-        return responses()
-
-    def _astream_chat(
-        self, messages: Sequence[ChatMessage], options: Mapping[str, Any]
-    ) -> AsyncGenerator[ChatResponse]:
-        """As `_stream_chat`."""
-        request = self._request(messages, options)
-
-        async def responses() -> AsyncGenerator[ChatResponse]:
-            snapshots = SnapshotConverter(self._provider.name)
-            async with contextlib.aclosing(self._backend().astream(request)) as events:
-                async for event in events:
-                    if (response := snapshots.add(event)) is not None:
-                        yield response
-            if snapshots.final is not None:
-                yield snapshots.final
-
-        return responses()
-
-    def _prompt(self, prompt: str, formatted: bool, image_documents: Images | None) -> list[ChatMessage]:
+    def _prompt_request(
+        self, prompt: str, formatted: bool, image_documents: Images | None, call: Mapping[str, Any]
+    ) -> ChatRequest:
         # A list of images in its place would be ignored silently.
         if not isinstance(cast("object", formatted), bool):
             raise UnsupportedInputError("Pass images by name: complete(prompt, image_documents=[...]).")
         if not formatted and self.completion_to_prompt is not None:
             prompt = self.completion_to_prompt(prompt)
-        return [user_message(prompt, image_documents or ())]
+        return self._request([user_message(prompt, image_documents or ())], call)
 
-    # The eight endpoints. Each reports one start and one end to the callbacks.
+    # Without callbacks: a public method that called another one would report every call twice.
+
+    def _chat(self, request: ChatRequest) -> ChatResponse:
+        return to_response(self._backend().complete(request), self._provider.name)
+
+    async def _achat(self, request: ChatRequest) -> ChatResponse:
+        return to_response(await self._backend().acomplete(request), self._provider.name)
+
+    def _stream_chat(self, request: ChatRequest) -> Generator[ChatResponse]:
+        snapshots = SnapshotConverter(self._provider.name)
+        with contextlib.closing(self._backend().stream(request)) as events:
+            for event in events:
+                if (response := snapshots.add(event)) is not None:
+                    yield response
+        # After the stream is closed: a consumer that raises on the last response, as agents do on truncated
+        # arguments, leaves this generator open, and asyncio would complain about closing it from two ends.
+        if snapshots.final is not None:
+            yield snapshots.final
+
+    async def _astream_chat(self, request: ChatRequest) -> AsyncGenerator[ChatResponse]:
+        """As `_stream_chat`."""
+        snapshots = SnapshotConverter(self._provider.name)
+        async with contextlib.aclosing(self._backend().astream(request)) as events:
+            async for event in events:
+                if (response := snapshots.add(event)) is not None:
+                    yield response
+        if snapshots.final is not None:
+            yield snapshots.final
+
+    # The eight endpoints. Each reports one start and one end to the callbacks. Input is validated when one is called; a
+    # stream makes its call when the first response is asked for.
 
     @chat_callback
     @override
@@ -346,25 +333,25 @@ class LlamaVision(CloseMixin, FunctionCallingLLM):
             LlamaVisionError: The call failed; the classes are listed in `llama_vision.core.errors`.
 
         """
-        return self._chat(messages, kwargs)
+        return self._chat(self._request(messages, kwargs))
 
     @chat_callback
     @override
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
         """Stream a reply: each response holds all text so far, and the new text in `delta`. See `chat`."""
-        return self._stream_chat(messages, kwargs)
+        return self._stream_chat(self._request(messages, kwargs))
 
     @chat_callback
     @override
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Reply to a conversation, asynchronously. See `chat`."""
-        return await self._achat(messages, kwargs)
+        return await self._achat(self._request(messages, kwargs))
 
     @chat_callback
     @override
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
         """Stream a reply, asynchronously. See `stream_chat`."""
-        return self._astream_chat(messages, kwargs)
+        return self._astream_chat(self._request(messages, kwargs))
 
     @completion_callback
     @override
@@ -386,8 +373,8 @@ class LlamaVision(CloseMixin, FunctionCallingLLM):
             LlamaVisionError: The call failed; the classes are listed in `llama_vision.core.errors`.
 
         """
-        messages = self._prompt(prompt, formatted, image_documents)
-        return chat_response_to_completion_response(self._chat(messages, kwargs))
+        request = self._prompt_request(prompt, formatted, image_documents, kwargs)
+        return chat_response_to_completion_response(self._chat(request))
 
     @completion_callback
     @override
@@ -395,8 +382,8 @@ class LlamaVision(CloseMixin, FunctionCallingLLM):
         self, prompt: str, formatted: bool = False, image_documents: Images | None = None, **kwargs: Any
     ) -> CompletionResponseGen:
         """Stream the reply to a prompt. See `complete`."""
-        messages = self._prompt(prompt, formatted, image_documents)
-        return stream_chat_response_to_completion_response(self._stream_chat(messages, kwargs))
+        request = self._prompt_request(prompt, formatted, image_documents, kwargs)
+        return stream_chat_response_to_completion_response(self._stream_chat(request))
 
     @completion_callback
     @override
@@ -404,8 +391,8 @@ class LlamaVision(CloseMixin, FunctionCallingLLM):
         self, prompt: str, formatted: bool = False, image_documents: Images | None = None, **kwargs: Any
     ) -> CompletionResponse:
         """Reply to a prompt, asynchronously. See `complete`."""
-        messages = self._prompt(prompt, formatted, image_documents)
-        return chat_response_to_completion_response(await self._achat(messages, kwargs))
+        request = self._prompt_request(prompt, formatted, image_documents, kwargs)
+        return chat_response_to_completion_response(await self._achat(request))
 
     @completion_callback
     @override
@@ -413,8 +400,8 @@ class LlamaVision(CloseMixin, FunctionCallingLLM):
         self, prompt: str, formatted: bool = False, image_documents: Images | None = None, **kwargs: Any
     ) -> CompletionResponseAsyncGen:
         """Stream the reply to a prompt, asynchronously. See `complete`."""
-        messages = self._prompt(prompt, formatted, image_documents)
-        return astream_chat_response_to_completion_response(self._astream_chat(messages, kwargs))
+        request = self._prompt_request(prompt, formatted, image_documents, kwargs)
+        return astream_chat_response_to_completion_response(self._astream_chat(request))
 
     # Tool calling: the hooks of `FunctionCallingLLM`.
 

@@ -38,29 +38,29 @@ class LlamaVisionMultiModal(LlamaVision, MultiModalLLM):  # pyright: ignore[repo
         self, prompt: str, image_documents: Images | None = None, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponse:
         """Reply to a prompt. See `LlamaVision.complete`."""
-        messages = self._prompt(prompt, formatted, image_documents)
-        return chat_response_to_completion_response(self._chat(messages, kwargs))
+        request = self._prompt_request(prompt, formatted, image_documents, kwargs)
+        return chat_response_to_completion_response(self._chat(request))
 
     @override
     def stream_complete(  # pyright: ignore[reportIncompatibleMethodOverride] - as above
         self, prompt: str, image_documents: Images | None = None, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponseGen:
         """Stream the reply to a prompt. See `LlamaVision.complete`."""
-        messages = self._prompt(prompt, formatted, image_documents)
-        return stream_chat_response_to_completion_response(self._stream_chat(messages, kwargs))
+        request = self._prompt_request(prompt, formatted, image_documents, kwargs)
+        return stream_chat_response_to_completion_response(self._stream_chat(request))
 
     @override
     async def acomplete(  # pyright: ignore[reportIncompatibleMethodOverride] - as above
         self, prompt: str, image_documents: Images | None = None, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponse:
         """Reply to a prompt, asynchronously. See `LlamaVision.complete`."""
-        messages = self._prompt(prompt, formatted, image_documents)
-        return chat_response_to_completion_response(await self._achat(messages, kwargs))
+        request = self._prompt_request(prompt, formatted, image_documents, kwargs)
+        return chat_response_to_completion_response(await self._achat(request))
 
     @override
     async def astream_complete(  # pyright: ignore[reportIncompatibleMethodOverride] - as above
         self, prompt: str, image_documents: Images | None = None, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponseAsyncGen:
         """Stream the reply to a prompt, asynchronously. See `LlamaVision.complete`."""
-        messages = self._prompt(prompt, formatted, image_documents)
-        return astream_chat_response_to_completion_response(self._astream_chat(messages, kwargs))
+        request = self._prompt_request(prompt, formatted, image_documents, kwargs)
+        return astream_chat_response_to_completion_response(self._astream_chat(request))
