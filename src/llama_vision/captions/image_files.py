@@ -30,7 +30,15 @@ class ImageFiles:
 
 
 def absolute(path: str | Path) -> Path:
-    """Make a path absolute, with `~` expanded; symbolic links are not resolved."""
+    """Make a path absolute.
+
+    Args:
+        path: Absolute, or relative to the current directory; `~` is the user's home.
+
+    Returns:
+        The absolute path; symbolic links are not resolved.
+
+    """
     return Path(path).expanduser().absolute()
 
 

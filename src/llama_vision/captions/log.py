@@ -68,11 +68,28 @@ class CaptionLog:
             self._file.close()
 
     def get(self, key: str) -> Caption | None:
-        """Return the caption with this key, or None."""
+        """Look up a caption.
+
+        Args:
+            key: The key that it was added with.
+
+        Returns:
+            The caption, or None.
+
+        """
         return self._captions.get(key)
 
     def has(self, key: str, file: str) -> bool:
-        """Tell whether there is a line with this key for this file."""
+        """Tell whether there is a line for a file.
+
+        Args:
+            key: The key of its caption.
+            file: The image's name in the log.
+
+        Returns:
+            Whether there is one.
+
+        """
         return (key, file) in self._lines
 
     def add(self, key: str, caption: Caption, *, file: str, **details: Any) -> None:

@@ -189,7 +189,15 @@ class CaptionRunner:
 
 
 def check_concurrency(concurrency: int) -> None:
-    """Raise `ConfigurationError` for a concurrency of less than 1."""
+    """Check a number of calls in flight.
+
+    Args:
+        concurrency: The number.
+
+    Raises:
+        ConfigurationError: It is less than 1.
+
+    """
     if concurrency < 1:
         raise ConfigurationError(f"concurrency has to be at least 1, and is {concurrency}.")
 

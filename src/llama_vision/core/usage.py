@@ -28,7 +28,15 @@ class Usage:
 
     @classmethod
     def from_openai(cls, fields: Mapping[str, Any]) -> "Usage":
-        """Read what LlamaIndex's responses hold: OpenAI's names for token counts, our own for the cost."""
+        """Read the usage in a LlamaIndex response.
+
+        Args:
+            fields: OpenAI's names of token counts (`prompt_tokens`, ...), and our own of the cost; any may be missing.
+
+        Returns:
+            The usage.
+
+        """
         return cls(
             input_tokens=fields.get("prompt_tokens"),
             output_tokens=fields.get("completion_tokens"),
