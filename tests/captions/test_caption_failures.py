@@ -90,5 +90,5 @@ def test_captions_that_were_cut_off_are_named_also_when_they_are_found_again(emu
     emulator.script(completion("A cat on", finish_reason="length"))
     for _ in range(2):
         found = caption(folder, model_at(emulator), resume=tmp_path / "captions.jsonl")
-        assert found.cut == [path]
+        assert found.truncated == [path]
         assert "raise max_tokens" in str(found)

@@ -33,7 +33,7 @@ def test_each_image_of_a_folder_becomes_a_node(emulator, folder, model_class):
     assert [node.text for node in found.nodes] == [said_of(path) for path in paths]
     assert {node.image_mimetype for node in found.nodes} == {"image/png"}
     assert [node.metadata["file_name"] for node in found.nodes] == [path.name for path in paths]
-    assert (found.asked, found.failures, found.passed_over, found.cut) == (5, [], [], [])
+    assert (found.num_asked, found.failures, found.skipped, found.truncated) == (5, [], [], [])
     assert sorted(request.images[0] for request in emulator.requests) == sorted(p.read_bytes() for p in paths)
     parts = emulator.requests[0].body["messages"][0]["content"]
     assert [part["type"] for part in parts] == ["image_url", "text"]
@@ -81,7 +81,7 @@ def test_images_are_told_by_their_bytes(emulator, folder):
     (deep,) = draw(folder / "deeper", 1, first=3)
     found = caption(folder, model_at(emulator))
     assert [node.image_path for node in found.nodes] == [str(deep), str(bare), str(mislabelled)]
-    assert found.passed_over == [folder / "notes.md"]
+    assert found.skipped == [folder / "notes.md"]
     assert found.failures == []
 
 
@@ -110,7 +110,7 @@ def test_of_copies_only_one_is_asked_about_and_each_is_a_node(emulator, folder):
     for number in range(3):
         shutil.copy(path, folder / f"copy{number}.png")
     found = caption(folder, model_at(emulator))
-    assert len(emulator.requests) == found.asked == 1
+    assert len(emulator.requests) == found.num_asked == 1
     assert len({node.node_id for node in found.nodes}) == 4
     assert {node.text for node in found.nodes} == {"A cat."}
 

@@ -26,7 +26,7 @@ def test_what_is_known_is_not_asked_again_under_any_name(emulator, folder, tmp_p
     paths[0].rename(folder / "renamed.png")
     paths[1].write_bytes(png(scene(("red", "star", 0, 0), ("blue", "star", 2, 2))))
     second = caption(folder, model_at(emulator), resume=str(log))
-    assert (first.asked, second.asked, len(emulator.requests)) == (4, 1, 5)
+    assert (first.num_asked, second.num_asked, len(emulator.requests)) == (4, 1, 5)
     assert emulator.requests[-1].images == [paths[1].read_bytes()]
     by_name = {node.metadata["file_name"]: node.text for node in second.nodes}
     assert by_name["renamed.png"] == first.nodes[0].text
@@ -53,9 +53,9 @@ def test_another_question_is_asked_again(emulator, folder, tmp_path, fields, opt
     draw(folder, 1)
     log = tmp_path / "captions.jsonl"
     caption(folder, model_at(emulator), resume=log)
-    assert caption(folder, model_at(emulator, **fields), resume=log, **options).asked == 1
-    assert caption(folder, model_at(emulator, **fields), resume=log, **options).asked == 0
-    assert caption(folder, model_at(emulator, timeout=5, max_retries=1), resume=log).asked == 0
+    assert caption(folder, model_at(emulator, **fields), resume=log, **options).num_asked == 1
+    assert caption(folder, model_at(emulator, **fields), resume=log, **options).num_asked == 0
+    assert caption(folder, model_at(emulator, timeout=5, max_retries=1), resume=log).num_asked == 0
 
 
 def test_failures_are_asked_again(emulator, folder, tmp_path):
@@ -63,7 +63,7 @@ def test_failures_are_asked_again(emulator, folder, tmp_path):
     emulator.script(emulator.refusal(500, "Out of memory"))
     first = caption(folder, model_at(emulator), resume=tmp_path / "captions.jsonl", concurrency=1)
     second = caption(folder, model_at(emulator), resume=tmp_path / "captions.jsonl")
-    assert (len(first.failures), second.asked, len(second.nodes)) == (1, 1, 3)
+    assert (len(first.failures), second.num_asked, len(second.nodes)) == (1, 1, 3)
 
 
 def test_half_a_line_is_passed_over_and_what_follows_is_read(emulator, folder, tmp_path):
@@ -74,8 +74,8 @@ def test_half_a_line_is_passed_over_and_what_follows_is_read(emulator, folder, t
     for cut in (len(whole) - 1, len(whole) - 40, 5):
         log.write_bytes(whole[:cut])
         left = whole[: cut + 1].count(b"\n")  # a line that lacks only its end is whole
-        assert caption(folder, model_at(emulator), resume=log).asked == 3 - left
-        assert caption(folder, model_at(emulator), resume=log).asked == 0
+        assert caption(folder, model_at(emulator), resume=log).num_asked == 3 - left
+        assert caption(folder, model_at(emulator), resume=log).num_asked == 0
 
 
 def test_other_files_are_not_written_to(emulator, folder, tmp_path):
@@ -95,7 +95,7 @@ def test_the_file_may_lie_among_the_images(emulator, folder):
     draw(folder, 2)
     for _ in range(2):
         found = caption(folder, model_at(emulator), resume=folder / "captions.jsonl")
-        assert (len(found.nodes), found.passed_over) == (2, [])
+        assert (len(found.nodes), found.skipped) == (2, [])
 
 
 CAPTION_ALL = """
@@ -105,7 +105,7 @@ from llama_vision.llamaindex import LlamaVision, caption_images
 folder, log, base_url, api_key = sys.argv[1:]
 llm = LlamaVision(provider="deepinfra", api_base=base_url, api_key=api_key, max_retries=0)
 found = caption_images(folder, llm, resume=log, concurrency=3, progress=False)
-print(len(found.nodes), len(found.failures), found.asked)
+print(len(found.nodes), len(found.failures), found.num_asked)
 """
 
 
@@ -151,7 +151,7 @@ def test_a_cancelled_call_keeps_what_is_done_and_leaves_nothing_running(emulator
     assert asyncio.run(interrupted()) == []
     kept = len(log.read_text().splitlines())
     assert kept >= 3
-    assert caption(folder, model_at(emulator), resume=log).asked == 12 - kept
+    assert caption(folder, model_at(emulator), resume=log).num_asked == 12 - kept
 
 
 INTERRUPTED = """

@@ -273,7 +273,7 @@ def test_caption_images_knows_these_captions_and_makes_nodes_of_them(emulator, f
         provider="deepinfra", api_base=emulator.base_url, api_key=emulator.api_key, temperature=0.5
     )
     found = caption_images(folder, llm, resume=out, progress=False)
-    assert (len(found.nodes), found.asked, len(emulator.requests)) == (3, 0, 3)
+    assert (len(found.nodes), found.num_asked, len(emulator.requests)) == (3, 0, 3)
     assert [node.text for node in found.nodes] == [color_of(path.read_bytes()) for path in paths]
 
 

@@ -6,6 +6,7 @@ from llama_vision import PROVIDERS, Reply, ToolCall, Usage
 from llama_vision.core.formatting import (
     MAX_CHARACTERS,
     escape_html,
+    format_cost,
     format_reply,
     format_usage,
     html_note,
@@ -69,6 +70,18 @@ def test_a_reply_in_words_has_its_calls():
 )
 def test_usage_in_words_never_makes_nothing_of_what_nobody_told(usage, words):
     assert format_usage(usage) == words
+
+
+@pytest.mark.parametrize(
+    ("usage", "decimals", "text"),
+    [
+        (Usage(), 6, "cost not told"),
+        (Usage(cost_usd=0.00012), 6, "$0.000120"),
+        (Usage(cost_usd=0.0000268, cost_is_estimate=True), 7, "$0.0000268 (estimated)"),
+    ],
+)
+def test_a_cost_on_the_command_line_has_a_dollar_sign(usage, decimals, text):
+    assert format_cost(usage, dollar_sign=True, decimals=decimals) == text
 
 
 def test_a_reply_shows_itself():

@@ -76,7 +76,7 @@ def test_all_are_shown_on_one_sheet_where_that_is_wished(emulator, paths, mode, 
     (received,) = emulator.requests
     (sheet,) = received.images
     assert colors_of(sheet) == set(COLORS)
-    assert "3 pictures" in received.content.decode()
+    assert "3 images" in received.content.decode()
 
 
 @pytest.mark.parametrize("policy", ["error", "first", "grid"])

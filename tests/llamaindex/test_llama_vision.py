@@ -7,6 +7,7 @@ import json
 import pickle
 from dataclasses import replace
 
+import httpx
 import pytest
 from llama_index.core import get_response_synthesizer
 from llama_index.core.base.llms.types import ChatMessage, ImageBlock, TextBlock, ToolCallBlock
@@ -17,12 +18,18 @@ from llama_index.core.schema import ImageDocument, ImageNode, NodeWithScore
 from llama_index.core.tools import FunctionTool
 from pydantic import ValidationError
 
-from llama_vision.core.errors import MissingKeyError, UnknownProviderError, UnsupportedInputError
+from llama_vision.core.errors import (
+    MissingKeyError,
+    RequestTimeoutError,
+    UnknownProviderError,
+    UnsupportedInputError,
+)
 from llama_vision.core.models import ModelInfo
 from llama_vision.demo import SAMPLE_IMAGES
 from llama_vision.llamaindex import LlamaVision, LlamaVisionMultiModal
 from llama_vision.providers.deepinfra import DEEPINFRA
 from llama_vision.providers.openai_compatible import OPENAI_COMPATIBLE
+from tests.captions.captioning import slow
 from tests.emulator import completion
 
 KEY = "sk-very-secret-3141"
@@ -326,6 +333,39 @@ def test_it_can_be_saved_and_loaded(model_class):
     model = model_class(provider="deepinfra", temperature=0.5, system_prompt="Be kind.")
     for other in (model_class.from_dict(model.to_dict()), pickle.loads(pickle.dumps(model))):  # noqa: S301 - our own bytes
         assert (other.provider, other.temperature, other.system_prompt) == ("deepinfra", 0.5, "Be kind.")
+
+
+@BOTH
+def test_clients_of_the_users_own_are_used_and_stay_out_of_dumps(emulator, model_class):
+    headers = {"x-mine": KEY}
+
+    async def ask():
+        async with httpx.AsyncClient(headers=headers) as client:
+            model = model_at(emulator, model_class, http_async_client=client)
+            await model.acomplete("Hi")
+            return [item async for item in await model.astream_chat(MESSAGES)], model
+
+    with httpx.Client(headers=headers) as client:
+        model = model_at(emulator, model_class, http_client=client)
+        model.complete("Hi")
+        list(model.stream_chat(MESSAGES))
+    models = [model, asyncio.run(ask())[1]]
+    assert [request.headers.get("x-mine") for request in emulator.requests] == [KEY] * 4
+    for model in models:
+        assert "client" not in f"{model!r} {model.to_dict()} {model.to_payload()}"
+        for other in (model_class.from_dict(model.to_dict()), pickle.loads(pickle.dumps(model))):  # noqa: S301 - our own bytes
+            assert (other.http_client, other.http_async_client) == (None, None)
+
+
+@BOTH
+def test_a_timeout_may_be_of_httpx_and_is_saved_and_loaded(emulator, model_class):
+    emulator.always(slow("Late.", 5))
+    timeout = httpx.Timeout(60, read=0.2)
+    model = model_at(emulator, model_class, timeout=timeout)
+    for other in (model, model_class.from_dict(json.loads(json.dumps(model.to_dict())))):
+        assert other.timeout == timeout
+    with pytest.raises(RequestTimeoutError):
+        model.complete("Hi")
 
 
 def test_wrong_set_up_is_told_clearly(monkeypatch):

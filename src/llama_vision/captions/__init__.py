@@ -1,4 +1,4 @@
-"""Folders of images described: which files are images, who is asked about them, and what is kept of the answers."""
+"""Captioning of many images: finding files, asking about each once, logging captions for a later run."""
 
 from llama_vision.captions.image_files import ImageFiles, Paths, absolute, find_images
 from llama_vision.captions.log import Caption, CaptionLog

@@ -1,4 +1,4 @@
-"""Which files are images: told by their bytes, since names are often wrong."""
+"""Finds image files by their content, since suffixes are often wrong."""
 
 import mimetypes
 from collections.abc import Iterable, Iterator
@@ -12,16 +12,16 @@ from llama_vision.images.media_type import sniff_media_type
 Paths: TypeAlias = "str | Path | Iterable[str | Path]"
 """A folder, an image, or several of both."""
 
-_HEAD = 512  # bytes, more than any image's mark needs
+_NUM_HEADER_BYTES = 512  # more than the magic bytes of any image format
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFiles:
-    """What was found.
+    """Result of `find_images`.
 
     Attributes:
-        images: Absolute paths, each once, in the order given; those of a folder by name.
-        skipped: Files in folders that are no images and don't claim to be.
+        images: Absolute paths, each once, in the order given; those of a folder sorted.
+        skipped: Files in folders that neither are images nor have an image's suffix.
 
     """
 
@@ -30,23 +30,23 @@ class ImageFiles:
 
 
 def absolute(path: str | Path) -> Path:
-    """Say where a file is, whatever the current folder will be.
+    """Make a path absolute.
 
     Args:
-        path: From the current folder or from the root; `~` is the user's own.
+        path: Absolute, or relative to the current directory; `~` is the user's home.
 
     Returns:
-        The path from the root.
+        The absolute path; symbolic links are not resolved.
 
     """
     return Path(path).expanduser().absolute()
 
 
 def find_images(paths: Paths, *, exclude: Path | None = None) -> ImageFiles:
-    """Look for images, in folders also further down; what is hidden (`.git`, `.ipynb_checkpoints`) stays so.
+    """Find images; folders are searched recursively, without hidden entries (`.git`, `.ipynb_checkpoints`).
 
-    A file that was named, or whose name ends like an image's, counts as one whatever it holds: it can't be captioned,
-    and that is to be heard of.
+    A file that is given by name, or has an image's suffix, counts as an image whatever it holds: captioning it fails,
+    and that is reported.
 
     Args:
         paths: Where to look.
@@ -62,16 +62,16 @@ def find_images(paths: Paths, *, exclude: Path | None = None) -> ImageFiles:
     if isinstance(paths, (str, Path)) and not absolute(paths).exists():
         raise ImageError(f"There is no folder or image {str(paths)!r}.")
     given = [paths] if isinstance(paths, (str, Path)) else paths
-    images: dict[Path, None] = {}  # in order, and each once
-    passed_over: dict[Path, None] = {}
+    images: dict[Path, None] = {}  # an ordered set
+    skipped: dict[Path, None] = {}
     for path in map(absolute, given):
         if not path.is_dir():
             images[path] = None
             continue
         for file in _files_in(path):
             if file != exclude:
-                (images if _may_be_a_image(file) else passed_over)[file] = None
-    return ImageFiles(list(images), [file for file in passed_over if file not in images])
+                (images if _may_be_image(file) else skipped)[file] = None
+    return ImageFiles(list(images), [file for file in skipped if file not in images])
 
 
 def _files_in(folder: Path) -> Iterator[Path]:
@@ -81,12 +81,12 @@ def _files_in(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _may_be_a_image(file: Path) -> bool:
+def _may_be_image(file: Path) -> bool:
     try:
         with file.open("rb") as opened:
-            sniff_media_type(opened.read(_HEAD))
+            sniff_media_type(opened.read(_NUM_HEADER_BYTES))
     except OSError:
-        return True  # whoever reads it will say why that is not possible
+        return True  # reading it later will report why that fails
     except ImageError:
         return (mimetypes.guess_type(file.name)[0] or "").startswith("image/")
     return True

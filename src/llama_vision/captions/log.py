@@ -1,4 +1,4 @@
-"""Captions in a file of JSON lines, written as they come, so that work that was stopped can go on."""
+"""A file of JSON lines that captions are appended to as they come, so that an interrupted run can be resumed."""
 
 import json
 from dataclasses import dataclass
@@ -8,16 +8,16 @@ from typing import Any, Self
 from llama_vision.core.errors import ConfigurationError
 from llama_vision.core.json_types import as_mapping
 
-_BEGINS = b'{"key": "'
+_FIRST_BYTES = b'{"key": "'
 
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """What a model said about an image.
+    """A model's caption of an image.
 
     Attributes:
-        text: Its words.
-        truncated: Whether they end at max_tokens and not where the model would have ended.
+        text: The caption.
+        truncated: Whether it was cut off at max_tokens.
 
     """
 
@@ -26,14 +26,14 @@ class Caption:
 
 
 class CaptionLog:
-    """Remembers captions by key, and forgets them in the end where no file was given.
+    """Captions by key, in memory and in a file if one is given.
 
-    Each is one line, added to the end in one write: a process that is killed loses none that is written. A line that is
-    half there, because the disk was full or the machine lost its power, counts as not there.
+    Each caption is one line, appended in a single write: a killed process loses none that was written. An incomplete
+    line, left by a full disk or a power failure, is ignored.
     """
 
     def __init__(self, path: Path | None) -> None:
-        """Read what is there.
+        """Read the file.
 
         Args:
             path: The file; it need not exist.
@@ -42,22 +42,22 @@ class CaptionLog:
             ConfigurationError: It can't be read or written, or holds something else, which is left as it is.
 
         """
-        self._known: dict[str, Caption] = {}
-        self._lines: set[tuple[str, str]] = set()  # keys and files
+        self._captions: dict[str, Caption] = {}
+        self._lines: set[tuple[str, str]] = set()  # (key, file)
         self._file = None
         if path is None:
             return
         try:
-            written = path.read_bytes() if path.exists() else b""
-            _check(written, path)
+            content = path.read_bytes() if path.exists() else b""
+            _check_format(content, path)
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("ab")
         except OSError as error:
             raise ConfigurationError(
                 f"Captions can't be kept in {str(path)!r}: {error.strerror}. Give a file that may be written, or none."
             ) from error
-        self._separator = b"" if written.endswith(b"\n") or not written else b"\n"
-        for line in written.splitlines():
+        self._separator = b"" if content.endswith(b"\n") or not content else b"\n"
+        for line in content.splitlines():
             self._read(line)
 
     def __enter__(self) -> Self:
@@ -68,22 +68,22 @@ class CaptionLog:
             self._file.close()
 
     def get(self, key: str) -> Caption | None:
-        """Look a caption up.
+        """Look up a caption.
 
         Args:
-            key: What the caption was kept under.
+            key: The key that it was added with.
 
         Returns:
-            The caption, or None where there is none.
+            The caption, or None.
 
         """
-        return self._known.get(key)
+        return self._captions.get(key)
 
     def has(self, key: str, file: str) -> bool:
-        """Tell whether there is a line for this file, with this caption.
+        """Tell whether there is a line for a file.
 
         Args:
-            key: What the caption was kept under.
+            key: The key of its caption.
             file: The image's name in the log.
 
         Returns:
@@ -92,21 +92,21 @@ class CaptionLog:
         """
         return (key, file) in self._lines
 
-    def add(self, key: str, caption: Caption, *, file: str, **about: Any) -> None:
-        """Remember a caption.
+    def add(self, key: str, caption: Caption, *, file: str, **details: Any) -> None:
+        """Add a caption.
 
         Args:
-            key: What to find it by.
-            caption: What to remember.
-            file: Which image it is of.
-            **about: For people who read the file.
+            key: What to look it up by.
+            caption: The caption.
+            file: The image's name in the log.
+            **details: Further fields of the line, for people who read the file.
 
         """
-        self._known[key] = caption
+        self._captions[key] = caption
         self._lines.add((key, file))
         if self._file is not None:
-            line = {"key": key, "caption": caption.text, "cut": caption.truncated, "file": file, **about}
-            # A file's name may hold what is no text; written with backslashes it is JSON all the same.
+            line = {"key": key, "caption": caption.text, "cut": caption.truncated, "file": file, **details}
+            # A file's name may hold surrogates; written with backslashes it is valid JSON all the same.
             text = json.dumps(line, ensure_ascii=False).encode(errors="backslashreplace")
             self._file.write(self._separator + text + b"\n")
             self._file.flush()
@@ -114,16 +114,16 @@ class CaptionLog:
 
     def _read(self, line: bytes) -> None:
         try:
-            found = as_mapping(json.loads(line))
-        except ValueError:  # half a line: JSON's errors and those of UTF-8 are ValueErrors
+            fields = as_mapping(json.loads(line))
+        except ValueError:  # an incomplete line: errors of JSON and of UTF-8 are ValueErrors
             return
-        if isinstance(found.get("key"), str) and isinstance(found.get("caption"), str):
-            self._known[found["key"]] = Caption(found["caption"], bool(found.get("cut")))
-            self._lines.add((found["key"], str(found.get("file"))))
+        if isinstance(fields.get("key"), str) and isinstance(fields.get("caption"), str):
+            self._captions[fields["key"]] = Caption(fields["caption"], bool(fields.get("cut")))
+            self._lines.add((fields["key"], str(fields.get("file"))))
 
 
-def _check(written: bytes, path: Path) -> None:
-    """Refuse to write into a file that is something else; of ours, less than the beginning may be there."""
-    begins = written.lstrip().partition(b"\n")[0][: len(_BEGINS)]
-    if not _BEGINS.startswith(begins):
+def _check_format(content: bytes, path: Path) -> None:
+    """Refuse to append to a file of another format; one of ours may end within its first bytes."""
+    first = content.lstrip().partition(b"\n")[0][: len(_FIRST_BYTES)]
+    if not _FIRST_BYTES.startswith(first):
         raise ConfigurationError(f"{str(path)!r} holds no captions, and is left as it is. Give another file.")

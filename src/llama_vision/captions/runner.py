@@ -1,9 +1,9 @@
-"""Captioning under way: which images were asked about, what it took, and what went wrong."""
+"""`CaptionRunner`: asks about many images concurrently, about each once."""
 
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -22,7 +22,7 @@ from llama_vision.core.usage import Usage
 from llama_vision.images import image_from_any
 
 DEFAULT_CONCURRENCY = 8
-"""Calls on their way at once."""
+"""Maximum calls in flight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,8 @@ class CaptionedImage:
     Attributes:
         path: The file.
         digest: SHA-256 of its bytes.
-        media_type: What it is, by its own first bytes.
-        caption: What the model said.
+        media_type: From the file's first bytes, such as `image/png`.
+        caption: The model's caption.
 
     """
 
@@ -49,7 +49,7 @@ class CaptionFailure:
 
     Attributes:
         path: The file.
-        error: Why; its text says what can be done.
+        error: What went wrong; its text says what can be done.
 
     """
 
@@ -62,45 +62,41 @@ class CaptionFailure:
 
 
 CaptionResult: TypeAlias = CaptionedImage | CaptionFailure
-"""What came of one image."""
-
-
-def _own_name(path: Path) -> str:
-    return path.name
+"""Result of one image."""
 
 
 class CaptionRunner:
     """Asks about images, several at once.
 
     Attributes:
-        num_asked: How many captions a model wrote.
-        usage: What that took, as far as it was told.
-        fatal_error: The error after which nothing more was asked; None where there was none.
+        num_asked: Captions written by the model.
+        usage: Their tokens and cost, as far as the provider told.
+        fatal_error: The error after which no further call was made, or None.
 
     """
 
     def __init__(
         self,
-        question: CaptionTask,
+        task: CaptionTask,
         log: CaptionLog,
         *,
-        name_in_log: Callable[[Path], str] = _own_name,
+        name_in_log: Callable[[Path], str] = lambda path: path.name,
         log_duplicates: bool = False,
     ) -> None:
-        """Prepare to ask.
+        """Prepare to run.
 
         Args:
-            question: What to ask about each image.
-            log: Knows captions from earlier, and is told the new ones.
-            name_in_log: What the log calls a file.
-            log_duplicates: Whether the log is told of each file that has a caption, and not only of each that was asked
-                about: of copies, and of images that were renamed.
+            task: What to ask about each image.
+            log: Earlier captions; new ones are added.
+            name_in_log: Returns the name of a file in the log.
+            log_duplicates: Whether the log gets a line for each captioned file, copies and renamed images included, and
+                not only for those that were asked about.
 
         """
-        self._question = question
+        self._task = task
         self._log = log
-        self._name_of = name_in_log
-        self._note_copies = log_duplicates
+        self._name_in_log = name_in_log
+        self._log_duplicates = log_duplicates
         self._in_flight: dict[str, asyncio.Task[Caption]] = {}
         self.fatal_error: LlamaVisionError | None = None
         self.num_asked = 0
@@ -113,87 +109,87 @@ class CaptionRunner:
 
         Args:
             files: The images.
-            concurrency: How many calls may be on their way at once, at least 1.
-            on_done: Told of each image when it is done with.
+            concurrency: Maximum calls in flight, at least 1.
+            on_done: Called with each result as it comes.
 
         Returns:
-            What became of each, in their order.
+            The results, in the order of the files.
 
         """
-        outcomes: dict[Path, CaptionResult] = {}
-        waiting = iter(files)
+        results: dict[Path, CaptionResult] = {}
+        queue = iter(files)  # one for all workers: each file is taken once
 
-        async def work(files: Iterator[Path]) -> None:
-            for path in files:
-                outcomes[path] = outcome = await self._outcome(path)
-                on_done(outcome)
+        async def work() -> None:
+            for path in queue:
+                results[path] = result = await self._result(path)
+                on_done(result)
 
         async with asyncio.TaskGroup() as workers:
             for _ in range(min(concurrency, len(files))):
-                workers.create_task(work(waiting))  # one iterator for all: each file is taken once
-        return [outcomes[path] for path in files]
+                workers.create_task(work())
+        return [results[path] for path in files]
 
-    async def _outcome(self, path: Path) -> CaptionResult:
+    async def _result(self, path: Path) -> CaptionResult:
         try:
             image, digest = await asyncio.to_thread(_read, path)
-            caption = await self._caption(image, self._question.cache_key(digest), path)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the other images can do nothing for it
+            caption = await self._caption(image, self._task.cache_key(digest), path)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other images are not to blame
             return CaptionFailure(path, error)
         return CaptionedImage(path, digest, image.media_type, caption)
 
     async def _caption(self, image: Image, key: str, path: Path) -> Caption:
-        """Know it, wait for it where a copy of the image is being asked about, or ask."""
+        """Look the caption up, wait for the call about a copy of the image, or make one."""
         if (caption := self._log.get(key)) is None:
             if key not in self._in_flight:
                 self._in_flight[key] = asyncio.create_task(self._ask(image, key, path))
             caption = await self._in_flight[key]
-        if self._note_copies and not self._log.has(key, self._name_of(path)):
-            self._note(key, caption, path)
+        if self._log_duplicates and not self._log.has(key, self._name_in_log(path)):
+            self._add_to_log(key, caption, path)
         return caption
 
     async def _ask(self, image: Image, key: str, path: Path) -> Caption:
         if self.fatal_error is not None:
             raise self.fatal_error.with_traceback(None)
-        began = time.monotonic()
+        start = time.monotonic()
         try:
-            reply = await self._question.ask(image)
+            reply = await self._task.ask(image)
         except FATAL_ERRORS as error:
             self.fatal_error = error
             raise
-        seconds = time.monotonic() - began
+        seconds = time.monotonic() - start
         self.num_asked += 1
         self.usage = self.usage + reply.usage
-        caption = self._read_caption(reply)
-        told = reply.usage
-        self._note(
+        caption = self._to_caption(reply)
+        usage = reply.usage
+        self._add_to_log(
             key,
             caption,
             path,
-            input_tokens=told.input_tokens,
-            output_tokens=told.output_tokens,
-            cost_usd=told.cost_usd,
-            cost_is_estimate=None if told.cost_usd is None else told.cost_is_estimate,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cost_usd=usage.cost_usd,
+            cost_is_estimate=None if usage.cost_usd is None else usage.cost_is_estimate,
             seconds=round(seconds, 3),
         )
         return caption
 
-    def _note(self, key: str, caption: Caption, path: Path, **took: Any) -> None:
-        model = f"{self._question.provider}/{self._question.model}"
-        self._log.add(key, caption, file=self._name_of(path), model=model, **took)
+    def _add_to_log(self, key: str, caption: Caption, path: Path, **details: Any) -> None:
+        model = f"{self._task.provider}/{self._task.model}"
+        self._log.add(key, caption, file=self._name_in_log(path), model=model, **details)
 
-    def _read_caption(self, reply: Reply) -> Caption:
+    def _to_caption(self, reply: Reply) -> Caption:
         text = reply.text.strip()
-        cut = reply.finish_reason == "length"
+        truncated = reply.finish_reason == "length"
         if not text:
-            what = "raise max_tokens" if cut else "ask with another prompt"
-            raise MalformedReplyError(f"The model said nothing about the image: {what}.").with_context(
-                self._question.provider, self._question.model
+            advice = "raise max_tokens" if truncated else "ask with another prompt"
+            raise MalformedReplyError(f"The model said nothing about the image: {advice}.").with_context(
+                self._task.provider, self._task.model
             )
-        return Caption(text, cut)
+        return Caption(text, truncated)
 
 
 def check_concurrency(concurrency: int) -> None:
-    """Refuse a number of calls at once with which nothing would be done.
+    """Check a number of calls in flight.
 
     Args:
         concurrency: The number.

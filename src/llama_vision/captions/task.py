@@ -1,4 +1,4 @@
-"""What is asked about each image, and of whom."""
+"""What is asked about each image, and of which model."""
 
 import hashlib
 import json
@@ -10,20 +10,20 @@ from llama_vision.core.messages import Image
 from llama_vision.core.reply import Reply
 
 DEFAULT_PROMPT = "Describe the image."
-"""What is asked about each image."""
+"""The prompt for each image."""
 
 
 @dataclass(frozen=True, slots=True)
 class CaptionTask:
-    """A question that can be put about any image.
+    """A prompt that can be put to a model about any image.
 
     Attributes:
-        prompt: Its words.
-        provider: The name of who is asked.
+        prompt: The prompt.
+        provider: The provider's name.
         model: The provider's id of the model.
-        settings: Whatever else changes the answers, by the names that `LlamaVision` has for it.
-        options: What else goes with each call.
-        ask: Puts it.
+        settings: Whatever else the reply depends on, by `LlamaVision`'s field names.
+        options: Further options of each call.
+        ask: Makes the call.
 
     """
 
@@ -35,7 +35,7 @@ class CaptionTask:
     ask: Callable[[Image], Awaitable[Reply]]
 
     def cache_key(self, digest: str) -> str:
-        """Name an answer by all it depends on, and not by the file's name.
+        """Hash all that a caption depends on; the file's name is not part of it.
 
         Args:
             digest: SHA-256 of the image's bytes.
@@ -44,5 +44,5 @@ class CaptionTask:
             SHA-256, as hexadecimal digits.
 
         """
-        asked = [digest, self.prompt, self.provider, self.model, self.settings, self.options]
-        return hashlib.sha256(json.dumps(asked, sort_keys=True, default=repr).encode()).hexdigest()
+        key = [digest, self.prompt, self.provider, self.model, self.settings, self.options]
+        return hashlib.sha256(json.dumps(key, sort_keys=True, default=repr).encode()).hexdigest()

@@ -6,9 +6,9 @@ import sys
 import time
 
 from llama_vision.cli.model_options import add_model_arguments, build_request, select_model
-from llama_vision.cli.progress import format_cost
 from llama_vision.core.events import TextDelta
-from llama_vision.core.messages import Image, Text
+from llama_vision.core.formatting import format_cost
+from llama_vision.core.messages import Image
 from llama_vision.core.reply import Reply, ReplyBuilder
 from llama_vision.core.request import ChatRequest
 from llama_vision.images import image_from_any, image_from_bytes
@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> None:
     """Ask; print the reply to stdout and a summary to stderr."""
     provider, backend, model = select_model(options)
     *sources, question = options.inputs
-    request = build_request(options, model, *map(_read_image, sources), Text(question))
+    request = build_request(options, model, question, map(_read_image, sources))
     start = time.monotonic()
     if options.no_stream or options.json:
         reply = backend.complete(request)
@@ -67,7 +67,7 @@ def _summary(provider: Provider, request: ChatRequest, reply: Reply, seconds: fl
         facts.append(f"{usage.input_tokens} + {usage.output_tokens} tokens")
     facts.append(f"{seconds:.1f} s")
     if usage.cost_usd is not None:
-        facts.append(format_cost(usage, digits=7))
+        facts.append(format_cost(usage, dollar_sign=True, decimals=7))
     if reply.finish_reason == "length":
         facts.append(f"cut at --max-tokens {request.sampling.max_tokens}")
     return " | ".join(facts)

@@ -20,10 +20,11 @@ from llama_vision.captions import (
     find_images,
 )
 from llama_vision.cli.model_options import add_model_arguments, build_request, select_model
-from llama_vision.cli.progress import ProgressLine, format_cost
+from llama_vision.cli.progress import ProgressLine
 from llama_vision.core.backend import Backend
 from llama_vision.core.errors import ImageError, LlamaVisionError, UnsupportedInputError
-from llama_vision.core.messages import Image, Text
+from llama_vision.core.formatting import format_cost
+from llama_vision.core.messages import Image
 from llama_vision.core.reply import Reply
 from llama_vision.providers import Provider
 
@@ -80,11 +81,10 @@ def _caption_task(
     provider: Provider, backend: Backend, model: str, options: argparse.Namespace
 ) -> CaptionTask:
     async def ask(image: Image) -> Reply:
-        # The image comes first: tokens before it can't attend to it.
-        return await backend.acomplete(build_request(options, model, image, Text(options.prompt)))
+        return await backend.acomplete(build_request(options, model, options.prompt, [image]))
 
     # An error that every image would meet is raised once, before the first.
-    validate_request(provider, build_request(options, model, Text(options.prompt)))
+    validate_request(provider, build_request(options, model, options.prompt))
     if provider.image_rules.max_count == 0:
         raise UnsupportedInputError(f"{provider.title} takes no images. {provider.image_rules.alternative}")
     settings: dict[str, object] = {
@@ -111,7 +111,7 @@ def _report(results: list[CaptionResult], runner: CaptionRunner, seconds: float)
     failures = [result for result in results if isinstance(result, CaptionFailure)]
     facts = [f"{len(captioned)} captions, {runner.num_asked} new", f"{seconds:.1f} s"]
     if runner.usage.cost_usd is not None:
-        facts.append(format_cost(runner.usage))
+        facts.append(format_cost(runner.usage, dollar_sign=True))
     if cut := sum(result.caption.truncated for result in captioned):
         facts.append(f"{cut} cut at --max-tokens")
     for failure in failures:

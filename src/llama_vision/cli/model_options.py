@@ -1,10 +1,11 @@
 """The options that `ask` and `caption` share: provider, model, server address, sampling."""
 
 import argparse
+from collections.abc import Iterable
 
 from llama_vision.backends import create_backend
 from llama_vision.core.backend import Backend
-from llama_vision.core.messages import Message, Part, Text
+from llama_vision.core.messages import Image, single_turn_messages
 from llama_vision.core.request import DEFAULT_MAX_TOKENS, ChatRequest, SamplingParams
 from llama_vision.providers import PROVIDERS, Provider, find_provider
 from llama_vision.providers.defaults import default_model, default_provider
@@ -31,11 +32,12 @@ def select_model(options: argparse.Namespace) -> tuple[Provider, Backend, str]:
     return provider, backend, provider.model_info(options.model or default_model(provider)).id
 
 
-def build_request(options: argparse.Namespace, model: str, *parts: Part) -> ChatRequest:
-    """Make a request of the options and the user's message."""
-    system = (Message("system", (Text(options.system),)),) if options.system else ()
+def build_request(
+    options: argparse.Namespace, model: str, text: str, images: Iterable[Image] = ()
+) -> ChatRequest:
+    """Make a request of the options, the user's text and images."""
     return ChatRequest(
         model=model,
-        messages=(*system, Message("user", parts)),
+        messages=single_turn_messages(text, images, options.system),
         sampling=SamplingParams(max_tokens=options.max_tokens, temperature=options.temperature),
     )

@@ -5,6 +5,7 @@ import sys
 import time
 from typing import Self
 
+from llama_vision.core.formatting import format_cost
 from llama_vision.core.usage import Usage
 
 _REDRAW_S = 0.1
@@ -59,12 +60,7 @@ class ProgressLine:
             left = round((self._total - self._done) / rate)
             facts.append(f"{left // 60}:{left % 60:02} left")
         if usage.cost_usd is not None:
-            facts.append(format_cost(usage))
+            facts.append(format_cost(usage, dollar_sign=True))
         if self._failed:
             facts.append(f"{self._failed} failed")
         return " | ".join(facts)
-
-
-def format_cost(usage: Usage, digits: int = 6) -> str:
-    """Format a known cost, such as `$0.000120 (estimated)`."""
-    return f"${usage.cost_usd:.{digits}f}{' (estimated)' if usage.cost_is_estimate else ''}"

@@ -140,16 +140,22 @@ def format_usage(usage: Usage) -> str:
     return f"{tokens}, {format_cost(usage)}"
 
 
-def format_cost(usage: Usage) -> str:
-    """Say what a reply cost.
+def format_cost(usage: Usage, *, dollar_sign: bool = False, decimals: int = 6) -> str:
+    """Format a cost.
 
     Args:
         usage: Its cost may be unknown.
+        dollar_sign: Whether to write it as the command line does.
+        decimals: Digits after the point.
 
     Returns:
-        Such as `about 0.000120 USD`, where "about" marks an estimate, or `cost not told`.
+        Such as `about 0.000120 USD` or `$0.000120 (estimated)`, without "about" and "(estimated)" if the provider told
+        the cost, or `cost not told`.
 
     """
     if usage.cost_usd is None:
         return "cost not told"
-    return f"{'about ' if usage.cost_is_estimate else ''}{usage.cost_usd:.6f} USD"
+    amount = f"{usage.cost_usd:.{decimals}f}"
+    if dollar_sign:
+        return f"${amount}{' (estimated)' if usage.cost_is_estimate else ''}"
+    return f"{'about ' if usage.cost_is_estimate else ''}{amount} USD"

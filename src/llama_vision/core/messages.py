@@ -1,6 +1,7 @@
 """What is said in a conversation: messages and their parts."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, cast
 
@@ -112,3 +113,21 @@ class Message:
     def text(self) -> str:
         """All words of the turn, without anything between them."""
         return "".join(part.text for part in self.parts if isinstance(part, Text))
+
+
+def single_turn_messages(
+    text: str, images: Iterable[Image] = (), system: str | None = None
+) -> tuple[Message, ...]:
+    """Make a conversation of one user message, in which images come first: text before an image can't attend to it.
+
+    Args:
+        text: The text after the images.
+        images: The images.
+        system: The text of a system message before it; none if empty.
+
+    Returns:
+        One message, or two.
+
+    """
+    user = Message("user", (*images, Text(text)))
+    return (Message("system", (Text(system),)), user) if system else (user,)

@@ -1,7 +1,8 @@
 """What a reply consumed."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 _Number = TypeVar("_Number", int, float)
 
@@ -24,6 +25,25 @@ class Usage:
     cached_input_tokens: int | None = None
     cost_usd: float | None = None
     cost_is_estimate: bool = False
+
+    @classmethod
+    def from_openai(cls, fields: Mapping[str, Any]) -> "Usage":
+        """Read the usage in a LlamaIndex response.
+
+        Args:
+            fields: OpenAI's names of token counts (`prompt_tokens`, ...), and our own of the cost; any may be missing.
+
+        Returns:
+            The usage.
+
+        """
+        return cls(
+            input_tokens=fields.get("prompt_tokens"),
+            output_tokens=fields.get("completion_tokens"),
+            cached_input_tokens=fields.get("cached_tokens"),
+            cost_usd=fields.get("cost_usd"),
+            cost_is_estimate=bool(fields.get("cost_is_estimate")),
+        )
 
     def __add__(self, other: "Usage") -> "Usage":
         """Add up two replies; what neither tells stays unknown."""

@@ -111,12 +111,12 @@ class ReplyAccumulator:
     def _add_response(self, response: Any) -> None:
         """Add a response of LlamaIndex: each is a snapshot of all so far."""
         message = getattr(response, "message", None)
-        raw = as_mapping(response.raw)
+        raw, extra = as_mapping(response.raw), as_mapping(response.additional_kwargs)
         self._reply = _replace_known(
             self._reply,
             text=(response.text if message is None else message.content) or "",
             tool_calls=_completion_calls(response) if message is None else _block_calls(message.blocks),
-            usage=self._reply.usage.merge(_response_usage(response)),
+            usage=self._reply.usage.merge(Usage.from_openai({**extra, **as_mapping(raw.get("usage"))})),
             finish_reason=raw.get("finish_reason"),
             model=raw.get("model"),
             id=raw.get("id"),
@@ -188,16 +188,4 @@ def _message_usage(message: Any) -> Usage:
         cached_input_tokens=as_mapping(counts.get("input_token_details")).get("cache_read"),
         cost_usd=metadata.get("cost_usd"),
         cost_is_estimate=bool(metadata.get("cost_is_estimate")),
-    )
-
-
-def _response_usage(response: Any) -> Usage:
-    extra = as_mapping(response.additional_kwargs)
-    counts = as_mapping(as_mapping(response.raw).get("usage")) or extra
-    return Usage(
-        input_tokens=counts.get("prompt_tokens"),
-        output_tokens=counts.get("completion_tokens"),
-        cached_input_tokens=counts.get("cached_tokens"),
-        cost_usd=extra.get("cost_usd"),
-        cost_is_estimate=bool(extra.get("cost_is_estimate")),
     )

@@ -1,4 +1,4 @@
-"""LlamaIndex's decorators that report calls to its callbacks, with types."""
+"""LlamaIndex's callback decorators, typed."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar, cast

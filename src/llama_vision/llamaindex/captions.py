@@ -1,10 +1,11 @@
-"""`caption_images`: images become nodes that any LlamaIndex index takes."""
+"""`caption_images`: captions of images as nodes for any LlamaIndex index."""
 
 import asyncio
 import contextvars
 import uuid
+import warnings
 from collections import Counter
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,57 +20,67 @@ from llama_vision.captions import (
     CaptionFailure,
     CaptionLog,
     CaptionRunner,
+    CaptionTask,
     Paths,
     absolute,
     check_concurrency,
     find_images,
 )
+from llama_vision.core.formatting import format_cost
+from llama_vision.core.messages import Image
+from llama_vision.core.reply import Reply
 from llama_vision.core.usage import Usage
-from llama_vision.llamaindex.captioning import caption_task, progress_bar
+from llama_vision.llamaindex.convert import to_reply
+from llama_vision.llamaindex.images import user_message
 from llama_vision.llamaindex.llm import LlamaVision
+from llama_vision.providers import find_provider
 
-_SHOWN = 10  # failures in a result's text
-_NAMESPACE = uuid.UUID("6f1d7f0c-5f0e-4c53-9b8c-3a1c0f6f2d11")  # of our own, for the ids of nodes
+_MAX_FAILURES = 10  # in a result's text
+_NAMESPACE = uuid.UUID("6f1d7f0c-5f0e-4c53-9b8c-3a1c0f6f2d11")  # of our own, for node ids
+_CACHE_KEY_FIELDS = (
+    *("system_prompt", "temperature", "max_tokens", "additional_kwargs"),
+    *("image_max_pixels", "image_format", "image_quality"),
+)
+"""Fields of the model that a caption depends on, besides provider and model."""
 
 _Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
 class Captions:
-    """What came of `caption_images`.
+    """Result of `caption_images`.
 
     Attributes:
-        nodes: One for each image with a caption, in the order of the images. The caption is a node's text, and all
-            of it that is embedded; a model that is shown the node sees the image, the caption and the file's name.
-        failures: The images without one, and why.
-        passed_over: Files in the folder that are no images.
-        cut: Images whose caption ends at max_tokens, in the middle.
-        asked: How many captions the model wrote in this run; the others were known, or are of copies.
-        usage: What this run took: tokens, and US dollars where they are known. None where nobody told.
+        nodes: One for each captioned image, in the order of the images. Only the caption, the node's text, is embedded;
+            a model that is given the node gets the image, the caption and the file's name.
+        failures: The images without a caption, each with its error.
+        skipped: Files in the folder that are not images.
+        truncated: Images whose caption was cut off at max_tokens.
+        num_asked: Captions written by the model in this run; the others were known, or belong to copies.
+        usage: Tokens and US dollars of this run; None where the provider didn't tell.
 
     """
 
     nodes: list[ImageNode]
     failures: list[CaptionFailure]
-    passed_over: list[Path]
-    cut: list[Path]
-    asked: int
+    skipped: list[Path]
+    truncated: list[Path]
+    num_asked: int
     usage: Usage
 
     def __str__(self) -> str:
-        """Say it in a few lines, failures in full."""
-        lines = [f"{len(self.nodes)} captions, {self.asked} of them new"]
+        """Summarize in a few lines, with the failures."""
+        lines = [f"{len(self.nodes)} captions, {self.num_asked} of them new"]
         if self.usage.cost_usd is not None:
-            about = "about " if self.usage.cost_is_estimate else ""
-            lines[0] += f", for {about}{self.usage.cost_usd:.6f} USD"
-        if self.cut:
-            lines.append(f"{len(self.cut)} captions were cut off: raise max_tokens.")
+            lines[0] += f", for {format_cost(self.usage)}"
+        if self.truncated:
+            lines.append(f"{len(self.truncated)} captions were cut off: raise max_tokens.")
         if self.failures:
             lines.append(
                 f"{len(self.failures)} images have none; with the same `resume` only they are asked again:"
             )
-            lines += [f"  {failure}" for failure in self.failures[:_SHOWN]]
-            lines += ["  ..."] if len(self.failures) > _SHOWN else []
+            lines += [f"  {failure}" for failure in self.failures[:_MAX_FAILURES]]
+            lines += ["  ..."] if len(self.failures) > _MAX_FAILURES else []
         return "\n".join(lines)
 
 
@@ -83,7 +94,7 @@ def caption_images(
     progress: bool = True,
     **options: Any,
 ) -> Captions:
-    """Describe images, and make nodes of them for any index.
+    """Caption images, and return them as nodes for any index.
 
         captions = caption_images("photos", LlamaVision(), resume="captions.jsonl")
         index = VectorStoreIndex(captions.nodes, embed_model=...)
@@ -92,44 +103,37 @@ def caption_images(
         )
         print(captions)  # what failed, and what to do about it
 
-    What fails is listed in the result, and the other images are captioned all the same. After an error that every
-    image would meet (a wrong key, no credit left) nothing more is asked, and the rest is listed with that error.
+    Failures are listed in the result, and the other images are captioned all the same. After an error that every
+    image would meet (a wrong key, no credit left) no further call is made, and the rest is listed with that error.
 
-    A node holds the image's path and not the image: keep the files where they are as long as an index is in use. Its
-    id comes from the image's bytes, so that an image that was renamed or moved keeps its id, and inserting the nodes
-    again replaces what is there.
+    A node holds the image's path, not the image: keep the files in place as long as an index is in use. Its id is
+    derived from the image's bytes: an image that was renamed or moved keeps its id, and inserting the nodes again
+    replaces the old ones.
 
     Args:
-        paths: A folder, with all below it, or images, or several of both. In a folder all files are taken whose bytes
+        paths: A folder, searched recursively, an image, or several of both. In a folder every file counts whose bytes
             are an image's.
         llm: The model.
-        prompt: What to ask about each image.
-        concurrency: How many calls may be on their way at once.
-        resume: A file that captions are added to as they come, as JSON lines, and found in by a later call: after an
-            interruption only those are asked again that were on their way. They are found by the image's bytes, the
-            prompt, the model and its settings; names and places of files don't matter. By default nothing is kept.
-        progress: Whether to draw a bar.
+        prompt: The prompt for each image.
+        concurrency: Maximum calls in flight.
+        resume: A file of JSON lines that captions are appended to as they come, and looked up in by a later call: after
+            an interruption only the images that were in flight are asked about again. The key is the image's bytes, the
+            prompt, the model and its settings, not the file's name. By default nothing is kept.
+        progress: Whether to draw a progress bar.
         **options: Options for each call, such as `max_tokens`.
 
     Returns:
-        The nodes, and what there is to know beside them.
+        The nodes, failures and usage.
 
     Raises:
         ImageError: There is nothing at the path.
-        ConfigurationError: `concurrency` is less than 1, or `resume` can't be used.
+        ConfigurationError: `concurrency` is less than 1, or `resume` can't be read or written.
 
     """
-    return _wait_for(
-        acaption_images(
-            paths,
-            llm,
-            prompt=prompt,
-            concurrency=concurrency,
-            resume=resume,
-            progress=progress,
-            **options,
-        )
+    work = acaption_images(
+        paths, llm, prompt=prompt, concurrency=concurrency, resume=resume, progress=progress, **options
     )
+    return _run_in_thread(work) if _is_loop_running() else asyncio.run(work)
 
 
 async def acaption_images(
@@ -142,48 +146,70 @@ async def acaption_images(
     progress: bool = True,
     **options: Any,
 ) -> Captions:
-    """Describe images without blocking the event loop. See `caption_images`."""
+    """Caption images, asynchronously. See `caption_images`."""
     check_concurrency(concurrency)
-    kept_in = None if resume is None else absolute(resume)
-    files = await asyncio.to_thread(find_images, paths, exclude=kept_in)
-    with CaptionLog(kept_in) as log, progress_bar(len(files.images), shown=progress) as bar:
-        captioning = CaptionRunner(caption_task(llm, prompt, options), log)
-        outcomes = await captioning.run(files.images, concurrency=concurrency, on_done=lambda _: bar.update())
-    captioned = [outcome for outcome in outcomes if isinstance(outcome, CaptionedImage)]
+    log_path = None if resume is None else absolute(resume)
+    files = await asyncio.to_thread(find_images, paths, exclude=log_path)
+    with CaptionLog(log_path) as log, _progress_bar(len(files.images), enabled=progress) as bar:
+        runner = CaptionRunner(_caption_task(llm, prompt, options), log)
+        results = await runner.run(files.images, concurrency=concurrency, on_done=lambda _: bar.update())
+    captioned = [result for result in results if isinstance(result, CaptionedImage)]
     return Captions(
         nodes=list(_nodes(captioned)),
-        failures=[outcome for outcome in outcomes if isinstance(outcome, CaptionFailure)],
-        passed_over=files.skipped,
-        cut=[outcome.path for outcome in captioned if outcome.caption.truncated],
-        asked=captioning.num_asked,
-        usage=captioning.usage,
+        failures=[result for result in results if isinstance(result, CaptionFailure)],
+        skipped=files.skipped,
+        truncated=[result.path for result in captioned if result.caption.truncated],
+        num_asked=runner.num_asked,
+        usage=runner.usage,
     )
+
+
+def _caption_task(llm: LlamaVision, prompt: str, options: Mapping[str, Any]) -> CaptionTask:
+    """Ask through `achat`, so that LlamaIndex's callbacks see each call."""
+    provider = find_provider(llm.provider)
+
+    async def ask(image: Image) -> Reply:
+        return to_reply(await llm.achat([user_message(prompt, [image])], **options))
+
+    return CaptionTask(
+        prompt=prompt,
+        provider=provider.name,
+        model=provider.model_info(options.get("model") or llm.model).id,
+        settings={name: getattr(llm, name) for name in _CACHE_KEY_FIELDS},
+        options=options,
+        ask=ask,
+    )
+
+
+def _progress_bar(total: int, *, enabled: bool) -> Any:
+    """Make a tqdm bar: a widget in notebooks that have ipywidgets, else text on stderr."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tqdm warns if there are no ipywidgets
+        from tqdm.auto import tqdm  # noqa: PLC0415 - asks the notebook what it has
+    bar: Any = tqdm
+    hidden = {} if enabled else {"disable": True}  # else $TQDM_DISABLE decides
+    return bar(total=total, desc="Captions", unit="image", **hidden)
 
 
 def _nodes(captioned: Iterable[CaptionedImage]) -> Iterable[ImageNode]:
     copies: Counter[str] = Counter()
     for one in captioned:
-        # A UUID, because some vector stores take no other ids; copies of an image are numbered.
+        # A UUID, because some vector stores accept no other ids; copies of an image are numbered.
         node_id = uuid.uuid5(_NAMESPACE, f"{one.digest} {copies[one.digest]}")
         copies[one.digest] += 1
         yield ImageNode(
             id_=str(node_id),
             text=one.caption.text,
             image_path=str(one.path),
-            # Without it LlamaIndex goes by the name's ending, and fails where there is none.
+            # Without it LlamaIndex goes by the file's suffix, and fails if there is none.
             image_mimetype=one.media_type,
-            # A model is shown a node's metadata and image, and not its text.
+            # A model is given a node's metadata and image, and not its text.
             metadata={"file_name": one.path.name, "caption": one.caption.text},
             excluded_embed_metadata_keys=["file_name", "caption"],
         )
 
 
-def _wait_for(work: Coroutine[Any, Any, _Result]) -> _Result:
-    """Run to the end in an event loop of its own: where one runs already, as in a notebook, in a thread."""
-    return _wait_beside(work) if _in_a_loop() else asyncio.run(work)
-
-
-def _in_a_loop() -> bool:
+def _is_loop_running() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -191,19 +217,20 @@ def _in_a_loop() -> bool:
     return True
 
 
-def _wait_beside(work: Coroutine[Any, Any, _Result]) -> _Result:
-    begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = Future()
+def _run_in_thread(work: Coroutine[Any, Any, _Result]) -> _Result:
+    """Run in an event loop of another thread: this one's is running already, as in a notebook."""
+    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = Future()
 
-    async def noted() -> _Result:
-        begun.set_result((asyncio.get_running_loop(), asyncio.current_task()))
+    async def main() -> _Result:
+        started.set_result((asyncio.get_running_loop(), asyncio.current_task()))
         return await work
 
-    with ThreadPoolExecutor(1, "captions") as beside:
-        done = beside.submit(contextvars.copy_context().run, asyncio.run, noted())
+    with ThreadPoolExecutor(1, "captions") as executor:
+        done = executor.submit(contextvars.copy_context().run, asyncio.run, main())
         try:
             return done.result()
-        except KeyboardInterrupt:  # it reaches only the main thread: the work has to be told
-            loop, task = begun.result()
+        except KeyboardInterrupt:  # delivered only to the main thread: cancel the work
+            loop, task = started.result()
             if task is not None:
                 loop.call_soon_threadsafe(task.cancel)
             raise

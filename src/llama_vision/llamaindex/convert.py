@@ -1,8 +1,9 @@
-"""LlamaIndex's messages and ours, in both directions."""
+"""Converts between LlamaIndex's messages and ours."""
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, assert_never
+from typing import Any, assert_never, cast
 
 from llama_index.core.base.llms.types import (
     CachePoint,
@@ -45,16 +46,13 @@ def to_request(
     options: Mapping[str, Any],
     additional: Mapping[str, Any],
 ) -> ChatRequest:
-    """Translate a call; nothing given is changed.
+    """Convert a call to a request; the arguments are not modified.
 
     Args:
-        provider: Whose names the models have.
+        provider: The provider, which knows the model's id.
         messages: The conversation.
-        options: Fields of the model, overridden by the arguments of the call; `model` among them.
-        additional: `additional_kwargs`: options too, and fields of the provider's own.
-
-    Returns:
-        The request.
+        options: Fields of the LLM, overridden by the arguments of the call; `model` among them.
+        additional: `additional_kwargs`: further options, and provider-specific fields of the body.
 
     Raises:
         UnsupportedInputError: An option or a part of a message can't be expressed; the text names it.
@@ -62,42 +60,35 @@ def to_request(
 
     """
     known = {name: value for name, value in additional.items() if name in CALL_OPTIONS}
-    own = {name: value for name, value in additional.items() if name not in CALL_OPTIONS}
+    specific = {name: value for name, value in additional.items() if name not in CALL_OPTIONS}
     merged = {**known, **{name: value for name, value in options.items() if value is not None}}
     model: str = merged.pop("model")
-    extra_body: dict[str, Any] = {**own, **as_mapping(merged.pop("extra_body", None))}
+    extra_body: dict[str, Any] = {**specific, **as_mapping(merged.pop("extra_body", None))}
     return build_request(
         provider.model_info(model).id, to_messages(messages), {**merged, "extra_body": extra_body}
     )
 
 
 def to_messages(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
-    """Translate a conversation.
+    """Convert a conversation.
 
-    Calls whose arguments can't be read are told in words, and so is what was answered to them: many servers refuse
-    arguments that are not JSON.
-
-    Args:
-        messages: LlamaIndex's.
-
-    Returns:
-        Ours.
+    Tool calls whose arguments are not JSON become text, and so do their results: many servers refuse them.
 
     Raises:
-        UnsupportedInputError: A message holds what a Llama can't be shown; the text names the message.
+        UnsupportedInputError: A message holds a part that the model can't take; the text names the message.
         ImageError: An image can't be read; the text names the message.
 
     """
-    translated: list[Message] = []
+    converted: list[Message] = []
     for position, message in enumerate(messages):
         try:
-            translated.append(_to_message(message))
+            converted.append(_to_message(message))
         except (UnsupportedInputError, ImageError) as error:
             raise type(error)(f"Message {position} ({message.role.value}): {error}") from error
-    return tuple(replace_invalid_tool_calls(translated, _is_readable))
+    return tuple(replace_invalid_tool_calls(converted, _has_valid_arguments))
 
 
-def _is_readable(call: ToolCall) -> bool:
+def _has_valid_arguments(call: ToolCall) -> bool:
     try:
         call.parsed()
     except ValueError:
@@ -107,7 +98,7 @@ def _is_readable(call: ToolCall) -> bool:
 
 def _to_message(message: ChatMessage) -> Message:
     role = _ROLES[message.role]
-    parts = [part for block in message_blocks(message) if (part := _part(block)) is not None]
+    parts = [part for block in message_blocks(message) if (part := _to_part(block)) is not None]
     name: Any = message.additional_kwargs.get("name")
     if role == "tool":
         content = tuple(part for part in parts if isinstance(part, (Text, Image)))
@@ -120,18 +111,16 @@ def _to_message(message: ChatMessage) -> Message:
     return Message(role, tuple(parts), name)
 
 
-def _part(block: object) -> Part | None:
+def _to_part(block: object) -> Part | None:
     match block:
         case TextBlock():
             return Text(block.text) if block.text else None
         case ImageBlock():
             return to_image(block)
         case ToolCallBlock():
-            arguments = block.tool_kwargs
-            text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-            return ToolCall(block.tool_call_id, block.tool_name, text)
+            return _to_call(block)
         case ThinkingBlock() | CachePoint():
-            return None  # private thoughts are not sent back, and a cache mark is no content
+            return None  # reasoning is not sent back, and a cache point is no content
         case _:
             raise UnsupportedInputError(
                 f"A {type(block).__name__} can't be shown to Llama 3.2 Vision. It takes text and images: "
@@ -139,17 +128,24 @@ def _part(block: object) -> Part | None:
             )
 
 
+def _to_call(block: ToolCallBlock) -> ToolCall:
+    arguments = block.tool_kwargs
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    return ToolCall(block.tool_call_id, block.tool_name, text)
+
+
+def is_empty_system_message(message: ChatMessage) -> bool:
+    """Tell whether a system message holds no text."""
+    return message.role is MessageRole.SYSTEM and all(
+        isinstance(block, TextBlock) and not block.text.strip() for block in message.blocks
+    )
+
+
 def legacy_tool_calls(message: ChatMessage) -> list[ToolCall]:
-    """Read calls that stand only in `additional_kwargs`, as they did before there were blocks.
-
-    Args:
-        message: LlamaIndex's, of the model.
-
-    Returns:
-        Ours.
+    """Read tool calls of `additional_kwargs`, where they were before there were blocks.
 
     Raises:
-        UnsupportedInputError: Something else stands there.
+        UnsupportedInputError: They are not in OpenAI's format.
 
     """
     calls: list[ToolCall] = []
@@ -165,23 +161,23 @@ def legacy_tool_calls(message: ChatMessage) -> list[ToolCall]:
 
 
 def to_response(reply: Reply, provider: str, delta: str | None = None) -> ChatResponse:
-    """Translate a reply, whole or as far as it has come.
+    """Convert a reply, whole or partial.
 
     Args:
         reply: Ours.
-        provider: The name of the provider that gave it.
-        delta: The words that are new, in a stream.
+        provider: The provider's name.
+        delta: The new text, in a stream.
 
     Returns:
-        LlamaIndex's response. Tool calls stand in its blocks, and for older parts of LlamaIndex also in
-        `message.additional_kwargs["tool_calls"]`; token counts in `raw["usage"]` and `additional_kwargs`.
+        LlamaIndex's response. Tool calls are in its blocks, and for older parts of LlamaIndex also in
+        `message.additional_kwargs["tool_calls"]`; token counts are in `raw["usage"]` and `additional_kwargs`.
 
     """
     blocks: list[TextBlock | ToolCallBlock] = []
     if reply.text or not reply.tool_calls:
         blocks.append(TextBlock(text=reply.text))
-    cut = reply.finish_reason == "length"
-    blocks += [call_block(call, cut=cut) for call in reply.tool_calls]
+    truncated = reply.finish_reason == "length"
+    blocks += [call_block(call, truncated=truncated) for call in reply.tool_calls]
     additional: dict[str, Any] = (
         {"tool_calls": [_openai_call(call) for call in reply.tool_calls]} if reply.tool_calls else {}
     )
@@ -202,52 +198,59 @@ def to_response(reply: Reply, provider: str, delta: str | None = None) -> ChatRe
     )
 
 
+def to_reply(response: ChatResponse) -> Reply:
+    """Convert a response, whole or partial, back to a reply."""
+    blocks = response.message.blocks
+    return Reply(
+        text=response.message.content or "",
+        tool_calls=tuple(_to_call(block) for block in blocks if isinstance(block, ToolCallBlock)),
+        usage=Usage.from_openai(cast("Any", response).additional_kwargs),
+        finish_reason=as_mapping(response.raw).get("finish_reason"),
+    )
+
+
 class SnapshotConverter:
-    """Translates the events of one reply as they come, to LlamaIndex's growing snapshots."""
+    """Converts the events of one streamed reply to LlamaIndex's snapshots: each response holds all of the reply so far.
+
+    Attributes:
+        final: The last response, once `Finished` has come.
+
+    """
 
     def __init__(self, provider: str) -> None:
         self._provider = provider
         self._builder = ReplyBuilder()
+        self.final: ChatResponse | None = None
 
-    def to_response(self, event: Event) -> ChatResponse | None:
-        """Translate the next event.
-
-        Args:
-            event: Ours.
-
-        Returns:
-            All of the reply so far; None for an event that adds nothing to see.
-
-        """
+    def add(self, event: Event) -> ChatResponse | None:
+        """Add the next event, and return the reply so far; None if the event adds no content."""
         self._builder.add(event)
         match event:
             case TextDelta():
                 return to_response(self._builder.reply(), self._provider, event.text)
-            case ToolCallDelta() | Finished():
+            case ToolCallDelta():
                 return to_response(self._builder.reply(), self._provider, "")
+            case Finished():
+                self.final = to_response(self._builder.reply(), self._provider, "")
+                return None
             case Started() | UsageReport():
                 return None
             case _:
                 assert_never(event)
 
 
-def call_block(call: ToolCall, *, cut: bool) -> ToolCallBlock:
-    """Give the arguments as an object once they are one, and as the text so far until then.
+def call_block(call: ToolCall, *, truncated: bool) -> ToolCallBlock:
+    """Convert a tool call, whole or partial: arguments that are a JSON object are parsed, others stay text.
 
     Args:
-        call: The call, whole or as far as it has come.
-        cut: Whether the reply was cut: no text at all is then no object, for the arguments had not begun.
-
-    Returns:
-        LlamaIndex's block.
+        call: The call.
+        truncated: Whether the reply was cut off: empty arguments are then missing, and not an empty object.
 
     """
-    if cut and not call.arguments.strip():
-        return ToolCallBlock(tool_call_id=call.id, tool_name=call.name, tool_kwargs=call.arguments)
-    try:
-        arguments: dict[str, Any] | str = call.parsed()
-    except ValueError:
-        arguments = call.arguments
+    arguments: dict[str, Any] | str = call.arguments
+    if call.arguments.strip() or not truncated:
+        with contextlib.suppress(ValueError):
+            arguments = call.parsed()
     return ToolCallBlock(tool_call_id=call.id, tool_name=call.name, tool_kwargs=arguments)
 
 
@@ -256,7 +259,7 @@ def _openai_call(call: ToolCall) -> dict[str, Any]:
 
 
 def _token_counts(usage: Usage) -> dict[str, int]:
-    """Name the token counts as LlamaIndex's `TokenCountingHandler` looks for them; empty where nobody told them."""
+    """Name the token counts as LlamaIndex's `TokenCountingHandler` does; empty if the provider didn't tell them."""
     if usage.input_tokens is None or usage.output_tokens is None:
         return {}
     return {

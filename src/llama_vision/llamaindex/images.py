@@ -1,9 +1,10 @@
-"""Images in every form that LlamaIndex has them."""
+"""Images in all of LlamaIndex's types."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
-from llama_index.core.base.llms.types import ChatMessage, ContentBlock, ImageBlock
+from llama_index.core.base.llms.types import ChatMessage, ContentBlock, ImageBlock, MessageRole, TextBlock
 from llama_index.core.schema import ImageDocument, ImageNode, MediaResource, Node
 
 from llama_vision.core.errors import ImageError
@@ -17,20 +18,17 @@ from llama_vision.images import (
 )
 
 ImageLike: TypeAlias = "ImageBlock | ImageNode | ImageDocument | MediaResource | ImageSource"
-"""What `image_documents` may hold: LlamaIndex's own, or a path, bytes, a URL, a PIL image."""
+"""An image: LlamaIndex's own types, or a path, bytes, a URL, a PIL image."""
+
+Images: TypeAlias = Iterable[ImageLike]
+"""What `image_documents` takes."""
 
 
 def to_image(source: ImageLike) -> Image:
-    """Translate an image. Labels are not asked for: the media type is told from the bytes.
-
-    Args:
-        source: The image.
-
-    Returns:
-        Ours.
+    """Convert an image. Its media type comes from its bytes, not from what the source says.
 
     Raises:
-        ImageError: It holds no image, or one that can't be read.
+        ImageError: The source holds no image, or one that can't be read.
 
     """
     match source:
@@ -63,7 +61,7 @@ def _from_block(block: ImageBlock) -> Image:
 
 
 def _from_stored_bytes(stored: bytes, detail: str | None) -> Image:
-    """Read an `ImageBlock`'s bytes: it keeps them as base64, but takes short ones that look like it for base64 already."""
+    """Read an `ImageBlock`'s bytes: base64, except short ones that it mistook for base64 already."""
     try:
         return image_from_base64(stored, detail=detail)
     except ImageError:
@@ -71,7 +69,7 @@ def _from_stored_bytes(stored: bytes, detail: str | None) -> Image:
 
 
 def _first_source(source: object, data: str | bytes | None, path: Any, url: Any) -> Image:
-    """Take what is there: base64 text, else a path, else an address."""
+    """Read the first of base64 text, path and URL that is set."""
     if data:
         return image_from_base64(data)
     if path:
@@ -82,35 +80,33 @@ def _first_source(source: object, data: str | bytes | None, path: Any, url: Any)
 
 
 def message_blocks(message: ChatMessage) -> list[ContentBlock]:
-    """List the content of a message, with images of the older `additional_kwargs["images"]` once.
+    """Return the blocks of a message, without repetitions of the legacy `additional_kwargs["images"]`.
 
-    LlamaIndex appends those to the blocks whenever it validates the message, and again for each event that tells of it.
-
-    Args:
-        message: It is not changed.
-
-    Returns:
-        Its blocks.
-
+    LlamaIndex appends those to the blocks each time it validates the message, and it does so again for each event.
     """
     blocks = list(message.blocks)
-    older: Any = message.additional_kwargs.get("images")
-    count = len(older) if isinstance(older, list) else 0  # pyright: ignore[reportUnknownArgumentType]
-    while count and _images(blocks[-2 * count : -count]) == _images(blocks[-count:]):
+    legacy: Any = message.additional_kwargs.get("images")
+    count = len(cast("list[object]", legacy)) if isinstance(legacy, list) else 0
+    while count and _image_data(blocks[-2 * count : -count]) == _image_data(blocks[-count:]):
         del blocks[-count:]
     return blocks
 
 
-def _images(blocks: list[ContentBlock]) -> list[object]:
-    """Make those that are no stored images unlike all others."""
+def _image_data(blocks: list[ContentBlock]) -> list[object]:
+    """Return the stored images to compare; any other block equals none."""
     return [
         block.image if isinstance(block, ImageBlock) and block.image is not None else object()
         for block in blocks
     ]
 
 
+def user_message(text: str, images: Images) -> ChatMessage:
+    """Make a user message of a text and images. Images come first: text before an image can't attend to it."""
+    return ChatMessage(role=MessageRole.USER, blocks=[*map(image_block, images), TextBlock(text=text)])
+
+
 def image_block(source: ImageLike) -> ImageBlock:
-    """Make a block of an image in any form."""
+    """Convert an image of any type to a block."""
     if isinstance(source, ImageBlock):
         return source
     image = to_image(source)

@@ -1,8 +1,16 @@
-"""`LlamaVision`: Llama 3.2 Vision as a LlamaIndex LLM, wherever it runs."""
+"""`LlamaVision`: Llama 3.2 Vision as a LlamaIndex LLM, hosted or local."""
 
-from collections.abc import Sequence
-from typing import Any
+import contextlib
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from typing import Any, Literal, Self, TypeVar, cast
 
+import httpx
+from llama_index.core import instrumentation
+from llama_index.core.base.llms.generic_utils import (
+    astream_chat_response_to_completion_response,
+    chat_response_to_completion_response,
+    stream_chat_response_to_completion_response,
+)
 from llama_index.core.base.llms.types import (
     ChatMessage,
     ChatResponse,
@@ -11,18 +19,71 @@ from llama_index.core.base.llms.types import (
     CompletionResponse,
     CompletionResponseAsyncGen,
     CompletionResponseGen,
+    MessageRole,
+)
+from llama_index.core.chat_engine.types import AgentChatResponse
+from llama_index.core.instrumentation.events.llm import (
+    LLMStructuredPredictEndEvent,
+    LLMStructuredPredictStartEvent,
+)
+from llama_index.core.llms.function_calling import FunctionCallingLLM
+from llama_index.core.llms.llm import ToolSelection
+from llama_index.core.prompts.base import BasePromptTemplate
+from llama_index.core.tools.types import BaseTool
+from llama_index.core.types import PydanticProgramMode
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    SecretStr,
+    field_serializer,
+    field_validator,
+    model_validator,
 )
 from typing_extensions import override
 
+from llama_vision.adaptation.token_estimate import estimate_tokens
+from llama_vision.backends import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT_S, create_backend
+from llama_vision.backends.closing import CloseMixin
+from llama_vision.core.backend import Backend
+from llama_vision.core.errors import UnsupportedInputError
+from llama_vision.core.request import DEFAULT_MAX_TOKENS, ChatRequest
+from llama_vision.images.settings import OverflowPolicy, build_image_settings
 from llama_vision.llamaindex.callbacks import chat_callback, completion_callback
-from llama_vision.llamaindex.images import ImageLike
-from llama_vision.llamaindex.programs import LlamaVisionPrograms
+from llama_vision.llamaindex.convert import (
+    SnapshotConverter,
+    is_empty_system_message,
+    to_messages,
+    to_request,
+    to_response,
+)
+from llama_vision.llamaindex.images import Images, user_message
+from llama_vision.llamaindex.metadata import LlamaVisionMetadata, context_window_with_images
+from llama_vision.llamaindex.programs import output_class_of, to_agent_response, to_chat_response
+from llama_vision.llamaindex.structured_output import StructuredPrediction
+from llama_vision.llamaindex.tools import (
+    build_messages,
+    is_final,
+    only_first_call,
+    single_call_option,
+    supports_forced_call,
+    tool_options,
+    tool_selections,
+)
+from llama_vision.providers import Provider, find_provider
+from llama_vision.providers.defaults import default_model, default_provider
+from llama_vision.structured.method import StructuredMethod, plan_structured_output
+from llama_vision.structured.output_schema import OutputSchema
+
+_Model = TypeVar("_Model", bound=BaseModel)
+_dispatcher = cast("Any", instrumentation).get_dispatcher(__name__)
 
 
-class LlamaVision(LlamaVisionPrograms):
-    """An LLM for Llama 3.2 Vision: hosted, behind any OpenAI-compatible endpoint, or on this machine.
+class LlamaVision(CloseMixin, FunctionCallingLLM):
+    """LlamaIndex LLM for Llama 3.2 Vision: hosted, behind any OpenAI-compatible endpoint, or local.
 
-    Without arguments it is the tiny model that comes with the package, which knows drawn shapes, colours and short
+    Without arguments it is the tiny model bundled with the package, which recognizes drawn shapes, colours and short
     signs and needs no key:
 
         >>> from llama_vision.llamaindex import LlamaVision
@@ -36,41 +97,44 @@ class LlamaVision(LlamaVisionPrograms):
     Args:
         provider: `"local"`, `"deepinfra"`, `"cloudflare"`, or any other that `llama-vision providers` lists, or a
             `Provider` record of your own. Default: `$LLAMA_VISION_PROVIDER`, else `"local"`.
-        model: `llama-3.2-11b-vision` and `llama-3.2-90b-vision` become the provider's own ids; anything else is sent
-            as it is. Default: `$LLAMA_VISION_MODEL`, else `tiny` for local and the 11B elsewhere.
-        api_key: The provider's key. Default: the provider's own environment variables, when a call is made. It is
-            left out of dumps and pickles.
-        api_base: In place of the documented address: everything before `/chat/completions`, or before `/accounts/` for
+        model: `llama-3.2-11b-vision` and `llama-3.2-90b-vision` become the provider's own ids; any other name is sent
+            unchanged. Default: `$LLAMA_VISION_MODEL`, else `tiny` for local and the 11B elsewhere.
+        api_key: The provider's key. Default: read from the provider's environment variables for each call. Left out of
+            dumps and pickles.
+        api_base: Overrides the provider's base URL: everything before `/chat/completions`, or before `/accounts/` for
             Cloudflare.
-        account_id: The account, at providers whose addresses contain one. Default: the provider's own variables.
-        accept_license: Whether to accept Meta's license on behalf of the account, where the provider asks for it
-            (Cloudflare) and it was not yet. Read it first; without this such a call raises `LicenseNotAcceptedError`.
-        temperature: 0 takes the likeliest token; None leaves it to the provider.
-        max_tokens: The most tokens of a reply. It is always sent: some providers cut at 256 otherwise.
-        additional_kwargs: Further options (`top_p`, `seed`, `stop`, ...) and fields of the provider's own.
-        max_retries: How often a call that failed for a passing reason (no connection, 408, 409, 429, 5xx) is made
-            again, if nothing of the reply has arrived.
-        timeout: Seconds without a byte before a call is given up; None waits for ever.
-        structured_output: How an object is asked for (`structured_predict`, `as_structured_llm`, ...). `"json_schema"`,
-            `"function_calling"` and `"json_mode"` use what the provider has, in one request; `"prompt"` puts the schema
-            into the prompt, and asks again, at most twice, where the answer doesn't fit. `"auto"` takes the surest of
-            them that the provider has, and asks again too. With an explicit `pydantic_program_mode` LlamaIndex decides.
-        text_tool_calls: False leaves tool calls that the model writes as text in the text, and tools are offered only where
-            the provider takes them natively; otherwise they are put into words.
-        image_max_pixels: The most pixels an image is sent with, besides what the model can use: at most four tiles of
-            560 x 560. Larger ones are scaled down, none is ever scaled up.
-        image_format: `"jpeg"` or `"png"` for images that have to be encoded anew; `"auto"` takes JPEG for photographs
-            and PNG for drawings and text. A small image of an accepted kind is sent byte for byte.
-        image_quality: Of JPEG, 1 to 95.
-        image_policy: What to do with more images than the provider takes: `"error"`, send the `"first"` ones, or put
-            all on one numbered sheet (`"grid"`).
+        account_id: The account, for providers whose URLs contain one. Default: the provider's environment variables.
+        accept_license: Accept Meta's license on behalf of the account, where the provider asks for it (Cloudflare) and
+            it has not been accepted yet. Read it first; without this such a call raises `LicenseNotAcceptedError`.
+        temperature: 0 decodes greedily; None leaves it to the provider.
+        max_tokens: Maximum tokens of a reply. Always sent: some providers stop at 256 otherwise.
+        additional_kwargs: Further options (`top_p`, `seed`, `stop`, ...) and provider-specific fields of the body.
+        max_retries: Retries of a call that failed temporarily (no connection, 408, 409, 429, 5xx) before any of the
+            reply arrived.
+        timeout: Seconds without a byte before a call fails, or an `httpx.Timeout`; None waits forever.
+        structured_output: Method of `structured_predict`, `as_structured_llm`, ... `"json_schema"`, `"function_calling"`
+            and `"json_mode"` use the provider's feature, in one request; `"prompt"` puts the schema into the prompt, and
+            retries at most twice if the reply doesn't validate. `"auto"` takes the most reliable method the provider
+            has, and retries too. An explicit `pydantic_program_mode` leaves it to LlamaIndex.
+        text_tool_calls: False leaves tool calls that the model writes as text in the text, and offers tools only where
+            the provider supports them natively; otherwise tools are described in the prompt.
+        image_max_pixels: Maximum pixels of an image that is sent, below what the model can use: at most four tiles of
+            560 x 560. Larger images are scaled down, none is scaled up.
+        image_format: `"jpeg"` or `"png"` for images that have to be re-encoded; `"auto"` takes JPEG for photographs and
+            PNG for drawings and text. A small image of an accepted type is sent byte for byte.
+        image_quality: JPEG quality, 1 to 95.
+        image_policy: What to do with more images than the provider accepts: `"error"`, send the `"first"` ones, or put
+            all on one numbered contact sheet (`"grid"`).
         image_allowed_hosts: The only hosts that images are fetched from, where the provider needs their bytes; they may
             be private. Default: any public host.
         image_private_networks: Whether images may be fetched from addresses that are not public.
-        local_settings: How a model runs on this machine: `max_batch_size` answers at the same time, `max_model_len` tokens
-            of prompt and reply, `image_cache_bytes` for what it saw in images, `max_waiting` requests, `device`, `dtype`,
-            `quantization` (`int8`, `fp8`); see `llama_vision.backends.local.LocalSettings`.
+        local_settings: Fields of `llama_vision.backends.local.LocalSettings`: `max_batch_size`, `max_model_len` (tokens
+            of prompt and reply), `image_cache_bytes`, `max_waiting` (requests), `device`, `dtype`, `quantization`
+            (`int8`, `fp8`).
         default_headers: Sent with every call; left out of dumps and pickles, because they may hold keys.
+        http_client: `httpx.Client` for synchronous calls in place of the shared connection pool. Left out of dumps and
+            pickles.
+        http_async_client: `httpx.AsyncClient` for asynchronous calls, likewise.
         system_prompt: Put before conversations that have no system message of their own.
 
     Raises:
@@ -78,102 +142,586 @@ class LlamaVision(LlamaVisionPrograms):
 
     """
 
-    # The eight endpoints. Each reports one start and one end to the callbacks.
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    provider: str | InstanceOf[Provider] = Field(default_factory=default_provider)
+    model: str = Field(default_factory=lambda fields: default_model(fields.get("provider", "local")))
+    api_key: SecretStr | None = Field(default=None, exclude=True, repr=False)
+    api_base: str | None = None
+    account_id: str | None = None
+    accept_license: bool = False
+    temperature: float | None = None
+    max_tokens: int | None = DEFAULT_MAX_TOKENS
+    additional_kwargs: dict[str, Any] = Field(default_factory=dict)
+    max_retries: int = DEFAULT_MAX_RETRIES
+    timeout: float | InstanceOf[httpx.Timeout] | None = DEFAULT_TIMEOUT_S
+    structured_output: StructuredMethod = "auto"
+    text_tool_calls: bool | None = None
+    image_max_pixels: int | None = None
+    image_format: Literal["auto", "jpeg", "png"] = "auto"
+    image_quality: int = 85
+    image_policy: OverflowPolicy = "error"
+    image_allowed_hosts: list[str] | None = None
+    image_private_networks: bool = False
+    local_settings: dict[str, Any] | None = None
+    default_headers: dict[str, str] | None = Field(default=None, exclude=True, repr=False)
+    http_client: InstanceOf[httpx.Client] | None = Field(default=None, exclude=True, repr=False)
+    http_async_client: InstanceOf[httpx.AsyncClient] | None = Field(default=None, exclude=True, repr=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_class_name(cls, values: Any) -> Any:
+        """Accept what `to_dict` returns: it adds the class name."""
+        return {name: value for name, value in values.items() if name != "class_name"}
+
+    @model_validator(mode="after")
+    def _check_provider(self) -> Self:
+        find_provider(self.provider)
+        return self
+
+    @field_serializer("provider")
+    def _provider_name(self, provider: str | Provider) -> str:
+        return find_provider(provider).name
+
+    @field_validator("timeout", mode="before")
+    @classmethod
+    def _load_timeout(cls, timeout: Any) -> Any:
+        """Accept what `_dump_timeout` returns."""
+        return httpx.Timeout(**cast("dict[str, Any]", timeout)) if isinstance(timeout, dict) else timeout
+
+    @field_serializer("timeout")
+    def _dump_timeout(self, timeout: float | httpx.Timeout | None) -> Any:
+        return timeout.as_dict() if isinstance(timeout, httpx.Timeout) else timeout
+
+    @override
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave keys and connections out of pickles."""
+        hidden = ("api_key", "default_headers", "http_client", "http_async_client")
+        state = super().__getstate__()
+        return {**state, "__dict__": {**state["__dict__"], **dict.fromkeys(hidden)}}
+
+    @classmethod
+    @override
+    def class_name(cls) -> str:
+        return "llama_vision_llm"
+
+    @property
+    @override
+    def metadata(self) -> LlamaVisionMetadata:
+        provider = self._provider
+        info = provider.model_info(self.model)
+        # The local model has tools in its chat template; a hosted one can have them described in the prompt.
+        prompted_tools = self.text_tool_calls is not False and provider.dialect is not None
+        return LlamaVisionMetadata(
+            context_window=context_window_with_images(info.context_window),
+            num_output=self.max_tokens or DEFAULT_MAX_TOKENS,
+            is_chat_model=True,
+            is_function_calling_model=prompted_tools or (provider.supports("tools") and info.tools),
+            model_name=self.model,
+        )
+
+    def count_tokens(self, messages: Sequence[ChatMessage]) -> int:
+        """Estimate the tokens of a conversation, without a network call.
+
+        Args:
+            messages: The conversation; images count by their tiles.
+
+        Returns:
+            Tokens.
+
+        """
+        return estimate_tokens(to_messages(messages))
+
+    @property
+    def _provider(self) -> Provider:
+        return find_provider(self.provider)
+
+    @override
+    def _backend(self) -> Backend:
+        """Make the backend of one call; it holds no connection, so it reflects the fields as they are now."""
+        return create_backend(
+            self._provider,
+            api_key=self.api_key.get_secret_value() if self.api_key else None,
+            account_id=self.account_id,
+            accept_license=self.accept_license,
+            base_url=self.api_base,
+            timeout=self.timeout,
+            max_retries=self.max_retries,
+            headers=self.default_headers,
+            images=build_image_settings(
+                max_pixels=self.image_max_pixels,
+                image_format=self.image_format,
+                quality=self.image_quality,
+                on_too_many=self.image_policy,
+                allowed_hosts=tuple(self.image_allowed_hosts or ()),
+                private_networks=self.image_private_networks,
+            ),
+            local=self.local_settings,
+            http_client=self.http_client,
+            http_async_client=self.http_async_client,
+        )
+
+    def _request(self, messages: Sequence[ChatMessage], call: Mapping[str, Any]) -> ChatRequest:
+        # Chat engines without a system prompt send an empty one, which would suppress the model's own.
+        messages = [message for message in messages if not is_empty_system_message(message)]
+        if self.system_prompt and not any(message.role is MessageRole.SYSTEM for message in messages):
+            messages = self._extend_messages(messages)
+        options = {
+            "model": self.model,
+            "temperature": self.temperature,
+            "max_tokens": self.max_tokens,
+            "text_tool_calls": self.text_tool_calls,
+            **call,
+        }
+        return to_request(self._provider, messages, options, self.additional_kwargs)
+
+    def _prompt_request(
+        self, prompt: str, formatted: bool, image_documents: Images | None, call: Mapping[str, Any]
+    ) -> ChatRequest:
+        # A list of images in its place would be ignored silently.
+        if not isinstance(cast("object", formatted), bool):
+            raise UnsupportedInputError("Pass images by name: complete(prompt, image_documents=[...]).")
+        if not formatted and self.completion_to_prompt is not None:
+            prompt = self.completion_to_prompt(prompt)
+        return self._request([user_message(prompt, image_documents or ())], call)
+
+    # Without callbacks: a public method that called another one would report every call twice.
+
+    def _chat(self, request: ChatRequest) -> ChatResponse:
+        return to_response(self._backend().complete(request), self._provider.name)
+
+    async def _achat(self, request: ChatRequest) -> ChatResponse:
+        return to_response(await self._backend().acomplete(request), self._provider.name)
+
+    def _stream_chat(self, request: ChatRequest) -> Generator[ChatResponse]:
+        snapshots = SnapshotConverter(self._provider.name)
+        with contextlib.closing(self._backend().stream(request)) as events:
+            for event in events:
+                if (response := snapshots.add(event)) is not None:
+                    yield response
+        # After the stream is closed: a consumer that raises on the last response, as agents do on truncated
+        # arguments, leaves this generator open, and asyncio would complain about closing it from two ends.
+        if snapshots.final is not None:
+            yield snapshots.final
+
+    async def _astream_chat(self, request: ChatRequest) -> AsyncGenerator[ChatResponse]:
+        """As `_stream_chat`."""
+        snapshots = SnapshotConverter(self._provider.name)
+        async with contextlib.aclosing(self._backend().astream(request)) as events:
+            async for event in events:
+                if (response := snapshots.add(event)) is not None:
+                    yield response
+        if snapshots.final is not None:
+            yield snapshots.final
+
+    # The eight endpoints. Each reports one start and one end to the callbacks. Input is validated when one is called; a
+    # stream makes its call when the first response is asked for.
 
     @chat_callback
     @override
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
-        """Answer a conversation.
+        """Reply to a conversation.
 
         Args:
             messages: The conversation, with images as `ImageBlock`s.
             **kwargs: Options that override the fields: `temperature`, `max_tokens`, `model`, `top_p`, `stop`, ...
 
         Returns:
-            The answer; token counts and cost in `additional_kwargs`.
+            The response; token counts and cost in `additional_kwargs`.
 
         Raises:
-            LlamaVisionError: What went wrong; the kinds are listed in `llama_vision.core.errors`.
+            LlamaVisionError: The call failed; the classes are listed in `llama_vision.core.errors`.
 
         """
-        return self._chat(messages, kwargs)
+        return self._chat(self._request(messages, kwargs))
 
     @chat_callback
     @override
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
-        """Answer piece by piece: each response holds all so far, and what is new in `delta`. See `chat`."""
-        return self._stream_chat(messages, kwargs)
+        """Stream a reply: each response holds all text so far, and the new text in `delta`. See `chat`."""
+        return self._stream_chat(self._request(messages, kwargs))
 
     @chat_callback
     @override
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
-        """Answer without blocking the event loop. See `chat`."""
-        return await self._achat(messages, kwargs)
+        """Reply to a conversation, asynchronously. See `chat`."""
+        return await self._achat(self._request(messages, kwargs))
 
     @chat_callback
     @override
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
-        """Answer piece by piece, without blocking the event loop. See `chat`."""
-        return self._astream_chat(messages, kwargs)
+        """Stream a reply, asynchronously. See `stream_chat`."""
+        return self._astream_chat(self._request(messages, kwargs))
 
     @completion_callback
     @override
     def complete(
-        self,
-        prompt: str,
-        formatted: bool = False,
-        image_documents: Sequence[ImageLike] | None = None,
-        **kwargs: Any,
+        self, prompt: str, formatted: bool = False, image_documents: Images | None = None, **kwargs: Any
     ) -> CompletionResponse:
-        """Answer a prompt.
+        """Reply to a prompt.
 
         Args:
-            prompt: What to ask.
-            formatted: Whether the prompt has gone through `completion_to_prompt`.
+            prompt: The prompt.
+            formatted: Whether the prompt has already gone through `completion_to_prompt`.
             image_documents: Images: `ImageDocument`, `ImageNode`, `ImageBlock`, a path, bytes, a URL, a PIL image.
             **kwargs: Options that override the fields.
 
         Returns:
-            The answer; token counts and cost in `additional_kwargs`.
+            The response; token counts and cost in `additional_kwargs`.
 
         Raises:
-            LlamaVisionError: What went wrong; the kinds are listed in `llama_vision.core.errors`.
+            LlamaVisionError: The call failed; the classes are listed in `llama_vision.core.errors`.
 
         """
-        return self._complete(prompt, formatted, image_documents, kwargs)
+        request = self._prompt_request(prompt, formatted, image_documents, kwargs)
+        return chat_response_to_completion_response(self._chat(request))
 
     @completion_callback
     @override
     def stream_complete(
-        self,
-        prompt: str,
-        formatted: bool = False,
-        image_documents: Sequence[ImageLike] | None = None,
-        **kwargs: Any,
+        self, prompt: str, formatted: bool = False, image_documents: Images | None = None, **kwargs: Any
     ) -> CompletionResponseGen:
-        """Answer a prompt piece by piece. See `complete`."""
-        return self._stream_complete(prompt, formatted, image_documents, kwargs)
+        """Stream the reply to a prompt. See `complete`."""
+        request = self._prompt_request(prompt, formatted, image_documents, kwargs)
+        return stream_chat_response_to_completion_response(self._stream_chat(request))
 
     @completion_callback
     @override
     async def acomplete(
-        self,
-        prompt: str,
-        formatted: bool = False,
-        image_documents: Sequence[ImageLike] | None = None,
-        **kwargs: Any,
+        self, prompt: str, formatted: bool = False, image_documents: Images | None = None, **kwargs: Any
     ) -> CompletionResponse:
-        """Answer a prompt without blocking the event loop. See `complete`."""
-        return await self._acomplete(prompt, formatted, image_documents, kwargs)
+        """Reply to a prompt, asynchronously. See `complete`."""
+        request = self._prompt_request(prompt, formatted, image_documents, kwargs)
+        return chat_response_to_completion_response(await self._achat(request))
 
     @completion_callback
     @override
     async def astream_complete(
-        self,
-        prompt: str,
-        formatted: bool = False,
-        image_documents: Sequence[ImageLike] | None = None,
-        **kwargs: Any,
+        self, prompt: str, formatted: bool = False, image_documents: Images | None = None, **kwargs: Any
     ) -> CompletionResponseAsyncGen:
-        """Answer a prompt piece by piece, without blocking the event loop. See `complete`."""
-        return self._astream_complete(prompt, formatted, image_documents, kwargs)
+        """Stream the reply to a prompt, asynchronously. See `complete`."""
+        request = self._prompt_request(prompt, formatted, image_documents, kwargs)
+        return astream_chat_response_to_completion_response(self._astream_chat(request))
+
+    # Tool calling: the hooks of `FunctionCallingLLM`.
+
+    @override
+    def _prepare_chat_with_tools(
+        self,
+        tools: Sequence[BaseTool],
+        user_msg: str | ChatMessage | None = None,
+        chat_history: list[ChatMessage] | None = None,
+        verbose: bool = False,
+        allow_parallel_tool_calls: bool = False,
+        tool_required: bool = False,
+        tool_choice: str | dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        settings = {"model": self.model, "text_tool_calls": self.text_tool_calls}
+        # LlamaIndex's programs need the call in streams too, where they don't set tool_required.
+        required = tool_required or (
+            output_class_of(tools) is not None
+            and supports_forced_call(self._provider, {**settings, **kwargs})
+        )
+        options = tool_options(tools, tool_choice or ("required" if required else None), kwargs)
+        # Parallel calls are every server's default.
+        if not allow_parallel_tool_calls:
+            options |= single_call_option(self._provider, {**settings, **options})
+        return {"messages": build_messages(chat_history, user_msg), **options}
+
+    @override
+    def _validate_chat_with_tools_response(
+        self,
+        response: ChatResponse,
+        tools: Sequence[BaseTool],
+        allow_parallel_tool_calls: bool = False,
+        **kwargs: Any,
+    ) -> ChatResponse:
+        return response if allow_parallel_tool_calls else only_first_call(response)
+
+    @override
+    def get_tool_calls_from_response(
+        self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
+    ) -> list[ToolSelection]:
+        """Read the tool calls of a response.
+
+        Args:
+            response: From `chat_with_tools` or its streams, where the arguments may be incomplete.
+            error_on_no_tool_call: Whether to raise if there is none.
+            **kwargs: Not used.
+
+        Returns:
+            The calls; of a stream under way, with as much of their arguments as can be parsed.
+
+        Raises:
+            ToolArgumentsError: The response is complete, and a call's arguments are not a JSON object.
+            ValueError: There is no call, and `error_on_no_tool_call` is set.
+
+        """
+        return tool_selections(response, error_on_no_tool_call=error_on_no_tool_call)
+
+    # Structured output. Calls go through the public endpoints, so that callbacks see and count each of them.
+
+    @override
+    def structured_predict(
+        self,
+        output_cls: type[_Model],
+        prompt: BasePromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> _Model:
+        """Reply to a prompt with an object of a pydantic class.
+
+        Args:
+            output_cls: The class.
+            prompt: The prompt, which may hold images.
+            llm_kwargs: Options of the call, such as `max_tokens`.
+            **prompt_args: Values of the prompt's variables.
+
+        Returns:
+            The object.
+
+        Raises:
+            StructuredOutputError: The model's reply doesn't validate; it is a `ValueError` too.
+            LlamaVisionError: The call failed; the classes are listed in `llama_vision.core.errors`.
+
+        """
+        if self._uses_llamaindex_program:
+            return super().structured_predict(output_cls, prompt, llm_kwargs, **prompt_args)
+        _report_start(output_cls, prompt, prompt_args)
+        output = self._predict(
+            self._prediction(output_cls, prompt.format_messages(llm=self, **prompt_args), llm_kwargs)
+        )
+        _dispatcher.event(LLMStructuredPredictEndEvent(output=output))
+        return output
+
+    @override
+    async def astructured_predict(
+        self,
+        output_cls: type[_Model],
+        prompt: BasePromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> _Model:
+        """Reply to a prompt with an object, asynchronously. See `structured_predict`."""
+        if self._uses_llamaindex_program:
+            return await super().astructured_predict(output_cls, prompt, llm_kwargs, **prompt_args)
+        _report_start(output_cls, prompt, prompt_args)
+        output = await self._apredict(
+            self._prediction(output_cls, prompt.format_messages(llm=self, **prompt_args), llm_kwargs)
+        )
+        _dispatcher.event(LLMStructuredPredictEndEvent(output=output))
+        return output
+
+    @override
+    def _structured_stream_call(  # behind `stream_structured_predict`
+        self,
+        output_cls: type[_Model],
+        prompt: BasePromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> Generator[Any]:
+        if self._uses_llamaindex_program:
+            return super()._structured_stream_call(output_cls, cast("Any", prompt), llm_kwargs, **prompt_args)
+        return self._stream_objects(
+            self._prediction(output_cls, prompt.format_messages(llm=self, **prompt_args), llm_kwargs)
+        )
+
+    @override
+    async def _structured_astream_call(  # behind `astream_structured_predict`
+        self,
+        output_cls: type[_Model],
+        prompt: BasePromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> AsyncGenerator[Any]:
+        if self._uses_llamaindex_program:
+            return await super()._structured_astream_call(
+                output_cls, cast("Any", prompt), llm_kwargs, **prompt_args
+            )
+        return self._astream_objects(
+            self._prediction(output_cls, prompt.format_messages(llm=self, **prompt_args), llm_kwargs)
+        )
+
+    # A `FunctionCallingProgram` has no other hooks than the next four methods. It only knows how to offer a tool, which it
+    # doesn't force in streams, so its tool is answered by the methods of `structured_predict`.
+
+    @override
+    def predict_and_call(
+        self,
+        tools: Sequence[BaseTool],
+        user_msg: str | ChatMessage | None = None,
+        chat_history: list[ChatMessage] | None = None,
+        verbose: bool = False,
+        allow_parallel_tool_calls: bool = False,
+        error_on_no_tool_call: bool = True,
+        error_on_tool_error: bool = False,
+        **kwargs: Any,
+    ) -> AgentChatResponse:
+        """Let the model choose a tool, and call it. See LlamaIndex's `FunctionCallingLLM`."""
+        prediction = self._program_prediction(
+            tools, user_msg, chat_history, kwargs, allow_parallel_tool_calls
+        )
+        if prediction is not None:
+            return to_agent_response(tools[0], self._predict(prediction), prediction.text)
+        return super().predict_and_call(
+            tools,
+            user_msg,
+            chat_history,
+            verbose,
+            allow_parallel_tool_calls,
+            error_on_no_tool_call,
+            error_on_tool_error,
+            **kwargs,
+        )
+
+    @override
+    async def apredict_and_call(
+        self,
+        tools: Sequence[BaseTool],
+        user_msg: str | ChatMessage | None = None,
+        chat_history: list[ChatMessage] | None = None,
+        verbose: bool = False,
+        allow_parallel_tool_calls: bool = False,
+        error_on_no_tool_call: bool = True,
+        error_on_tool_error: bool = False,
+        **kwargs: Any,
+    ) -> AgentChatResponse:
+        """Let the model choose a tool, and call it. See LlamaIndex's `FunctionCallingLLM`."""
+        prediction = self._program_prediction(
+            tools, user_msg, chat_history, kwargs, allow_parallel_tool_calls
+        )
+        if prediction is not None:
+            return to_agent_response(tools[0], await self._apredict(prediction), prediction.text)
+        return await super().apredict_and_call(
+            tools,
+            user_msg,
+            chat_history,
+            verbose,
+            allow_parallel_tool_calls,
+            error_on_no_tool_call,
+            error_on_tool_error,
+            **kwargs,
+        )
+
+    @override
+    def stream_chat_with_tools(
+        self,
+        tools: Sequence[BaseTool],
+        user_msg: str | ChatMessage | None = None,
+        chat_history: list[ChatMessage] | None = None,
+        verbose: bool = False,
+        allow_parallel_tool_calls: bool = False,
+        tool_required: bool = False,
+        **kwargs: Any,
+    ) -> ChatResponseGen:
+        """Offer tools and stream the reply. See LlamaIndex's `FunctionCallingLLM`."""
+        prediction = self._program_prediction(
+            tools, user_msg, chat_history, kwargs, allow_parallel_tool_calls, retries=False
+        )
+        if prediction is not None:
+            return (to_chat_response(prediction.text) for _ in self._stream_objects(prediction))
+        return super().stream_chat_with_tools(
+            tools, user_msg, chat_history, verbose, allow_parallel_tool_calls, tool_required, **kwargs
+        )
+
+    @override
+    async def astream_chat_with_tools(
+        self,
+        tools: Sequence[BaseTool],
+        user_msg: str | ChatMessage | None = None,
+        chat_history: list[ChatMessage] | None = None,
+        verbose: bool = False,
+        allow_parallel_tool_calls: bool = False,
+        tool_required: bool = False,
+        **kwargs: Any,
+    ) -> ChatResponseAsyncGen:
+        """Offer tools and stream the reply, asynchronously. See LlamaIndex's `FunctionCallingLLM`."""
+        prediction = self._program_prediction(
+            tools, user_msg, chat_history, kwargs, allow_parallel_tool_calls, retries=False
+        )
+        if prediction is not None:
+            return (to_chat_response(prediction.text) async for _ in self._astream_objects(prediction))
+        return await super().astream_chat_with_tools(
+            tools, user_msg, chat_history, verbose, allow_parallel_tool_calls, tool_required, **kwargs
+        )
+
+    @property
+    def _uses_llamaindex_program(self) -> bool:
+        return self.pydantic_program_mode != PydanticProgramMode.DEFAULT
+
+    def _program_prediction(
+        self,
+        tools: Sequence[BaseTool],
+        user_msg: str | ChatMessage | None,
+        chat_history: list[ChatMessage] | None,
+        options: Mapping[str, Any],
+        parallel: bool,
+        *,
+        retries: bool = True,
+    ) -> StructuredPrediction[BaseModel] | None:
+        """Predict the object that a program's tool stands for; None for tools of any other kind."""
+        output_cls = output_class_of(tools)
+        if output_cls is None or parallel or self._uses_llamaindex_program:
+            return None
+        return self._prediction(output_cls, build_messages(chat_history, user_msg), options, retries=retries)
+
+    def _prediction(
+        self,
+        output_cls: type[_Model],
+        messages: Sequence[ChatMessage],
+        options: Mapping[str, Any] | None,
+        *,
+        retries: bool = True,
+    ) -> StructuredPrediction[_Model]:
+        options = options or {}
+        plan = plan_structured_output(
+            OutputSchema.from_schema(output_cls),
+            self.structured_output,
+            self._provider,
+            options.get("model") or self.model,
+            text_tool_calls=options.get("text_tool_calls", self.text_tool_calls) is not False,
+        )
+        return StructuredPrediction(output_cls, plan, messages, options, retries=retries)
+
+    def _predict(self, prediction: StructuredPrediction[_Model]) -> _Model:
+        while (output := prediction.read(self.chat(**prediction.call))) is None:
+            pass
+        return output
+
+    async def _apredict(self, prediction: StructuredPrediction[_Model]) -> _Model:
+        while (output := prediction.read(await self.achat(**prediction.call))) is None:
+            pass
+        return output
+
+    def _stream_objects(self, prediction: StructuredPrediction[_Model]) -> Generator[BaseModel]:
+        """Yield the object as it grows, the last one complete; a retry starts anew."""
+        while True:
+            last = ChatResponse(message=ChatMessage())
+            with contextlib.closing(self.stream_chat(**prediction.call)) as responses:
+                for last in responses:
+                    if not is_final(last) and (partial := prediction.partial(last)) is not None:
+                        yield partial
+            if (output := prediction.read(last)) is not None:
+                yield output
+                return
+
+    async def _astream_objects(self, prediction: StructuredPrediction[_Model]) -> AsyncGenerator[BaseModel]:
+        """As `_stream_objects`."""
+        while True:
+            last = ChatResponse(message=ChatMessage())
+            async with contextlib.aclosing(await self.astream_chat(**prediction.call)) as responses:
+                async for last in responses:
+                    if not is_final(last) and (partial := prediction.partial(last)) is not None:
+                        yield partial
+            if (output := prediction.read(last)) is not None:
+                yield output
+                return
+
+
+def _report_start(
+    output_cls: type[BaseModel], prompt: BasePromptTemplate, prompt_args: dict[str, Any]
+) -> None:
+    _dispatcher.event(
+        LLMStructuredPredictStartEvent(output_cls=output_cls, template=prompt, template_args=prompt_args)
+    )

@@ -11,14 +11,12 @@ from llama_index.core.base.llms.types import (
     ContentBlock,
     MessageRole,
     TextBlock,
-    ToolCallBlock,
 )
 from llama_index.core.program.utils import create_flexible_model
 from pydantic import BaseModel
 
 from llama_vision.core.json_types import as_mapping
-from llama_vision.core.messages import ToolCall
-from llama_vision.core.reply import Reply
+from llama_vision.llamaindex.convert import to_reply
 from llama_vision.llamaindex.errors import StructuredOutputError
 from llama_vision.structured.method import StructuredOutputPlan
 from llama_vision.structured.session import StructuredOutputSession, append_to_last_text
@@ -41,27 +39,22 @@ class StructuredPrediction(Generic[_Model]):
         *,
         retries: bool = True,
     ) -> None:
-        """Begin a prediction.
+        """Start a prediction.
 
         Args:
             output_cls: The class of the object.
-            plan: How it is requested; its schema is `output_cls`'s.
-            messages: The prompt; it is not changed.
+            plan: How it is requested; its schema is that of `output_cls`.
+            messages: The prompt; it is not modified.
             options: Further arguments of `chat`.
-            retries: Whether an invalid reply is requested again, where the plan allows it.
+            retries: Whether to retry if a reply doesn't validate and the plan allows it.
 
         Raises:
             UnsupportedInputError: The options set what the plan sets.
 
         """
-        partial_class = create_flexible_model(output_cls)
-        self._session = StructuredOutputSession(
-            replace(
-                plan,
-                schema=replace(plan.schema, partial_class=partial_class),
-                max_retries=plan.max_retries if retries else 0,
-            )
-        )
+        schema = replace(plan.schema, partial_class=create_flexible_model(output_cls))
+        max_retries = plan.max_retries if retries else 0
+        self._session = StructuredOutputSession(replace(plan, schema=schema, max_retries=max_retries))
         self._options = plan.merge_options(
             {name: value for name, value in options.items() if name not in _PROGRAM_OPTIONS}
         )
@@ -70,9 +63,7 @@ class StructuredPrediction(Generic[_Model]):
     @property
     def call(self) -> dict[str, Any]:
         """Arguments of the next `chat`."""
-        retries = [
-            ChatMessage(role=message.role, content=message.text) for message in self._session.retry_messages
-        ]
+        retries = (ChatMessage(role=one.role, content=one.text) for one in self._session.retry_messages)
         return {"messages": [*self._messages, *retries], **self._options}
 
     @property
@@ -81,33 +72,27 @@ class StructuredPrediction(Generic[_Model]):
         return json.dumps(self._session.json, ensure_ascii=False)
 
     def partial(self, response: ChatResponse) -> BaseModel | None:
-        """Parse a response that is still being streamed.
-
-        Args:
-            response: All of it so far.
+        """Parse the snapshot of a stream.
 
         Returns:
-            The object so far: of the class once it fits, and of a class with the same fields that may hold anything
-            until then. None where nothing is new.
+            The object so far: an instance of the class once it validates; until then of LlamaIndex's flexible copy of the
+            class, whose fields are optional and of any type. None if nothing is new.
 
         """
-        return self._session.partial(_to_reply(response))
+        return self._session.partial(to_reply(response))
 
     def read(self, response: ChatResponse) -> _Model | None:
-        """Validate a whole response.
-
-        Args:
-            response: What came of `call`.
+        """Validate the response to `call`.
 
         Returns:
-            The object; None where `call` has to be made again, which then holds what was wrong.
+            The object; None to retry: `call` then includes what was wrong.
 
         Raises:
-            StructuredOutputError: The reply is not valid, and there is no retry left.
+            StructuredOutputError: The reply doesn't validate, and there is no retry left.
 
         """
         session = self._session
-        session.add_reply(_to_reply(response))
+        session.add_reply(to_reply(response))
         if session.done and session.error is not None:
             raw = as_mapping(response.raw)
             error = StructuredOutputError(session.error)
@@ -116,7 +101,7 @@ class StructuredPrediction(Generic[_Model]):
 
 
 def _append_instructions(messages: Sequence[ChatMessage], instructions: str) -> list[ChatMessage]:
-    """Append to the user's last text, or after all other messages; what was given is not changed."""
+    """Append to the last user message, or as a new one; what was given is not modified."""
     if not instructions:
         return list(messages)
     if not messages or messages[-1].role is not MessageRole.USER:
@@ -128,17 +113,3 @@ def _append_instructions(messages: Sequence[ChatMessage], instructions: str) -> 
         to_block=lambda text: TextBlock(text=text),
     )
     return [*messages[:-1], messages[-1].model_copy(update={"blocks": blocks})]
-
-
-def _to_reply(response: ChatResponse) -> Reply:
-    calls = [block for block in response.message.blocks if isinstance(block, ToolCallBlock)]
-    return Reply(
-        response.message.content or "",
-        tuple(ToolCall(call.tool_call_id, call.tool_name, _arguments(call)) for call in calls),
-        finish_reason=as_mapping(response.raw).get("finish_reason"),
-    )
-
-
-def _arguments(call: ToolCallBlock) -> str:
-    arguments = call.tool_kwargs
-    return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)

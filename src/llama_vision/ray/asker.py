@@ -13,7 +13,7 @@ from llama_vision.captions import DEFAULT_CONCURRENCY, DEFAULT_PROMPT, check_con
 from llama_vision.core.backend import Backend
 from llama_vision.core.call_options import SAMPLING_OPTIONS, build_request
 from llama_vision.core.errors import ConfigurationError, UnsupportedInputError
-from llama_vision.core.messages import Message, Text
+from llama_vision.core.messages import single_turn_messages
 from llama_vision.core.request import ChatRequest
 from llama_vision.providers import Provider, find_provider
 from llama_vision.providers.defaults import default_model, default_provider
@@ -174,14 +174,12 @@ class BatchAsker:
             )
 
     def _request(self, prompt: object, image: object) -> ChatRequest:
-        # The images come first: text before them can't attend to them.
         text = parse_prompt(prompt)
         if self._plan is not None and self._plan.instructions:
             text = append_instructions(text, self._plan.instructions)
-        question = Message("user", (*parse_images(image), Text(text)))
-        system = (Message("system", (Text(self._system),)),) if self._system else ()
         options = self._plan.merge_options(self._request_options) if self._plan else self._request_options
-        return build_request(self.model, (*system, question), options)
+        messages = single_turn_messages(text, parse_images(image), self._system)
+        return build_request(self.model, messages, options)
 
     def _make_plan(self, schema: object) -> StructuredOutputPlan:
         return plan_structured_output(OutputSchema.from_schema(schema), "auto", self.provider, self.model)
