@@ -106,7 +106,7 @@ def test_the_systems_words_move_where_they_may_not_stand_beside_a_image(name):
 
 def test_no_two_records_have_the_same_name():
     names = [record.name for record in (*HOSTED, *SERVERS)]
-    assert len(set(names)) == len(names) == 12
+    assert len(set(names)) == len(names) == 17
     assert all(PROVIDERS[record.name] is record for record in (*HOSTED, *SERVERS))
 
 

@@ -3,19 +3,21 @@
 import json
 
 from llama_vision.core.reply import Reply
-from llama_vision.dialects.chat_completions.dialect import ChatCompletionsDialect
 from llama_vision.dialects.workers_ai.dialect import WorkersAiDialect
+from llama_vision.providers import PROVIDERS
 
 DONE = b"[DONE]"
+CHAT_COMPLETIONS = PROVIDERS["openai-compatible"].dialect
+"""Understands what any host may send."""
 
 
 def encoded(payload):
     return payload if isinstance(payload, bytes) else json.dumps(payload, ensure_ascii=False).encode()
 
 
-def events_of(*payloads, model="asked", headers=None):
+def events_of(*payloads, model="asked", headers=None, dialect=CHAT_COMPLETIONS):
     """Decode payloads (bytes, or what becomes JSON) to the end."""
-    decoder = ChatCompletionsDialect().decoder(model, headers or {})
+    decoder = dialect.decoder(model, headers or {})
     events = [event for payload in payloads for event in decoder.feed(encoded(payload))]
     return events + decoder.close()
 

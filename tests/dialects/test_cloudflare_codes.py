@@ -15,8 +15,10 @@ from llama_vision.core.errors import (
     RateLimitError,
     ServerError,
 )
-from llama_vision.dialects.error_bodies import error_in_body, status_error
-from llama_vision.dialects.workers_ai.error_codes import CODES, find_error_code
+from llama_vision.dialects.workers_ai.dialect import WorkersAiDialect
+from llama_vision.dialects.workers_ai.error_codes import ERROR_CODES
+
+ERRORS = WorkersAiDialect().errors
 
 # https://developers.cloudflare.com/workers-ai/platform/errors/, and those that users saw: code, status, error, advice
 TABLE = [
@@ -55,23 +57,23 @@ def envelope(code, message="AiError: m", **fields):
 
 
 def test_the_table_holds_every_code_we_know():
-    assert [code for code, *_ in TABLE] == sorted(CODES)
+    assert [code for code, *_ in TABLE] == sorted(ERROR_CODES)
 
 
 @pytest.mark.parametrize(("code", "status", "kind", "advice"), TABLE)
 def test_a_code_is_an_error_of_ours_with_advice_where_its_words_have_none(code, status, kind, advice):
-    error = status_error(status, envelope(code), {"cf-ray": "ray-1"})
+    error = ERRORS.parse(status, envelope(code), {"cf-ray": "ray-1"})
     assert type(error) is kind
     assert error.retryable is (code in RETRYABLE)
     assert str(error).startswith(f"{status}: {code}: AiError: m")
     assert advice in str(error)
-    assert bool(advice) is bool(CODES[code].advice)
+    assert bool(advice) is bool(ERROR_CODES[code].advice)
     assert (error.status_code, error.request_id) == (status, "ray-1")
 
 
 @pytest.mark.parametrize(("code", "status", "kind", "advice"), TABLE)
 def test_behind_a_200_the_code_tells_the_status(code, status, kind, advice):
-    error = error_in_body(envelope(code))
+    error = ERRORS.find(envelope(code))
     assert type(error) is kind
     assert error.status_code == status
     assert advice in str(error)
@@ -80,7 +82,7 @@ def test_behind_a_200_the_code_tells_the_status(code, status, kind, advice):
 @pytest.mark.parametrize(("code", "status", "kind", "advice"), TABLE)
 @pytest.mark.parametrize("words", ["AiError: AiError: {}: m", "{}: m", "AiError: {} : m (1b0c-4f)"])
 def test_a_code_that_stands_in_the_words_alone_counts(code, status, kind, advice, words):
-    error = status_error(status, envelope(None, words.format(code)), {})
+    error = ERRORS.parse(status, envelope(None, words.format(code)), {})
     assert type(error) is kind
     assert advice in str(error)
 
@@ -88,17 +90,17 @@ def test_a_code_that_stands_in_the_words_alone_counts(code, status, kind, advice
 @pytest.mark.parametrize("code", ["5016", None, True, 50.16])
 def test_a_code_that_is_no_number_is_looked_for_in_the_words(code):
     kind = LicenseNotAcceptedError if code is not True else PermissionDeniedError
-    assert type(status_error(403, envelope(code, "AiError: 5016: agree"), {})) is kind
+    assert type(ERRORS.parse(403, envelope(code, "AiError: 5016: agree"), {})) is kind
 
 
 def test_the_license_error_says_what_to_read_and_how_to_accept():
-    text = str(status_error(403, envelope(5016), {}))
+    text = str(ERRORS.parse(403, envelope(5016), {}))
     assert "models/llama3_2/LICENSE" in text
     assert "accept_license=True" in text
 
 
 def test_a_wrong_account_may_come_with_403_too():
-    assert type(status_error(403, envelope(10000), {})) is AuthenticationError
+    assert type(ERRORS.parse(403, envelope(10000), {})) is AuthenticationError
 
 
 @pytest.mark.parametrize(
@@ -122,27 +124,27 @@ def test_a_wrong_account_may_come_with_403_too():
 )
 @pytest.mark.parametrize(("status", "kind"), [(400, InvalidRequestError), (403, PermissionDeniedError)])
 def test_without_a_known_code_the_status_decides(status, kind, body):
-    assert find_error_code(body) is None
-    assert type(status_error(status, json.dumps(body).encode(), {})) is kind
+    assert ERRORS.find_code(body) is None
+    assert type(ERRORS.parse(status, json.dumps(body).encode(), {})) is kind
 
 
 @pytest.mark.parametrize("first", [{"code": 7001, "message": "m"}, {}, "m", None])
 def test_the_first_code_that_is_known_counts(first):
     errors = [first, {"code": 3036, "message": "m"}, {"code": 3040, "message": "m"}]
-    assert find_error_code({"errors": errors}) is CODES[3036]
+    assert ERRORS.find_code({"errors": errors}) is ERROR_CODES[3036]
 
 
 @pytest.mark.parametrize(("code", "status", "kind", "advice"), TABLE)
 @pytest.mark.parametrize("broken", [500, 502, 503])
 def test_a_broken_server_is_one_whatever_the_code(broken, code, status, kind, advice):
-    error = status_error(broken, envelope(code), {})
+    error = ERRORS.parse(broken, envelope(code), {})
     assert type(error) is ServerError
     assert error.retryable
 
 
 def test_the_openai_route_may_use_openais_shape():
     body = {"error": {"code": "invalid_prompt", "message": "AiError: AiError: Request timeout (1b0c)"}}
-    error = status_error(408, json.dumps(body).encode(), {})
+    error = ERRORS.parse(408, json.dumps(body).encode(), {})
     assert type(error) is ServerError
     assert "Request timeout" in str(error)
 
@@ -151,4 +153,4 @@ def test_a_context_that_is_too_long_has_a_code_of_no_list():
     words = (
         "AiError: The estimated number of tokens (130000) exceeded this model context window limit (128000)."
     )
-    assert type(status_error(413, envelope(5021, words), {})) is ContextTooLongError
+    assert type(ERRORS.parse(413, envelope(5021, words), {})) is ContextTooLongError

@@ -4,8 +4,10 @@ import json
 
 import pytest
 
+from llama_vision.core.errors import MalformedReplyError
 from llama_vision.core.events import UsageReport
 from llama_vision.core.usage import Usage
+from llama_vision.dialects.chat_completions.dialect import ChatCompletionsDialect
 from tests.dialects.replies import DONE, chunk, events_of, reply_to, whole
 
 
@@ -163,3 +165,39 @@ def test_a_cost_that_is_told_beats_one_worked_out_from_neurons():
 def test_groq_tells_the_counts_of_a_stream_in_a_place_of_its_own():
     last = chunk(finish_reason="stop", x_groq={"id": "req_1", "usage": {"prompt_tokens": 5}})
     assert reports(chunk({"content": "Hi"}, x_groq={"id": "req_1"}), last, DONE) == [Usage(5)]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"usage": {"estimated_cost": 0.3, "neurons": 1000, "usd_spent": 0.3}},
+        META,
+        {"x_groq": {"usage": {"prompt_tokens": 5}}},
+    ],
+    ids=repr,
+)
+def test_a_field_of_one_provider_means_nothing_at_another(fields):
+    headers = {"x-cost-cents": "2", "x-aimlapi-usd-spent": "2"}
+    usage = reply_to(
+        whole({"content": "Hi"}, **fields), headers=headers, dialect=ChatCompletionsDialect()
+    ).usage
+    assert usage == Usage()
+
+
+@pytest.mark.parametrize("usage", [{"prompt_tokens": "many"}, {"prompt_tokens": []}], ids=repr)
+def test_usage_that_is_no_number_is_unreadable_wherever_it_stands(usage):
+    for fields in ({"usage": usage}, {"x_groq": {"usage": usage}}, {"meta": {"usage": usage}}):
+        with pytest.raises(MalformedReplyError, match="can't be read"):
+            reply_to(whole({"content": "Hi"}, **fields))
+
+
+@pytest.mark.parametrize("cost", ["free", None, [], {}, 10**400], ids=lambda cost: repr(cost)[:9])
+def test_a_cost_that_is_no_number_counts_as_not_said(cost):
+    assert reply_to(whole({"content": "Hi"}, usage={"prompt_tokens": 5, "cost": cost})).usage == Usage(5)
+
+
+def test_counts_in_two_places_of_one_payload_are_one_report():
+    payload = chunk(
+        finish_reason="stop", usage={"prompt_tokens": 5}, x_groq={"usage": {"completion_tokens": 2}}
+    )
+    assert reports(chunk({"content": "Hi"}), payload, DONE) == [Usage(5, 2)]

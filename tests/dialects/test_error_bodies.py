@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from llama_vision.core import errors
 from llama_vision.core.errors import ContextTooLongError, InsufficientCreditsError, InvalidRequestError
-from llama_vision.dialects.error_bodies import error_in_body, find_request_id, status_error
+from llama_vision.dialects.error_bodies import find_request_id
+from tests.dialects.replies import CHAT_COMPLETIONS
 
+ERRORS = CHAT_COMPLETIONS.errors
 NOTHING_SAID = "no explanation was given"
 HTML = b"<!DOCTYPE html><html><head><TITLE>\n 502 Bad Gateway </TITLE></head><body>nginx</body></html>"
 
@@ -52,7 +54,7 @@ SHAPES = {
 
 @pytest.mark.parametrize(("body", "message"), SHAPES.values(), ids=SHAPES.keys())
 def test_the_message_is_found(body, message):
-    assert str(status_error(422, json.dumps(body).encode(), {})) == f"422: {message}"
+    assert str(ERRORS.parse(422, json.dumps(body).encode(), {})) == f"422: {message}"
 
 
 @pytest.mark.parametrize(
@@ -69,21 +71,21 @@ def test_the_message_is_found(body, message):
     ids=lambda value: repr(value)[:30],
 )
 def test_a_body_that_is_no_json_does_not_hide_the_status(body, message):
-    error = status_error(502, body, {})
+    error = ERRORS.parse(502, body, {})
     assert str(error) == f"502: {message}"
     assert error.status_code == 502
 
 
 @pytest.mark.parametrize("body", [b"x" * 100_000, b'{"type": "' + b"x" * 100_000 + b'"}', b"[" * 100_000])
 def test_a_long_body_is_shortened(body):
-    error = status_error(500, body, {})
+    error = ERRORS.parse(500, body, {})
     assert len(str(error)) < 600
     assert error.body == body[:500].decode()
 
 
 def test_words_nested_without_end_are_not_dug_for():
     body = b'{"error":' + b"[" * 900 + b"]" * 900 + b"}"
-    assert str(status_error(500, body, {})).startswith('500: {"error":[[[')
+    assert str(ERRORS.parse(500, body, {})).startswith('500: {"error":[[[')
 
 
 KINDS = {
@@ -110,7 +112,7 @@ KINDS = {
 
 @pytest.mark.parametrize(("status", "kind"), KINDS.items())
 def test_the_status_decides_the_kind(status, kind):
-    error = status_error(status, b'{"error": {"message": "m", "type": "authentication_error"}}', {})
+    error = ERRORS.parse(status, b'{"error": {"message": "m", "type": "authentication_error"}}', {})
     assert type(error) is getattr(errors, kind)
     assert error.retryable is (status in {408, 409, 429} or status >= 500)
     assert error.status_code == status
@@ -139,19 +141,19 @@ def test_the_status_decides_the_kind(status, kind):
     ],
 )
 def test_the_text_refines_only_where_the_status_leaves_it_open(status, message, kind):
-    assert type(status_error(status, json.dumps({"detail": message}).encode(), {})) is kind
+    assert type(ERRORS.parse(status, json.dumps({"detail": message}).encode(), {})) is kind
 
 
 def test_a_context_that_is_too_long_may_be_told_by_the_code_alone():
     body = {
         "error": {"message": "Please reduce the length of the messages.", "code": "context_length_exceeded"}
     }
-    assert type(status_error(400, json.dumps(body).encode(), {})) is ContextTooLongError
+    assert type(ERRORS.parse(400, json.dumps(body).encode(), {})) is ContextTooLongError
 
 
 def test_a_users_words_that_are_repeated_decide_nothing():
     body = {"detail": [{"msg": "field required", "input": 'What is "context_length_exceeded"?'}]}
-    assert type(status_error(422, json.dumps(body).encode(), {})) is InvalidRequestError
+    assert type(ERRORS.parse(422, json.dumps(body).encode(), {})) is InvalidRequestError
 
 
 @pytest.mark.parametrize(
@@ -167,7 +169,7 @@ def test_a_users_words_that_are_repeated_decide_nothing():
     ],
 )
 def test_the_request_id_is_found(headers, body, request_id):
-    assert status_error(500, json.dumps(body).encode(), headers).request_id == request_id
+    assert ERRORS.parse(500, json.dumps(body).encode(), headers).request_id == request_id
 
 
 def test_no_request_id_is_found_in_other_headers():
@@ -175,7 +177,7 @@ def test_no_request_id_is_found_in_other_headers():
 
 
 def test_how_long_to_wait_is_left_to_who_has_a_clock():
-    assert status_error(429, b"", {"retry-after": "5"}).retry_after is None
+    assert ERRORS.parse(429, b"", {"retry-after": "5"}).retry_after is None
 
 
 @pytest.mark.parametrize(
@@ -197,12 +199,12 @@ def test_how_long_to_wait_is_left_to_who_has_a_clock():
     ids=lambda payload: repr(payload[:20]),
 )
 def test_no_failure_is_seen_where_none_is_told(payload):
-    assert error_in_body(payload) is None
+    assert ERRORS.find(payload) is None
 
 
 @settings(deadline=None)
 @given(st.integers(min_value=100, max_value=999), st.binary())
 def test_any_body_makes_an_error_that_names_its_status(status, body):
-    error = status_error(status, body, {})
+    error = ERRORS.parse(status, body, {})
     assert str(error).startswith(f"{status}: ")
     assert len(str(error)) > len("400: ")

@@ -64,7 +64,7 @@ def test_an_empty_error_field_is_none(empty):
     ids=lambda payload: repr(payload)[:40],
 )  # fmt: skip
 def test_what_can_not_be_read_is_quoted(payload):
-    with pytest.raises(MalformedReplyError, match="Cloudflare sent something that can't be read") as caught:
+    with pytest.raises(MalformedReplyError, match="The provider sent something that can't be read") as caught:
         native_events_of({"response": "Hi"}, payload)
     assert repr(encoded(payload)[:200].decode()) in str(caught.value)
 

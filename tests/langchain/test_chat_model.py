@@ -21,7 +21,7 @@ from llama_vision.core.errors import (
 )
 from llama_vision.core.request import SamplingParams
 from llama_vision.langchain import ChatLlamaVision
-from llama_vision.providers.deepinfra import DEEPINFRA
+from llama_vision.providers.hosted import DEEPINFRA
 from llama_vision.testing import ScriptedServer
 from tests.emulator import completion, event_stream
 

@@ -17,8 +17,7 @@ from llama_vision.core.errors import (
 )
 from llama_vision.langchain import ChatLlamaVision, register_with_langchain
 from llama_vision.langchain.api_keys import ProviderKey
-from llama_vision.providers.deepinfra import DEEPINFRA
-from llama_vision.providers.hosted import GROQ
+from llama_vision.providers.hosted import DEEPINFRA, GROQ
 from tests.emulator import completion
 
 

@@ -22,7 +22,7 @@ from llama_vision.langchain.errors import (
     TranslateErrors,
     to_langchain_error,
 )
-from llama_vision.providers.deepinfra import DEEPINFRA
+from llama_vision.providers.hosted import DEEPINFRA
 from llama_vision.structured.method import StructuredMethodError
 from tests.emulator import ACCOUNT_ID, NO_ANSWER, STALL, completion, event_stream, json_answer, refusal
 

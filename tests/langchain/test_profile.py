@@ -12,7 +12,7 @@ from langchain_core.runnables import ConfigurableField
 
 from llama_vision import PROVIDERS
 from llama_vision.langchain import ChatLlamaVision
-from llama_vision.providers.deepinfra import DEEPINFRA
+from llama_vision.providers.hosted import DEEPINFRA
 
 MODELS = [(provider, model.name) for provider, record in PROVIDERS.items() for model in record.models]
 

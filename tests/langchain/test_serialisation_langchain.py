@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from llama_vision import __version__
 from llama_vision.langchain import ChatLlamaVision
-from llama_vision.providers.deepinfra import DEEPINFRA
+from llama_vision.providers.hosted import DEEPINFRA
 from tests.emulator import completion
 
 KEY = "sk-very-secret-2718"

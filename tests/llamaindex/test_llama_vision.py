@@ -27,8 +27,8 @@ from llama_vision.core.errors import (
 from llama_vision.core.models import ModelInfo
 from llama_vision.demo import SAMPLE_IMAGES
 from llama_vision.llamaindex import LlamaVision, LlamaVisionMultiModal
-from llama_vision.providers.deepinfra import DEEPINFRA
-from llama_vision.providers.openai_compatible import OPENAI_COMPATIBLE
+from llama_vision.providers.hosted import DEEPINFRA
+from llama_vision.providers.servers import OPENAI_COMPATIBLE
 from tests.captions.captioning import slow
 from tests.emulator import completion
 

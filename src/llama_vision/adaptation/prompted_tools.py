@@ -241,7 +241,7 @@ def _call(call: ToolCall) -> str:
 def _render_tool_result(result: ToolResult, call: str) -> list[Part]:
     """Tell what a call returned: its text as JSON, so that it has an end, after its images, as words follow images."""
     images = [part for part in result.parts if isinstance(part, Image)]
-    text = "\n".join(part.text for part in result.parts if isinstance(part, Text))
+    text = result.text
     told: list[str] = []
     if images:
         told.append("the image before this" if len(images) == 1 else f"the {len(images)} images before this")

@@ -89,6 +89,11 @@ class ToolResult:
     call_id: str
     parts: tuple[Text | Image, ...]
 
+    @property
+    def text(self) -> str:
+        """The text parts, each on lines of its own."""
+        return "\n".join(part.text for part in self.parts if isinstance(part, Text))
+
 
 Part: TypeAlias = Text | Image | ToolCall | ToolResult
 

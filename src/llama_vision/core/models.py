@@ -1,4 +1,4 @@
-"""What one model can do."""
+"""Facts about models."""
 
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Price:
     output_per_million: float
 
     def estimate(self, usage: Usage) -> float | None:
-        """Work out what a reply cost.
+        """Estimate the cost of a reply.
 
         Args:
             usage: Its token counts.
@@ -40,15 +40,15 @@ class ModelInfo:
     """One model at one provider.
 
     Attributes:
-        name: What we call it, such as `llama-3.2-11b-vision`.
-        id: What the provider calls it.
-        context_window: Tokens of prompt and reply together.
-        max_output_tokens: The most tokens of one reply; None where no limit is documented.
+        name: Our name for it, such as `llama-3.2-11b-vision`.
+        id: The provider's name for it.
+        context_window: Maximum tokens of prompt and reply together.
+        max_output_tokens: Maximum tokens of one reply; None where no limit is documented.
         tools: Whether it takes tool definitions.
         response_formats: The types of `response_format` it takes beside plain text.
-        enforces_schema: Whether `json_schema` truly constrains what it writes, so that the answer always fits.
-        price: From the provider's list; None where there is none.
-        deprecation: Why it may no longer answer, in the provider's words; empty where it is offered.
+        enforces_schema: Whether `json_schema` constrains decoding, so that the reply always conforms.
+        price: From the provider's price list; None where there is none.
+        deprecation: Why it may no longer be served, in the provider's words; empty where it is offered.
 
     """
 
@@ -61,3 +61,8 @@ class ModelInfo:
     enforces_schema: bool = False
     price: Price | None = None
     deprecation: str = ""
+
+
+# As on the Hugging Face Hub. Records replace the id, and what differs at their provider.
+LLAMA_11B = ModelInfo("llama-3.2-11b-vision", "meta-llama/Llama-3.2-11B-Vision-Instruct")
+LLAMA_90B = ModelInfo("llama-3.2-90b-vision", "meta-llama/Llama-3.2-90B-Vision-Instruct")

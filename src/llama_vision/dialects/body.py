@@ -1,24 +1,26 @@
-"""What the bodies of all dialects have in common."""
+"""Fields that all dialects write alike."""
 
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from llama_vision.core.errors import UnsupportedInputError
-from llama_vision.core.request import ChatRequest
+from llama_vision.core.request import ChatRequest, SamplingParams
 
 _RESERVED_FIELDS = frozenset(
     {"model", "messages", "image", "stream", "tools", "tool_choice", "max_tokens", "stop"}
 )
 
+_SAMPLING_FIELDS = tuple(field.name for field in fields(SamplingParams))
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def encode_json(body: dict[str, Any]) -> bytes:
-    """Write a body.
+    """Encode a body.
 
     Raises:
-        UnsupportedInputError: Something in it has no JSON.
+        UnsupportedInputError: A value has no JSON.
 
     """
     try:
@@ -29,25 +31,14 @@ def encode_json(body: dict[str, Any]) -> bytes:
 
 
 def sampling_fields(request: ChatRequest) -> dict[str, Any]:
-    """Name what of the sampling is set, as all dialects do."""
-    sampling = request.sampling
-    named = {
-        "max_tokens": sampling.max_tokens,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "top_k": sampling.top_k,
-        "min_p": sampling.min_p,
-        "seed": sampling.seed,
-        "frequency_penalty": sampling.frequency_penalty,
-        "presence_penalty": sampling.presence_penalty,
-        "repetition_penalty": sampling.repetition_penalty,
-        "stop": list(request.stop) or None,
-    }
+    """Name the sampling parameters that are set, and the stop strings."""
+    named = {name: getattr(request.sampling, name) for name in _SAMPLING_FIELDS}
+    named["stop"] = list(request.stop) or None
     return {name: value for name, value in named.items() if value is not None}
 
 
 def validate_extra_body(extra: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Let the user's own fields through, except those that would break what is read back."""
+    """Pass the user's own fields through, except those that would break the decoding of the reply."""
     if taken := sorted(_RESERVED_FIELDS.intersection(extra)):
         raise UnsupportedInputError(
             f"extra_body may not hold {', '.join(taken)}: use the parameter or the method of that name."

@@ -1,4 +1,4 @@
-"""What a dialect is: how a request becomes a call, and how the answer's payloads become events."""
+"""The wire format of a provider: how a request becomes an HTTP call, and how payloads become events."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 
 from llama_vision.core.events import Event
 from llama_vision.core.request import ChatRequest
+from llama_vision.dialects.error_bodies import ErrorParser
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +14,7 @@ class WireRequest:
     """One HTTP call, without address and key.
 
     Attributes:
-        path: What follows the provider's base URL; `{account}` stands for the account's id.
+        path: Follows the provider's base URL; `{account}` stands for the account's id.
         body: JSON, encoded.
         headers: Beyond the usual ones.
 
@@ -28,31 +29,22 @@ class Decoder(Protocol):
     """Turns the payloads of one reply into events. A whole body is a single payload."""
 
     def feed(self, payload: bytes) -> list[Event]:
-        """Take in the next payload.
-
-        Args:
-            payload: JSON text, or the end mark of a stream.
-
-        Returns:
-            The events it holds.
+        """Decode the next payload, JSON text or the end mark of a stream.
 
         Raises:
             StreamError: It can't be read.
-            StatusError: It is the provider's word for a failure.
+            StatusError: It reports an error of the provider.
 
         """
         ...
 
     @property
     def done(self) -> bool:
-        """Whether the provider has said that nothing more comes."""
+        """Whether the end mark has come."""
         ...
 
     def close(self) -> list[Event]:
-        """Say that no more payloads come.
-
-        Returns:
-            The last events, `Finished` at the end.
+        """End the reply, and give its last events up to `Finished`.
 
         Raises:
             TruncatedStreamError: The reply was cut off.
@@ -61,16 +53,17 @@ class Decoder(Protocol):
         ...
 
 
-@runtime_checkable  # pydantic wants to ask, where a model has a Provider among its fields
+@runtime_checkable  # pydantic asks, where a model has a Provider among its fields
 class Dialect(Protocol):
     """A wire format. One instance serves many replies at once: it holds facts and no state."""
 
-    def encode(self, request: ChatRequest, *, stream: bool) -> WireRequest:
-        """Put a request into the provider's words.
+    @property
+    def errors(self) -> ErrorParser:
+        """How error responses are read."""
+        ...
 
-        Args:
-            request: What to ask.
-            stream: Whether the answer is to come in pieces.
+    def encode(self, request: ChatRequest, *, stream: bool) -> WireRequest:
+        """Encode a request, for a streamed reply or a whole one.
 
         Raises:
             UnsupportedInputError: A part of the request has no expression in this dialect.
@@ -79,12 +72,12 @@ class Dialect(Protocol):
         ...
 
     def decoder(self, model: str, headers: Mapping[str, str], *, max_tokens: int | None = None) -> Decoder:
-        """Begin to read an answer.
+        """Make a decoder for one reply.
 
         Args:
-            model: The model that was asked.
-            headers: Of the answer; names in lower case.
-            max_tokens: What the reply was limited to.
+            model: The requested model.
+            headers: Response headers, names in lower case.
+            max_tokens: The requested limit.
 
         """
         ...

@@ -1,4 +1,4 @@
-"""What providers say when they refuse: finding the message in any of their shapes, and the error that it means.
+"""From error bodies to exceptions: the message in any of the providers' shapes, and the class of the error.
 
 The status decides and the text refines, because providers' own pages disagree about the type names.
 """
@@ -6,6 +6,7 @@ The status decides and the text refines, because providers' own pages disagree a
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from llama_vision.core.errors import (
@@ -20,7 +21,6 @@ from llama_vision.core.errors import (
     StatusError,
 )
 from llama_vision.core.json_types import as_mapping
-from llama_vision.dialects.workers_ai.error_codes import find_error_code
 
 _BY_STATUS: dict[int, type[StatusError]] = {
     401: AuthenticationError,
@@ -34,114 +34,167 @@ _BY_STATUS: dict[int, type[StatusError]] = {
 _FIRST_SERVER_ERROR = 500
 _FIRST_CLIENT_ERROR = 400
 _LAST_STATUS = 599
-_SHOWN = 500
+_MAX_QUOTED = 500
 
 _TOO_LONG = re.compile(
     r"maximum context length|context window|prompt is too long|too many tokens",
     re.IGNORECASE,
 )
 _TOO_LONG_CODE = (
-    '"context_length_exceeded"'  # Groq's message doesn't say it; inside someone's words quotes are escaped
+    '"context_length_exceeded"'  # the message may not say it; quotes in a quoted text are escaped
 )
-_NO_CREDITS = re.compile(r"out of credits|payment method|insufficient (credits|balance|funds)", re.IGNORECASE)
-_DEEPINFRA_NO_PAYMENT = "inference prohibited, please enter a payment method"
+_CODE_IN_MESSAGE = re.compile(r"\b(\d{4,5})\s*:")
 _REQUEST_ID_HEADERS = ("x-request-id", "x-inference-id", "cf-aig-log-id", "cf-ray")
 
 
-def status_error(status: int, body: bytes, headers: Mapping[str, str]) -> StatusError:
-    """Make the error that an answer stands for.
+@dataclass(frozen=True, slots=True)
+class ErrorCode:
+    """The meaning of a provider's own error code.
 
-    Args:
-        status: The HTTP status, or the code that a failure behind a 200 names.
-        body: The whole body; it need not be JSON.
-        headers: Of the answer; names in lower case.
-
-    Returns:
-        The error, to be raised. Its `retry_after` is left to whoever has a clock.
+    Attributes:
+        status: The HTTP status that goes with it.
+        kind: The class of the error.
+        advice: What to do, where the message does not say.
 
     """
-    text = body.decode(errors="replace").strip()
-    fields = _parse_object(text)
-    message = _message(fields) or _summarize_page(text)
-    meaning = find_error_code(fields)
-    if meaning is not None and meaning.advice:
-        message = f"{message} {meaning.advice}"
-    kind = (
-        meaning.kind
-        if meaning is not None and not _is_server_error(status)
-        else _error_class(status, message, text)
-    )
-    error = kind(f"{status}: {message}")
-    error.status_code = status
-    error.body = text[:_SHOWN]
-    request_id: Any = fields.get("requestId")
-    error.request_id = find_request_id(headers) or (request_id if isinstance(request_id, str) else None)
-    return error
+
+    status: int
+    kind: type[StatusError]
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorRule:
+    """A message that means something else than its status does.
+
+    Attributes:
+        status: The HTTP status it comes with.
+        pattern: Regular expression that is searched for in the message; case does not matter.
+        kind: The class of the error.
+
+    """
+
+    status: int
+    pattern: str
+    kind: type[StatusError]
+
+
+OUT_OF_CREDITS = ErrorRule(
+    403, r"out of credits|payment method|insufficient (credits|balance|funds)", InsufficientCreditsError
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorParser:
+    """Makes exceptions of a provider's error bodies.
+
+    Attributes:
+        rules: Messages that mean something else than their status does.
+        codes: The provider's own codes in `errors[].code`, or at the beginning of `errors[].message`.
+
+    """
+
+    rules: tuple[ErrorRule, ...] = (OUT_OF_CREDITS,)
+    codes: Mapping[int, ErrorCode] = field(default_factory=dict[int, ErrorCode], hash=False, repr=False)
+
+    def parse(self, status: int, body: bytes, headers: Mapping[str, str]) -> StatusError:
+        """Make the exception for an error response.
+
+        Args:
+            status: The HTTP status, or the one that an error behind a 200 stands for.
+            body: The whole body; it need not be JSON.
+            headers: Response headers, names in lower case.
+
+        Returns:
+            The exception. Its `retry_after` is left to whoever has a clock.
+
+        """
+        text = body.decode(errors="replace").strip()
+        fields = _parse_object(text)
+        message = _message(fields) or _summarize_page(text)
+        kind = self._error_class(status, message, text)
+        if code := self.find_code(fields):
+            message = f"{message} {code.advice}".rstrip()
+            kind = code.kind if status < _FIRST_SERVER_ERROR else kind
+        error = kind(f"{status}: {message}")
+        error.status_code = status
+        error.body = text[:_MAX_QUOTED]
+        request_id: Any = fields.get("requestId")
+        error.request_id = find_request_id(headers) or (request_id if isinstance(request_id, str) else None)
+        return error
+
+    def find(self, payload: bytes) -> StatusError | None:
+        """Look for an error behind a 200.
+
+        Args:
+            payload: A body, or the payload of one event of a stream.
+
+        Returns:
+            The exception; None where the payload reports no error.
+
+        """
+        fields = _parse_object(payload)
+        # `statusCode` is AI/ML API's shape, `"object": "error"` vLLM's, `success` Cloudflare's.
+        reported = fields.get("error") or fields.get("detail") or fields.get("statusCode")
+        if not (reported or fields.get("success") is False or fields.get("object") == "error"):
+            return None
+        code = self.find_code(fields)
+        return self.parse(_embedded_status(fields) if code is None else code.status, payload, {})
+
+    def find_code(self, fields: Mapping[str, Any]) -> ErrorCode | None:
+        """Look up the first known code of a body of the shape `{"errors": [{"code", "message"}]}`.
+
+        A message without a code of its own may begin with one: `AiError: 5007: ...`.
+        """
+        errors: Any = fields.get("errors")
+        for entry in map(as_mapping, cast("list[Any]", errors) if isinstance(errors, list) else ()):
+            code: Any = entry.get("code")
+            if not isinstance(code, int):
+                found = _CODE_IN_MESSAGE.search(str(entry.get("message") or ""))
+                code = int(found[1]) if found else None
+            if code in self.codes:
+                return self.codes[code]
+        return None
+
+    def _error_class(self, status: int, message: str, body: str) -> type[StatusError]:
+        if status >= _FIRST_SERVER_ERROR:
+            return ServerError
+        for rule in self.rules:
+            if status == rule.status and re.search(rule.pattern, message, re.IGNORECASE):
+                return rule.kind
+        if status in _BY_STATUS:
+            return _BY_STATUS[status]
+        if status < _FIRST_CLIENT_ERROR:
+            return StatusError
+        too_long = _TOO_LONG.search(message) or _TOO_LONG_CODE in body
+        return ContextTooLongError if too_long else InvalidRequestError
 
 
 def find_request_id(headers: Mapping[str, str]) -> str | None:
-    """Find the id to quote to the provider's support in an answer's headers."""
+    """Find the id to quote to the provider's support in response headers."""
     return next((headers[name] for name in _REQUEST_ID_HEADERS if name in headers), None)
 
 
-def error_in_body(payload: bytes) -> StatusError | None:
-    """Look for a failure in an answer that came with a 200.
-
-    Args:
-        payload: A body, or the payload of one event of a stream.
-
-    Returns:
-        The error, or None where the payload tells of none.
-
-    """
-    fields = _parse_object(payload)
-    told = fields.get("error") or fields.get("detail") or fields.get("statusCode")  # the last is AI/ML API's
-    if not (told or fields.get("success") is False or fields.get("object") == "error"):  # and this vLLM's
-        return None
-    return status_error(_embedded_status(fields), payload, {})
-
-
 def _parse_object(text: str | bytes) -> Mapping[str, Any]:
-    """Read a JSON object; empty where it is none, or nested without end."""
+    """Parse a JSON object; empty where it is none, or nested without end."""
     try:
         return as_mapping(json.loads(text))
     except (ValueError, RecursionError):
         return {}
 
 
-def _is_server_error(status: int) -> bool:
-    return status >= _FIRST_SERVER_ERROR
-
-
-def _error_class(status: int, message: str, body: str) -> type[StatusError]:
-    if _is_server_error(status):
-        return ServerError
-    if status == 400 and _DEEPINFRA_NO_PAYMENT in message:  # noqa: PLR2004 - DeepInfra says so with a 402 or a 400
-        return InsufficientCreditsError
-    if status == 403 and _NO_CREDITS.search(message):  # noqa: PLR2004 - AI/ML API says so with a 403
-        return InsufficientCreditsError
-    if status in _BY_STATUS:
-        return _BY_STATUS[status]
-    if status < _FIRST_CLIENT_ERROR:
-        return StatusError
-    too_long = _TOO_LONG.search(message) or _TOO_LONG_CODE in body
-    return ContextTooLongError if too_long else InvalidRequestError
-
-
 def _embedded_status(fields: Mapping[str, Any]) -> int:
-    """Find the status that a failure behind a 200 would have had; a server's failure where it names none."""
-    if (meaning := find_error_code(fields)) is not None:
-        return meaning.status
+    """Find the status that an error behind a 200 would have had; 500 where it names none."""
     error = as_mapping(fields.get("error"))
     code: Any = error.get("code") or fields.get("statusCode") or fields.get("code")
     while "error" in error:  # nested where an event named `error` holds an object of that name too
         error = as_mapping(error["error"])
         code = error.get("code")
-    code = (
-        int(code) if isinstance(code, str) and re.fullmatch(r"\d{3}", code) else code
-    )  # AI/ML API's is a string
-    is_status = isinstance(code, int) and _FIRST_CLIENT_ERROR <= code <= _LAST_STATUS
-    return code if is_status else _FIRST_SERVER_ERROR
+    if isinstance(code, str) and re.fullmatch(r"\d{3}", code):
+        code = int(code)
+    if isinstance(code, int) and _FIRST_CLIENT_ERROR <= code <= _LAST_STATUS:
+        return code
+    return _FIRST_SERVER_ERROR
 
 
 def _message(fields: Mapping[str, Any]) -> str:
@@ -152,26 +205,25 @@ def _message(fields: Mapping[str, Any]) -> str:
 
 
 def _find_message(value: Any) -> str:
-    """Dig for a message: the shapes are listed in tests/dialects/test_error_bodies.py."""
+    """Search for a message: the shapes are listed in tests/dialects/test_error_bodies.py."""
     if isinstance(value, str):
         return value
     if isinstance(value, list):
         return "; ".join(filter(None, (_find_message(item) for item in cast("list[Any]", value))))
-    if fields := as_mapping(value):
-        for name in ("error", "errors", "detail", "message", "msg"):
-            if words := _find_message(fields.get(name)):
-                place = fields.get("loc")
-                where = ".".join(map(str, cast("list[Any]", place))) + ": " if isinstance(place, list) else ""
-                code: Any = fields.get("code")
-                # Cloudflare's codes say more than its words; an HTTP status stands before them already.
-                own_code = (
-                    f"{code}: " if isinstance(code, int) and code > _LAST_STATUS and name == "message" else ""
-                )
-                return where + own_code + words
+    if not (fields := as_mapping(value)):
+        return ""
+    for name in ("error", "errors", "detail", "message", "msg"):
+        if text := _find_message(fields.get(name)):
+            place = fields.get("loc")
+            where = ".".join(map(str, cast("list[Any]", place))) + ": " if isinstance(place, list) else ""
+            code: Any = fields.get("code")
+            # A provider's own code is worth quoting; an HTTP status stands before the message already.
+            is_own_code = isinstance(code, int) and code > _LAST_STATUS and name == "message"
+            return where + (f"{code}: " if is_own_code else "") + text
     return ""
 
 
 def _summarize_page(text: str) -> str:
     """Shorten an HTML page or plain text."""
     title = re.search(r"<title>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
-    return (title[1].strip() if title else text[:_SHOWN]) or "no explanation was given"
+    return (title[1].strip() if title else text[:_MAX_QUOTED]) or "no explanation was given"

@@ -1,15 +1,10 @@
-"""Who speaks what, where: one record per provider, and this dictionary of them."""
+"""One record per provider, and the registry of them."""
 
 from llama_vision.core.errors import UnknownProviderError
-from llama_vision.providers.aigateway import AIGATEWAY
-from llama_vision.providers.aimlapi import AIMLAPI
-from llama_vision.providers.cloudflare import CLOUDFLARE, CLOUDFLARE_OPENAI
-from llama_vision.providers.deepinfra import DEEPINFRA
 from llama_vision.providers.hosted import HOSTED
 from llama_vision.providers.local import LOCAL
-from llama_vision.providers.openai_compatible import OPENAI_COMPATIBLE
 from llama_vision.providers.provider import UNBOUNDED, ImageConstraints, LicenseAgreement, Provider, Range
-from llama_vision.providers.servers import SERVERS
+from llama_vision.providers.servers import OPENAI_COMPATIBLE, SERVERS
 
 __all__ = [
     "PROVIDERS",
@@ -21,14 +16,9 @@ __all__ = [
     "find_provider",
 ]
 
-_RECORDS = (
-    *(LOCAL, DEEPINFRA, AIMLAPI, AIGATEWAY, CLOUDFLARE, CLOUDFLARE_OPENAI),
-    *HOSTED,
-    *SERVERS,
-    OPENAI_COMPATIBLE,
-)
-
-PROVIDERS: dict[str, Provider] = {record.name: record for record in _RECORDS}
+PROVIDERS: dict[str, Provider] = {
+    record.name: record for record in (LOCAL, *HOSTED, *SERVERS, OPENAI_COMPATIBLE)
+}
 """All records by name. One added here is found by its name everywhere."""
 
 
@@ -38,11 +28,8 @@ def find_provider(provider: str | Provider) -> Provider:
     Args:
         provider: A name, or a record of the user's own, which is returned as it is.
 
-    Returns:
-        The record.
-
     Raises:
-        UnknownProviderError: There is none of this name.
+        UnknownProviderError: There is none of this name; the text lists the known ones.
 
     """
     if isinstance(provider, Provider):

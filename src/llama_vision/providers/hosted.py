@@ -1,15 +1,200 @@
-"""Other companies that host, or hosted, Llama 3.2 Vision behind chat completions: one record each.
+"""Companies that host, or hosted, Llama 3.2 Vision: one record each.
 
-Where a host's page gives no limit, the field keeps its default, and `parameters` is None: everything is sent.
+Where a host's pages give no limit, the field keeps its default; where they list no parameters, all are sent.
 """
 
-from llama_vision.core.call_options import CALL_OPTIONS
-from llama_vision.core.models import ModelInfo
-from llama_vision.dialects.chat_completions.dialect import ChatCompletionsDialect
-from llama_vision.providers.provider import UNBOUNDED, ImageConstraints, Provider, Range
+from dataclasses import replace
 
-_JPEG_AND_PNG = frozenset({"image/jpeg", "image/png"})
-_11B, _90B = "llama-3.2-11b-vision", "llama-3.2-90b-vision"
+from llama_vision.core.call_options import CALL_OPTIONS
+from llama_vision.core.errors import InsufficientCreditsError
+from llama_vision.core.models import LLAMA_11B, LLAMA_90B, Price
+from llama_vision.dialects.chat_completions.dialect import ChatCompletionsDialect
+from llama_vision.dialects.chat_completions.usage import CostField, UsageFormat
+from llama_vision.dialects.error_bodies import OUT_OF_CREDITS, ErrorParser, ErrorRule
+from llama_vision.dialects.workers_ai.dialect import (
+    LICENSE_AGREEMENT,
+    NEURON_COST,
+    RUN_PATH,
+    WorkersAiDialect,
+)
+from llama_vision.dialects.workers_ai.error_codes import ERROR_CODES
+from llama_vision.providers.provider import ImageConstraints, LicenseAgreement, Provider, Range, unbounded
+
+_JPEG_PNG = frozenset({"image/jpeg", "image/png"})
+_JPEG_PNG_WEBP = _JPEG_PNG | {"image/webp"}
+
+# DeepInfra says so with a 402 or a 400.
+DEEPINFRA_UNPAID = ErrorRule(
+    400, "inference prohibited, please enter a payment method", InsufficientCreditsError
+)
+
+DEEPINFRA = Provider(
+    name="deepinfra",
+    title="DeepInfra",
+    base_url="https://api.deepinfra.com/v1/openai",
+    key_env=("DEEPINFRA_TOKEN", "DEEPINFRA_API_KEY", "DEEPINFRA_API_TOKEN"),
+    key_page="https://deepinfra.com/dash/api_keys",
+    dialect=ChatCompletionsDialect(
+        # US dollars in `usage.estimated_cost`: the sample reply of its API page.
+        usage=UsageFormat(cost_fields=(CostField("estimated_cost"),)),
+        errors=ErrorParser(rules=(OUT_OF_CREDITS, DEEPINFRA_UNPAID)),
+    ),
+    # Its JSON mode is guaranteed to give JSON (https://deepinfra.com/docs/advanced/json_mode); of schemas it says nothing.
+    # The model page names no price that could be used for an estimate ($0.00). 16,384 tokens are a hard cap of the API.
+    models=(
+        replace(LLAMA_11B, max_output_tokens=16_384),
+        replace(LLAMA_90B, context_window=32_768, max_output_tokens=16_384),
+    ),
+    # https://deepinfra.com/docs: "jpg, png, webp", at most 20 MB.
+    image_rules=ImageConstraints(media_types=_JPEG_PNG_WEBP, max_bytes=20_000_000),
+    # OpenAIChatCompletionsIn of its OpenAPI file.
+    parameters=unbounded("max_tokens", "tools", "tool_choice", "response_format", "seed")
+    | {
+        "stop": Range(0, 16),
+        "temperature": Range(0, 2),
+        "top_p": Range(0, 1, exclusive_minimum=True),
+        "min_p": Range(0, 1),
+        "top_k": Range(0, 999),
+        "frequency_penalty": Range(-2, 2),
+        "presence_penalty": Range(-2, 2),
+        "repetition_penalty": Range(0.01, 5),
+    },
+    docs="https://deepinfra.com/meta-llama/Llama-3.2-11B-Vision-Instruct/api",
+)
+
+# The present schema of neither model has tools or a role `tool`; that of the 11B has no response_format.
+_AIMLAPI_CHANGES = {
+    "tools": False,
+    "deprecation": "AI/ML API lists it as deprecated and no longer supported since September 2025.",
+}
+
+AIMLAPI = Provider(
+    name="aimlapi",
+    title="AI/ML API",
+    base_url="https://api.aimlapi.com/v1",
+    key_env=("AIMLAPI_API_KEY", "AIML_API_KEY", "AIMLAPI_KEY"),
+    key_page="https://aimlapi.com/app/keys",
+    # US dollars in `meta.usage.usd_spent` and in a header: https://docs.aimlapi.com/capabilities/request-tracing-and-cost
+    dialect=ChatCompletionsDialect(
+        usage=UsageFormat(
+            paths=(("meta", "usage"),),
+            cost_fields=(CostField("usd_spent"),),
+            cost_headers=(CostField("x-aimlapi-usd-spent"),),
+        )
+    ),
+    models=(
+        replace(
+            LLAMA_11B,
+            id="meta-llama/Llama-3.2-11B-Vision-Instruct-Turbo",
+            response_formats=frozenset(),
+            **_AIMLAPI_CHANGES,
+        ),
+        replace(LLAMA_90B, id="meta-llama/Llama-3.2-90B-Vision-Instruct-Turbo", **_AIMLAPI_CHANGES),
+    ),
+    parameters=unbounded("max_tokens", "response_format", "top_k", "repetition_penalty")
+    | {
+        "stop": Range(0, 4),
+        "temperature": Range(0, 2),
+        "top_p": Range(0.01, 1),
+        "min_p": Range(0.001, 0.999),
+        "seed": Range(1, float("inf")),
+        "frequency_penalty": Range(-2, 2),
+        "presence_penalty": Range(-2, 2),
+    },
+    docs="https://docs.aimlapi.com/api-references/text-models-llm/meta/llama-3.2-11b-vision-instruct-turbo",
+)
+
+AIGATEWAY = Provider(
+    name="aigateway",
+    title="AIGateway",
+    base_url="https://api.aigateway.sh/v1",
+    key_env=("AIGATEWAY_API_KEY", "AIG_KEY"),
+    key_page="https://aigateway.sh",
+    dialect=ChatCompletionsDialect(
+        # Its OpenAPI file knows no stream_options; usage comes in streams unasked.
+        stream_options=False,
+        # The same file: US dollars in `usage.cost`, and X-Cost-Cents.
+        usage=UsageFormat(cost_headers=(CostField("x-cost-cents", usd_per_unit=0.01),)),
+    ),
+    models=(
+        replace(
+            LLAMA_11B,
+            id="meta/llama-3.2-11b-vision-instruct",
+            context_window=128_000,
+            max_output_tokens=4096,
+            response_formats=frozenset(),
+            price=Price(0.049, 0.680),
+        ),
+    ),
+    # All that its OpenAPI file has; no ranges are documented.
+    parameters=unbounded("max_tokens", "temperature", "top_p", "tools"),
+    client_side_stop=True,
+    docs="https://aigateway.sh/models/meta/llama-3.2-11b-vision-instruct",
+)
+
+_CLOUDFLARE_PARAMETERS = unbounded("max_tokens", "tools") | {
+    "temperature": Range(0, 5),
+    "top_p": Range(0, 2),
+    "top_k": Range(1, 50),
+    "seed": Range(1, 9_999_999_999),
+    "repetition_penalty": Range(0, 2),
+    "frequency_penalty": Range(0, 2),
+    "presence_penalty": Range(0, 2),
+}
+
+CLOUDFLARE = Provider(
+    name="cloudflare",
+    title="Cloudflare Workers AI",
+    base_url="https://api.cloudflare.com/client/v4",
+    key_env=(
+        "CLOUDFLARE_AUTH_TOKEN",
+        "CLOUDFLARE_API_TOKEN",
+        "CLOUDFLARE_API_KEY",
+        "CF_AI_API_TOKEN",
+        "CF_API_TOKEN",
+    ),
+    key_page="https://dash.cloudflare.com/profile/api-tokens",
+    account_env=("CLOUDFLARE_ACCOUNT_ID", "CF_ACCOUNT_ID"),
+    dialect=WorkersAiDialect(),
+    # The list price per token is an estimate where a reply reports no neurons.
+    # JSON mode does not list this model: https://developers.cloudflare.com/workers-ai/features/json-mode/
+    models=(
+        replace(
+            LLAMA_11B,
+            id="@cf/meta/llama-3.2-11b-vision-instruct",
+            context_window=128_000,
+            response_formats=frozenset(),
+            price=Price(0.049, 0.68),
+        ),
+    ),
+    image_rules=ImageConstraints(media_types=_JPEG_PNG_WEBP, accepts_urls=False, max_count=1, min_side=10),
+    parameters=_CLOUDFLARE_PARAMETERS,
+    client_side_stop=True,
+    license=LicenseAgreement(
+        url="https://github.com/meta-llama/llama-models/blob/main/models/llama3_2/LICENSE",
+        path=RUN_PATH,
+        body=LICENSE_AGREEMENT,
+    ),
+    docs="https://developers.cloudflare.com/workers-ai/models/llama-3.2-11b-vision-instruct/",
+)
+
+CLOUDFLARE_OPENAI = replace(
+    CLOUDFLARE,
+    name="cloudflare-openai",
+    title="Cloudflare Workers AI, OpenAI-compatible",
+    dialect=ChatCompletionsDialect(
+        path="/accounts/{account}/ai/v1/chat/completions",
+        stream_options=False,  # usage comes in its streams unasked
+        usage=UsageFormat(cost_fields=(NEURON_COST,)),
+        errors=ErrorParser(codes=ERROR_CODES),
+    ),
+    image_rules=ImageConstraints(
+        max_count=0,
+        alternative="This route answers images with nothing or an error: use provider='cloudflare', its native one.",
+    ),
+    parameters=_CLOUDFLARE_PARAMETERS | unbounded("tool_choice"),
+    docs="https://developers.cloudflare.com/workers-ai/configuration/open-ai-compatibility/",
+)
 
 _DEDICATED = "Together serves it on dedicated endpoints only, which you start yourself."
 
@@ -23,8 +208,8 @@ TOGETHER = Provider(
     dialect=ChatCompletionsDialect(),
     # https://together.ai/models/nim-llama-3-2-11b-vision-instruct: "available as a Together Dedicated Endpoints deployment".
     models=(
-        ModelInfo(_11B, "meta-llama/Llama-3.2-11B-Vision-Instruct-Turbo", deprecation=_DEDICATED),
-        ModelInfo(_90B, "meta-llama/Llama-3.2-90B-Vision-Instruct-Turbo", deprecation=_DEDICATED),
+        replace(LLAMA_11B, id="meta-llama/Llama-3.2-11B-Vision-Instruct-Turbo", deprecation=_DEDICATED),
+        replace(LLAMA_90B, id="meta-llama/Llama-3.2-90B-Vision-Instruct-Turbo", deprecation=_DEDICATED),
     ),
     docs="https://docs.together.ai/docs/vision-overview",
 )
@@ -37,11 +222,16 @@ GROQ = Provider(
     base_url="https://api.groq.com/openai/v1",
     key_env=("GROQ_API_KEY",),
     key_page="https://console.groq.com/keys",
-    dialect=ChatCompletionsDialect(),
+    # Streams report usage in `x_groq.usage`.
+    dialect=ChatCompletionsDialect(usage=UsageFormat(paths=(("x_groq", "usage"),))),
     # https://console.groq.com/docs/vision, as long as it had these models: a context of 8,192.
     models=(
-        ModelInfo(_11B, "llama-3.2-11b-vision-preview", context_window=8192, deprecation=_DECOMMISSIONED),
-        ModelInfo(_90B, "llama-3.2-90b-vision-preview", context_window=8192, deprecation=_DECOMMISSIONED),
+        replace(
+            LLAMA_11B, id="llama-3.2-11b-vision-preview", context_window=8192, deprecation=_DECOMMISSIONED
+        ),
+        replace(
+            LLAMA_90B, id="llama-3.2-90b-vision-preview", context_window=8192, deprecation=_DECOMMISSIONED
+        ),
     ),
     # The same page: "only one image can be processed per request", a request with one in base64 may have 4 MB (413),
     # and "does not support system prompts and images in the same request" (400). At an address it may have 20 MB.
@@ -56,15 +246,15 @@ OPENROUTER = Provider(
     key_env=("OPENROUTER_API_KEY",),
     key_page="https://openrouter.ai/settings/keys",
     dialect=ChatCompletionsDialect(),
-    # Context, price and the number of images "vary per provider and per model" behind it; each reply tells its own cost.
+    # Context, price and the number of images "vary per provider and per model" behind it; each reply reports `usage.cost`.
     models=(
-        ModelInfo(_11B, "meta-llama/llama-3.2-11b-vision-instruct"),
-        ModelInfo(_90B, "meta-llama/llama-3.2-90b-vision-instruct"),
+        replace(LLAMA_11B, id="meta-llama/llama-3.2-11b-vision-instruct"),
+        replace(LLAMA_90B, id="meta-llama/llama-3.2-90b-vision-instruct"),
     ),
     # https://openrouter.ai/docs/features/multimodal/images: "image/png, image/jpeg, image/webp, image/gif", the default.
     image_rules=ImageConstraints(),
     # https://openrouter.ai/docs/parameters gives ranges, and takes "others" too.
-    parameters=dict.fromkeys(CALL_OPTIONS, UNBOUNDED)
+    parameters=unbounded(*CALL_OPTIONS)
     | {
         "temperature": Range(0, 2),
         "top_p": Range(0, 1),
@@ -86,14 +276,18 @@ FIREWORKS = Provider(
     dialect=ChatCompletionsDialect(),
     # The schema is "enforced during generation": https://docs.fireworks.ai/structured-responses/structured-response-formatting
     models=(
-        ModelInfo(_11B, "accounts/fireworks/models/llama-v3p2-11b-vision-instruct", enforces_schema=True),
-        ModelInfo(_90B, "accounts/fireworks/models/llama-v3p2-90b-vision-instruct", enforces_schema=True),
+        replace(
+            LLAMA_11B, id="accounts/fireworks/models/llama-v3p2-11b-vision-instruct", enforces_schema=True
+        ),
+        replace(
+            LLAMA_90B, id="accounts/fireworks/models/llama-v3p2-90b-vision-instruct", enforces_schema=True
+        ),
     ),
     # https://docs.fireworks.ai/guides/querying-vision-language-models, "Known limitations": 30 images; "total base64-encoded
     # images must be less than 10MB"; .png, .jpg, .jpeg, .gif, .bmp, .tiff, .ppm. At an address each has to be smaller than
-    # 5 MB and to arrive within 1.5 s. Images come before the words for these models, as everywhere: see `shaping`.
+    # 5 MB and to arrive within 1.5 s. Images come before the text for these models, as everywhere: see `adaptation.message_order`.
     image_rules=ImageConstraints(
-        media_types=frozenset({"image/jpeg", "image/png", "image/gif", "image/bmp", "image/tiff"}),
+        media_types=_JPEG_PNG | {"image/gif", "image/bmp", "image/tiff"},
         max_count=30,
         max_total_base64_chars=10_000_000,
     ),
@@ -111,12 +305,12 @@ NVIDIA = Provider(
     # "You can constrain the output to follow a particular JSON schema", among vision models with Llama 3.2 only:
     # https://docs.nvidia.com/nim/vision-language-models/latest/structured-generation.html
     models=(
-        ModelInfo(_11B, "meta/llama-3.2-11b-vision-instruct", enforces_schema=True),
-        ModelInfo(_90B, "meta/llama-3.2-90b-vision-instruct", enforces_schema=True),
+        replace(LLAMA_11B, id="meta/llama-3.2-11b-vision-instruct", enforces_schema=True),
+        replace(LLAMA_90B, id="meta/llama-3.2-90b-vision-instruct", enforces_schema=True),
     ),
     # Its API reference: "images can be PNG, JPG or JPEG". Its samples: `assert len(image_b64) < 180_000, "To upload larger
     # images, use the assets API"`, which is not built here. A second image is an error.
-    image_rules=ImageConstraints(media_types=_JPEG_AND_PNG, max_count=1, max_base64_chars=180_000),
+    image_rules=ImageConstraints(media_types=_JPEG_PNG, max_count=1, max_base64_chars=180_000),
     docs="https://docs.nvidia.com/nim/vision-language-models/latest/examples/llama3-2/api.html",
 )
 
@@ -128,7 +322,7 @@ HUGGINGFACE = Provider(
     key_page="https://huggingface.co/settings/tokens",
     dialect=ChatCompletionsDialect(),
     # `model="meta-llama/Llama-3.2-11B-Vision-Instruct:<provider>"` chooses who answers; limits and errors are theirs.
-    models=(ModelInfo(_11B, "meta-llama/Llama-3.2-11B-Vision-Instruct"),),
+    models=(LLAMA_11B,),
     docs="https://huggingface.co/docs/inference-providers/tasks/chat-completion",
 )
 
@@ -142,8 +336,8 @@ SAMBANOVA = Provider(
     key_page="https://cloud.sambanova.ai/apis",
     dialect=ChatCompletionsDialect(),
     models=(
-        ModelInfo(_11B, "Llama-3.2-11B-Vision-Instruct", deprecation=_REPLACED),
-        ModelInfo(_90B, "Llama-3.2-90B-Vision-Instruct", deprecation=_REPLACED),
+        replace(LLAMA_11B, id="Llama-3.2-11B-Vision-Instruct", deprecation=_REPLACED),
+        replace(LLAMA_90B, id="Llama-3.2-90B-Vision-Instruct", deprecation=_REPLACED),
     ),
     # https://docs.sambanova.ai/docs/en/features/vision: "an encoded image file", base64 only.
     image_rules=ImageConstraints(accepts_urls=False),
@@ -160,12 +354,15 @@ HYPERBOLIC = Provider(
     key_page="https://app.hyperbolic.ai",
     dialect=ChatCompletionsDialect(),
     models=(
-        ModelInfo(_11B, "meta-llama/Llama-3.2-11B-Vision-Instruct", deprecation=_SUNSET),
-        ModelInfo(_90B, "meta-llama/Llama-3.2-90B-Vision-Instruct", deprecation=_SUNSET),
+        replace(LLAMA_11B, deprecation=_SUNSET),
+        replace(LLAMA_90B, deprecation=_SUNSET),
     ),
     # https://docs.hyperbolic.ai/inference/vlm-apis: base64 only, JPG and PNG, at most 2048 x 2048, one.
-    image_rules=ImageConstraints(media_types=_JPEG_AND_PNG, accepts_urls=False, max_count=1, max_side=2048),
+    image_rules=ImageConstraints(media_types=_JPEG_PNG, accepts_urls=False, max_count=1, max_side=2048),
     docs="https://docs.hyperbolic.ai/inference/vlm-apis",
 )
 
-HOSTED = (TOGETHER, GROQ, OPENROUTER, FIREWORKS, NVIDIA, HUGGINGFACE, SAMBANOVA, HYPERBOLIC)
+HOSTED = (
+    *(DEEPINFRA, AIMLAPI, AIGATEWAY, CLOUDFLARE, CLOUDFLARE_OPENAI),
+    *(TOGETHER, GROQ, OPENROUTER, FIREWORKS, NVIDIA, HUGGINGFACE, SAMBANOVA, HYPERBOLIC),
+)

@@ -1,7 +1,9 @@
 """The model on this machine, run with Transformers."""
 
-from llama_vision.core.models import ModelInfo
-from llama_vision.providers.provider import UNBOUNDED, ImageConstraints, Provider, Range
+from dataclasses import replace
+
+from llama_vision.core.models import LLAMA_11B, LLAMA_90B, ModelInfo
+from llama_vision.providers.provider import ImageConstraints, Provider, Range, unbounded
 
 LOCAL = Provider(
     name="local",
@@ -10,8 +12,8 @@ LOCAL = Provider(
     key_required=False,
     models=(
         ModelInfo("tiny", "tiny", context_window=2048, enforces_schema=True),
-        ModelInfo("llama-3.2-11b-vision", "meta-llama/Llama-3.2-11B-Vision-Instruct", enforces_schema=True),
-        ModelInfo("llama-3.2-90b-vision", "meta-llama/Llama-3.2-90B-Vision-Instruct", enforces_schema=True),
+        replace(LLAMA_11B, enforces_schema=True),
+        replace(LLAMA_90B, enforces_schema=True),
     ),
     image_rules=ImageConstraints(
         media_types=frozenset(
@@ -20,13 +22,8 @@ LOCAL = Provider(
         accepts_urls=False,
         allows_system_message=False,
     ),
-    parameters={
-        "max_tokens": UNBOUNDED,
-        "stop": UNBOUNDED,
-        "tools": UNBOUNDED,
-        "tool_choice": UNBOUNDED,
-        "response_format": UNBOUNDED,
-        "seed": UNBOUNDED,
+    parameters=unbounded("max_tokens", "stop", "tools", "tool_choice", "response_format", "seed")
+    | {
         "temperature": Range(0, 100),
         "top_p": Range(0, 1, exclusive_minimum=True),
         "min_p": Range(0, 1),

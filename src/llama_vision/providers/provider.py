@@ -14,8 +14,8 @@ class Range:
     """The documented range of a parameter.
 
     Attributes:
-        low: The smallest value.
-        high: The largest value.
+        low: Minimum.
+        high: Maximum.
         exclusive_minimum: Whether `low` itself is too small.
 
     """
@@ -35,14 +35,19 @@ UNBOUNDED = Range(float("-inf"), float("inf"))
 """For a parameter that exists, of which no range is documented."""
 
 
+def unbounded(*names: str) -> dict[str, Range]:
+    """List parameters that exist, of which no range is documented."""
+    return dict.fromkeys(names, UNBOUNDED)
+
+
 @dataclass(frozen=True, slots=True)
 class LicenseAgreement:
     """A license that has to be accepted once for each account.
 
     Attributes:
-        url: Its text.
-        path: Where to say so, after the base URL; `{account}` and `{model}` are filled in.
-        body: What to say.
+        url: The text of the license.
+        path: Where to accept it, after the base URL; `{account}` and `{model}` are filled in.
+        body: The request body that accepts it.
 
     """
 
@@ -53,24 +58,24 @@ class LicenseAgreement:
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """Who speaks what, where.
+    """A provider's facts.
 
     Attributes:
-        name: What users write, such as `deepinfra`.
-        title: What people call it.
+        name: The value of `provider=`, such as `deepinfra`.
+        title: The name for people to read.
+        dialect: The wire format; None for the model on this machine.
+        models: Those on offer, the default first.
         base_url: Everything before the dialect's path; None where the user has to give it, and for `local`.
-        key_env: The environment variables that may hold the key, the first one found counts.
+        key_env: Environment variables that may hold the key; the first that is set counts.
         key_page: Where to get a key.
-        key_required: Whether nothing works without one.
-        account_env: The environment variables that may hold the account's id, where addresses contain one.
-        dialect: How it is spoken to; None for the model on this machine.
-        models: What it offers, the default first.
+        key_required: Whether nothing works without a key.
+        account_env: Environment variables that may hold the account's id, where URLs contain one.
         image_rules: Which images it takes.
-        parameters: Those it documents, by their names in `core.options`, with their ranges (of `stop`: how many).
+        parameters: The documented ones by their names in `core.call_options`, with their ranges (of `stop`: how many).
             Any other is refused. None where there is no such list: all are sent.
-        client_side_stop: Whether stop texts are watched for on this side, because the provider knows none.
+        client_side_stop: Whether stop strings are applied on this side, because the provider has none.
         license: What has to be accepted before the first call.
-        docs: Where its own documentation is.
+        docs: URL of its own documentation.
 
     """
 
@@ -90,34 +95,16 @@ class Provider:
     docs: str = ""
 
     def model_info(self, name: str) -> ModelInfo:
-        """Find a model.
-
-        Args:
-            name: Our name for it, or the provider's id.
-
-        Returns:
-            What is known; for a name that is not in the record, a `ModelInfo` that passes it on as it is.
-
-        """
-        for model in self.models:
-            if name in (model.name, model.id):
-                return model
-        return ModelInfo(name=name, id=name)
+        """Find a model by our name or the provider's id; an unknown name is passed on as the id."""
+        known = next((model for model in self.models if name in (model.name, model.id)), None)
+        return known or ModelInfo(name, name)
 
     def supports(self, parameter: str) -> bool:
-        """Tell whether a parameter can be sent.
-
-        Args:
-            parameter: Its name in `core.options`.
-
-        Returns:
-            Whether the provider documents it, or has no such list.
-
-        """
+        """Tell whether a parameter of `core.call_options` is documented; all are, where there is no list."""
         return self.parameters is None or parameter in self.parameters
 
     def _repr_html_(self) -> str:
-        """Show it in a notebook."""
+        """Render as a table in a notebook."""
         facts = {
             "provider": self.name,
             "who": self.title,

@@ -79,10 +79,14 @@ def test_no_cost_is_made_up_for_a_model_that_is_not_on_the_list(emulator_of, way
 
 
 @pytest.mark.parametrize(
-    ("headers", "cost"),
-    [({"X-Cost-Cents": "0.0268"}, 0.000268), ({"X-AIMLAPI-USD-Spent": "0.00124"}, 0.00124)],
+    ("provider", "headers", "cost"),
+    [
+        ("openai-compatible", {"X-Cost-Cents": "0.0268"}, 0.000268),
+        ("openai-compatible", {"X-AIMLAPI-USD-Spent": "0.00124"}, 0.00124),
+        ("aigateway", {"X-Cost-Cents": "0.0268"}, 0.000268),
+        ("aimlapi", {"X-AIMLAPI-USD-Spent": "0.00124"}, 0.00124),
+    ],
 )
-@pytest.mark.parametrize("provider", ["openai-compatible", "aigateway"])
 def test_a_cost_in_a_header_counts_and_beats_an_estimate(emulator_of, provider, way, headers, cost):
     emulator = emulator_of(provider)
     streamed = way in STREAMED_WAYS

@@ -21,7 +21,6 @@ from llama_vision.core.errors import (
 )
 from llama_vision.core.request import ChatRequest
 from llama_vision.dialects.dialect import Dialect, WireRequest
-from llama_vision.dialects.error_bodies import status_error
 from llama_vision.providers.credentials import resolve_account_id, resolve_api_key
 from llama_vision.providers.provider import Provider
 from llama_vision.version import __version__
@@ -157,7 +156,7 @@ class PreparedCall:
         for secret, shown in ((self._key, b"[key]"), (self._account, b"[account]")):
             if secret:
                 body = body.replace(secret.encode(), shown)
-        error = status_error(response.status_code, body, response.headers)
+        error = self._settings.dialect.errors.parse(response.status_code, body, response.headers)
         error.retry_after = parse_retry_after(response.headers.get("retry-after"))
         retired = self._settings.provider.model_info(self._request.model).deprecation
         if retired and isinstance(error, (ModelNotFoundError, InvalidRequestError)):

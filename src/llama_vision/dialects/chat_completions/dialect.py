@@ -1,14 +1,17 @@
-"""The chat completions dialect: what OpenAI began and most hosts speak, each a little differently."""
+"""OpenAI's chat completions, which most hosts speak, each a little differently."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from llama_vision.core.request import ChatRequest, ResponseFormat, Tool, ToolChoice
 from llama_vision.dialects.body import encode_json, sampling_fields, validate_extra_body
 from llama_vision.dialects.chat_completions.decoder import ChatCompletionsDecoder
 from llama_vision.dialects.chat_completions.messages import encode_messages
+from llama_vision.dialects.chat_completions.usage import UsageFormat
+from llama_vision.dialects.chat_completions.wire import WireCompletion, WireCompletionWithExtras
 from llama_vision.dialects.dialect import WireRequest
+from llama_vision.dialects.error_bodies import ErrorParser
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,16 +19,20 @@ class ChatCompletionsDialect:
     """The dialect, with what differs between hosts as fields.
 
     Attributes:
-        path: What follows the base URL.
+        path: Follows the base URL.
         stream_options: Whether `stream_options.include_usage` is known.
+        usage: Where usage and costs are reported.
+        errors: What error responses mean.
 
     """
 
     path: str = "/chat/completions"
     stream_options: bool = True
+    usage: UsageFormat = field(default_factory=UsageFormat)
+    errors: ErrorParser = field(default_factory=ErrorParser)
 
     def encode(self, request: ChatRequest, *, stream: bool) -> WireRequest:
-        """Put a request into the provider's words; see `Dialect.encode`."""
+        """Encode a request; see `Dialect.encode`."""
         body: dict[str, Any] = {"model": request.model, "messages": encode_messages(request.messages)}
         body |= sampling_fields(request)
         body |= _tools(request)
@@ -43,14 +50,17 @@ class ChatCompletionsDialect:
         model: str,
         headers: Mapping[str, str],
         *,
-        max_tokens: int | None = None,  # noqa: ARG002 - not needed here
+        max_tokens: int | None = None,  # noqa: ARG002 - `finish_reason` says whether the reply was cut
     ) -> ChatCompletionsDecoder:
-        """Begin to read an answer, which says itself whether it was cut; see `Dialect.decoder`."""
-        return ChatCompletionsDecoder(model, headers)
+        """Make a decoder; see `Dialect.decoder`."""
+        wire = WireCompletionWithExtras if self.usage.paths else WireCompletion
+        return ChatCompletionsDecoder(
+            model, headers, parse=wire.model_validate_json, errors=self.errors, usage=self.usage
+        )
 
 
 def _tools(request: ChatRequest) -> dict[str, Any]:
-    """Describe the tools. Without tools nothing is sent: many servers answer an empty list with a 400."""
+    """Encode the tools. Without tools nothing is sent: many servers answer an empty list with a 400."""
     if not request.tools:
         return {}
     body: dict[str, Any] = {"tools": [_tool(tool) for tool in request.tools]}

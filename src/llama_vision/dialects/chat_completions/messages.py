@@ -1,4 +1,4 @@
-"""Messages in the words of the chat completions dialect."""
+"""Messages in the form of chat completions."""
 
 import base64
 import json
@@ -10,7 +10,7 @@ from llama_vision.core.messages import Image, Message, Text, ToolCall, ToolResul
 
 
 def encode_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """Put a conversation into the provider's words.
+    """Encode a conversation.
 
     Images in a tool's result follow in a user message of their own: servers take only strings in `role: tool`
     (LM Studio, vLLM and others answer anything else with a 400).
@@ -26,9 +26,7 @@ def encode_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
 
     """
     encoded: list[dict[str, Any]] = []
-    pending_images: list[
-        dict[str, Any]
-    ] = []  # images of tool results; all results of a turn have to stand together
+    pending_images: list[dict[str, Any]] = []  # of tool results, all of which have to come before them
     for position, message in enumerate(messages):
         if message.role == "tool":
             for result in _tool_results(message, position):
@@ -81,7 +79,7 @@ def _encode_message(message: Message, position: int) -> dict[str, Any]:
 
 
 def _collapse_text(content: list[dict[str, Any]]) -> str | list[dict[str, Any]]:
-    """Give words as a string, which every server takes, unless there is an image."""
+    """Join text into a string, which every server takes, unless there is an image."""
     if all(block["type"] == "text" for block in content):
         return "\n".join(block["text"] for block in content)
     return content
@@ -114,7 +112,7 @@ def _tool_results(message: Message, position: int) -> list[ToolResult]:
 
 
 def _tool_message(result: ToolResult, name: str | None) -> dict[str, Any]:
-    text = "\n".join(part.text for part in result.parts if isinstance(part, Text))
+    text = result.text
     images = sum(isinstance(part, Image) for part in result.parts)
     if images and not text:
         text = json.dumps({"images": images, "note": "shown in the next message"})

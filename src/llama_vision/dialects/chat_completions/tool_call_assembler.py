@@ -1,4 +1,4 @@
-"""Tells which tool call a fragment belongs to."""
+"""Assembles tool calls from their fragments."""
 
 import contextlib
 import json
@@ -10,7 +10,7 @@ from llama_vision.dialects.chat_completions.wire import WireFunction, WireToolCa
 
 
 class ToolCallAssembler:
-    """Gives every call one id, one name, and its index.
+    """Finds the call that a fragment belongs to, and gives every call one id, one name and its index.
 
     A host may leave the index out, or send 0 for every call with a new id each time (litellm#14587, ollama#7881).
     """
@@ -19,12 +19,12 @@ class ToolCallAssembler:
         self.count = 0
         self._by_wire_index: dict[int, int] = {}
         self._ids: list[str] = []
-        self._wire_ids: list[str | None] = []  # as they came: missing, or the same for two calls
-        self._empty: set[int] = set()  # calls whose arguments have not begun
-        self._quoted: dict[int, str] = {}  # arguments that are JSON inside a JSON string, as far as they came
+        self._wire_ids: list[str | None] = []  # as received: missing, or the same for two calls
+        self._empty: set[int] = set()  # calls without arguments so far
+        self._quoted: dict[int, str] = {}  # arguments that are JSON inside a JSON string, so far
 
     def add_fragment(self, wire: WireToolCall, position: int, num_fragments: int) -> ToolCallDelta | None:
-        """Read one fragment of a stream.
+        """Add one fragment of a stream.
 
         Args:
             wire: The fragment.
@@ -46,7 +46,7 @@ class ToolCallAssembler:
         return ToolCallDelta(index, None, None, arguments) if arguments else None
 
     def _find(self, wire: WireToolCall, name: str | None, default_index: int) -> int | None:
-        """Find the call that a fragment goes on with; None for a new one."""
+        """Find the index of the call that a fragment continues; None for a new one."""
         known = None if wire.index is None else self._by_wire_index.get(wire.index)
         if known is not None and (not wire.id or wire.id == self._wire_ids[known]):
             return known
@@ -58,7 +58,7 @@ class ToolCallAssembler:
         return min(default_index, self.count - 1)
 
     def start_call(self, wire: WireToolCall) -> ToolCallDelta:
-        """Begin a call; in a whole body every entry is one."""
+        """Start a call; in a whole body every entry is one."""
         function = wire.function or WireFunction()
         arguments = _arguments(function.arguments)
         index = self.count
@@ -73,7 +73,7 @@ class ToolCallAssembler:
         return ToolCallDelta(index, call_id, function.name, self._hold_double_encoded(index, arguments))
 
     def _hold_double_encoded(self, index: int, arguments: str) -> str:
-        """Hold back arguments that begin as a string: what they mean is known once they are whole."""
+        """Hold back arguments that begin as a JSON string: they can be decoded once they are whole."""
         if index in self._empty and arguments.strip():
             self._empty.discard(index)
             if arguments.lstrip().startswith('"'):
@@ -84,7 +84,7 @@ class ToolCallAssembler:
         return ""
 
     def close(self, *, cut: bool = False) -> list[Event]:
-        """Give calls without arguments the empty object they mean, and others what was held back.
+        """Give calls without arguments the empty object they mean, and emit what was held back.
 
         Args:
             cut: Whether the reply ended at max_tokens: the arguments of the last call may then just not have begun.
@@ -102,7 +102,7 @@ def _arguments(value: Any) -> str:
 
 
 def _decode_double_encoded(arguments: str) -> str:
-    """Read an object that was encoded twice; anything else stays as the model wrote it."""
+    """Decode an object that was encoded twice; anything else stays as the model wrote it."""
     with contextlib.suppress(ValueError, RecursionError):
         inner: object = json.loads(arguments)
         if isinstance(inner, str) and isinstance(json.loads(inner), dict):

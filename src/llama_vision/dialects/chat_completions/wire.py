@@ -1,4 +1,4 @@
-"""What a chat completion looks like on the wire: permissive mirrors of the providers' JSON, read in one pass.
+"""Wire types of chat completions: permissive mirrors of the providers' JSON, parsed in one pass.
 
 Unknown fields are ignored and every field may be missing or null, because each is at some provider. Chunks of a stream
 and whole bodies share one type: a choice has a `delta` or a `message`.
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class _Wire(BaseModel):
-    """Numbers where words are expected are taken as words."""
+    """Numbers are accepted where strings are expected."""
 
     model_config = ConfigDict(coerce_numbers_to_str=True)
 
@@ -31,7 +31,7 @@ class WireToolCall(_Wire):
 
 
 class WireMessage(_Wire):
-    """A message, or what a chunk adds to it."""
+    """A message, or the delta of one."""
 
     content: str | list[Any] | None = None
     refusal: str | None = None
@@ -39,7 +39,7 @@ class WireMessage(_Wire):
 
 
 class WireChoice(_Wire):
-    """One of the answers."""
+    """One of the choices."""
 
     index: int | None = None
     delta: WireMessage | None = None
@@ -48,38 +48,19 @@ class WireChoice(_Wire):
 
 
 class WirePromptDetails(_Wire):
-    """What the prompt's tokens consist of."""
+    """The prompt's tokens by kind."""
 
     cached_tokens: float | None = None
 
 
 class WireUsage(_Wire):
-    """Token counts, as floats at some providers, and the cost: DeepInfra's, AIGateway's, Cloudflare's in neurons."""
+    """Token counts, floats at some providers. Other fields are kept: some hold the cost (see `UsageFormat`)."""
+
+    model_config = ConfigDict(extra="allow")
 
     prompt_tokens: float | None = None
     completion_tokens: float | None = None
     prompt_tokens_details: WirePromptDetails | None = None
-    estimated_cost: float | None = None
-    cost: float | None = None
-    neurons: float | None = None
-
-
-class WireAimlUsage(_Wire):
-    """AI/ML API's word for the cost, in US dollars."""
-
-    usd_spent: float | None = None
-
-
-class WireMeta(_Wire):
-    """AI/ML API's report, in a whole body or in a chunk of its own."""
-
-    usage: WireAimlUsage | None = None
-
-
-class WireGroq(_Wire):
-    """Where Groq puts the usage of a stream."""
-
-    usage: WireUsage | None = None
 
 
 class WireCompletion(_Wire):
@@ -90,5 +71,9 @@ class WireCompletion(_Wire):
     choices: list[WireChoice] | None = None
     usage: WireUsage | None = None
     error: Any = None
-    meta: WireMeta | None = None
-    x_groq: WireGroq | None = None
+
+
+class WireCompletionWithExtras(WireCompletion):
+    """The same with all other fields kept, for providers that report usage in one of their own. Takes 20% longer."""
+
+    model_config = ConfigDict(extra="allow")

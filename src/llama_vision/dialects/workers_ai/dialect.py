@@ -1,4 +1,4 @@
-"""Cloudflare's native dialect: `/ai/run`, the one way in which Workers AI takes images for Llama 3.2 Vision.
+"""Cloudflare's native API: `/ai/run`, the one route of Workers AI that takes images for Llama 3.2 Vision.
 
 https://developers.cloudflare.com/workers-ai/models/llama-3.2-11b-vision-instruct/
 """
@@ -6,7 +6,7 @@ https://developers.cloudflare.com/workers-ai/models/llama-3.2-11b-vision-instruc
 import base64
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, assert_never
 
 from llama_vision.core.errors import UnsupportedInputError
@@ -15,13 +15,20 @@ from llama_vision.core.messages import Image, Message, Part, Text, ToolCall, Too
 from llama_vision.core.request import ChatRequest, Tool
 from llama_vision.dialects.body import encode_json, sampling_fields, validate_extra_body
 from llama_vision.dialects.chat_completions.decoder import ChatCompletionsDecoder
+from llama_vision.dialects.chat_completions.usage import CostField, UsageFormat
 from llama_vision.dialects.dialect import WireRequest
+from llama_vision.dialects.error_bodies import ErrorParser
+from llama_vision.dialects.workers_ai.error_codes import ERROR_CODES
 from llama_vision.dialects.workers_ai.wire import parse_native
 
 LICENSE_AGREEMENT = b'{"prompt":"agree"}'
-"""What accepts Meta's license for an account."""
+"""The body that accepts Meta's license for an account."""
 
 RUN_PATH = "/accounts/{account}/ai/run/{model}"
+
+NEURON_COST = CostField("neurons", usd_per_unit=0.011 / 1000, is_estimate=True)
+"""Cloudflare bills in neurons. An estimate, because 10,000 of them a day are free.
+https://developers.cloudflare.com/workers-ai/platform/pricing/"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +38,17 @@ class WorkersAiDialect:
     Attributes:
         image_encoding: How an image is sent: as an `array` of its bytes, which the model's schema documents and others have
             seen working, or as a `data_url`, which Cloudflare's tutorial uses and which is a third of the size.
+        usage: Where usage and costs are reported.
+        errors: What error responses mean.
 
     """
 
     image_encoding: Literal["array", "data_url"] = "array"
+    usage: UsageFormat = field(default_factory=lambda: UsageFormat(cost_fields=(NEURON_COST,)))
+    errors: ErrorParser = field(default_factory=lambda: ErrorParser(codes=ERROR_CODES))
 
     def encode(self, request: ChatRequest, *, stream: bool) -> WireRequest:
-        """Put a request into the provider's words; see `Dialect.encode`."""
+        """Encode a request; see `Dialect.encode`."""
         body: dict[str, Any] = {"messages": _messages(request)}
         body |= sampling_fields(request)
         if images := request.images():
@@ -53,8 +64,10 @@ class WorkersAiDialect:
     def decoder(
         self, model: str, headers: Mapping[str, str], *, max_tokens: int | None = None
     ) -> ChatCompletionsDecoder:
-        """Begin to read an answer; see `Dialect.decoder`."""
-        return ChatCompletionsDecoder(model, headers, read=parse_native, max_tokens=max_tokens)
+        """Make a decoder; see `Dialect.decoder`."""
+        return ChatCompletionsDecoder(
+            model, headers, parse=parse_native, errors=self.errors, usage=self.usage, max_tokens=max_tokens
+        )
 
     def _image(self, images: list[Image]) -> list[int] | str:
         if len(images) > 1:
@@ -72,7 +85,7 @@ class WorkersAiDialect:
 
 
 def _messages(request: ChatRequest) -> list[dict[str, Any]]:
-    """Put the conversation into strings, the only contents the native schema takes. Images stand beside it."""
+    """Encode the conversation as strings, the only content the native schema takes. Images are a field of their own."""
     names: dict[str | None, str] = {}  # of the calls so far: an id may come again in a later turn
     encoded: list[dict[str, Any]] = []
     for message in request.messages:
@@ -85,23 +98,23 @@ def _messages(request: ChatRequest) -> list[dict[str, Any]]:
 
 
 def _content(message: Message) -> str:
-    pieces: list[str] = [f"{message.name}:"] if message.name else []
+    texts: list[str] = [f"{message.name}:"] if message.name else []
     for part in message.parts:
         match part:
             case Text():
-                pieces.append(part.text)
+                texts.append(part.text)
             case ToolCall():  # as the model wrote it, because the schema has no place for calls
                 arguments = part.arguments if part.arguments.strip() else "{}"
-                pieces.append(f'{{"name": {json.dumps(part.name)}, "parameters": {arguments}}}')
+                texts.append(f'{{"name": {json.dumps(part.name)}, "parameters": {arguments}}}')
             case Image():
-                pass  # stands beside the messages
+                pass  # in the field `image`
             case ToolResult():
                 raise UnsupportedInputError(
                     f"A {message.role} message can't hold a tool's result: use role 'tool'."
                 )
             case _:
                 assert_never(part)
-    return "\n".join(pieces)
+    return "\n".join(texts)
 
 
 def _tool_turn(result: Part, names: Mapping[str | None, str]) -> dict[str, Any]:
@@ -109,7 +122,7 @@ def _tool_turn(result: Part, names: Mapping[str | None, str]) -> dict[str, Any]:
         raise UnsupportedInputError(f"A tool message can't hold a {type(result).__name__}.")
     turn = {
         "role": "tool",
-        "content": "\n".join(part.text for part in result.parts if isinstance(part, Text)),
+        "content": result.text,
     }
     return turn | ({"name": names[result.call_id]} if result.call_id in names else {})
 
@@ -126,7 +139,7 @@ def _tool(tool: Tool) -> dict[str, Any]:
 
 
 def _with_required_descriptions(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Give each argument the type and the description that the native schema demands; an empty one says nothing wrong."""
+    """Give each argument the type and the description that the native schema demands; a description may be empty."""
     definitions = as_mapping(schema.get("$defs"))
     described = {
         name: {
@@ -140,12 +153,12 @@ def _with_required_descriptions(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _type(argument: Mapping[str, Any], definitions: Mapping[str, Any]) -> str | None:
-    """Name one type of an argument, the first that is not null; None where its schema tells of none.
+    """Find the first type of an argument that is not null; None where its schema has none.
 
     pydantic writes `Optional[int]` as `anyOf`, and an enum or a model as a `$ref`, both without a type.
     """
-    told: Any = argument.get("type") or ()
-    for kind in (told,) if isinstance(told, str) else told:
+    kinds: Any = argument.get("type") or ()
+    for kind in (kinds,) if isinstance(kinds, str) else kinds:
         if kind != "null":
             return kind
     for name in ("anyOf", "oneOf", "allOf"):
@@ -154,5 +167,5 @@ def _type(argument: Mapping[str, Any], definitions: Mapping[str, Any]) -> str | 
                 return kind
     if "$ref" not in argument:
         return None
-    meant: Any = as_mapping(definitions.get(str(argument["$ref"]).rpartition("/")[2])).get("type")
-    return meant if isinstance(meant, str) else "object"
+    referenced: Any = as_mapping(definitions.get(str(argument["$ref"]).rpartition("/")[2])).get("type")
+    return referenced if isinstance(referenced, str) else "object"

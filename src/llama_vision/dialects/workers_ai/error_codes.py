@@ -1,12 +1,9 @@
 """Cloudflare's own error codes, which say more than the status.
 
-https://developers.cloudflare.com/workers-ai/platform/errors/; those marked * are seen in replies and not on that page.
+https://developers.cloudflare.com/workers-ai/platform/errors/; those marked * were seen in replies and are not on that page.
 """
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, cast
 
 from llama_vision.core.errors import (
     AuthenticationError,
@@ -17,30 +14,13 @@ from llama_vision.core.errors import (
     QuotaExhaustedError,
     RateLimitError,
     ServerError,
-    StatusError,
 )
-from llama_vision.core.json_types import as_mapping
+from llama_vision.dialects.error_bodies import ErrorCode
 
 _CHECK_ACCOUNT = "Check the account id."
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorCode:
-    """What a code means.
-
-    Attributes:
-        status: The HTTP status that goes with it.
-        kind: The error it stands for.
-        advice: What to do, where the words of the reply don't say.
-
-    """
-
-    status: int
-    kind: type[StatusError]
-    advice: str = ""
-
-
-CODES: Mapping[int, ErrorCode] = {
+ERROR_CODES: Mapping[int, ErrorCode] = {
     3003: ErrorCode(400, InvalidRequestError),
     3006: ErrorCode(413, InvalidRequestError, "The request is too large; scale the image down."),
     3007: ErrorCode(408, ServerError),
@@ -68,34 +48,9 @@ CODES: Mapping[int, ErrorCode] = {
     7003: ErrorCode(404, ModelNotFoundError, _CHECK_ACCOUNT),  # *
     8001: ErrorCode(400, InvalidRequestError),  # *
     8005: ErrorCode(400, InvalidRequestError, "The image can't be read."),  # *
+    # *
     8006: ErrorCode(
         400, InvalidRequestError, "A text that holds 'data:image/...;base64,' is taken for an image."
-    ),  # *
+    ),
     10000: ErrorCode(401, AuthenticationError),  # *
 }
-
-_CODE_IN_MESSAGE = re.compile(r"\b(\d{4,5})\s*:")
-
-
-def find_error_code(fields: Mapping[str, Any]) -> ErrorCode | None:
-    """Look for one of Cloudflare's codes in a body.
-
-    Args:
-        fields: The body, parsed.
-
-    Returns:
-        What the first known code means. Without a code of its own, the first in an error's words counts
-        (`AiError: 5007: ...`), but only in the shape that Cloudflare's errors have.
-
-    """
-    errors: Any = fields.get("errors")
-    if not isinstance(errors, list):
-        return None
-    for entry in map(as_mapping, cast("list[Any]", errors)):
-        code: Any = entry.get("code")
-        if not isinstance(code, int):
-            found = _CODE_IN_MESSAGE.search(str(entry.get("message") or ""))
-            code = int(found[1]) if found else None
-        if code in CODES:
-            return CODES[code]
-    return None

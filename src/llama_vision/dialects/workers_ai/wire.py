@@ -1,4 +1,4 @@
-"""What Cloudflare's native replies look like, put into the shape of a chat completion.
+"""Wire types of Cloudflare's native replies, and how they become those of chat completions.
 
 A whole reply comes in an envelope, `{"result": {...}, "success": true}`, a stream's chunk without one. `response` may be
 a string, a number, an object that was JSON text, or null beside tool calls; `result` may even be a chat completion.
@@ -7,9 +7,8 @@ a string, a number, an object that was JSON text, or null beside tool calls; `re
 import json
 from typing import Any, cast
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from llama_vision.core.errors import MalformedReplyError
 from llama_vision.core.json_types import as_mapping
 from llama_vision.dialects.chat_completions.wire import (
     WireChoice,
@@ -19,7 +18,6 @@ from llama_vision.dialects.chat_completions.wire import (
     WireToolCall,
     WireUsage,
 )
-from llama_vision.dialects.error_bodies import error_in_body
 
 
 class WireNative(BaseModel):
@@ -44,43 +42,25 @@ class WireEnvelope(WireNative):
 
 
 def parse_native(payload: bytes) -> WireCompletion:
-    """Parse a payload.
-
-    Args:
-        payload: JSON text.
-
-    Returns:
-        What it says, as a chat completion would say it.
+    """Parse a payload into the shape of a chat completion; an empty one where Cloudflare reports an error.
 
     Raises:
-        MalformedReplyError: It can't be read.
-        StatusError: It tells of a failure, with or without an error status.
+        pydantic.ValidationError: It can't be read.
 
     """
-    try:
-        envelope = WireEnvelope.model_validate_json(payload)
-        completion = _as_completion(envelope)
-    except ValidationError as error:
-        if failure := error_in_body(payload):
-            raise failure from error
-        shown = payload[:200].decode(errors="replace")
-        raise MalformedReplyError(f"Cloudflare sent something that can't be read: {shown!r}") from error
-    answers = envelope.success is not False and (completion.choices or completion.usage is not None)
-    if (envelope.error is not None or not answers) and (failure := error_in_body(payload)):
-        raise failure
-    return completion
-
-
-def _as_completion(envelope: WireEnvelope) -> WireCompletion:
+    envelope = WireEnvelope.model_validate_json(payload)
+    if envelope.success is False:
+        return WireCompletion()
     whole = envelope.result is not None
     native = envelope.result or envelope
     choices = native.choices if native.choices is not None else _choices(native, whole=whole)
-    return WireCompletion(id=native.id, model=native.model, choices=choices, usage=native.usage)
+    return WireCompletion(
+        id=native.id, model=native.model, choices=choices, usage=native.usage, error=envelope.error
+    )
 
 
 def _choices(native: WireNative, *, whole: bool) -> list[WireChoice]:
-    said = native.model_fields_set & {"response", "tool_calls"}
-    if not said and not whole:  # a chunk of usage alone
+    if not whole and not native.model_fields_set & {"response", "tool_calls"}:  # a chunk of usage alone
         return []
     message = WireMessage(content=_text(native.response), tool_calls=_calls(native.tool_calls))
     return [WireChoice(message=message) if whole else WireChoice(delta=message)]
@@ -93,7 +73,7 @@ def _text(response: object) -> str | None:
 
 
 def _calls(calls: list[Any] | None) -> list[WireToolCall] | None:
-    """Read calls: `{"name", "arguments"}`, or as in a chat completion."""
+    """Convert calls, which are `{"name", "arguments"}`, or as in a chat completion."""
     return [_call(as_mapping(call)) for call in calls] if calls else None
 
 
