@@ -1,1 +1,1 @@
-"""The vocabulary every other room speaks: messages, requests, events, replies, errors. It imports nothing of ours."""
+"""The types that all other packages share: messages, requests, events, replies, errors. It imports nothing of ours."""

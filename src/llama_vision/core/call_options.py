@@ -1,4 +1,4 @@
-"""The options of a call as both frameworks spell them, after OpenAI, and the request they make."""
+"""The options of a call, which both frameworks name as OpenAI does, and the request they make."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -12,14 +12,8 @@ from llama_vision.core.request import ChatRequest, ResponseFormat, SamplingParam
 SAMPLING_OPTIONS = frozenset(field.name for field in fields(SamplingParams))
 
 CALL_OPTIONS = SAMPLING_OPTIONS | {
-    "tools",
-    "tool_choice",
-    "parallel_tool_calls",
-    "response_format",
-    "stop",
-    "stream_usage",
-    "extra_body",
-    "text_tool_calls",
+    *("tools", "tool_choice", "parallel_tool_calls", "response_format"),
+    *("stop", "stream_usage", "extra_body", "text_tool_calls"),
 }
 
 _MODES = {
@@ -31,18 +25,15 @@ _MODES = {
 
 
 def build_request(model: str, messages: Sequence[Message], options: Mapping[str, Any]) -> ChatRequest:
-    """Put a call together.
+    """Build a request.
 
     Args:
         model: The provider's id of the model.
         messages: The conversation.
         options: Those of `CALL_OPTIONS` that are set; None counts as not set.
 
-    Returns:
-        The request.
-
     Raises:
-        UnsupportedInputError: An option is not known, or its value isn't; the text names it.
+        UnsupportedInputError: An option or its value is unknown; the text names it.
 
     """
     if not options.keys() <= CALL_OPTIONS:
@@ -69,7 +60,7 @@ def build_request(model: str, messages: Sequence[Message], options: Mapping[str,
 
 
 def parse_tool(spec: Mapping[str, Any]) -> Tool:
-    """Read `{"type": "function", "function": {"name", "description", "parameters"}}`."""
+    """Parse `{"type": "function", "function": {"name", "description", "parameters"}}`, or the function alone."""
     function = as_mapping(spec.get("function", spec))
     return Tool(
         name=function["name"],
@@ -80,14 +71,11 @@ def parse_tool(spec: Mapping[str, Any]) -> Tool:
 
 
 def parse_tool_choice(choice: object) -> ToolChoice | None:
-    """Read the choice of a tool in any of the spellings in use.
+    """Parse a tool choice in any of the spellings in use.
 
     Args:
         choice: `"auto"`, `"none"`, `"any"`, `"required"`, True, a tool's name, or OpenAI's dictionary; None or False
-            for no choice.
-
-    Returns:
-        The choice; None leaves it to the provider.
+            leave it to the provider.
 
     Raises:
         UnsupportedInputError: It is none of these.
@@ -112,7 +100,7 @@ def parse_tool_choice(choice: object) -> ToolChoice | None:
 
 
 def parse_response_format(spec: Mapping[str, Any] | None) -> ResponseFormat | None:
-    """Read OpenAI's `response_format`.
+    """Parse OpenAI's `response_format`.
 
     Raises:
         UnsupportedInputError: It is of another type.

@@ -1,4 +1,4 @@
-"""All errors.
+"""The exceptions.
 
 LlamaVisionError                 .retryable .partial; the text names provider and model, never a key
   ConfigurationError             before any I/O
@@ -8,7 +8,7 @@ LlamaVisionError                 .retryable .partial; the text names provider an
   UnsupportedInputError          this provider can't express it: which part, and what would work
   ImageError                     unreadable, too large, refused address: which image, and why
   ConnectionFailedError  *       no HTTP status
-  RequestTimeoutError    *       no answer in time, or a stream that stopped coming
+  RequestTimeoutError    *       no response in time, or a stream that stalled
   StatusError                    .status_code .body .request_id .retry_after
     InvalidRequestError          400, 405, 413, 422
       ContextTooLongError        the prompt and the reply don't fit the model's context
@@ -34,13 +34,13 @@ from llama_vision.core.reply import Reply
 
 
 class LlamaVisionError(Exception):
-    """Every error of this package.
+    """Base class of all exceptions of this package.
 
     Attributes:
         retryable: Whether the same request may succeed a little later.
         provider: The provider's name, once it is known.
         model: The provider's id of the model, once it is known.
-        partial: What had arrived of a streamed reply, where it went wrong later than that.
+        partial: The part of a streamed reply that had arrived.
 
     """
 
@@ -50,16 +50,7 @@ class LlamaVisionError(Exception):
     partial: Reply | None = None
 
     def with_context(self, provider: str, model: str | None = None) -> Self:
-        """Say where it happened, unless that is known already.
-
-        Args:
-            provider: The provider's name.
-            model: The provider's id of the model.
-
-        Returns:
-            The error itself.
-
-        """
+        """Set `provider` and `model`, unless they are known already, and return the error itself."""
         self.provider = self.provider or provider
         self.model = self.model or model
         return self
@@ -95,7 +86,7 @@ class ImageError(LlamaVisionError):
 
 
 class ConnectionFailedError(LlamaVisionError):
-    """There was no answer with a status: no connection, or it broke."""
+    """There was no HTTP response: no connection, or it broke."""
 
     retryable = True
 
@@ -107,11 +98,11 @@ class RequestTimeoutError(LlamaVisionError):
 
 
 class StatusError(LlamaVisionError):
-    """The provider answered with an error status.
+    """The provider responded with an error status.
 
     Attributes:
         status_code: The HTTP status.
-        body: The beginning of the answer's body.
+        body: The beginning of the response body.
         request_id: The id to quote to the provider's support.
         retry_after: Seconds after which the provider says to try again.
 
@@ -170,7 +161,7 @@ class ServerError(StatusError):
 
 
 class StreamError(LlamaVisionError):
-    """The reply went wrong after a 200. It is never asked for again by itself: words may have been delivered."""
+    """The reply went wrong after a 200. It is never retried: text may have been delivered."""
 
 
 class MalformedReplyError(StreamError):
@@ -193,4 +184,4 @@ FATAL_ERRORS: tuple[type[LlamaVisionError], ...] = (
     ModelNotFoundError,
     QuotaExhaustedError,
 )
-"""What goes wrong with one call and would with every other to the same model: of many, no more need be made."""
+"""Errors that every other call to the same model would raise too: a batch stops at one."""

@@ -1,4 +1,4 @@
-"""The pieces a reply arrives in: a closed union, so that a type checker finds every place that forgets one."""
+"""The events a reply consists of: a closed union, so that a type checker finds every place that forgets one."""
 
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -11,7 +11,7 @@ class Started:
     """The first event of every reply.
 
     Attributes:
-        model: The model that answers, in the provider's words; the requested one where it doesn't say.
+        model: The model that replies, as the provider names it; the requested one where it does not.
         id: The provider's id of the reply.
         request_id: The id to quote to the provider's support.
 
@@ -24,20 +24,20 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """The next words."""
+    """The next text."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCallDelta:
-    """The next piece of a tool call.
+    """The next fragment of a tool call.
 
     Attributes:
-        index: Which call this belongs to, counted from 0.
-        id: Set on the first piece of a call only.
-        name: Set on the first piece of a call only, and whole.
-        arguments: A further fragment of the JSON text.
+        index: The call it belongs to, counted from 0.
+        id: Set on the first fragment of a call only.
+        name: Set on the first fragment of a call only, and whole.
+        arguments: The next fragment of the JSON text.
 
     """
 
@@ -49,7 +49,7 @@ class ToolCallDelta:
 
 @dataclass(frozen=True, slots=True)
 class UsageReport:
-    """All that is known so far of what the reply consumed: a later report includes the earlier ones."""
+    """The usage so far: a later report includes the earlier ones."""
 
     usage: Usage
 
@@ -59,9 +59,9 @@ class Finished:
     """The last event of every reply that is whole.
 
     Attributes:
-        reason: Why the model ended: `stop`, `length`, `tool_calls`, or the provider's own word.
-        retracted_tool_calls: The indices of calls that were none after all, because what was written for them went on as no call
-            can: it is among the words, whole.
+        reason: The finish reason: `stop`, `length`, `tool_calls`, or the provider's own.
+        retracted_tool_calls: Indices of calls that turned out to be text, because what followed can't be part of a call; all
+            of it is in the text.
 
     """
 

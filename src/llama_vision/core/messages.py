@@ -1,4 +1,4 @@
-"""What is said in a conversation: messages and their parts."""
+"""Messages and their parts."""
 
 import json
 from collections.abc import Iterable
@@ -10,20 +10,20 @@ Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Words."""
+    """A text part."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image: either its encoded bytes, or an address from which the provider takes it.
+    """An image: either its encoded bytes, or a URL from which the provider downloads it.
 
     Attributes:
         data: The encoded file (PNG, JPEG, ...), or None where there is a `url`.
-        media_type: What `data` is, from its own first bytes, such as `image/png`.
-        url: An http(s) address, or None where there is `data`.
-        detail: How closely to look (`low`, `high`, `auto`), for providers that know it.
+        media_type: The MIME type of `data`, from its first bytes, such as `image/png`.
+        url: An http(s) URL, or None where there is `data`.
+        detail: The level of detail (`low`, `high`, `auto`), for providers that know it.
 
     """
 
@@ -39,10 +39,10 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """The model asks for a tool.
+    """A tool call of the model.
 
     Attributes:
-        id: What the tool's result refers to; None where the provider gave none.
+        id: The tool's result refers to it; None where the provider gave none.
         name: The tool's name.
         arguments: JSON text, just as the model wrote it.
 
@@ -53,14 +53,10 @@ class ToolCall:
     arguments: str
 
     def parsed(self) -> dict[str, Any]:
-        """Read the arguments.
-
-        Returns:
-            The arguments by name; empty where the model wrote none.
+        """Parse the arguments; empty where the model wrote none.
 
         Raises:
-            ValueError: The text is not a JSON object, for instance because the reply was cut off, or one that is
-                nested too deeply.
+            ValueError: The text is not a JSON object, for instance because the reply was cut off, or is nested too deeply.
 
         """
         if not self.arguments.strip():
@@ -78,11 +74,11 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What a tool answered.
+    """The result of a tool call.
 
     Attributes:
-        call_id: The id of the `ToolCall` that this answers.
-        parts: Words and images.
+        call_id: The id of the `ToolCall`.
+        parts: Texts and images.
 
     """
 
@@ -103,10 +99,10 @@ class Message:
     """One turn of a conversation.
 
     Attributes:
-        role: Who speaks.
-        parts: What is said, in order. Images belong to `user` and inside a `ToolResult`; tool calls to
+        role: Who wrote it.
+        parts: The content, in order. Images belong to `user` and inside a `ToolResult`; tool calls to
             `assistant`; tool results to `tool`.
-        name: The speaker's name, where several share a role.
+        name: The name of the participant, where several share a role.
 
     """
 
@@ -116,7 +112,7 @@ class Message:
 
     @property
     def text(self) -> str:
-        """All words of the turn, without anything between them."""
+        """All text parts, joined without anything between them."""
         return "".join(part.text for part in self.parts if isinstance(part, Text))
 
 

@@ -1,4 +1,4 @@
-"""What a series of events adds up to."""
+"""The reply that a series of events adds up to."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -10,19 +10,19 @@ from llama_vision.core.messages import ToolCall
 from llama_vision.core.usage import Usage
 
 _MAX_FRAGMENTS = 256
-"""A piece costs far more memory than its few letters, so a long reply is put together now and then."""
+"""A fragment takes far more memory than its few characters, so those of a long reply are joined now and then."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A model's answer.
+    """A model's reply.
 
     Attributes:
-        text: The words.
-        tool_calls: The tools it asks for, in order.
-        usage: What it consumed.
+        text: The text.
+        tool_calls: The tool calls, in order.
+        usage: Token counts and cost.
         finish_reason: Why it ended; None where it was cut off.
-        model: Who answered, in the provider's words.
+        model: The model, as the provider names it.
         id: The provider's id of the reply.
         request_id: The id to quote to the provider's support.
 
@@ -38,67 +38,59 @@ class Reply:
 
     @classmethod
     def from_events(cls, events: Iterable[Event]) -> "Reply":
-        """Add up events.
-
-        Args:
-            events: From `Started` on; they may end early.
-
-        Returns:
-            The reply as far as the events go.
-
-        """
+        """Add up events, which may end early."""
         builder = ReplyBuilder()
         for event in events:
             builder.add(event)
         return builder.reply()
 
     def _repr_html_(self) -> str:
-        """Show it in a notebook."""
+        """Render in a notebook."""
         return html_text(format_reply(self.text, self.tool_calls)) + html_note(format_usage(self.usage))
 
 
 class _ToolCallBuilder:
-    """A tool call as far as it has come."""
+    """A tool call so far."""
 
-    __slots__ = ("_pieces", "id", "name")
+    __slots__ = ("_fragments", "id", "name")
 
     def __init__(self) -> None:
         self.id: str | None = None
         self.name: str | None = None
-        self._pieces: list[str] = []
+        self._fragments: list[str] = []
 
     def add(self, delta: ToolCallDelta) -> None:
         self.id = self.id or delta.id
         self.name = self.name or delta.name
-        self._pieces.append(delta.arguments)
-        if len(self._pieces) > _MAX_FRAGMENTS:
-            self._pieces = ["".join(self._pieces)]
+        self._fragments.append(delta.arguments)
+        if len(self._fragments) > _MAX_FRAGMENTS:
+            self._fragments = ["".join(self._fragments)]
 
     def call(self) -> ToolCall:
-        if len(self._pieces) > 1:  # as with the text
-            self._pieces = ["".join(self._pieces)]
-        return ToolCall(self.id, self.name or "", self._pieces[0])
+        if len(self._fragments) > 1:  # as in `ReplyBuilder.text`
+            self._fragments = ["".join(self._fragments)]
+        return ToolCall(self.id, self.name or "", self._fragments[0])
 
 
 class ReplyBuilder:
-    """Adds up events one by one; `reply()` can be asked at any time."""
+    """Adds up events one by one; `reply()` can be called at any time."""
 
-    __slots__ = ("_calls", "_pieces", "finish_reason", "started", "usage")
+    __slots__ = ("_calls", "_fragments", "finish_reason", "started", "usage")
 
     def __init__(self) -> None:
-        self._pieces: list[str] = []
+        self._fragments: list[str] = []
         self._calls: dict[int, _ToolCallBuilder] = {}
         self.usage = Usage()
         self.finish_reason: str | None = None
         self.started: Started | None = None
 
     def add(self, event: Event) -> None:
-        """Take in the next event."""
+        """Add the next event."""
         match event:
             case TextDelta():
-                self._pieces.append(event.text)
-                if len(self._pieces) > _MAX_FRAGMENTS:
-                    self._pieces = ["".join(self._pieces)]
+                self._fragments.append(event.text)
+                if len(self._fragments) > _MAX_FRAGMENTS:
+                    self._fragments = ["".join(self._fragments)]
             case ToolCallDelta():
                 self._calls.setdefault(event.index, _ToolCallBuilder()).add(event)
             case UsageReport():
@@ -114,10 +106,10 @@ class ReplyBuilder:
 
     @property
     def text(self) -> str:
-        """The words so far."""
-        if len(self._pieces) > 1:  # joined as we go, so that growing snapshots stay cheap
-            self._pieces = ["".join(self._pieces)]
-        return self._pieces[0] if self._pieces else ""
+        """The text so far."""
+        if len(self._fragments) > 1:  # joined as we go, so that growing snapshots stay cheap
+            self._fragments = ["".join(self._fragments)]
+        return self._fragments[0] if self._fragments else ""
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
@@ -125,11 +117,11 @@ class ReplyBuilder:
         return tuple(call for _, call in self.calls_by_index())
 
     def calls_by_index(self) -> list[tuple[int, ToolCall]]:
-        """Give the tool calls so far, each with the index that its deltas have."""
+        """Return the tool calls so far, each with the index of its deltas."""
         return [(index, self._calls[index].call()) for index in sorted(self._calls)]
 
     def reply(self) -> Reply:
-        """Give the reply as it stands."""
+        """Return the reply so far."""
         started = self.started
         return Reply(
             text=self.text,

@@ -1,4 +1,4 @@
-"""What is asked of a model."""
+"""The request to a model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any, Literal
 from llama_vision.core.messages import Image, Message, ToolResult
 
 DEFAULT_MAX_TOKENS = 1024
-"""Always sent: left out, Cloudflare cuts at 256 tokens and AI/ML API at 512, without a word."""
+"""Always sent: left out, Cloudflare cuts at 256 tokens and AI/ML API at 512, and neither says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class ToolChoice:
     """Whether the model has to call a tool.
 
     Attributes:
-        mode: `auto` (as it likes), `none`, `required` (some tool), `named` (the one in `name`).
+        mode: `auto` (the model decides), `none`, `required` (any tool), `named` (the one in `name`).
         name: The tool, for `named`.
 
     """
@@ -44,13 +44,13 @@ class ToolChoice:
 
 @dataclass(frozen=True, slots=True)
 class ResponseFormat:
-    """The form the answer has to take.
+    """The format of the reply.
 
     Attributes:
         type: `text`, `json_object`, or `json_schema`.
         name: A name for the schema.
         schema: JSON schema, for `json_schema`.
-        strict: Ask the provider to keep to the schema exactly.
+        strict: Ask the provider to keep to the schema; None leaves the choice to the provider.
 
     """
 
@@ -62,18 +62,18 @@ class ResponseFormat:
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How tokens are chosen, and how many. None leaves a value to the provider.
+    """Sampling parameters. None leaves a value to the provider. A new parameter is a field here, and nowhere else.
 
     Attributes:
-        max_tokens: The most tokens the reply may have.
-        temperature: 0 takes the likeliest token; more is more random.
-        top_p: Choose among the likeliest tokens that together have this probability (0 to 1).
-        top_k: Choose among this many of the likeliest tokens.
-        min_p: Leave out tokens less likely than this share of the likeliest (0 to 1).
-        seed: The same seed asks for the same choices.
-        frequency_penalty: Discourage words by how often they stand already.
-        presence_penalty: Discourage words that stand already.
-        repetition_penalty: Divide the score of tokens that stand already; 1 does nothing.
+        max_tokens: Maximum tokens of the reply.
+        temperature: Logits are divided by it; 0 is greedy decoding.
+        top_p: Nucleus sampling: sample from the most likely tokens that together have this probability (0 to 1).
+        top_k: Sample from this many of the most likely tokens.
+        min_p: Exclude tokens less likely than this fraction of the most likely one (0 to 1).
+        seed: The same seed asks for the same samples.
+        frequency_penalty: Penalize tokens by how often they occur in the reply so far.
+        presence_penalty: Penalize tokens that occur in the reply so far.
+        repetition_penalty: Divide the logits of tokens that occur so far; 1 does nothing.
 
     """
 
@@ -90,7 +90,7 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """One question to a model, with all that came before it.
+    """One request, with the whole conversation.
 
     Attributes:
         model: The provider's own id of the model.
@@ -98,13 +98,13 @@ class ChatRequest:
         tools: Functions the model may call.
         tool_choice: Whether it has to; None leaves it to the provider.
         parallel_tool_calls: Whether it may call several at once; None leaves it to the provider.
-        response_format: The form of the answer; None is plain text.
-        sampling: How tokens are chosen.
-        stop: Texts at which the reply ends; they are not part of it.
+        response_format: The format of the reply; None is plain text.
+        sampling: The sampling parameters.
+        stop: Stop strings: the reply ends before the first.
         stream_usage: Ask for token counts in streams too.
         extra_body: Further fields of the provider's own, sent as they are.
-        text_tool_calls: Whether tool calls that the model writes as text are read, and tools put into words where the
-            provider takes none.
+        text_tool_calls: Whether tool calls that the model writes as text are parsed, and tools described in the prompt where
+            the provider takes none.
 
     """
 
@@ -122,17 +122,12 @@ class ChatRequest:
 
     @property
     def text_parsed_tools(self) -> tuple[Tool, ...]:
-        """The tools of which calls are looked for in the words of the reply."""
+        """The tools whose calls are looked for in the text of the reply."""
         forbidden = self.tool_choice is not None and self.tool_choice.mode == "none"
         return self.tools if self.text_tool_calls and not forbidden else ()
 
     def images(self) -> list[Image]:
-        """Collect the images of the conversation.
-
-        Returns:
-            All of them in order, those in tool results included.
-
-        """
+        """Collect the images of the conversation in order, those in tool results included."""
         found: list[Image] = []
         for message in self.messages:
             for part in message.parts:

@@ -1,4 +1,4 @@
-"""What a reply consumed."""
+"""Token counts and cost of a reply."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ _Number = TypeVar("_Number", int, float)
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token counts and cost. None means that nobody said, which is not zero.
+    """Token counts and cost. None means unknown, which is not zero.
 
     Attributes:
         input_tokens: Tokens of the prompt, images included where the provider counts them.
         output_tokens: Tokens of the reply.
         cached_input_tokens: How many of `input_tokens` came from the provider's cache.
-        cost_usd: Price of the call in US dollars.
-        cost_is_estimate: True where the cost was worked out from the list price and not told by the provider.
+        cost_usd: Cost in US dollars.
+        cost_is_estimate: Whether the cost was estimated from the list price, and not reported by the provider.
 
     """
 
@@ -46,7 +46,7 @@ class Usage:
         )
 
     def __add__(self, other: "Usage") -> "Usage":
-        """Add up two replies; what neither tells stays unknown."""
+        """Add up the usage of two replies; what neither reports stays unknown."""
         return Usage(
             input_tokens=_sum(self.input_tokens, other.input_tokens),
             output_tokens=_sum(self.output_tokens, other.output_tokens),
@@ -56,30 +56,23 @@ class Usage:
         )
 
     def merge(self, later: "Usage") -> "Usage":
-        """Take a later report of the same reply into account.
+        """Merge a later report of the same reply. A reported cost beats an estimated one.
 
         Providers repeat the counts as they grow, and one sends zeros at the end (Cloudflare /ai/v1), so the larger
-        figure of each field is the true one: neither the last nor the sum.
-
-        Args:
-            later: The next report.
-
-        Returns:
-            Both reports as one. A told cost beats an estimated one.
-
+        number of each field is right: neither the last nor the sum.
         """
-        told = [usage for usage in (self, later) if usage.cost_usd is not None]
-        cost = max(told, key=lambda usage: (not usage.cost_is_estimate, usage.cost_usd), default=later)
+        known = [usage for usage in (self, later) if usage.cost_usd is not None]
+        cost = max(known, key=lambda usage: (not usage.cost_is_estimate, usage.cost_usd), default=later)
         return Usage(
-            input_tokens=_larger(self.input_tokens, later.input_tokens),
-            output_tokens=_larger(self.output_tokens, later.output_tokens),
-            cached_input_tokens=_larger(self.cached_input_tokens, later.cached_input_tokens),
+            input_tokens=_max(self.input_tokens, later.input_tokens),
+            output_tokens=_max(self.output_tokens, later.output_tokens),
+            cached_input_tokens=_max(self.cached_input_tokens, later.cached_input_tokens),
             cost_usd=cost.cost_usd,
             cost_is_estimate=cost.cost_is_estimate,
         )
 
 
-def _larger(first: int | None, second: int | None) -> int | None:
+def _max(first: int | None, second: int | None) -> int | None:
     if first is None or second is None:
         return second if first is None else first
     return max(first, second)

@@ -1,1 +1,1 @@
-"""The wire formats. A dialect turns a request into JSON and bytes into events; it knows no socket, clock or environment."""
+"""Wire formats. A dialect turns a request into JSON and payloads into events; it knows no socket, clock or environment."""

@@ -17,12 +17,7 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(","
 
 
 def encode_json(body: dict[str, Any]) -> bytes:
-    """Encode a body.
-
-    Raises:
-        UnsupportedInputError: A value has no JSON.
-
-    """
+    """Encode a body, or raise `UnsupportedInputError` where a value has no JSON."""
     try:
         return _ENCODER.encode(body).encode()
     # NaN, half a surrogate pair, or an object in extra_body or a schema.

@@ -1,15 +1,14 @@
-"""Server-sent events: bytes in, whatever way they were cut, `data:` payloads out.
+"""Incremental decoder of server-sent events: bytes in, cut anywhere, `data:` payloads out.
 
-Written after the event stream section of the HTML standard
-(https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream). It works on bytes, so that a
-character cut in two does no harm, and so that only LF, CR and CRLF end a line: U+2028 and U+0085 may stand inside JSON.
+https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream. It works on bytes, so that a
+character may be cut in two, and so that only LF, CR and CRLF end a line: U+2028 and U+0085 may stand inside JSON.
 """
 
 _BOM = b"\xef\xbb\xbf"
 
 
 class SseDecoder:
-    """Decodes one event stream. It holds the state of one reply; make a new one for each."""
+    """Decodes the event stream of one reply."""
 
     __slots__ = ("_at_start", "_data", "_event", "_rest", "_skip_lf")
 
@@ -21,15 +20,9 @@ class SseDecoder:
         self._at_start = True
 
     def feed(self, received: bytes) -> list[bytes]:
-        """Take in the next bytes.
+        """Decode the next bytes into the payloads that are complete now.
 
-        Args:
-            received: Bytes as they came from the network.
-
-        Returns:
-            The payloads that are complete now. The payload of an event named `error` comes as
-            `{"error": payload}`, so that it can't be taken for a part of the answer.
-
+        The payload of an event named `error` becomes `{"error": payload}`, so that it can't be taken for a part of the reply.
         """
         if not received:
             return []
@@ -51,12 +44,9 @@ class SseDecoder:
         return payloads
 
     def close(self) -> list[bytes]:
-        """Say that no more bytes come.
+        """End the stream, and give the payload of a last event that lacks its blank line.
 
-        Returns:
-            The payload of a last event that lacks its blank line. The standard drops it; providers have been seen
-            to end that way after a whole line, and a cut JSON text is noticed by whoever reads it.
-
+        The standard drops it; providers have been seen to end that way, and the decoder of the payload notices a cut one.
         """
         payloads: list[bytes] = []
         if self._rest:
@@ -78,4 +68,4 @@ class SseDecoder:
             self._event = line[6:].strip()
         elif line == b"data":
             self._data.append(b"")
-        # What remains is comments (keep-alives), ids and reconnection times, which a single reply has no use for.
+        # Comments (keep-alives), ids and reconnection times are ignored.

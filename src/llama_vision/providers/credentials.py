@@ -1,4 +1,4 @@
-"""API keys and account ids: where they are looked for, and what is checked before one is sent."""
+"""API keys and account ids: where they are looked up, and what is checked before one is sent."""
 
 import os
 import re
@@ -9,34 +9,23 @@ from llama_vision.providers.provider import Provider
 
 
 def find_api_key(provider: Provider) -> str | None:
-    """Look for the provider's key.
-
-    Args:
-        provider: Whose.
-
-    Returns:
-        The first variable of `key_env` that is set to something, without the white space around it.
-
-    """
-    for name in provider.key_env:
-        if key := os.environ.get(name, "").strip():
-            return key
-    return None
+    """Look up the provider's key: the first variable of `key_env` that is not empty, stripped."""
+    return _read_first(provider.key_env)
 
 
 def resolve_api_key(provider: Provider, key: str | None) -> str | None:
     """Get the key that a call is made with.
 
     Args:
-        provider: Whose.
-        key: What the user gave; None or empty looks into the environment.
+        provider: Whose key it is.
+        key: The user's; None or empty looks into the environment.
 
     Returns:
         The key; None where the provider needs none.
 
     Raises:
         MissingKeyError: There is none, and the provider needs one.
-        ConfigurationError: It can't be sent in a header. The text does not show it.
+        ConfigurationError: It can't be sent in a header. The text does not quote it.
 
     """
     key = (key or "").strip() or find_api_key(provider)
@@ -59,14 +48,14 @@ def resolve_account_id(provider: Provider, account_id: str | None) -> str | None
     """Get the id of the account that a call is made for.
 
     Args:
-        provider: Whose.
-        account_id: What the user gave; None or empty looks into the environment.
+        provider: Whose account it is.
+        account_id: The user's; None or empty looks into the environment.
 
     Returns:
-        The id; None where the provider's addresses contain none.
+        The id; None where the provider's URLs contain none.
 
     Raises:
-        ConfigurationError: It is needed and missing, or given and not needed, or can't be part of an address.
+        ConfigurationError: It is needed and missing, or given and not needed, or can't be part of a URL.
 
     """
     if not provider.account_env:
@@ -75,19 +64,17 @@ def resolve_account_id(provider: Provider, account_id: str | None) -> str | None
                 provider.name
             )
         return None
-    found = (account_id or "").strip() or next(
-        filter(None, (os.environ.get(name, "").strip() for name in provider.account_env)), ""
-    )
-    if not found:
+    account_id = (account_id or "").strip() or _read_first(provider.account_env)
+    if account_id is None:
         raise ConfigurationError(
             f"{provider.title} needs the id of your account. Pass account_id=..., "
             f"or set one of: {', '.join(provider.account_env)}."
         ).with_context(provider.name)
-    if not re.fullmatch(r"[\w-]+", found, re.ASCII):
+    if not re.fullmatch(r"[\w-]+", account_id, re.ASCII):
         raise ConfigurationError(
             "The account_id holds something that no id has: it consists of letters, digits, - and _."
         ).with_context(provider.name)
-    return found
+    return account_id
 
 
 def describe_variables(names: Sequence[str], *, verbose: bool = False) -> str:
@@ -101,7 +88,7 @@ def describe_variables(names: Sequence[str], *, verbose: bool = False) -> str:
         Such as `found in DEEPINFRA_TOKEN` or `none found in HF_TOKEN`.
 
     """
-    name = next((name for name in names if os.environ.get(name, "").strip()), None)
+    name = _first_set(names)
     if name is None:
         return f"none found in {', '.join(names)}"
     return f"found in {name} (looked at {', '.join(names)})" if verbose else f"found in {name}"
@@ -117,3 +104,12 @@ def describe_key(provider: Provider, *, verbose: bool = False) -> str:
     if verbose:
         return f"{status}; needed only where the endpoint wants one"
     return status if status.startswith("found") else f"{status}, if it wants one"
+
+
+def _read_first(names: Sequence[str]) -> str | None:
+    name = _first_set(names)
+    return None if name is None else os.environ[name].strip()
+
+
+def _first_set(names: Sequence[str]) -> str | None:
+    return next((name for name in names if os.environ.get(name, "").strip()), None)

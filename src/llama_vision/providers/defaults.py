@@ -1,4 +1,4 @@
-"""Which provider and model are meant where the user names none."""
+"""The default provider and model."""
 
 import os
 
@@ -7,10 +7,10 @@ from llama_vision.providers.provider import Provider
 
 
 def default_provider() -> str:
-    """Take `$LLAMA_VISION_PROVIDER`, else the model on this machine, which needs no key."""
+    """Return `$LLAMA_VISION_PROVIDER`, else the model on this machine, which needs no key."""
     return os.environ.get("LLAMA_VISION_PROVIDER") or "local"
 
 
 def default_model(provider: str | Provider) -> str:
-    """Take `$LLAMA_VISION_MODEL`, else the first model of the provider's record: `tiny` for `local`, the 11B elsewhere."""
+    """Return `$LLAMA_VISION_MODEL`, else the first model of the provider's record: `tiny` for `local`, the 11B elsewhere."""
     return os.environ.get("LLAMA_VISION_MODEL") or find_provider(provider).models[0].name

@@ -1,1 +1,1 @@
-"""OpenAI's chat completions and what providers make of them."""
+"""OpenAI's chat completions, with the variations of other providers."""

@@ -10,16 +10,10 @@ from llama_vision.core.messages import Image, Message, Text, ToolCall, ToolResul
 
 
 def encode_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """Encode a conversation.
+    """Encode a conversation as the `messages` of a body.
 
     Images in a tool's result follow in a user message of their own: servers take only strings in `role: tool`
     (LM Studio, vLLM and others answer anything else with a 400).
-
-    Args:
-        messages: The conversation.
-
-    Returns:
-        The `messages` of the body.
 
     Raises:
         UnsupportedInputError: A part stands where its role can't have one.

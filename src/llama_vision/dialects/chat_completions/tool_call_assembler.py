@@ -24,17 +24,7 @@ class ToolCallAssembler:
         self._quoted: dict[int, str] = {}  # arguments that are JSON inside a JSON string, so far
 
     def add_fragment(self, wire: WireToolCall, position: int, num_fragments: int) -> ToolCallDelta | None:
-        """Add one fragment of a stream.
-
-        Args:
-            wire: The fragment.
-            position: Its place in the chunk, from 0.
-            num_fragments: How many fragments the chunk has.
-
-        Returns:
-            The delta; None where the fragment says nothing.
-
-        """
+        """Add one fragment of a stream, the `position`th of its chunk; None where it is empty."""
         function = wire.function or WireFunction()
         arguments = _arguments(function.arguments)
         if not (wire.id or function.name or arguments):  # Cloudflare ends its calls with an empty fragment
@@ -86,9 +76,7 @@ class ToolCallAssembler:
     def close(self, *, cut: bool = False) -> list[Event]:
         """Give calls without arguments the empty object they mean, and emit what was held back.
 
-        Args:
-            cut: Whether the reply ended at max_tokens: the arguments of the last call may then just not have begun.
-
+        Where the reply was `cut` at max_tokens, the arguments of the last call may just not have begun.
         """
         late = {index: "{}" for index in self._empty if not (cut and index == self.count - 1)}
         late |= {index: _decode_double_encoded(arguments) for index, arguments in self._quoted.items()}

@@ -1,1 +1,1 @@
-"""Cloudflare Workers AI's own format."""
+"""Cloudflare Workers AI's native API."""
