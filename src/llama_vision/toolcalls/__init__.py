@@ -1,7 +1,7 @@
-"""Tool calls that a model wrote as text, found while the text comes.
+"""Incremental parser of tool calls that a model wrote as text.
 
-A call needs a name that is on offer, exactly; an object of arguments; and a complete envelope. All else is words, passed on
-whole and unchanged. The envelopes are those that Llama 3.x was taught and those that it falls into:
+A call needs the exact name of a tool, an object of arguments, and a complete format around them. All else is text, passed on
+whole and unchanged. The formats are those that Llama 3.x was trained on and those that it falls into:
 
 * `{"name": "f", "parameters": {...}}`, with `arguments` for `parameters`, with or without `"type": "function"`; several
   separated by `;`, `,` or white space, or in a list;
@@ -12,9 +12,9 @@ whole and unchanged. The envelopes are those that Llama 3.x was taught and those
 
 https://github.com/meta-llama/llama-models/blob/main/models/llama3_2/text_prompt_format.md
 
-Words that can't be part of a call are passed on at once, and what could be is held until the first character that rules it
-out. The arguments of a call are passed on as they come, but for their last brace, which waits for the end of the envelope: a
-call that is cut off, or goes wrong, never looks like one. The result does not depend on how the text was cut into pieces.
+Text that can't be part of a call is passed on at once; what could be is held until the first character that rules it out.
+The arguments of a call are streamed, but for their last brace, which waits for the end of the format: a call that is cut off,
+or goes wrong, never looks complete. The result does not depend on how the text was cut into pieces.
 """
 
 from llama_vision.toolcalls.event_filter import TextToolCallExtractor

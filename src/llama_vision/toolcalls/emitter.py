@@ -1,4 +1,4 @@
-"""What a text turned out to be: words and pieces of calls, in as few events as there can be."""
+"""Collects text and fragments of tool calls into as few events as possible."""
 
 import os
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ Delta: TypeAlias = TextDelta | ToolCallDelta
 
 
 class DeltaEmitter:
-    """Collects the events of a reply until they are asked for.
+    """Collects the events of a reply until they are drained.
 
     Attributes:
-        count: How many calls have begun.
-        unfinished: The indices of those that did not end.
+        count: Number of calls that have begun.
+        unfinished: Indices of those that have not ended.
 
     """
 
@@ -26,24 +26,17 @@ class DeltaEmitter:
         self._ids: set[str] = set()
         self._events: list[Delta] = []
         self._text: list[str] = []
-        self._head: tuple[str, str] | None = None  # id and name, which go with the first piece
+        self._head: tuple[str, str] | None = None  # id and name, which go with the first fragment
         self._arguments: list[str] = []
 
     def text(self, piece: str) -> None:
-        """Take in words."""
+        """Add text."""
         if piece:
             self._flush_call()
             self._text.append(piece)
 
     def begin(self, name: str, call_id: str | None, arguments: Sequence[str]) -> None:
-        """Begin a call.
-
-        Args:
-            name: Of the tool.
-            call_id: The model's own id; one that is missing or came before is made anew.
-            arguments: The JSON text so far.
-
-        """
+        """Begin a call. An id of the model's own that is missing or was used before is replaced."""
         self._flush()
         if not call_id or call_id in self._ids:
             call_id = f"call_{os.urandom(12).hex()}"
@@ -54,17 +47,17 @@ class DeltaEmitter:
         self.count += 1
 
     def argument(self, piece: str) -> None:
-        """Take in a piece of the arguments of the call that was begun last."""
+        """Add to the arguments of the current call."""
         if piece:
             self._arguments.append(piece)
 
     def end(self) -> None:
-        """End the call that was begun last."""
+        """End the current call."""
         self.argument("}")
         self.unfinished.discard(self.count - 1)
 
     def drain(self) -> list[Delta]:
-        """Give the events since the last time."""
+        """Return the events since the last time."""
         self._flush()
         events, self._events = self._events, []
         return events
@@ -84,7 +77,7 @@ class DeltaEmitter:
 
 
 class PendingCall:
-    """A call on its way, which is begun in the output once its name is known and its arguments have begun."""
+    """A call that begins in the output once its name is known and its arguments have begun."""
 
     __slots__ = ("_begun", "_held", "_output", "call_id", "name")
 
@@ -101,7 +94,7 @@ class PendingCall:
         return self._begun or bool(self._held)
 
     def write(self, piece: str) -> None:
-        """Take in a piece of the arguments."""
+        """Add to the arguments."""
         if self._begun:
             self._output.argument(piece)
             return
@@ -109,11 +102,11 @@ class PendingCall:
         self.begin_when_complete()
 
     def begin_when_complete(self) -> None:
-        """Begin the call, if both its name and its arguments are there."""
+        """Begin the call, if both its name and the beginning of its arguments are known."""
         if self.name is not None and self._held and not self._begun:
             self._begun = True
             self._output.begin(self.name, self.call_id, self._held)
 
     def end(self) -> None:
-        """End the call; its envelope is complete."""
+        """End the call; its format is complete."""
         self._output.end()

@@ -1,4 +1,4 @@
-"""What a call comes wrapped in: a tag, a fence, a list, or nothing but itself."""
+"""The formats of tool calls: behind a tag, in a Markdown fence, in a list, or bare."""
 
 import json
 import re
@@ -15,26 +15,26 @@ PYTHON_TAG = "<|python_tag|>"
 FUNCTION_TAG = "<function="
 _END_OF_FUNCTION = "</function>"
 _FENCE = "```"
-_LONGEST_LANGUAGE = 20
+_MAX_LANGUAGE = 20
 _ALL = re.compile(r"(?s:.*)")
 
 
 class CallFormats:
-    """Reads calls in all their envelopes.
+    """Reads calls in all their formats.
 
     Attributes:
-        in_list: Whether the list that the last call stands in is still open.
-        in_fence: Whether the fence is.
+        in_list: Whether the list that holds the last call is still open.
+        in_fence: Whether the fence that holds the last call is still open.
         in_chain: Whether another `name.call(...)` may follow.
         in_code_fence: Whether a fence without a call is open.
-        prefix_length: How much of the source's record is certainly before a call, if there is one.
-        rest_is_text: Whether all that follows is words, because it is code and nobody takes code.
+        prefix_length: How much of the source's record stands before the call, if there is one.
+        rest_is_text: Whether all that follows is text, because it is code and no tool takes code.
 
     """
 
-    def __init__(self, source: IncrementalScanner, offered: ToolNames, output: DeltaEmitter) -> None:
+    def __init__(self, source: IncrementalScanner, tool_names: ToolNames, output: DeltaEmitter) -> None:
         self._source = source
-        self._offered = offered
+        self._tool_names = tool_names
         self._output = output
         self.in_list = False
         self.in_fence = False
@@ -44,12 +44,7 @@ class CallFormats:
         self.rest_is_text = False
 
     def read(self) -> Scan[None]:
-        """Read one call, or a whole Python list of them, with what it is wrapped in.
-
-        Raises:
-            Refuted: There is none. The source's record holds what was read of it.
-
-        """
+        """Read one call, or a whole Python list of them, with its format, or raise `NotACall`."""
         source = self._source
         fenced, tagged_to = False, None  # where in the record the last tag ends
         while (following := (yield from self._next())) in ("<", "`"):
@@ -61,7 +56,7 @@ class CallFormats:
             if token == PYTHON_TAG:
                 tagged_to = source.num_recorded
             elif token == FUNCTION_TAG:
-                source.mark_structure(self.prefix_length)
+                source.structure = self.prefix_length
                 yield from self._read_function()
                 break
         else:
@@ -75,7 +70,7 @@ class CallFormats:
         return following
 
     def _read_fence(self, *, follows_fence: bool) -> Scan[None]:
-        """Read the backticks before a call. Until there is one, they begin a quotation, and the next ones end it."""
+        """Read the backticks before a call. Until there is one, they open a code block, and the next ones close it."""
         if follows_fence:
             raise NotACall
         yield from self._source.one_of((_FENCE,))
@@ -83,20 +78,20 @@ class CallFormats:
         self.in_code_fence = not self.in_code_fence
         if not self.in_code_fence:
             raise NotACall
-        yield from self._source.word(_LONGEST_LANGUAGE)
+        yield from self._source.word(_MAX_LANGUAGE)
 
     def read_end_of_fence(self) -> Scan[None]:
-        """Read the backticks behind a call."""
+        """Read the backticks after a call."""
         yield from self._source.one_of((_FENCE,))
         self.in_fence = False
 
     def resume_text(self) -> None:
-        """Let the fence around the last call be theirs too, and end the chain of calls."""
+        """Return to text: an open fence is that of a code block, and a chain of calls ends."""
         self.in_chain = False
         self.in_fence, self.in_code_fence = False, self.in_fence or self.in_code_fence
 
     def _read_after_tag(self, following: str, tagged_to: int | None) -> Scan[None]:
-        source, code_tool, begun = self._source, self._offered.code_tool, self._output.count
+        source, code_tool, begun = self._source, self._tool_names.code_tool, self._output.count
         try:
             yield from self._read_untagged(following, tagged=tagged_to is not None)
         except NotACall:
@@ -117,8 +112,8 @@ class CallFormats:
             yield from self._read_list()
         elif following and (tagged or in_chain):
             if not tagged:
-                source.mark_structure(self.prefix_length)
-            yield from read_dot_call(source, self._offered, self._output)
+                source.structure = self.prefix_length
+            yield from read_dot_call(source, self._tool_names, self._output)
             self.in_chain = True
         else:
             raise NotACall
@@ -129,8 +124,8 @@ class CallFormats:
         source.position += 1
         if (yield from source.space()) not in ('"', "'"):
             raise NotACall
-        source.mark_structure(start)
-        yield from read_json_call(source, self._offered, PendingCall(self._output))
+        source.structure = start
+        yield from read_json_call(source, self._tool_names, PendingCall(self._output))
 
     def _read_list(self) -> Scan[None]:
         source = self._source
@@ -141,19 +136,19 @@ class CallFormats:
             yield from self._read_object()
             self.in_list = True
         elif following == "[":
-            source.mark_structure(start)
+            source.structure = start
             raise NotACall
         elif following == "_" or following.isalnum():
-            source.mark_structure(start)
-            yield from read_call_list(source, self._offered, self._output)
+            source.structure = start
+            yield from read_call_list(source, self._tool_names, self._output)
         else:
             raise NotACall
 
     def _read_function(self) -> Scan[None]:
-        """Read `<function=name>{...}</function>` from its name on. Meta's own reader does without the end tag."""
+        """Read `<function=name>{...}</function>` from its name on. Meta's own parser does without the end tag."""
         source = self._source
-        name = yield from read_prefixed(source, self._offered.prefixes)
-        if name not in self._offered.names:
+        name = yield from read_prefixed(source, self._tool_names.prefixes)
+        if name not in self._tool_names.names:
             raise NotACall
         yield from source.expect(">")
         yield from source.expect("{")
@@ -165,7 +160,7 @@ class CallFormats:
         call.end()
 
     def _read_code(self, start: int, name: str, argument: str) -> Scan[None]:
-        """Read all that comes as code. What was taken for something else is code too."""
+        """Read all that follows as code, from the beginning of the record."""
         source = self._source
         source.rewind()
         source.mark()

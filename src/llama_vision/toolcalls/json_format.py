@@ -1,4 +1,4 @@
-"""A call as a JSON object: `{"name": ..., "parameters": {...}}`."""
+"""Calls as JSON objects: `{"name": ..., "parameters": {...}}`."""
 
 import json
 from collections.abc import Callable, Container
@@ -11,42 +11,32 @@ from llama_vision.toolcalls.tool_names import ToolNames
 _ARGUMENTS = frozenset({"parameters", "arguments"})
 FIRST_KEYS = frozenset({"type", "id", "name", "function"}) | _ARGUMENTS
 _KEY_PREFIXES = frozenset(key[:end] for key in FIRST_KEYS for end in range(len(key) + 1))
-_LONGEST_KEY = max(map(len, FIRST_KEYS))
+_MAX_KEY = max(map(len, FIRST_KEYS))
 _FUNCTION = frozenset("function"[:end] for end in range(len("function") + 1))
-_LONGEST_ESCAPE = len("\\ud83d\\ude00")
+_MAX_ESCAPE = len("\\ud83d\\ude00")
 
 
-def read_json_call(source: IncrementalScanner, offered: ToolNames, call: PendingCall) -> Scan[None]:
-    """Read a call from behind its opening brace to its closing one.
-
-    Args:
-        source: Stands behind the brace.
-        offered: Which names are calls.
-        call: Takes what is found, as it is found.
-
-    Raises:
-        Refuted: It is no call.
-
-    """
-    yield from _read_object(source, offered, call, nested=False)
+def read_json_call(source: IncrementalScanner, tool_names: ToolNames, call: PendingCall) -> Scan[None]:
+    """Read a call from behind its opening brace to its closing one, or raise `NotACall`."""
+    yield from _read_object(source, tool_names, call, nested=False)
     if not (call.name and call.has_arguments):
         raise NotACall
     call.end()
 
 
 def _read_object(
-    source: IncrementalScanner, offered: ToolNames, call: PendingCall, *, nested: bool
+    source: IncrementalScanner, tool_names: ToolNames, call: PendingCall, *, nested: bool
 ) -> Scan[None]:
     key = ""
     while True:
         if (yield from source.space()) not in ('"', "'"):
             raise NotACall
-        if not key:  # only the first tells, so that an answer in JSON is not held back for long
-            key = yield from _read_one_of(source, _KEY_PREFIXES, _LONGEST_KEY)
+        if not key:  # only the first is checked early, so that other JSON is not held back for long
+            key = yield from _read_one_of(source, _KEY_PREFIXES, _MAX_KEY)
         else:
             key = yield from _read_string(source)
         yield from source.expect(":")
-        yield from _read_field(source, offered, call, key, nested=nested)
+        yield from _read_field(source, tool_names, call, key, nested=nested)
         following = yield from source.space()
         source.position += 1
         if following == "}":
@@ -56,7 +46,7 @@ def _read_object(
 
 
 def _read_field(
-    source: IncrementalScanner, offered: ToolNames, call: PendingCall, key: str, *, nested: bool
+    source: IncrementalScanner, tool_names: ToolNames, call: PendingCall, key: str, *, nested: bool
 ) -> Scan[None]:
     following = yield from source.space()
     quoted = following in ('"', "'")
@@ -64,12 +54,12 @@ def _read_field(
         yield from _read_arguments(source, call, following)
     elif key == "function" and following == "{" and not nested:
         source.position += 1
-        yield from _read_object(source, offered, call, nested=True)
+        yield from _read_object(source, tool_names, call, nested=True)
     elif key in ("name", "function"):
         if not quoted or call.name is not None:
             raise NotACall
-        call.name = yield from _read_one_of(source, offered.prefixes, offered.longest)
-        if call.name not in offered.names:
+        call.name = yield from _read_one_of(source, tool_names.prefixes, tool_names.max_length)
+        if call.name not in tool_names.names:
             raise NotACall
         call.begin_when_complete()
     elif key == "type" and not nested:
@@ -99,14 +89,12 @@ def _read_arguments(source: IncrementalScanner, call: PendingCall, following: st
 
 
 def _decode_object_string(encoded: str) -> str:
-    """Read the object that a string holds, and give it without its braces."""
+    """Decode the object that a string holds, without its braces."""
     inner = IncrementalScanner(encoded.strip(), closed=True)
     pieces: list[str] = []
     if inner.take(1) != "{":
         raise NotACall
-    next(
-        read_object_body(inner, pieces.append), None
-    )  # to the end: all of the text is there, and it never waits
+    next(read_object_body(inner, pieces.append), None)  # reads to the end: a closed scanner never waits
     if inner.position < len(inner.text):
         raise NotACall
     return "".join(pieces)
@@ -119,8 +107,8 @@ def _read_string(source: IncrementalScanner) -> Scan[str]:
     return decoded
 
 
-def _read_one_of(source: IncrementalScanner, prefixes: Container[str], longest: int) -> Scan[str]:
-    """Read a string that has to be one of some, and refute it at the first character that fits none of them."""
+def _read_one_of(source: IncrementalScanner, prefixes: Container[str], max_length: int) -> Scan[str]:
+    """Read a string that has to be one of `prefixes`, and raise `NotACall` at the first character that fits none."""
     if (plain := take_plain_string(source)) is not None:
         if plain not in prefixes:
             raise NotACall
@@ -130,7 +118,7 @@ def _read_one_of(source: IncrementalScanner, prefixes: Container[str], longest: 
     def check(piece: str) -> None:
         nonlocal so_far
         so_far += piece
-        if len(so_far) > longest * _LONGEST_ESCAPE + len('""'):
+        if len(so_far) > max_length * _MAX_ESCAPE + len('""'):
             raise NotACall
         if "\\" not in so_far and so_far.strip('"') not in prefixes:
             raise NotACall
@@ -151,7 +139,7 @@ def _read_quoted(source: IncrementalScanner, check: Callable[[str], object]) -> 
 
 
 def _begins_object() -> Callable[[str], None]:
-    """Make a check that refutes a string whose first letter is not a brace."""
+    """Make a check that raises `NotACall` for a string that does not begin with a brace."""
     begun = False
 
     def check(piece: str) -> None:
@@ -159,11 +147,11 @@ def _begins_object() -> Callable[[str], None]:
         text = piece.lstrip('" ')
         if text and not begun:
             begun = True
-            if text[0] not in "{\\":  # an escape is told when the string is there
+            if text[0] not in "{\\":  # an escape is decoded once the string is complete
                 raise NotACall
 
     return check
 
 
 def _ignore(piece: str) -> None:
-    """Let what is of no use pass."""
+    """Discard a piece."""

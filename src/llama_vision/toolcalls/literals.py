@@ -1,4 +1,4 @@
-"""Values as a model writes them, JSON or Python, read as they come and written on as JSON."""
+"""Incremental reader of JSON values and Python literals, which are written as JSON."""
 
 import json
 import math
@@ -9,25 +9,32 @@ from typing import TypeAlias
 from llama_vision.toolcalls.scanner import IncrementalScanner, NotACall, Scan
 
 Write: TypeAlias = Callable[[str], object]
-"""Takes the next piece of JSON."""
+"""Receives the next piece of JSON."""
 
 _MAX_DEPTH = 100
 """No tool's arguments are nested so deeply, and Python's own json module fails at a few hundred."""
 
-_MAX_WORD = 400
+_MAX_NUMBER = 400
 """Characters of a number; Python refuses to read integers of more than 4,300 digits."""
 
-# What is the same in JSON: characters, and escapes that are whole.
+# Characters and complete escapes that are the same in JSON.
 _PLAIN_STRING = {
     quote: re.compile(rf"""{char}*(?:\\(?:["\\bfnrt]|u[0-9a-fA-F]{{4}}){char}*)*""")
     for quote, char in (('"', r'[^"\\\x00-\x1f]'), ("'", r"[^'\"\\\x00-\x1f]"))
 }
-# Characters only, to its end, where all of it is at hand.
-_PLAIN_TO_END = {'"': re.compile(r'"[^"\\\x00-\x1f]*"'), "'": re.compile(r"'[^'\"\\\x00-\x1f]*'")}
+# A complete string of such characters only.
+_COMPLETE_STRING = {'"': re.compile(r'"[^"\\\x00-\x1f]*"'), "'": re.compile(r"'[^'\"\\\x00-\x1f]*'")}
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
-# An ordinary one of which nothing is still to come.
-_NUMBER_AT_HAND = re.compile(r"-?(?:0|[1-9][0-9]{0,19})(?:\.[0-9]{1,19})?(?=[ \t\r\n,\])}])")
-_WORDS = {"true": "true", "false": "false", "null": "null", "True": "true", "False": "false", "None": "null"}
+# A number that is certainly complete.
+_COMPLETE_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,19})(?:\.[0-9]{1,19})?(?=[ \t\r\n,\])}])")
+_CONSTANTS = {
+    "true": "true",
+    "false": "false",
+    "null": "null",
+    "True": "true",
+    "False": "false",
+    "None": "null",
+}
 _JSON_ESCAPES = frozenset('"\\/bfnrt')
 _PYTHON_ESCAPES = {"a": "\\u0007", "v": "\\u000b", "'": "'", '"': '\\"', "\\": "\\\\", "\n": ""} | {
     letter: f"\\{letter}" for letter in "bfnrt"
@@ -41,21 +48,21 @@ _CLOSING = {"{": "}", "[": "]", "(": ")"}
 
 
 def take_plain_string(source: IncrementalScanner) -> str | None:
-    """Read a string without escapes and such, if all of it is at hand; give what is in it."""
-    quoted = source.take_match(_PLAIN_TO_END[source.text[source.position]])
+    """Read a string without escapes and give its content, if all of it has come."""
+    quoted = source.take_match(_COMPLETE_STRING[source.text[source.position]])
     return quoted[1:-1] if quoted else None
 
 
 def read_string(source: IncrementalScanner, write: Write, *, python: bool) -> Scan[None]:
-    """Read a string from its opening quote on.
+    """Read a string from its opening quote on, and write it as JSON.
 
     Args:
         source: Stands at the quote.
-        write: Takes the string as JSON.
-        python: Whether backslashes mean what they mean in Python, as they do in single quotes anyway.
+        write: Receives the string.
+        python: Whether escapes are Python's, as they always are in single quotes.
 
     Raises:
-        Refuted: It is no string, or never ends.
+        NotACall: It is no string, or never ends.
 
     """
     if (whole := take_plain_string(source)) is not None:
@@ -124,9 +131,9 @@ def _octal(source: IncrementalScanner, write: Write, digits: str) -> Scan[None]:
 
 
 def _scalar(source: IncrementalScanner, write: Write, *, python: bool) -> Scan[None]:
-    word = yield from source.word(_MAX_WORD)
-    if word in _WORDS:
-        write(_WORDS[word])
+    word = yield from source.word(_MAX_NUMBER)
+    if word in _CONSTANTS:
+        write(_CONSTANTS[word])
     elif _NUMBER.fullmatch(word):
         write(word)
     elif python:
@@ -136,7 +143,7 @@ def _scalar(source: IncrementalScanner, write: Write, *, python: bool) -> Scan[N
 
 
 def _python_number(word: str) -> str:
-    """Write a number that JSON spells differently: `.5`, `1_000`, `0x1F`."""
+    """Convert a number that JSON writes differently: `.5`, `1_000`, `0x1F`."""
     try:
         value: float = int(word, 0)
     except ValueError:
@@ -152,13 +159,13 @@ def _python_number(word: str) -> str:
 
 
 class _NestingStack:
-    """What is open, and what may come next in it.
+    """The open brackets, and what may come next.
 
     Attributes:
         open: The opening brackets, outermost first.
-        members: How many members each level has so far.
-        complete: Whether the last thing read is a member, so that a comma or a closing bracket has to follow.
-        comma: Whether the last thing read is a comma, which is not written before the next member is there.
+        members: Number of members of each level so far.
+        complete: Whether a member was read last, so that a comma or a closing bracket has to follow.
+        comma: Whether a comma was read last; it is written with the next member.
 
     """
 
@@ -171,7 +178,7 @@ class _NestingStack:
         self.comma = False
 
     def enter(self, bracket: str) -> str:
-        """Open a bracket, and give it in JSON."""
+        """Open a bracket, and return it in JSON."""
         if len(self.open) == _MAX_DEPTH:
             raise NotACall
         self.open.append(bracket)
@@ -180,7 +187,7 @@ class _NestingStack:
         return "{" if bracket == "{" else "["
 
     def leave(self, char: str, *, python: bool) -> str:
-        """Close the innermost bracket, and give it in JSON."""
+        """Close the innermost bracket, and return it in JSON."""
         bracket = self.open.pop() if self.open else ""
         if _CLOSING.get(bracket) != char or (self.comma and not python):
             raise NotACall
@@ -191,23 +198,23 @@ class _NestingStack:
 
 
 def read_value(source: IncrementalScanner, write: Write, *, python: bool) -> Scan[None]:
-    """Read a value.
+    """Read a value, and write it as JSON, unchanged where it is JSON.
 
     Args:
         source: Stands before the value.
-        write: Takes it as JSON, with the characters that the model wrote where they are JSON.
-        python: Whether Python's spellings are taken too: tuples, its numbers, its escapes, a comma before the end. Single
+        write: Receives it.
+        python: Whether Python's syntax is accepted too: tuples, its numbers, its escapes, a trailing comma. Single
             quotes, `True`, `False` and `None` always are.
 
     Raises:
-        Refuted: It is no value: neither JSON nor a literal.
+        NotACall: It is neither JSON nor a literal.
 
     """
     yield from _read(source, write, _NestingStack(), python=python)
 
 
 def read_object_body(source: IncrementalScanner, write: Write) -> Scan[None]:
-    """Read an object from behind its opening brace to its closing one, which is read and not written; see `read_value`."""
+    """Read an object from behind its opening brace to its closing one, which is not written; see `read_value`."""
     yield from _read(source, write, _NestingStack("{"), python=False)
 
 
@@ -253,7 +260,7 @@ def _member(
         source.position += 1
         write(levels.enter(char))
         return
-    elif number := source.take_match(_NUMBER_AT_HAND):
+    elif number := source.take_match(_COMPLETE_NUMBER):
         write(number)
     else:
         yield from _scalar(source, write, python=python)

@@ -1,4 +1,4 @@
-"""The machine that tells calls from words while the text comes."""
+"""The incremental parser that separates tool calls from text."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -19,17 +19,17 @@ from llama_vision.toolcalls.tool_names import ToolNames
 
 
 def _begun(token: str) -> str:
-    """Make a pattern of a text, or of as much of it as the end leaves room for."""
+    """Make a pattern of a token, or of a beginning of it at the end of the text."""
     return "".join(f"(?:\\Z|{re.escape(char)}" for char in token) + ")" * len(token)
 
 
-# Where a call may begin. Whether one does is told by `Envelopes`; what is ruled out here costs next to nothing. A piece of
-# text that ends too early to tell counts.
+# Where a call may begin. `CallFormats` decides whether one does; what is ruled out here costs next to nothing. The beginning of
+# an opening at the end of the text counts.
 _OPENING = re.compile(
     r"""\{(?=\s*(?:["']|\Z))|\[(?=\s*(?:[\w\[]|\Z|\{\s*(?:["']|\Z)))|`(?=``|`?\Z)|"""
     + "|".join(f"<(?={_begun(tag[1:])})" for tag in (PYTHON_TAG, FUNCTION_TAG))
 )
-# What is certainly none: an object with another first key, a list in a list, a name in a list without arguments.
+# Certainly no call: an object with another first key, a list in a list, a name in a list without arguments.
 _NOT_A_CALL = re.compile(
     rf"""\{{{SPACE.pattern}(["'])(?!(?:{"|".join(sorted(FIRST_KEYS))})\1)[^"'\\\x00-\x1f]*\1"""
     rf"""|\[{SPACE.pattern}(?:\[|\w[\w.+\-]*[ \t\r\n]*[^\w.+\-( \t\r\n])"""
@@ -43,7 +43,7 @@ class ParsedOutput:
     """A text without the calls in it.
 
     Attributes:
-        content: The words; None where there are none.
+        content: The text; None where there is none.
         tool_calls: The calls, in order.
 
     """
@@ -53,42 +53,31 @@ class ParsedOutput:
 
 
 class ToolCallParser:
-    """Reads one reply as it comes. See the room's docstring for what is a call."""
+    """Parses one reply incrementally. The docstring of the package says what is a call."""
 
     def __init__(self, tools: Sequence[Tool | Mapping[str, Any]]) -> None:
-        """Begin to read.
+        """Begin a reply.
 
         Args:
-            tools: Those on offer, as `Tool`s or as OpenAI spells them. Without any, all text is words.
+            tools: Those of the request, as `Tool`s or in OpenAI's form. Without any, all is text.
 
         """
-        self._offered = ToolNames(tools)
+        self._tool_names = ToolNames(tools)
         self._stop_tokens = TrailingSpecialTokenFilter()
         self._source = IncrementalScanner()
         self._output = DeltaEmitter()
-        self._envelopes = CallFormats(self._source, self._offered, self._output)
+        self._formats = CallFormats(self._source, self._tool_names, self._output)
         self._in_text = False
         self._steps = self._run()
 
     @property
     def unfinished(self) -> frozenset[int]:
-        """The indices of calls that have begun and not ended.
-
-        Once the text is at its end, these are no calls: they were cut off or went wrong, and are in the text, whole.
-        """
+        """Indices of calls that have begun and not ended: at the end these are no calls, and are in the text, whole."""
         return frozenset(self._output.unfinished)
 
     def feed(self, delta: str) -> list[Delta]:
-        """Take in the next words.
-
-        Args:
-            delta: As the model wrote them.
-
-        Returns:
-            Words that are no part of a call, and pieces of calls.
-
-        """
-        if not self._offered.names:
+        """Parse the next text into text that is no part of a call, and fragments of calls."""
+        if not self._tool_names.names:
             return [TextDelta(delta)] if delta else []
         text = self._stop_tokens.feed(delta)
         if not text:
@@ -100,13 +89,10 @@ class ToolCallParser:
         return self._output.drain()
 
     def close(self, *, cut: bool = False) -> list[Delta]:
-        """Say that no more comes.
+        """End the reply, and return what was held back.
 
         Args:
-            cut: Whether the reply was cut off, so that code that reaches to its end is not all of it.
-
-        Returns:
-            What was held back.
+            cut: Whether the reply was cut off, so that code at its end is incomplete.
 
         """
         if rest := self._stop_tokens.close():
@@ -114,7 +100,7 @@ class ToolCallParser:
             next(self._steps)
         self._source.closed = True
         self._source.cut = cut
-        next(self._steps, None)  # to the end: nothing is left to wait for
+        next(self._steps, None)  # runs to the end: a closed scanner never waits
         return self._output.drain()
 
     def _run(self) -> Scan[None]:
@@ -136,24 +122,24 @@ class ToolCallParser:
                     yield from self._read_between_calls(first=False)
 
     def _read_between_calls(self, *, first: bool) -> Scan[None]:
-        """Read what may stand before, between and after calls, and the calls that follow it."""
-        source, envelopes = self._source, self._envelopes
+        """Read what may stand before, between and after calls, and the calls after it."""
+        source, formats = self._source, self._formats
         while True:
             source.mark()
             following = yield from (source.space() if first else self._read_separators())
-            if following == "]" and envelopes.in_list:
+            if following == "]" and formats.in_list:
                 source.position += 1
-                envelopes.in_list = False
-            elif following and (following in "{[<`" or (envelopes.in_chain and WORD.fullmatch(following))):
-                if not (yield from self._is_call(ends_fence=following == "`" and envelopes.in_fence)):
-                    envelopes.resume_text()
+                formats.in_list = False
+            elif following and (following in "{[<`" or (formats.in_chain and WORD.fullmatch(following))):
+                if not (yield from self._is_call(ends_fence=following == "`" and formats.in_fence)):
+                    formats.resume_text()
                     return
                 first = False
             else:
                 if first or following:
                     self._output.text(source.recorded_text())
                 source.forget()
-                envelopes.resume_text()
+                formats.resume_text()
                 return
 
     def _read_separators(self) -> Scan[str]:
@@ -164,10 +150,10 @@ class ToolCallParser:
                 return source.text[source.position : source.position + 1]
 
     def _is_call(self, *, ends_fence: bool = False) -> Scan[bool]:
-        """Read a call, or the end of a fence. Give what turns out to be neither as words."""
-        self._envelopes.prefix_length = 0
+        """Read a call, or the end of a fence; emit anything else as text."""
+        self._formats.prefix_length = 0
         try:
-            yield from (self._envelopes.read_end_of_fence() if ends_fence else self._envelopes.read())
+            yield from (self._formats.read_end_of_fence() if ends_fence else self._formats.read())
         except NotACall:
             yield from self._emit_as_text()
             return False
@@ -178,25 +164,22 @@ class ToolCallParser:
         source, write = self._source, self._output.text
         structure = source.structure
         source.rewind()
-        if self._envelopes.rest_is_text:
+        if self._formats.rest_is_text:
             while (yield from source.peek()):
                 write(source.take_match(_ALL))
         elif structure is None:
-            write(source.take(max(1, self._envelopes.prefix_length)))
+            write(source.take(max(1, self._formats.prefix_length)))
         else:
             write(source.take(structure))
             yield from skip_structure(source, write)
 
 
 def parse_tool_calls(text: str, tools: Sequence[Tool | Mapping[str, Any]]) -> ParsedOutput:
-    """Find the calls in a text.
+    """Separate the tool calls in a whole reply from its text.
 
     Args:
-        text: All that a model wrote.
-        tools: Those on offer, as `Tool`s or as OpenAI spells them.
-
-    Returns:
-        The words and the calls.
+        text: The whole text that a model wrote.
+        tools: Those of the request, as `Tool`s or in OpenAI's form.
 
     """
     parser = ToolCallParser(tools)

@@ -1,4 +1,4 @@
-"""Calls as Python has them: `[f(a="x", b=1), g()]`, and `f.call(a="x")`."""
+"""Calls in Python syntax: `[f(a="x", b=1), g()]`, and `f.call(a="x")`."""
 
 import json
 from collections.abc import Container
@@ -9,27 +9,21 @@ from llama_vision.toolcalls.scanner import WORD, IncrementalScanner, NotACall, S
 from llama_vision.toolcalls.tool_names import DOT_CALL, ToolNames
 
 _MAX_NAME = 200
-"""Characters of an argument's name, or of a name that is not on offer."""
+"""Characters of an argument's name, or of a name that is no tool's."""
 
 
-def read_call_list(source: IncrementalScanner, offered: ToolNames, output: DeltaEmitter) -> Scan[None]:
-    """Read a list of calls from its first name on to behind its closing bracket.
+def read_call_list(source: IncrementalScanner, tool_names: ToolNames, output: DeltaEmitter) -> Scan[None]:
+    """Read a list of calls from its first name on to its closing bracket.
 
-    Each call that another one, or the bracket, follows is complete, and what comes before that is taken out of the source's
-    record.
-
-    Args:
-        source: Stands at the name.
-        offered: Which names are calls.
-        output: Takes the calls.
+    A call that another one, or the bracket, follows is complete, and is dropped from the source's record.
 
     Raises:
-        Refuted: It is no such list, or no longer; what is in the record is not part of a call.
+        NotACall: It is no such list, or no longer; what is in the record is not part of a call.
 
     """
-    name = yield from read_prefixed(source, offered.prefixes)
+    name = yield from read_prefixed(source, tool_names.prefixes)
     yield from source.expect("(")
-    while name in offered.names:
+    while name in tool_names.names:
         call = PendingCall(output, name)
         yield from _read_keyword_arguments(source, call)
         following = yield from source.space()
@@ -40,7 +34,7 @@ def read_call_list(source: IncrementalScanner, offered: ToolNames, output: Delta
             if following == "]":
                 source.position += 1
             else:
-                source.mark_structure(source.num_recorded)
+                source.structure = source.num_recorded
                 name = yield from source.word(_MAX_NAME)
                 yield from source.expect("(")
         elif following != "]":
@@ -52,18 +46,14 @@ def read_call_list(source: IncrementalScanner, offered: ToolNames, output: Delta
     raise NotACall
 
 
-def read_dot_call(source: IncrementalScanner, offered: ToolNames, output: DeltaEmitter) -> Scan[None]:
+def read_dot_call(source: IncrementalScanner, tool_names: ToolNames, output: DeltaEmitter) -> Scan[None]:
     """Read `name.call(key=value, ...)`, which is documented, or `name(key=value, ...)`, which Llama 3.3 writes too.
 
-    https://github.com/meta-llama/llama-models/issues/266
-
-    Raises:
-        Refuted: It is something else.
-
+    https://github.com/meta-llama/llama-models/issues/266. Anything else raises `NotACall`.
     """
-    written = yield from read_prefixed(source, offered.tagged_prefixes)
-    name = written if written in offered.names else written.removesuffix(DOT_CALL)
-    if name not in offered.names:
+    written = yield from read_prefixed(source, tool_names.tagged_prefixes)
+    name = written if written in tool_names.names else written.removesuffix(DOT_CALL)
+    if name not in tool_names.names:
         raise NotACall
     yield from source.expect("(")
     call = PendingCall(output, name)
@@ -72,12 +62,7 @@ def read_dot_call(source: IncrementalScanner, offered: ToolNames, output: DeltaE
 
 
 def read_prefixed(source: IncrementalScanner, prefixes: Container[str]) -> Scan[str]:
-    """Read a word.
-
-    Raises:
-        Refuted: It is not among the prefixes; said at the first letter that none of them goes on with.
-
-    """
+    """Read a name, and raise `NotACall` at the first character with which it is not among the prefixes."""
     word = ""
     while True:
         word += source.take_match(WORD)

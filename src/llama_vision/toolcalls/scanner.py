@@ -7,12 +7,12 @@ from typing import TypeAlias, TypeVar
 _Result = TypeVar("_Result")
 
 Scan: TypeAlias = Generator[None, None, _Result]
-"""A step of reading: it yields where the text has not come yet, and goes on when more of it has."""
+"""A resumable read: it yields where the text has not come yet, and is resumed when more of it has."""
 
 _SPACES = " \t\r\n"
 SPACE = re.compile(f"[{_SPACES}]*")
 WORD = re.compile(r"[\w.+\-]*")
-"""Letters, digits, and what numbers and names have besides."""
+"""Names and numbers."""
 
 
 class NotACall(Exception):  # noqa: N818 - no error: the text is no call, and is passed on as text
@@ -20,18 +20,18 @@ class NotACall(Exception):  # noqa: N818 - no error: the text is no call, and is
 
 
 class IncrementalScanner:
-    """The text so far, and how much of it has been read.
+    """Reads text that arrives in pieces.
 
-    Only the latest piece is at hand, so that reading takes a time that grows with the text alone. What may have to be
-    given back is recorded, from `mark` on.
+    Only the latest piece is kept, so that the time is linear in the text. What may have to be read again is recorded, from
+    `mark` on.
 
     Attributes:
         text: The latest piece.
-        position: The next character to be read in it.
+        position: Index of the next character to be read in it.
         closed: Whether no more comes.
-        cut: Whether more would have come, had there been room.
-        structure: Where in the record something begins that is passed on whole if it is no call, so that nothing inside
-            it is taken for one; None where there is no such thing.
+        cut: Whether the reply was cut off.
+        structure: Where in the record a structure begins that is passed on whole if it is no call, so that nothing inside
+            it is taken for one; None where there is none.
 
     """
 
@@ -48,7 +48,7 @@ class IncrementalScanner:
         self.structure: int | None = None
 
     def add(self, text: str) -> None:
-        """Take in the next piece, when the one before has been read to its end."""
+        """Add the next piece, when the one before has been read to its end."""
         if self._mark is not None:
             self._keep(self.text[self._mark :])
             self._mark = 0
@@ -64,10 +64,6 @@ class IncrementalScanner:
         self._kept, self._kept_length, self._mark = [], 0, self.position
         self.structure = None
 
-    def mark_structure(self, start: int) -> None:
-        """Say where in the record a structure begins."""
-        self.structure = start
-
     @property
     def at_end(self) -> bool:
         """Whether all has been read, and no more comes."""
@@ -75,22 +71,22 @@ class IncrementalScanner:
 
     @property
     def num_recorded(self) -> int:
-        """How many characters have been read since `mark`."""
+        """Number of characters read since `mark`."""
         return self._kept_length + self.position - (self._mark or 0)
 
     def recorded_text(self) -> str:
-        """Give what has been read since `mark`."""
+        """Return what has been read since `mark`."""
         return "".join(self._kept) + self.text[self._mark or 0 : self.position]
 
     def drop(self, count: int) -> None:
-        """Take the first characters out of the record."""
+        """Drop the first characters of the record."""
         rest, structure = self.recorded_text()[count:], self.structure
         self.mark()
         self._keep(rest)
         self.structure = None if structure is None or structure < count else structure - count
 
     def rewind(self) -> None:
-        """Go back to the mark, and record no more."""
+        """Go back to the mark, and stop recording."""
         if self._kept:
             self.text, self.position = self.recorded_text() + self.text[self.position :], 0
         else:
@@ -98,17 +94,17 @@ class IncrementalScanner:
         self.forget()
 
     def forget(self) -> None:
-        """Record no more."""
+        """Stop recording."""
         self._kept, self._kept_length, self._mark = [], 0, None
 
     def take(self, count: int) -> str:
-        """Read so many characters of the latest piece, or as many as are left."""
+        """Read up to `count` characters of the latest piece."""
         piece = self.text[self.position : self.position + count]
         self.position += len(piece)
         return piece
 
     def take_match(self, pattern: re.Pattern[str]) -> str:
-        """Read what fits a pattern here, which may be nothing."""
+        """Read what matches a pattern here, which may be nothing."""
         found = pattern.match(self.text, self.position)
         if found is None:
             return ""
@@ -117,11 +113,11 @@ class IncrementalScanner:
 
     @property
     def buffered_char(self) -> str:
-        """The next character, where it has come; empty where it has not."""
+        """The next character of the latest piece; empty at its end."""
         return self.text[self.position : self.position + 1]
 
     def peek(self) -> Scan[str]:
-        """Look at the next character, once it has come; empty where the text has ended."""
+        """Return the next character, unread, once it has come; empty at the end of the text."""
         while self.position == len(self.text):
             if self.closed:
                 return ""
@@ -129,15 +125,7 @@ class IncrementalScanner:
         return self.text[self.position]
 
     def space(self, write: Callable[[str], object] | None = None) -> Scan[str]:
-        """Read over white space and look at what follows.
-
-        Args:
-            write: Takes the white space.
-
-        Returns:
-            The next character, unread; empty where the text has ended.
-
-        """
+        """Read over white space, which `write` receives, and return the next character as `peek` does."""
         while True:
             following = self.buffered_char
             if following in _SPACES:
@@ -149,12 +137,7 @@ class IncrementalScanner:
                 return following
 
     def word(self, limit: int) -> Scan[str]:
-        """Read letters, digits and what numbers and names have besides.
-
-        Raises:
-            NotACall: There are more than `limit`.
-
-        """
+        """Read a name or a number, or raise `NotACall` where it has more than `limit` characters."""
         pieces: list[str] = []
         length = 0
         while True:
@@ -167,23 +150,13 @@ class IncrementalScanner:
                 return "".join(pieces)
 
     def expect(self, wanted: str) -> Scan[None]:
-        """Read one character after white space.
-
-        Raises:
-            NotACall: It is another one.
-
-        """
+        """Read this character after white space, or raise `NotACall`."""
         if (yield from self.space()) != wanted:
             raise NotACall
         self.position += 1
 
     def one_of(self, tokens: tuple[str, ...]) -> Scan[str]:
-        """Read one of some texts, none of which begins another.
-
-        Raises:
-            NotACall: It is none of them.
-
-        """
+        """Read one of these tokens, none of which is a prefix of another, or raise `NotACall`."""
         for token in tokens:
             if self.text.startswith(token, self.position):
                 self.position += len(token)

@@ -1,26 +1,26 @@
-"""Passes a structure that is no call on as text, to its end, so that nothing inside it is taken for a call."""
+"""Skips a balanced structure that is not a call, so that nothing inside it is taken for one."""
 
 import re
 from collections.abc import Callable
 
 from llama_vision.toolcalls.scanner import SPACE, WORD, IncrementalScanner, Scan
 
-# A quote that stands alone opens a string that does not end in the piece at hand.
+# A lone quote opens a string that does not end in this piece.
 _TOKEN = re.compile(
     r"""(?s:"[^"\\\n]*(?:\\.[^"\\\n]*)*["\n]|'[^'\\\n]*(?:\\.[^'\\\n]*)*['\n]|[\[\](){}"'])"""
 )
-# The name before a bracket, where all of it is at hand.
-_NAME_AT_HAND = re.compile(rf"{SPACE.pattern}{WORD.pattern}{SPACE.pattern}(?=[(\[])")
+# The name before a bracket, where all of it has come.
+_NAME_COMPLETE = re.compile(rf"{SPACE.pattern}{WORD.pattern}{SPACE.pattern}(?=[(\[])")
 _TAG = re.compile(r"[^<>{\n]*")
 _IN_STRING = {'"': re.compile(r'[^"\\\n]*'), "'": re.compile(r"[^'\\\n]*")}
 
 
 def skip_structure(source: IncrementalScanner, write: Callable[[str], object]) -> Scan[None]:
-    """Read a structure, however broken it is.
+    """Read a structure, however broken it is, and pass it on as text.
 
     Args:
         source: Stands at its beginning: a brace, a bracket before a name or another bracket, a name, or a tag.
-        write: Takes the text, as it comes.
+        write: Receives the text.
 
     """
     first = source.buffered_char
@@ -35,18 +35,18 @@ def skip_structure(source: IncrementalScanner, write: Callable[[str], object]) -
     elif first != "{":
         depth = first.count("[")
         write(source.take(depth))
-        write(source.take_match(_NAME_AT_HAND))
+        write(source.take_match(_NAME_COMPLETE))
         if source.buffered_char not in ("(", "["):
             for part in (SPACE, WORD, SPACE):
                 yield from _skip_while(source, write, part)
         if source.buffered_char in ("(", "["):
-            yield from _pass_brackets(source, write, depth)
+            yield from _skip_brackets(source, write, depth)
         return
-    yield from _pass_brackets(source, write, depth=0)
+    yield from _skip_brackets(source, write, depth=0)
 
 
-def _pass_brackets(source: IncrementalScanner, write: Callable[[str], object], depth: int) -> Scan[None]:
-    """Read up to the bracket that closes the first one, or the one that `depth` counts already."""
+def _skip_brackets(source: IncrementalScanner, write: Callable[[str], object], depth: int) -> Scan[None]:
+    """Read to the bracket that closes the first one, or the one that `depth` counts already."""
     while (yield from source.peek()):
         for token in _TOKEN.finditer(source.text, source.position):
             if token[0] in "[({":
@@ -58,13 +58,13 @@ def _pass_brackets(source: IncrementalScanner, write: Callable[[str], object], d
                     return
             elif token[0] in _IN_STRING:
                 write(source.take(token.end() - source.position))
-                yield from _pass_string(source, write, token[0])
+                yield from _skip_string(source, write, token[0])
                 break
         else:
             write(source.take(len(source.text)))
 
 
-def _pass_string(source: IncrementalScanner, write: Callable[[str], object], quote: str) -> Scan[None]:
+def _skip_string(source: IncrementalScanner, write: Callable[[str], object], quote: str) -> Scan[None]:
     """Read to the closing quote, or to the end of the line where it is missing."""
     while True:
         yield from _skip_while(source, write, _IN_STRING[quote])
@@ -80,7 +80,7 @@ def _pass_string(source: IncrementalScanner, write: Callable[[str], object], quo
 def _skip_while(
     source: IncrementalScanner, write: Callable[[str], object], pattern: re.Pattern[str]
 ) -> Scan[None]:
-    """Read what fits a pattern, over the ends of pieces."""
+    """Read what matches a pattern, across pieces."""
     while True:
         write(source.take_match(pattern))
         if source.position < len(source.text) or not (yield from source.peek()):
