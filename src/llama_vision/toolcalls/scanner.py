@@ -157,10 +157,6 @@ class IncrementalScanner:
 
     def one_of(self, tokens: tuple[str, ...]) -> Scan[str]:
         """Read one of these tokens, none of which is a prefix of another, or raise `NotACall`."""
-        for token in tokens:
-            if self.text.startswith(token, self.position):
-                self.position += len(token)
-                return token
         read = ""
         while read not in tokens:
             following = yield from self.peek()

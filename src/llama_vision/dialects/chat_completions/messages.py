@@ -25,7 +25,9 @@ def encode_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
         if message.role == "tool":
             for result in _tool_results(message, position):
                 encoded.append(_tool_message(result, message.name))
-                pending_images += _tool_images(result)
+                if images := [_image(part) for part in result.parts if isinstance(part, Image)]:
+                    text = f"Shown by tool call {result.call_id}:"
+                    pending_images += [{"type": "text", "text": text}, *images]
             continue
         if pending_images:
             encoded.append({"role": "user", "content": pending_images})
@@ -114,10 +116,3 @@ def _tool_message(result: ToolResult, name: str | None) -> dict[str, Any]:
     if name:
         turn["name"] = name
     return turn
-
-
-def _tool_images(result: ToolResult) -> list[dict[str, Any]]:
-    images = [_image(part) for part in result.parts if isinstance(part, Image)]
-    if not images:
-        return []
-    return [{"type": "text", "text": f"Shown by tool call {result.call_id}:"}, *images]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from llama_vision.core.json_types import as_mapping
@@ -46,10 +46,7 @@ class UsageFormat:
         return _cost(self.cost_headers, headers)
 
     def parse(self, completion: WireCompletion) -> Usage | None:
-        """Read all usage objects of a payload.
-
-        Returns:
-            What they report together; None where there are none.
+        """Merge all usage objects of a payload; None where there are none.
 
         Raises:
             pydantic.ValidationError: One holds something else than numbers.
@@ -69,13 +66,11 @@ class UsageFormat:
 
     def _to_usage(self, wire: WireUsage) -> Usage:
         details = wire.prompt_tokens_details
-        cost = _cost(self.cost_fields, wire.model_extra or {})
-        return Usage(
+        return replace(
+            _cost(self.cost_fields, wire.model_extra or {}),
             input_tokens=_count(wire.prompt_tokens),
             output_tokens=_count(wire.completion_tokens),
             cached_input_tokens=_count(details.cached_tokens) if details else None,
-            cost_usd=cost.cost_usd,
-            cost_is_estimate=cost.cost_is_estimate,
         )
 
 

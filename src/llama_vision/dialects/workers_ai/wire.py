@@ -5,9 +5,7 @@ a string, a number, an object that was JSON text, or null beside tool calls; `re
 """
 
 import json
-from typing import Any, cast
-
-from pydantic import BaseModel, ConfigDict
+from typing import Any
 
 from llama_vision.core.json_types import as_mapping
 from llama_vision.dialects.chat_completions.wire import (
@@ -16,22 +14,21 @@ from llama_vision.dialects.chat_completions.wire import (
     WireFunction,
     WireMessage,
     WireToolCall,
-    WireUsage,
 )
 
 
-class WireNative(BaseModel):
-    """A native reply without its envelope, or a chunk of a stream."""
+class WireNativeToolCall(WireToolCall):
+    """A tool call, `{"name", "arguments"}` or as in a chat completion."""
 
-    model_config = ConfigDict(coerce_numbers_to_str=True)
+    name: str | None = None
+    arguments: Any = None
+
+
+class WireNative(WireCompletion):
+    """A native reply without its envelope, or a chunk of a stream."""
 
     response: Any = None
     tool_calls: list[Any] | None = None
-    usage: WireUsage | None = None
-    choices: list[WireChoice] | None = None
-    id: str | None = None
-    model: str | None = None
-    error: Any = None
 
 
 class WireEnvelope(WireNative):
@@ -51,38 +48,24 @@ def parse_native(payload: bytes) -> WireCompletion:
     envelope = WireEnvelope.model_validate_json(payload)
     if envelope.success is False:
         return WireCompletion()
-    whole = envelope.result is not None
     native = envelope.result or envelope
-    choices = native.choices if native.choices is not None else _choices(native, whole=whole)
-    return WireCompletion(
-        id=native.id, model=native.model, choices=choices, usage=native.usage, error=envelope.error
-    )
+    native.error = envelope.error
+    if native.choices is None:
+        native.choices = _choices(native, whole=envelope.result is not None)
+    return native
 
 
 def _choices(native: WireNative, *, whole: bool) -> list[WireChoice]:
     if not whole and not native.model_fields_set & {"response", "tool_calls"}:  # a chunk of usage alone
         return []
-    message = WireMessage(content=_text(native.response), tool_calls=_calls(native.tool_calls))
+    content = native.response
+    if not isinstance(content, str | None):
+        content = json.dumps(content, ensure_ascii=False)
+    calls: list[WireToolCall] = []
+    for entry in native.tool_calls or ():
+        call = WireNativeToolCall.model_validate(as_mapping(entry))
+        if call.function is None or not call.function.model_fields_set:
+            call.function = WireFunction(name=call.name, arguments=call.arguments)
+        calls.append(call)
+    message = WireMessage(content=content, tool_calls=calls)
     return [WireChoice(message=message) if whole else WireChoice(delta=message)]
-
-
-def _text(response: object) -> str | None:
-    if response is None or isinstance(response, str):
-        return response
-    return json.dumps(response, ensure_ascii=False)
-
-
-def _calls(calls: list[Any] | None) -> list[WireToolCall] | None:
-    """Convert calls, which are `{"name", "arguments"}`, or as in a chat completion."""
-    return [_call(as_mapping(call)) for call in calls] if calls else None
-
-
-def _call(call: Any) -> WireToolCall:
-    nested = as_mapping(call.get("function"))
-    function = nested or call
-    index: Any = call.get("index")
-    return WireToolCall(
-        index=index if isinstance(index, int) else None,
-        id=cast("str | None", call.get("id")),
-        function=WireFunction(name=function.get("name"), arguments=function.get("arguments")),
-    )
