@@ -2,8 +2,11 @@
 
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from typing import Any
 
 from llama_vision.core.usage import Usage
+
+_HUB_ID = "meta-llama/Llama-3.2-{}B-Vision-Instruct"
 
 RESPONSE_FORMATS = frozenset({"json_object", "json_schema"})
 
@@ -55,6 +58,18 @@ class ModelInfo:
     deprecation: str = ""
 
 
-# As on the Hugging Face Hub. Records replace the id, and what differs at their provider.
-LLAMA_11B = ModelInfo("llama-3.2-11b-vision", "meta-llama/Llama-3.2-11B-Vision-Instruct")
-LLAMA_90B = ModelInfo("llama-3.2-90b-vision", "meta-llama/Llama-3.2-90B-Vision-Instruct")
+def llama_vision_models(id_format: str = _HUB_ID, **facts: Any) -> tuple[ModelInfo, ModelInfo]:
+    """Make the 11B and the 90B of a provider.
+
+    Args:
+        id_format: The provider's ids, with `{}` for the number: those of the Hugging Face Hub, if not given.
+        **facts: Fields of `ModelInfo` that differ at this provider.
+
+    """
+    small, large = (
+        ModelInfo(f"llama-3.2-{size}b-vision", id_format.format(size), **facts) for size in (11, 90)
+    )
+    return small, large
+
+
+LLAMA_11B, LLAMA_90B = llama_vision_models()

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from llama_vision.core.call_options import CALL_OPTIONS
 from llama_vision.core.errors import InsufficientCreditsError
-from llama_vision.core.models import LLAMA_11B, LLAMA_90B, Price
+from llama_vision.core.models import LLAMA_11B, LLAMA_90B, Price, llama_vision_models
 from llama_vision.dialects.chat_completions.dialect import ChatCompletionsDialect
 from llama_vision.dialects.chat_completions.usage import CostField, UsageFormat
 from llama_vision.dialects.error_bodies import OUT_OF_CREDITS, ErrorParser, ErrorRule
@@ -196,8 +196,6 @@ CLOUDFLARE_OPENAI = replace(
     docs="https://developers.cloudflare.com/workers-ai/configuration/open-ai-compatibility/",
 )
 
-_DEDICATED = "Together serves it on dedicated endpoints only, which you start yourself."
-
 TOGETHER = Provider(
     name="together",
     title="Together",
@@ -207,14 +205,12 @@ TOGETHER = Provider(
     key_page="https://api.together.ai/settings/api-keys",
     dialect=ChatCompletionsDialect(),
     # https://together.ai/models/nim-llama-3-2-11b-vision-instruct: "available as a Together Dedicated Endpoints deployment".
-    models=(
-        replace(LLAMA_11B, id="meta-llama/Llama-3.2-11B-Vision-Instruct-Turbo", deprecation=_DEDICATED),
-        replace(LLAMA_90B, id="meta-llama/Llama-3.2-90B-Vision-Instruct-Turbo", deprecation=_DEDICATED),
+    models=llama_vision_models(
+        "meta-llama/Llama-3.2-{}B-Vision-Instruct-Turbo",
+        deprecation="Together serves it on dedicated endpoints only, which you start yourself.",
     ),
     docs="https://docs.together.ai/docs/vision-overview",
 )
-
-_DECOMMISSIONED = "Groq says that it has been decommissioned and is no longer supported."
 
 GROQ = Provider(
     name="groq",
@@ -225,13 +221,10 @@ GROQ = Provider(
     # Streams report usage in `x_groq.usage`.
     dialect=ChatCompletionsDialect(usage=UsageFormat(paths=(("x_groq", "usage"),))),
     # https://console.groq.com/docs/vision, as long as it had these models: a context of 8,192.
-    models=(
-        replace(
-            LLAMA_11B, id="llama-3.2-11b-vision-preview", context_window=8192, deprecation=_DECOMMISSIONED
-        ),
-        replace(
-            LLAMA_90B, id="llama-3.2-90b-vision-preview", context_window=8192, deprecation=_DECOMMISSIONED
-        ),
+    models=llama_vision_models(
+        "llama-3.2-{}b-vision-preview",
+        context_window=8192,
+        deprecation="Groq says that it has been decommissioned and is no longer supported.",
     ),
     # The same page: "only one image can be processed per request", a request with one in base64 may have 4 MB (413),
     # and "does not support system prompts and images in the same request" (400). At an address it may have 20 MB.
@@ -247,10 +240,7 @@ OPENROUTER = Provider(
     key_page="https://openrouter.ai/settings/keys",
     dialect=ChatCompletionsDialect(),
     # Context, price and the number of images "vary per provider and per model" behind it; each reply reports `usage.cost`.
-    models=(
-        replace(LLAMA_11B, id="meta-llama/llama-3.2-11b-vision-instruct"),
-        replace(LLAMA_90B, id="meta-llama/llama-3.2-90b-vision-instruct"),
-    ),
+    models=llama_vision_models("meta-llama/llama-3.2-{}b-vision-instruct"),
     # https://openrouter.ai/docs/features/multimodal/images: "image/png, image/jpeg, image/webp, image/gif", the default.
     image_rules=ImageConstraints(),
     # https://openrouter.ai/docs/parameters gives ranges, and takes "others" too.
@@ -275,13 +265,8 @@ FIREWORKS = Provider(
     key_page="https://app.fireworks.ai/settings/users/api-keys",
     dialect=ChatCompletionsDialect(),
     # The schema is "enforced during generation": https://docs.fireworks.ai/structured-responses/structured-response-formatting
-    models=(
-        replace(
-            LLAMA_11B, id="accounts/fireworks/models/llama-v3p2-11b-vision-instruct", enforces_schema=True
-        ),
-        replace(
-            LLAMA_90B, id="accounts/fireworks/models/llama-v3p2-90b-vision-instruct", enforces_schema=True
-        ),
+    models=llama_vision_models(
+        "accounts/fireworks/models/llama-v3p2-{}b-vision-instruct", enforces_schema=True
     ),
     # https://docs.fireworks.ai/guides/querying-vision-language-models, "Known limitations": 30 images; "total base64-encoded
     # images must be less than 10MB"; .png, .jpg, .jpeg, .gif, .bmp, .tiff, .ppm. At an address each has to be smaller than
@@ -304,10 +289,7 @@ NVIDIA = Provider(
     dialect=ChatCompletionsDialect(),
     # "You can constrain the output to follow a particular JSON schema", among vision models with Llama 3.2 only:
     # https://docs.nvidia.com/nim/vision-language-models/latest/structured-generation.html
-    models=(
-        replace(LLAMA_11B, id="meta/llama-3.2-11b-vision-instruct", enforces_schema=True),
-        replace(LLAMA_90B, id="meta/llama-3.2-90b-vision-instruct", enforces_schema=True),
-    ),
+    models=llama_vision_models("meta/llama-3.2-{}b-vision-instruct", enforces_schema=True),
     # Its API reference: "images can be PNG, JPG or JPEG". Its samples: `assert len(image_b64) < 180_000, "To upload larger
     # images, use the assets API"`, which is not built here. A second image is an error.
     image_rules=ImageConstraints(media_types=_JPEG_PNG, max_count=1, max_base64_chars=180_000),
@@ -326,8 +308,6 @@ HUGGINGFACE = Provider(
     docs="https://huggingface.co/docs/inference-providers/tasks/chat-completion",
 )
 
-_REPLACED = "SambaNova replaced it by Llama 4."
-
 SAMBANOVA = Provider(
     name="sambanova",
     title="SambaNova",
@@ -335,16 +315,13 @@ SAMBANOVA = Provider(
     key_env=("SAMBANOVA_API_KEY",),
     key_page="https://cloud.sambanova.ai/apis",
     dialect=ChatCompletionsDialect(),
-    models=(
-        replace(LLAMA_11B, id="Llama-3.2-11B-Vision-Instruct", deprecation=_REPLACED),
-        replace(LLAMA_90B, id="Llama-3.2-90B-Vision-Instruct", deprecation=_REPLACED),
+    models=llama_vision_models(
+        "Llama-3.2-{}B-Vision-Instruct", deprecation="SambaNova replaced it by Llama 4."
     ),
     # https://docs.sambanova.ai/docs/en/features/vision: "an encoded image file", base64 only.
     image_rules=ImageConstraints(accepts_urls=False),
     docs="https://docs.sambanova.ai/docs/en/features/vision",
 )
-
-_SUNSET = 'Hyperbolic\'s sunset notice: "All vision language models on this page are being discontinued."'
 
 HYPERBOLIC = Provider(
     name="hyperbolic",
@@ -353,9 +330,8 @@ HYPERBOLIC = Provider(
     key_env=("HYPERBOLIC_API_KEY",),
     key_page="https://app.hyperbolic.ai",
     dialect=ChatCompletionsDialect(),
-    models=(
-        replace(LLAMA_11B, deprecation=_SUNSET),
-        replace(LLAMA_90B, deprecation=_SUNSET),
+    models=llama_vision_models(
+        deprecation='Hyperbolic\'s sunset notice: "All vision language models on this page are being discontinued."'
     ),
     # https://docs.hyperbolic.ai/inference/vlm-apis: base64 only, JPG and PNG, at most 2048 x 2048, one.
     image_rules=ImageConstraints(media_types=_JPEG_PNG, accepts_urls=False, max_count=1, max_side=2048),

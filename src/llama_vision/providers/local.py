@@ -1,8 +1,6 @@
 """The model on this machine, run with Transformers."""
 
-from dataclasses import replace
-
-from llama_vision.core.models import LLAMA_11B, LLAMA_90B, ModelInfo
+from llama_vision.core.models import ModelInfo, llama_vision_models
 from llama_vision.providers.provider import ImageConstraints, Provider, Range, unbounded
 
 LOCAL = Provider(
@@ -12,8 +10,7 @@ LOCAL = Provider(
     key_required=False,
     models=(
         ModelInfo("tiny", "tiny", context_window=2048, enforces_schema=True),
-        replace(LLAMA_11B, enforces_schema=True),
-        replace(LLAMA_90B, enforces_schema=True),
+        *llama_vision_models(enforces_schema=True),
     ),
     image_rules=ImageConstraints(
         media_types=frozenset(

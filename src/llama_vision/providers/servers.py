@@ -3,9 +3,7 @@
 `base_url` says where else one is. None asks for a key unless it was started with one: give that as `api_key`.
 """
 
-from dataclasses import replace
-
-from llama_vision.core.models import LLAMA_11B, LLAMA_90B
+from llama_vision.core.models import llama_vision_models
 from llama_vision.dialects.chat_completions.dialect import ChatCompletionsDialect
 from llama_vision.dialects.chat_completions.usage import CostField, UsageFormat
 from llama_vision.dialects.error_bodies import OUT_OF_CREDITS, ErrorParser
@@ -16,7 +14,7 @@ from llama_vision.providers.provider import ImageConstraints, Provider, unbounde
 
 # vLLM: "the output will follow the JSON schema", https://docs.vllm.ai/en/latest/features/structured_outputs/. SGLang:
 # "guaranteed to follow the specified constraints", its page on structured outputs. Both do so with any model.
-_GUIDED = (replace(LLAMA_11B, enforces_schema=True), replace(LLAMA_90B, enforces_schema=True))
+_GUIDED = llama_vision_models(enforces_schema=True)
 
 OLLAMA = Provider(
     name="ollama",
@@ -26,10 +24,7 @@ OLLAMA = Provider(
     dialect=ChatCompletionsDialect(),
     # "llama3.2-vision does not support tools": https://github.com/ollama/ollama/issues/8345
     # Schemas become grammars of llama.cpp: "enforce a JSON schema on model responses", https://docs.ollama.com/capabilities/structured-outputs
-    models=(
-        replace(LLAMA_11B, id="llama3.2-vision:11b", tools=False, enforces_schema=True),
-        replace(LLAMA_90B, id="llama3.2-vision:90b", tools=False, enforces_schema=True),
-    ),
+    models=llama_vision_models("llama3.2-vision:{}b", tools=False, enforces_schema=True),
     # openai/openai.go: "image URLs are not currently supported", and jpeg, jpg, png, webp.
     # "vision model only supports a single image per message": https://github.com/ollama/ollama/issues/9020
     image_rules=ImageConstraints(
@@ -77,9 +72,8 @@ LM_STUDIO = Provider(
     # The id is that of the file on the machine: `model=` takes what `lms ls` shows. Of formats it takes json_schema only:
     # "'response_format.type' must be 'json_schema' or 'text'". It is kept to by llama.cpp's grammars or by Outlines:
     # https://lmstudio.ai/docs/advanced/structured-output
-    models=tuple(
-        replace(model, id=model.name, response_formats=frozenset({"json_schema"}), enforces_schema=True)
-        for model in (LLAMA_11B, LLAMA_90B)
+    models=llama_vision_models(
+        "llama-3.2-{}b-vision", response_formats=frozenset({"json_schema"}), enforces_schema=True
     ),
     # Addresses get "'url' field must be a base64 encoded image", and so does WebP:
     # https://github.com/lmstudio-ai/lmstudio-bug-tracker/issues/1752
@@ -107,7 +101,7 @@ OPENAI_COMPATIBLE = Provider(
         ),
         errors=ErrorParser(rules=(OUT_OF_CREDITS, DEEPINFRA_UNPAID), codes=ERROR_CODES),
     ),
-    models=(LLAMA_11B, LLAMA_90B),
+    models=llama_vision_models(),
     docs="https://platform.openai.com/docs/api-reference/chat/create",
 )
 
