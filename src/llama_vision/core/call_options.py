@@ -16,12 +16,8 @@ CALL_OPTIONS = SAMPLING_OPTIONS | {
     *("stop", "stream_usage", "extra_body", "text_tool_calls"),
 }
 
-_MODES = {
-    "auto": ToolChoice("auto"),
-    "none": ToolChoice("none"),
-    "any": ToolChoice("required"),
-    "required": ToolChoice("required"),
-}
+_REQUIRED = ToolChoice("required")
+_MODES = {"auto": ToolChoice("auto"), "none": ToolChoice("none"), "any": _REQUIRED, "required": _REQUIRED}
 
 
 def build_request(model: str, messages: Sequence[Message], options: Mapping[str, Any]) -> ChatRequest:
@@ -84,7 +80,7 @@ def parse_tool_choice(choice: object) -> ToolChoice | None:
     if choice is None or choice is False:
         return None
     if choice is True:
-        return ToolChoice("required")
+        return _REQUIRED
     if isinstance(choice, str):
         return _MODES.get(choice) or ToolChoice("named", choice)
     spelled = as_mapping(choice)

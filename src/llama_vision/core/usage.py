@@ -1,7 +1,8 @@
 """Token counts and cost of a reply."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import add
 from typing import Any, TypeVar
 
 _Number = TypeVar("_Number", int, float)
@@ -48,10 +49,10 @@ class Usage:
     def __add__(self, other: "Usage") -> "Usage":
         """Add up the usage of two replies; what neither reports stays unknown."""
         return Usage(
-            input_tokens=_sum(self.input_tokens, other.input_tokens),
-            output_tokens=_sum(self.output_tokens, other.output_tokens),
-            cached_input_tokens=_sum(self.cached_input_tokens, other.cached_input_tokens),
-            cost_usd=_sum(self.cost_usd, other.cost_usd),
+            input_tokens=_known(add, self.input_tokens, other.input_tokens),
+            output_tokens=_known(add, self.output_tokens, other.output_tokens),
+            cached_input_tokens=_known(add, self.cached_input_tokens, other.cached_input_tokens),
+            cost_usd=_known(add, self.cost_usd, other.cost_usd),
             cost_is_estimate=self.cost_is_estimate or other.cost_is_estimate,
         )
 
@@ -64,21 +65,18 @@ class Usage:
         known = [usage for usage in (self, later) if usage.cost_usd is not None]
         cost = max(known, key=lambda usage: (not usage.cost_is_estimate, usage.cost_usd), default=later)
         return Usage(
-            input_tokens=_max(self.input_tokens, later.input_tokens),
-            output_tokens=_max(self.output_tokens, later.output_tokens),
-            cached_input_tokens=_max(self.cached_input_tokens, later.cached_input_tokens),
+            input_tokens=_known(max, self.input_tokens, later.input_tokens),
+            output_tokens=_known(max, self.output_tokens, later.output_tokens),
+            cached_input_tokens=_known(max, self.cached_input_tokens, later.cached_input_tokens),
             cost_usd=cost.cost_usd,
             cost_is_estimate=cost.cost_is_estimate,
         )
 
 
-def _max(first: int | None, second: int | None) -> int | None:
+def _known(
+    operation: Callable[[_Number, _Number], _Number], first: _Number | None, second: _Number | None
+) -> _Number | None:
+    """Combine two numbers; where one is unknown, the result is the other."""
     if first is None or second is None:
         return second if first is None else first
-    return max(first, second)
-
-
-def _sum(first: _Number | None, second: _Number | None) -> _Number | None:
-    if first is None or second is None:
-        return second if first is None else first
-    return first + second
+    return operation(first, second)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Container
 
 from llama_vision.toolcalls.emitter import PendingCall
 from llama_vision.toolcalls.literals import read_object_body, read_string, read_value, take_plain_string
-from llama_vision.toolcalls.scanner import IncrementalScanner, NotACall, Scan
+from llama_vision.toolcalls.scanner import IncrementalScanner, NotACall, Scan, discard
 from llama_vision.toolcalls.tool_names import ToolNames
 
 _ARGUMENTS = frozenset({"parameters", "arguments"})
@@ -70,7 +70,7 @@ def _read_field(
     elif key == "description" and not call.has_arguments:  # a definition, read back
         raise NotACall
     else:
-        yield from read_value(source, _ignore, python=False)
+        yield from read_value(source, discard, python=False)
 
 
 def _read_arguments(source: IncrementalScanner, call: PendingCall, following: str) -> Scan[None]:
@@ -103,7 +103,7 @@ def _decode_object_string(encoded: str) -> str:
 def _read_string(source: IncrementalScanner) -> Scan[str]:
     if (plain := take_plain_string(source)) is not None:
         return plain
-    decoded: str = json.loads((yield from _read_quoted(source, _ignore)))
+    decoded: str = json.loads((yield from _read_quoted(source, discard)))
     return decoded
 
 
@@ -151,7 +151,3 @@ def _begins_object() -> Callable[[str], None]:
                 raise NotACall
 
     return check
-
-
-def _ignore(piece: str) -> None:
-    """Discard a piece."""

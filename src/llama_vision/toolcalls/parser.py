@@ -126,7 +126,8 @@ class ToolCallParser:
         source, formats = self._source, self._formats
         while True:
             source.mark()
-            following = yield from (source.space() if first else self._read_separators())
+            yield from source.read_while(SPACE if first else _SEPARATORS)
+            following = source.buffered_char
             if following == "]" and formats.in_list:
                 source.position += 1
                 formats.in_list = False
@@ -141,13 +142,6 @@ class ToolCallParser:
                 source.forget()
                 formats.resume_text()
                 return
-
-    def _read_separators(self) -> Scan[str]:
-        source = self._source
-        while True:
-            source.take_match(_SEPARATORS)
-            if source.position < len(source.text) or not (yield from source.peek()):
-                return source.text[source.position : source.position + 1]
 
     def _is_call(self, *, ends_fence: bool = False) -> Scan[bool]:
         """Read a call, or the end of a fence; emit anything else as text."""

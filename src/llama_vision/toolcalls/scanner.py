@@ -15,6 +15,10 @@ WORD = re.compile(r"[\w.+\-]*")
 """Names and numbers."""
 
 
+def discard(piece: str) -> None:
+    """Write a piece nowhere."""
+
+
 class NotACall(Exception):  # noqa: N818 - no error: the text is no call, and is passed on as text
     """What looked like a call can't be one."""
 
@@ -135,6 +139,13 @@ class IncrementalScanner:
                 following = self.buffered_char
             if following or not (yield from self.peek()):
                 return following
+
+    def read_while(self, pattern: re.Pattern[str], write: Callable[[str], object] = discard) -> Scan[None]:
+        """Read what matches a pattern, across pieces, which `write` receives."""
+        while True:
+            write(self.take_match(pattern))
+            if self.position < len(self.text) or not (yield from self.peek()):
+                return
 
     def word(self, limit: int) -> Scan[str]:
         """Read a name or a number, or raise `NotACall` where it has more than `limit` characters."""

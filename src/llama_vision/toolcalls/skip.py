@@ -26,7 +26,7 @@ def skip_structure(source: IncrementalScanner, write: Callable[[str], object]) -
     first = source.buffered_char
     if first == "<":
         write(source.take(1))
-        yield from _skip_while(source, write, _TAG)
+        yield from source.read_while(_TAG, write)
         if (yield from source.peek()) != ">":
             return
         write(source.take(1))
@@ -38,7 +38,7 @@ def skip_structure(source: IncrementalScanner, write: Callable[[str], object]) -
         write(source.take_match(_NAME_COMPLETE))
         if source.buffered_char not in ("(", "["):
             for part in (SPACE, WORD, SPACE):
-                yield from _skip_while(source, write, part)
+                yield from source.read_while(part, write)
         if source.buffered_char in ("(", "["):
             yield from _skip_brackets(source, write, depth)
         return
@@ -67,21 +67,11 @@ def _skip_brackets(source: IncrementalScanner, write: Callable[[str], object], d
 def _skip_string(source: IncrementalScanner, write: Callable[[str], object], quote: str) -> Scan[None]:
     """Read to the closing quote, or to the end of the line where it is missing."""
     while True:
-        yield from _skip_while(source, write, _IN_STRING[quote])
+        yield from source.read_while(_IN_STRING[quote], write)
         char = yield from source.peek()
         if char == "\\":
             write(source.take(1))
             yield from source.peek()
         write(source.take(1))
         if char != "\\":
-            return
-
-
-def _skip_while(
-    source: IncrementalScanner, write: Callable[[str], object], pattern: re.Pattern[str]
-) -> Scan[None]:
-    """Read what matches a pattern, across pieces."""
-    while True:
-        write(source.take_match(pattern))
-        if source.position < len(source.text) or not (yield from source.peek()):
             return

@@ -63,7 +63,7 @@ def _tools(request: ChatRequest) -> dict[str, Any]:
     """Encode the tools. Without tools nothing is sent: many servers answer an empty list with a 400."""
     if not request.tools:
         return {}
-    body: dict[str, Any] = {"tools": [_tool(tool) for tool in request.tools]}
+    body: dict[str, Any] = {"tools": [encode_tool(tool) for tool in request.tools]}
     if request.tool_choice is not None:
         body["tool_choice"] = _tool_choice(request.tool_choice)
     if request.parallel_tool_calls is not None:
@@ -71,7 +71,8 @@ def _tools(request: ChatRequest) -> dict[str, Any]:
     return body
 
 
-def _tool(tool: Tool) -> dict[str, Any]:
+def encode_tool(tool: Tool) -> dict[str, Any]:
+    """Encode a tool definition."""
     function: dict[str, Any] = {
         "name": tool.name,
         "description": tool.description,

@@ -15,6 +15,7 @@ from llama_vision.core.messages import Image, Message, Part, Text, ToolCall, Too
 from llama_vision.core.request import ChatRequest, Tool
 from llama_vision.dialects.body import encode_json, sampling_fields, validate_extra_body
 from llama_vision.dialects.chat_completions.decoder import ChatCompletionsDecoder
+from llama_vision.dialects.chat_completions.dialect import encode_tool
 from llama_vision.dialects.chat_completions.usage import CostField, UsageFormat
 from llama_vision.dialects.dialect import WireRequest
 from llama_vision.dialects.error_bodies import ErrorParser
@@ -128,14 +129,7 @@ def _tool_turn(result: Part, names: Mapping[str | None, str]) -> dict[str, Any]:
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
-    return {
-        "type": "function",
-        "function": {
-            "name": tool.name,
-            "description": tool.description,
-            "parameters": _with_required_descriptions(tool.parameters),
-        },
-    }
+    return encode_tool(Tool(tool.name, tool.description, _with_required_descriptions(tool.parameters)))
 
 
 def _with_required_descriptions(schema: Mapping[str, Any]) -> dict[str, Any]:
