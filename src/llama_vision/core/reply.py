@@ -49,36 +49,35 @@ class Reply:
         return html_text(format_reply(self.text, self.tool_calls)) + html_note(format_usage(self.usage))
 
 
+@dataclass(slots=True)
 class _ToolCallBuilder:
     """A tool call so far."""
 
-    __slots__ = ("_fragments", "id", "name")
+    id: str | None = None
+    name: str | None = None
+    arguments: list[str] = field(default_factory=list[str])
 
-    def __init__(self) -> None:
-        self.id: str | None = None
-        self.name: str | None = None
-        self._fragments: list[str] = []
 
-    def add(self, delta: ToolCallDelta) -> None:
-        self.id = self.id or delta.id
-        self.name = self.name or delta.name
-        self._fragments.append(delta.arguments)
-        if len(self._fragments) > _MAX_FRAGMENTS:
-            self._fragments = ["".join(self._fragments)]
+def _append(fragments: list[str], fragment: str) -> None:
+    fragments.append(fragment)
+    if len(fragments) > _MAX_FRAGMENTS:
+        _join(fragments)
 
-    def call(self) -> ToolCall:
-        if len(self._fragments) > 1:  # as in `ReplyBuilder.text`
-            self._fragments = ["".join(self._fragments)]
-        return ToolCall(self.id, self.name or "", self._fragments[0])
+
+def _join(fragments: list[str]) -> str:
+    """Join in place, so that growing snapshots stay cheap."""
+    if len(fragments) > 1:
+        fragments[:] = ["".join(fragments)]
+    return fragments[0] if fragments else ""
 
 
 class ReplyBuilder:
     """Adds up events one by one; `reply()` can be called at any time."""
 
-    __slots__ = ("_calls", "_fragments", "finish_reason", "started", "usage")
+    __slots__ = ("_calls", "_text", "finish_reason", "started", "usage")
 
     def __init__(self) -> None:
-        self._fragments: list[str] = []
+        self._text: list[str] = []
         self._calls: dict[int, _ToolCallBuilder] = {}
         self.usage = Usage()
         self.finish_reason: str | None = None
@@ -88,11 +87,12 @@ class ReplyBuilder:
         """Add the next event."""
         match event:
             case TextDelta():
-                self._fragments.append(event.text)
-                if len(self._fragments) > _MAX_FRAGMENTS:
-                    self._fragments = ["".join(self._fragments)]
+                _append(self._text, event.text)
             case ToolCallDelta():
-                self._calls.setdefault(event.index, _ToolCallBuilder()).add(event)
+                call = self._calls.setdefault(event.index, _ToolCallBuilder())
+                call.id = call.id or event.id
+                call.name = call.name or event.name
+                _append(call.arguments, event.arguments)
             case UsageReport():
                 self.usage = event.usage
             case Started():
@@ -107,9 +107,7 @@ class ReplyBuilder:
     @property
     def text(self) -> str:
         """The text so far."""
-        if len(self._fragments) > 1:  # joined as we go, so that growing snapshots stay cheap
-            self._fragments = ["".join(self._fragments)]
-        return self._fragments[0] if self._fragments else ""
+        return _join(self._text)
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
@@ -118,7 +116,10 @@ class ReplyBuilder:
 
     def calls_by_index(self) -> list[tuple[int, ToolCall]]:
         """Return the tool calls so far, each with the index of its deltas."""
-        return [(index, self._calls[index].call()) for index in sorted(self._calls)]
+        return [
+            (index, ToolCall(call.id, call.name or "", _join(call.arguments)))
+            for index, call in sorted(self._calls.items())
+        ]
 
     def reply(self) -> Reply:
         """Return the reply so far."""
