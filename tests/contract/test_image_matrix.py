@@ -177,7 +177,7 @@ def test_too_many_images_go_onto_one_sheet_where_that_is_wished(emulator, provid
     colors = {color for _, color in sheet.getcolors(sheet.width * sheet.height)}
     assert {(255, 0, 0), (0, 255, 0), (0, 0, 255)} <= colors
     assert max(sheet.size) <= 1120
-    assert "3 pictures" in str(emulator.requests[-1].body["messages"])
+    assert "3 images" in str(emulator.requests[-1].body["messages"])
 
 
 def test_a_image_that_is_no_accepted_kind_is_sent_as_one(emulator, provider):

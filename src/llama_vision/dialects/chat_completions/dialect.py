@@ -53,10 +53,13 @@ class ChatCompletionsDialect:
         max_tokens: int | None = None,  # noqa: ARG002 - `finish_reason` says whether the reply was cut
     ) -> ChatCompletionsDecoder:
         """Make a decoder; see `Dialect.decoder`."""
-        wire = WireCompletionWithExtras if self.usage.paths else WireCompletion
-        return ChatCompletionsDecoder(
-            model, headers, parse=wire.model_validate_json, errors=self.errors, usage=self.usage
-        )
+        parse = self._parse if self.usage.paths else WireCompletion.model_validate_json
+        return ChatCompletionsDecoder(model, headers, parse=parse, errors=self.errors, usage=self.usage)
+
+    def _parse(self, payload: bytes) -> WireCompletion:
+        # Keeping all fields takes 20% longer.
+        has_extras = any(path[0].encode() in payload for path in self.usage.paths)
+        return (WireCompletionWithExtras if has_extras else WireCompletion).model_validate_json(payload)
 
 
 def _tools(request: ChatRequest) -> dict[str, Any]:

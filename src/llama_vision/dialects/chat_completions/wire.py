@@ -74,6 +74,6 @@ class WireCompletion(_Wire):
 
 
 class WireCompletionWithExtras(WireCompletion):
-    """The same with all other fields kept, for providers that report usage in one of their own. Takes 20% longer."""
+    """The same with all other fields kept, for providers that report usage in one of their own."""
 
     model_config = ConfigDict(extra="allow")
