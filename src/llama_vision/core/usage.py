@@ -29,15 +29,7 @@ class Usage:
 
     @classmethod
     def from_openai(cls, fields: Mapping[str, Any]) -> "Usage":
-        """Read the usage in a LlamaIndex response.
-
-        Args:
-            fields: OpenAI's names of token counts (`prompt_tokens`, ...), and our own of the cost; any may be missing.
-
-        Returns:
-            The usage.
-
-        """
+        """Read OpenAI's names of token counts (`prompt_tokens`, ...), and our own of the cost; any may be missing."""
         return cls(
             input_tokens=fields.get("prompt_tokens"),
             output_tokens=fields.get("completion_tokens"),

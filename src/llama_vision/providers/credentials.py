@@ -78,15 +78,9 @@ def resolve_account_id(provider: Provider, account_id: str | None) -> str | None
 
 
 def describe_variables(names: Sequence[str], *, verbose: bool = False) -> str:
-    """Tell which of some environment variables is set, and never to what.
+    """Tell which variable is the first that is set, and never to what: `found in HF_TOKEN`, `none found in HF_TOKEN`.
 
-    Args:
-        names: The variables, in the order in which they are read.
-        verbose: Whether to name the others, too.
-
-    Returns:
-        Such as `found in DEEPINFRA_TOKEN` or `none found in HF_TOKEN`.
-
+    With `verbose`, the others are named, too.
     """
     name = _first_set(names)
     if name is None:
