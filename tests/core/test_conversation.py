@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from llama_vision.core.messages import Image, Message, Text, ToolCall, ToolResult
-from llama_vision.core.request import ChatRequest
+from llama_vision.core.messages import Image, Message, Text, ToolCall, ToolResult, single_turn_messages
+from llama_vision.core.request import ChatRequest, Tool, ToolChoice
 
 SECRET = b"\x89PNG private pixels"
 
@@ -98,3 +98,33 @@ def test_requests_do_not_share_their_defaults():
     first, second = ChatRequest("m", ()), ChatRequest("m", ())
     assert first == second
     assert first.extra_body is not second.extra_body
+
+
+def test_a_single_turn_has_its_images_before_its_text_and_a_system_message_where_there_is_one():
+    image = Image(url="https://example.com/a.png")
+    user = Message("user", (image, Text("What?")))
+    assert single_turn_messages("What?", [image]) == single_turn_messages("What?", [image], "") == (user,)
+    assert single_turn_messages("What?", [image], "Be brief.") == (
+        Message("system", (Text("Be brief."),)),
+        user,
+    )
+
+
+def test_the_text_of_a_tool_result_is_that_of_its_text_parts():
+    image = Image(url="https://example.com/a.png")
+    assert ToolResult("a", (Text("one"), image, Text("two"))).text == "one\ntwo"
+    assert ToolResult("a", (image,)).text == ""
+
+
+@pytest.mark.parametrize(
+    ("fields", "looked_for"),
+    [
+        ({}, True),
+        ({"tool_choice": ToolChoice("auto")}, True),
+        ({"tool_choice": ToolChoice("none")}, False),
+        ({"text_tool_calls": False}, False),
+    ],
+)
+def test_calls_are_looked_for_in_the_text_unless_they_are_forbidden(fields, looked_for):
+    request = ChatRequest("m", (), tools=(Tool("f"),), **fields)
+    assert request.text_parsed_tools == ((Tool("f"),) if looked_for else ())

@@ -98,3 +98,12 @@ def test_an_id_and_a_name_that_come_late_are_taken():
 def test_a_call_whose_name_never_came_has_an_empty_one():
     events = [ToolCallDelta(0, None, None, "{"), ToolCallDelta(0, None, None, "}")]
     assert Reply.from_events(events).tool_calls == (ToolCall(None, "", "{}"),)
+
+
+def test_a_retracted_call_is_none_and_one_that_never_came_does_no_harm():
+    events = [
+        ToolCallDelta(0, "a", "f", "{}"),
+        ToolCallDelta(1, "b", "g", "{"),
+        Finished("stop", frozenset({1, 2})),
+    ]
+    assert Reply.from_events(events).tool_calls == (ToolCall("a", "f", "{}"),)

@@ -99,3 +99,15 @@ def test_nothing_told_adds_nothing(usage):
 def test_a_sum_is_an_estimate_if_a_part_is():
     total = Usage(10, 5, None, 0.5) + Usage(1, 2, 3, 0.25, cost_is_estimate=True)
     assert total == Usage(11, 7, 3, 0.75, cost_is_estimate=True)
+
+
+def test_usage_is_read_from_openais_names_and_nothing_is_made_up():
+    fields = {
+        "prompt_tokens": 10,
+        "completion_tokens": 5,
+        "cached_tokens": 3,
+        "cost_usd": 0.5,
+        "cost_is_estimate": True,
+    }
+    assert Usage.from_openai(fields) == Usage(10, 5, 3, 0.5, cost_is_estimate=True)
+    assert Usage.from_openai({"total_tokens": 7}) == Usage()
