@@ -1,4 +1,4 @@
-"""The same model answered by transformers' own `generate`, one request at a time: what the engine has to agree with."""
+"""Reference: the same model run by transformers' own `generate`, which the engine has to agree with."""
 
 import contextlib
 import copy
@@ -20,13 +20,13 @@ from llama_vision.backends.local.grammar import build_grammar
 from llama_vision.backends.local.input_processor import tokenize_prompt
 from llama_vision.backends.local.vision_encoder import VisionEncoder
 
-TILINGS = [[1, 1], [1, 2], [1, 3], [1, 4], [2, 1], [2, 2], [3, 1], [4, 1]]
+ASPECT_RATIOS = [[1, 1], [1, 2], [1, 3], [1, 4], [2, 1], [2, 2], [3, 1], [4, 1]]
 
 
-def tensors_of(loaded, request):
-    """What `generate` takes, made by Hugging Face's preprocessing and masks."""
+def model_inputs(loaded, request):
+    """Inputs of `generate`, made by transformers' image processor and masks."""
     ids = tokenize_prompt(loaded, VisionEncoder(loaded, 0), apply_chat_template(request)).token_ids
-    tensors = {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids), dtype=torch.long)}
+    inputs = {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids), dtype=torch.long)}
     images = [PIL.Image.open(io.BytesIO(image.data)) for image in request.images()]
     if images:
         processor = MllamaImageProcessorPil(**loaded.image_processor_config)
@@ -38,71 +38,70 @@ def tensors_of(loaded, request):
             length=len(ids),
         )
         names = ("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask")
-        tensors |= {name: features[name] for name in names} | {"cross_attention_mask": torch.as_tensor(mask)}
-    return tensors
+        inputs |= {name: features[name] for name in names} | {"cross_attention_mask": torch.as_tensor(mask)}
+    return inputs
 
 
-def batch_of(loaded, requests):
-    """What `generate` takes for several requests at once: filled up on the left, and with empty images."""
-    rows = [tensors_of(loaded, request) for request in requests]
-    longest = max(row["input_ids"].shape[1] for row in rows)
-    fullest = next(row for row in rows if _images(row) == max(map(_images, rows)))
+def left_padded_batch(loaded, requests):
+    """Inputs of `generate` for several requests: tokens padded on the left, images on the right."""
+    rows = [model_inputs(loaded, request) for request in requests]
+    max_len = max(row["input_ids"].shape[1] for row in rows)
+    most_images = next(row for row in rows if _num_images(row) == max(map(_num_images, rows)))
     batch = [
         {
-            name: _filled(row.get(name), like, longest if name in _BY_WORD else None)
-            for name, like in fullest.items()
+            name: _padded(row.get(name), like, max_len if name in _PER_TOKEN else None)
+            for name, like in most_images.items()
         }
         for row in rows
     ]
-    return {name: torch.cat([row[name] for row in batch]) for name in fullest}
+    return {name: torch.cat([row[name] for row in batch]) for name in most_images}
 
 
-_BY_WORD = ("input_ids", "attention_mask", "cross_attention_mask")
+_PER_TOKEN = ("input_ids", "attention_mask", "cross_attention_mask")
 
 
-def _images(row):
+def _num_images(row):
     return row["pixel_values"].shape[1] if "pixel_values" in row else 0
 
 
-def _filled(tensor, like, words):
-    """Put zeros in front of the words, and behind the images."""
-    shape = [1, like.shape[1] if words is None else words, *like.shape[2:]]
-    filled = torch.zeros(shape, dtype=like.dtype)
+def _padded(tensor, like, seq_len):
+    shape = [1, like.shape[1] if seq_len is None else seq_len, *like.shape[2:]]
+    padded = torch.zeros(shape, dtype=like.dtype)
     if tensor is not None:
-        # The words stand at the end of the second dimension, images at the beginning of theirs.
-        place = [slice(size) for size in tensor.shape]
-        if words is not None:
-            place[1] = slice(words - tensor.shape[1], None)
-        filled[tuple(place)] = tensor
-    return filled
+        # Tokens are the second dimension's end, images its beginning.
+        region = [slice(size) for size in tensor.shape]
+        if seq_len is not None:
+            region[1] = slice(seq_len - tensor.shape[1], None)
+        padded[tuple(region)] = tensor
+    return padded
 
 
-def generated_together(loaded, batch, *, repaired):
-    """The tokens of greedy answers to a batch of requests with equal `max_tokens`, as `generated` gives them for one."""
+def generate_batch(loaded, batch, *, repaired):
+    """Token ids of greedy replies to a batch of requests with equal `max_tokens`, as `generate` gives them for one."""
     with (
         torch.inference_mode(),
         row_mask_repaired(loaded.model) if repaired else contextlib.nullcontext(),
     ):
         all_ids = loaded.model.generate(**batch, max_new_tokens=48, do_sample=False)
-    answers = all_ids[:, batch["input_ids"].shape[1] :].tolist()
+    replies = all_ids[:, batch["input_ids"].shape[1] :].tolist()
     return [
-        list(itertools.takewhile(lambda token: token not in loaded.end_ids, answer)) for answer in answers
+        list(itertools.takewhile(lambda token: token not in loaded.eos_token_ids, reply)) for reply in replies
     ]
 
 
 @contextlib.contextmanager
-def row_mask_repaired(network):
-    """Let words that see no image take nothing from one after attention either (transformers issue 39379)."""
+def row_mask_repaired(model):
+    """Apply the row mask to the output of cross-attention too (transformers issue 39379)."""
     masks, hooks = {}, []
 
     def before(layer, args, options):
         masks[layer.cross_attn] = options["full_text_row_masked_out_mask"]
 
-    def after(attention, args, found):
+    def after(attention, args, output):
         mask = masks[attention]
-        return found if mask is None else (mask[:, 0] * found[0], *found[1:])
+        return output if mask is None else (mask[:, 0] * output[0], *output[1:])
 
-    for layer in network.model.language_model.layers:
+    for layer in model.model.language_model.layers:
         if hasattr(layer, "cross_attn"):
             hooks.append(layer.register_forward_pre_hook(before, with_kwargs=True))
             hooks.append(layer.cross_attn.register_forward_hook(after))
@@ -113,63 +112,65 @@ def row_mask_repaired(network):
             hook.remove()
 
 
-class _Held(LogitsProcessor):
-    """Leaves only what a constraint allows, and tells it what was chosen one step later."""
+class _GrammarProcessor(LogitsProcessor):
+    """Guided decoding for `generate`: masks logits, and accepts each token one step later."""
 
-    def __init__(self, constraint, prompt_tokens, ends):
-        self.constraint, self.prompt_tokens, self.ends = constraint, prompt_tokens, ends
+    def __init__(self, matcher, prompt_len, eos_token_ids):
+        self.matcher, self.prompt_len, self.eos_token_ids = matcher, prompt_len, eos_token_ids
 
     def __call__(self, input_ids, scores):
-        if input_ids.shape[1] > self.prompt_tokens:
-            self.constraint.accept(int(input_ids[0, -1]))
-        if self.constraint.complete:
-            return scores.masked_fill(torch.arange(scores.shape[1]) != min(self.ends), float("-inf"))
-        if not self.constraint.active:
+        if input_ids.shape[1] > self.prompt_len:
+            self.matcher.accept_token(int(input_ids[0, -1]))
+        if self.matcher.is_terminated:
+            return scores.masked_fill(
+                torch.arange(scores.shape[1]) != min(self.eos_token_ids), float("-inf")
+            )
+        if not self.matcher.is_active:
             return scores
-        allowed = torch.as_tensor(self.constraint.allowed(scores.shape[1]))
+        allowed = torch.as_tensor(self.matcher.allowed_tokens(scores.shape[1]))
         return scores.masked_fill(~allowed, float("-inf"))
 
 
-def generated(loaded, request):
-    """The tokens of a greedy answer, without the one that ends it."""
-    tensors = tensors_of(loaded, request)
+def generate(loaded, request):
+    """Token ids of a greedy reply, without the one that ends it."""
+    inputs = model_inputs(loaded, request)
     grammar = build_grammar(request)
-    length = tensors["input_ids"].shape[1]
+    prompt_len = inputs["input_ids"].shape[1]
     processors = LogitsProcessorList()
     if grammar is not None:
-        constraint = loaded.grammar_compiler.constraint(grammar)
-        processors.append(_Held(constraint, length, loaded.end_ids))
+        matcher = loaded.grammar_compiler.compile(grammar)
+        processors.append(_GrammarProcessor(matcher, prompt_len, loaded.eos_token_ids))
     with torch.inference_mode(), row_mask_repaired(loaded.model):
         all_ids = loaded.model.generate(
-            **tensors,
+            **inputs,
             max_new_tokens=request.sampling.max_tokens,
             do_sample=False,
             logits_processor=processors,
         )
-    return [token for token in all_ids[0, length:].tolist() if token not in loaded.end_ids]
+    return [token for token in all_ids[0, prompt_len:].tolist() if token not in loaded.eos_token_ids]
 
 
 def with_four_tiles(loaded):
-    """Make a model that cuts images into up to four tiles: the tiny one's weights, and chance where they don't fit."""
+    """A model with up to four tiles per image: the tiny one's weights, and random ones where shapes differ."""
     config = copy.deepcopy(loaded.model.config)
     config.vision_config.max_num_tiles = 4
-    config.vision_config.supported_aspect_ratios = TILINGS
+    config.vision_config.supported_aspect_ratios = ASPECT_RATIOS
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        network = MllamaForConditionalGeneration(config).eval().float()
-        state = network.state_dict()
+        model = MllamaForConditionalGeneration(config).eval().float()
+        state = model.state_dict()
         for name, weights in loaded.model.state_dict().items():
             if state[name].shape == weights.shape:
                 state[name] = weights
             elif state[name].is_floating_point():
                 state[name] = torch.randn_like(state[name]) * 0.3
-        network.load_state_dict(state)
-        for name, weights in network.named_parameters():
+        model.load_state_dict(state)
+        for name, weights in model.named_parameters():
             if "gate" in name:
                 weights.data.fill_(0.7)
-    network.generation_config = loaded.model.generation_config
+    model.generation_config = loaded.model.generation_config
     return replace(
         loaded,
-        network=network,
+        model=model,
         image_processor_config={**loaded.image_processor_config, "max_image_tiles": 4},
     )

@@ -1,4 +1,4 @@
-"""A second Mllama with weights by chance, in a folder as they are published: it knows nothing, and sees in four tiles."""
+"""A checkpoint folder of a small Mllama with random weights and up to four tiles per image."""
 
 import json
 import shutil
@@ -7,14 +7,14 @@ import torch
 from transformers import MllamaConfig, MllamaForConditionalGeneration
 
 from llama_vision.backends.local.model_loader import TINY_MODEL_PATH
-from tests.hugging_face import TILINGS
+from tests.hugging_face import ASPECT_RATIOS
 
 SIDE = 56
 
 
 def write_random_model(folder, seed=5):
-    """Write weights, tokenizer and preprocessing into a folder that is not there yet."""
-    vision = {"image_size": SIDE, "patch_size": 14, "max_num_tiles": 4, "supported_aspect_ratios": TILINGS}
+    """Write weights, tokenizer and image processor configuration into a new folder."""
+    vision = {"image_size": SIDE, "patch_size": 14, "max_num_tiles": 4, "supported_aspect_ratios": ASPECT_RATIOS}
     vision |= {"hidden_size": 64, "attention_heads": 4, "intermediate_size": 96, "num_hidden_layers": 3}
     vision |= {"num_global_layers": 1, "intermediate_layers_indices": [0, 2], "vision_output_dim": 192}
     text = {"vocab_size": 1024, "hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
@@ -26,15 +26,15 @@ def write_random_model(folder, seed=5):
     }
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = MllamaForConditionalGeneration(
+        model = MllamaForConditionalGeneration(
             MllamaConfig(vision_config=vision, text_config=text, image_token_index=1024)
         )
-        for name, weights in network.named_parameters():
+        for name, weights in model.named_parameters():
             if "gate" in name:
                 weights.data.fill_(0.7)
             elif weights.dim() > 1:
                 weights.data.normal_(std=0.25)
-    network.save_pretrained(folder)
+    model.save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
         shutil.copy(TINY_MODEL_PATH / name, folder)
     options = json.loads((TINY_MODEL_PATH / "processor_config.json").read_text())["image_processor"]

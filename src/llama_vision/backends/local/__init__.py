@@ -1,4 +1,4 @@
-"""The model on this machine, with the same protocol as every hosted one."""
+"""Llama 3.2 Vision on this machine: a continuous batching engine behind the protocol of every backend."""
 
 from llama_vision.backends.local.backend import LocalBackend
 from llama_vision.backends.local.config import LocalSettings, parse_local_settings

@@ -1,8 +1,8 @@
-"""Llama 3.2's prompt format, rendered by us.
+"""Llama 3.2 chat template.
 
-After Meta's model card and prompt format pages (https://www.llama.com/docs/model-cards-and-prompt-formats/) and what
-the template published with the 11B produces. Control tokens are kept apart from words all the way to the tokenizer, so
-`<|eot_id|>` in a user's text is ten harmless characters and not the end of the turn.
+After Meta's prompt format pages (https://www.llama.com/docs/model-cards-and-prompt-formats/) and the output of the
+template published with the 11B. Special tokens are kept apart from text all the way to the tokenizer, so `<|eot_id|>` in
+a user's text is ten characters and not the end of the turn.
 """
 
 import json
@@ -17,19 +17,19 @@ from llama_vision.core.request import ChatRequest, Tool
 
 @dataclass(frozen=True, slots=True)
 class SpecialToken:
-    """A control token, which stands for itself and can't be written in words."""
+    """A special token, which no text can spell."""
 
     token: str
 
 
 PromptPart: TypeAlias = SpecialToken | str | Image
-"""A piece of a prompt; an `Image` stands where its `<|image|>` goes."""
+"""A part of a rendered prompt; an `Image` stands for its `<|image|>` token."""
 
 _BEGIN = SpecialToken("<|begin_of_text|>")
 _END_OF_TURN = SpecialToken("<|eot_id|>")
 IMAGE_TOKEN = SpecialToken("<|image|>")
 
-# The format wants a date. A fixed one keeps the same question the same prompt tomorrow.
+# The format requires a date. A fixed one keeps prompts reproducible.
 _DATE_HEADER = "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n"
 _TOOL_INSTRUCTIONS = (
     "Given the following functions, please respond with a JSON for a function call "
@@ -40,39 +40,41 @@ _TOOL_INSTRUCTIONS = (
 
 
 def apply_chat_template(request: ChatRequest) -> list[PromptPart]:
-    """Write a request as Llama 3.2 expects it, up to where the model's answer begins.
+    """Render a conversation, up to the header of the assistant's reply.
 
     Args:
-        request: The conversation and its tools.
+        request: Its messages and tools.
 
     Returns:
-        The pieces in order.
+        The parts, in order.
 
     Raises:
-        UnsupportedInputError: A part stands where its role can't have one.
+        UnsupportedInputError: A message part is not possible in its role.
 
     """
     system, turns = _split_system(request.messages)
-    pieces: list[PromptPart] = [_BEGIN]
+    parts: list[PromptPart] = [_BEGIN]
     if not request.images():
         environment = "Environment: ipython\n" if request.tools else ""
-        pieces += _turn("system", environment + _DATE_HEADER + system)
-    elif system:  # against the format; `providers.shaping` folds it into the user's turn before it comes here
-        pieces += _turn("system", system)
-    guidance = (
+        parts += _turn("system", environment + _DATE_HEADER + system)
+    elif (
+        system
+    ):  # against the format; `adaptation.message_order` folds it into the user's turn before it comes here
+        parts += _turn("system", system)
+    instructions = (
         _TOOL_INSTRUCTIONS + "".join(_tool(tool) + "\n\n" for tool in request.tools) if request.tools else ""
     )
     for message in turns:
-        pieces += _message(message, guidance)
-        guidance = "" if message.role == "user" else guidance
-    if guidance:
+        parts += _message(message, instructions)
+        instructions = "" if message.role == "user" else instructions
+    if instructions:
         raise UnsupportedInputError("The local model needs a user message to offer tools with.")
-    return [*pieces, *_header("assistant")]
+    return [*parts, *_header("assistant")]
 
 
 def _split_system(messages: Sequence[Message]) -> tuple[str, list[Message]]:
-    """Take the leading system messages off. Later ones stay in their places as turns."""
-    count = next((place for place, message in enumerate(messages) if message.role != "system"), len(messages))
+    """Join the leading system messages. Later ones stay turns of their own."""
+    count = next((index for index, message in enumerate(messages) if message.role != "system"), len(messages))
     texts = [_system_text(message).strip() for message in messages[:count]]
     return "\n\n".join(filter(None, texts)), list(messages[count:])
 
@@ -91,21 +93,21 @@ def _turn(role: str, *content: PromptPart) -> list[PromptPart]:
     return _merge_text([*_header(role), *content, _END_OF_TURN])
 
 
-def _merge_text(pieces: Sequence[PromptPart]) -> list[PromptPart]:
-    """Make neighbouring words one piece, because they are turned into tokens together."""
-    joined: list[PromptPart] = []
-    for piece in pieces:
-        if isinstance(piece, str) and joined and isinstance(joined[-1], str):
-            joined[-1] += piece
-        elif piece != "":
-            joined.append(piece)
-    return joined
+def _merge_text(parts: Sequence[PromptPart]) -> list[PromptPart]:
+    """Merge adjacent texts, because they are tokenized together."""
+    merged: list[PromptPart] = []
+    for part in parts:
+        if isinstance(part, str) and merged and isinstance(merged[-1], str):
+            merged[-1] += part
+        elif part != "":
+            merged.append(part)
+    return merged
 
 
-def _message(message: Message, guidance: str) -> Iterator[PromptPart]:
+def _message(message: Message, instructions: str) -> Iterator[PromptPart]:
     match message.role:
         case "user":
-            yield from _user_turn(message, guidance)
+            yield from _user_turn(message, instructions)
         case "system":
             yield from _turn("system", _system_text(message))
         case "assistant":
@@ -116,17 +118,17 @@ def _message(message: Message, guidance: str) -> Iterator[PromptPart]:
             assert_never(message.role)
 
 
-def _user_turn(message: Message, guidance: str) -> list[PromptPart]:
-    """Render what the user says, with the guidance for tools before the first words."""
+def _user_turn(message: Message, instructions: str) -> list[PromptPart]:
+    """Render a user message, with the tool instructions before its first text."""
     content: list[PromptPart] = []
-    before = guidance + (f"{message.name}: " if message.name else "")
+    before = instructions + (f"{message.name}: " if message.name else "")
     for part in message.parts:
         match part:
             case Image():
                 content.append(part)
             case Text():
-                follows_words = bool(content) and isinstance(content[-1], str)
-                content.append(before + ("\n" if follows_words else "") + part.text)
+                follows_text = bool(content) and isinstance(content[-1], str)
+                content.append(before + ("\n" if follows_text else "") + part.text)
                 before = ""
             case ToolCall() | ToolResult():
                 raise UnsupportedInputError(f"A user message can't hold a {type(part).__name__}.")
@@ -136,7 +138,7 @@ def _user_turn(message: Message, guidance: str) -> list[PromptPart]:
 
 
 def _assistant_turns(message: Message) -> Iterator[PromptPart]:
-    """Render what the model said. It knows one call a turn, so several become several turns."""
+    """Render an assistant message. The format has one call a turn, so several calls become several turns."""
     calls: list[ToolCall] = []
     for part in message.parts:
         match part:
@@ -159,9 +161,9 @@ def _tool_turns(message: Message) -> Iterator[PromptPart]:
     for part in message.parts:
         if not isinstance(part, ToolResult):
             raise UnsupportedInputError(f"A tool message can't hold a {type(part).__name__}.")
-        images = [inner for inner in part.parts if isinstance(inner, Image)]
-        text = "\n".join(inner.text for inner in part.parts if isinstance(inner, Text))
-        # As JSON text, the way the template published with the 11B writes every string a tool returns.
+        images = [content for content in part.parts if isinstance(content, Image)]
+        text = "\n".join(content.text for content in part.parts if isinstance(content, Text))
+        # As a JSON string, as the template published with the 11B writes tool results.
         yield from _turn("ipython", *images, json.dumps(text, ensure_ascii=False))
 
 

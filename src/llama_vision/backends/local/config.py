@@ -1,4 +1,4 @@
-"""How a model runs on this machine."""
+"""Settings of the local model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -10,7 +10,7 @@ Precision: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
 Quantization: TypeAlias = Literal["int8", "fp8"]
 
 TINY_MODEL = "tiny"
-"""The model that comes with this package: it is never looked for elsewhere, loads in no time, and needs no GPU."""
+"""Name of the bundled model, which needs no download and no GPU."""
 
 _MINIMUMS = {
     "max_batch_size": 1,
@@ -23,29 +23,28 @@ _MINIMUMS = {
 
 @dataclass(frozen=True, slots=True)
 class LocalSettings:
-    """How a model runs on this machine.
+    """Settings of the local model.
 
-    Everyone in a process with the same `device`, `dtype` and `quantization` shares one loaded model; other values of these
-    load it once more.
+    All users in the process with equal `device`, `dtype` and `quantization` share one copy of the weights.
 
     Attributes:
-        max_batch_size: How many answers are worked on at the same time. Further requests wait.
-        max_model_len: The most tokens of a prompt and its reply together; None takes the model's own limit. Memory is taken
-            as answers grow: the 11B needs 131 kB for each token of each answer in the making.
-        image_cache_bytes: Up to how many bytes of what the model saw in images are kept for the next question about the
-            same ones: the 11B needs 53 MB for each tile of 560 x 560 pixels. 0 keeps nothing.
-        prefix_cache_bytes: Up to how many bytes of conversations that are over are kept, so that a next turn, or another
-            question after the same beginning, is read only from where it differs: the 11B needs 131 kB for each token.
-            0 keeps nothing.
-        max_waiting: How many requests may wait. One more is refused.
+        max_batch_size: Requests in the running batch at most. Further requests wait.
+        max_model_len: Prompt and output tokens of a request at most; None takes the model's context window. The KV cache
+            grows on demand: the 11B needs 131 kB for each token of each running request.
+        image_cache_bytes: Size of the encoder cache, which keeps the cross-attention keys and values of images for the
+            next request with the same ones: the 11B needs 53 MB for each tile of 560 x 560 pixels. 0 turns it off.
+        prefix_cache_bytes: Size of the prefix cache, which keeps keys and values of finished requests, so that prefill of
+            a next turn, or of any prompt that begins alike, starts where it differs: the 11B needs 131 kB for each token.
+            0 turns it off.
+        max_waiting: Requests in the queue at most. One more is refused.
         device: Such as `cpu`, `mps`, `cuda` or `cuda:1`. None takes the fastest there is.
-        dtype: In what precision it computes. `auto` keeps that of the weights, but for small models on a processor,
-            which are faster in `float32`.
-        quantization: `int8` keeps the weights of all linear layers but the last in 8 bits, with a scale for each row: half
-            the memory, on any device. It saves no time on a GPU; a processor that computes in `bfloat16` writes faster with
-            it. `fp8` computes in 8-bit floats, on NVIDIA's Hopper GPUs (H100, H200), and layers that look at images
-            stay in `bfloat16`. Scores differ a little, the tiny model's by 0.6% of their size with `int8`, which is what
-            `bfloat16` does to them too, and by 3% with `fp8`. None changes nothing.
+        dtype: Of weights and activations. `auto` keeps the checkpoint's, except that small models run in `float32` on a
+            CPU, where that is faster.
+        quantization: `int8` quantizes the weights of all linear layers but the LM head, with a scale per row: half the
+            memory, on any device. It is no faster on a GPU; a CPU that computes in `bfloat16` decodes faster with it.
+            `fp8` computes in 8-bit floats, on NVIDIA's Hopper GPUs (H100, H200); the vision encoder and the
+            cross-attention layers stay in `bfloat16`. Logits differ a little, the tiny model's by 0.6% with `int8`, as
+            much as with `bfloat16`, and by 3% with `fp8`. None changes nothing.
 
     """
 
@@ -59,16 +58,16 @@ class LocalSettings:
     quantization: Quantization | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what can't be.
+        """Check the values.
 
         Raises:
             ConfigurationError: A value is out of range.
 
         """
-        for name, least in _MINIMUMS.items():
+        for name, minimum in _MINIMUMS.items():
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise ConfigurationError(f"{name} has to be {least} or more, and is {value!r}.")
+            if value is not None and value < minimum:
+                raise ConfigurationError(f"{name} has to be {minimum} or more, and is {value!r}.")
         if self.dtype not in Precision.__args__:
             raise ConfigurationError(f"dtype has to be one of {Precision.__args__}, and is {self.dtype!r}.")
         if self.quantization not in (None, *Quantization.__args__):
@@ -81,11 +80,11 @@ class LocalSettings:
             )
 
 
-def parse_local_settings(given: Mapping[str, Any]) -> LocalSettings:
-    """Make settings of names and values.
+def parse_local_settings(values: Mapping[str, Any]) -> LocalSettings:
+    """Build settings from a mapping.
 
     Args:
-        given: The fields of `LocalSettings`, by name.
+        values: The fields of `LocalSettings`, by name.
 
     Returns:
         The settings.
@@ -95,8 +94,8 @@ def parse_local_settings(given: Mapping[str, Any]) -> LocalSettings:
 
     """
     known = [field.name for field in fields(LocalSettings)]
-    if unknown := sorted(set(given) - set(known)):
+    if unknown := sorted(set(values) - set(known)):
         raise ConfigurationError(
             f"There is no local setting {', '.join(unknown)}. There are: {', '.join(known)}."
         )
-    return LocalSettings(**given)
+    return LocalSettings(**values)

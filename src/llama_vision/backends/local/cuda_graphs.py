@@ -1,5 +1,9 @@
-"""Steps recorded on an NVIDIA GPU: a step of the 11B is a thousand small pieces of work, slower to ask for than to do."""
+"""CUDA graphs: capture and replay of decode steps.
 
+A decode step of the 11B is a thousand small kernels, which take longer to launch than to run.
+"""
+
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,50 +15,56 @@ from llama_vision.backends.local.model_inputs import DecodeShape
 _MAX_GRAPHS = 64
 _MIN_KV_LEN = 256
 
+_logger = logging.getLogger("llama_vision")
+
 
 class CudaGraphRunner:
-    """Recorded steps, one for each shape. Shapes are rounded up, so that there are few."""
+    """One CUDA graph per bucket of shapes."""
 
     def __init__(
-        self, work: Callable[[torch.Tensor, DecodeShape], torch.Tensor], max_rows: int, device: torch.device
+        self,
+        forward: Callable[[torch.Tensor, DecodeShape], torch.Tensor],
+        max_num_seqs: int,
+        device: torch.device,
     ) -> None:
-        self._forward = work
-        self._max_rows = max_rows
-        self._static_inputs = torch.zeros(max_rows, 3, dtype=torch.long, device=device)
+        self._forward = forward
+        self._max_num_seqs = max_num_seqs
+        self._static_inputs = torch.zeros(max_num_seqs, 3, dtype=torch.long, device=device)
         self._graphs: dict[DecodeShape, tuple[Any, torch.Tensor]] = {}
         self._pool: Any = None
         self._cache_generation = 0
 
     def run(
-        self, numbers: Sequence[tuple[int, int, int]], shape: DecodeShape, slots: KVCache
+        self, decode_inputs: Sequence[tuple[int, int, int]], shape: DecodeShape, kv_cache: KVCache
     ) -> torch.Tensor:
-        """Do a step.
+        """Replay the graph of a decode step, and capture it first where there is none.
 
         Args:
-            numbers: As `passes.step_pass` takes them.
-            shape: The shape that is needed.
-            slots: What is remembered; where it has moved, everything is recorded anew.
+            decode_inputs: As `prepare_decode` takes them.
+            shape: The step's shape.
+            kv_cache: The KV cache; where it was reallocated, all graphs are captured anew.
 
         Returns:
-            The scores (rows or more, vocabulary), until the next step.
+            Logits, (batch or more, vocab_size), valid until the next step.
 
         """
-        shape = bucket_shape(shape, self._max_rows, slots)
-        filled = [*numbers, *[(0, 0, 0)] * (shape.num_seqs - len(numbers))]
-        self._static_inputs[: shape.num_seqs].copy_(torch.tensor(filled))
-        if self._cache_generation != slots.generation:
+        bucket = bucket_shape(shape, self._max_num_seqs, kv_cache)
+        padded = [*decode_inputs, *[(0, 0, 0)] * (bucket.num_seqs - len(decode_inputs))]
+        self._static_inputs[: bucket.num_seqs].copy_(torch.tensor(padded))
+        if self._cache_generation != kv_cache.generation:
             self._graphs.clear()
-            self._cache_generation = slots.generation
-        if shape not in self._graphs:
+            self._cache_generation = kv_cache.generation
+        if bucket not in self._graphs:
             if len(self._graphs) >= _MAX_GRAPHS:
                 self._graphs.clear()
-            self._graphs[shape] = self._capture(shape)
-        graph, scores = self._graphs[shape]
+            self._graphs[bucket] = self._capture(bucket)
+            _logger.info("Captured a CUDA graph for %s", bucket)
+        graph, logits = self._graphs[bucket]
         graph.replay()
-        return scores
+        return logits
 
     def _capture(self, shape: DecodeShape) -> tuple[Any, torch.Tensor]:
-        # Once unrecorded and on a stream of its own: libraries take their memory then, which a recording may not.
+        # Warm up on a side stream: libraries allocate their workspaces then, which is forbidden during a capture.
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -62,25 +72,24 @@ class CudaGraphRunner:
         torch.cuda.current_stream().wait_stream(side)
         self._pool = self._pool or torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
-        # Other threads, such as those of another model, may go on using the GPU.
+        # Other threads, such as another model's, may go on using the GPU.
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            scores = self._forward(self._static_inputs, shape)
-        return graph, scores
+            logits = self._forward(self._static_inputs, shape)
+        return graph, logits
 
 
-def bucket_shape(shape: DecodeShape, max_rows: int, slots: KVCache) -> DecodeShape:
-    """Round a shape up, to one that does the work of many."""
-    rows = min(_next_power_of_two(shape.num_seqs), max_rows)
+def bucket_shape(shape: DecodeShape, max_num_seqs: int, kv_cache: KVCache) -> DecodeShape:
+    """Round a shape up to its bucket, so that few graphs serve all steps."""
+    num_seqs = min(_next_power_of_two(shape.num_seqs), max_num_seqs)
     return DecodeShape(
-        num_seqs=rows,
-        kv_len=min(max(_next_power_of_two(shape.kv_len), _MIN_KV_LEN), slots.self_attention.columns),
-        num_image_seqs=min(_next_power_of_two(shape.num_image_seqs), rows) if shape.num_image_seqs else 0,
-        cross_kv_len=slots.cross_attention.columns if shape.num_image_seqs else 0,
+        num_seqs=num_seqs,
+        kv_len=min(max(_next_power_of_two(shape.kv_len), _MIN_KV_LEN), kv_cache.self_attention.capacity),
+        num_image_seqs=min(_next_power_of_two(shape.num_image_seqs), num_seqs) if shape.num_image_seqs else 0,
+        cross_kv_len=kv_cache.cross_attention.capacity if shape.num_image_seqs else 0,
         needs_mask=True,
         needs_cross_mask=shape.num_image_seqs > 0,
     )
 
 
 def _next_power_of_two(number: int) -> int:
-    """Find the next power of two."""
     return 1 << (number - 1).bit_length()

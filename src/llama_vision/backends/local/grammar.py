@@ -1,4 +1,4 @@
-"""What an answer has to look like, as a grammar for llguidance."""
+"""The grammar of a request's output: tools and response format as Lark for llguidance."""
 
 import json
 from collections.abc import Sequence
@@ -10,17 +10,17 @@ from llama_vision.core.request import ChatRequest, ResponseFormat, Tool
 
 _ANY_OBJECT: Schema = {"type": "object"}
 
-# Llama writes its JSON with these spaces. Where a grammar lets it choose, a small model loses itself in white space.
+# Llama writes its JSON with these spaces. Where a grammar leaves the choice, a small model may write spaces without end.
 _JSON_WHITESPACE: Schema = {
     "x-guidance": {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False}
 }
 
 TOOL_CALL_PREFIX = '{"name"'
-"""With these characters an answer begins to be a call."""
+"""Output that begins with these characters is a tool call."""
 
-# Negation may match what is no UTF-8, so it is joined with what may be any text (llguidance, docs/syntax.md).
-_TEXT_OR_CALL = rf"""start: PROSE | call | <|python_tag|> (PROSE | call)
-PROSE: /(?s:.*)/ & ~/\{TOOL_CALL_PREFIX}(?s:.*)/
+# Negation may match invalid UTF-8, so it is intersected with any text (llguidance, docs/syntax.md).
+_TEXT_OR_CALL = rf"""start: TEXT | call | <|python_tag|> (TEXT | call)
+TEXT: /(?s:.*)/ & ~/\{TOOL_CALL_PREFIX}(?s:.*)/
 """
 
 
@@ -29,8 +29,8 @@ class GrammarSchema:
     """One schema of a grammar.
 
     Attributes:
-        label: What to call it when it is refused.
-        schema: The schema, complete in itself.
+        label: Its name in error messages.
+        schema: The schema, self-contained.
 
     """
 
@@ -40,12 +40,12 @@ class GrammarSchema:
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """What an answer has to look like.
+    """What the output has to match.
 
     Attributes:
         lark: In llguidance's variant of Lark's syntax.
         parts: The schemas it is made from.
-        allows_free_text: Whether the answer may also be any text that does not begin with `TOOL_CALL_PREFIX`.
+        allows_free_text: Whether it also matches any text that does not begin with `TOOL_CALL_PREFIX`.
 
     """
 
@@ -55,24 +55,24 @@ class Grammar:
 
 
 def build_grammar(request: ChatRequest) -> Grammar | None:
-    """Work out what the answer to a request has to look like.
+    """Build the grammar of a request.
 
     Args:
-        request: Its tools, `tool_choice`, `text_tool_calls` and `response_format` count.
+        request: Its tools, `tool_choice`, `text_tool_calls` and `response_format` matter.
 
     Returns:
-        The grammar, or None where the answer is free.
+        The grammar, or None where the output is not restricted.
 
     """
     tools, required = _callable_tools(request)
-    wanted = None if required else _response_schema(request.response_format)
-    if required or wanted is not None:
-        return _tool_call_or_json(tools, wanted)
+    schema = None if required else _response_schema(request.response_format)
+    if required or schema is not None:
+        return _tool_call_or_json(tools, schema)
     return _tool_call_or_text(tools) if tools else None
 
 
 def _callable_tools(request: ChatRequest) -> tuple[Sequence[Tool], bool]:
-    """Choose the tools that may be called, and tell whether one has to be."""
+    """The tools that may be called, and whether one has to be."""
     mode = "auto" if request.tool_choice is None else request.tool_choice.mode
     match mode:
         case "auto":
@@ -88,43 +88,42 @@ def _callable_tools(request: ChatRequest) -> tuple[Sequence[Tool], bool]:
             assert_never(mode)
 
 
-def _response_schema(wanted: ResponseFormat | None) -> Schema | None:
-    if wanted is None:
+def _response_schema(response_format: ResponseFormat | None) -> Schema | None:
+    if response_format is None:
         return None
-    match wanted.type:
+    match response_format.type:
         case "text":
             return None
         case "json_object":
             return _ANY_OBJECT
         case "json_schema":
-            return _ANY_OBJECT if wanted.schema is None else dict(wanted.schema)
+            return _ANY_OBJECT if response_format.schema is None else dict(response_format.schema)
         case _:
-            assert_never(wanted.type)
+            assert_never(response_format.type)
 
 
-def _tool_call_or_json(tools: Sequence[Tool], answer: Schema | None) -> Grammar:
-    """Allow a call of one of the tools, or JSON as an answer, in one schema: both may begin alike."""
-    places = {f"tool{number}": _parameters(tool) for number, tool in enumerate(tools)}
+def _tool_call_or_json(tools: Sequence[Tool], response: Schema | None) -> Grammar:
+    """Allow a tool call or the response format in one schema, since both may begin alike."""
+    defs = {f"tool{number}": _parameters(tool) for number, tool in enumerate(tools)}
     choices = [
-        _strict_object({"name": {"const": tool.name}, "parameters": {"$ref": f"#/$defs/{place}"}})
-        for tool, place in zip(tools, places, strict=True)
+        _strict_object({"name": {"const": tool.name}, "parameters": {"$ref": f"#/$defs/{name}"}})
+        for tool, name in zip(tools, defs, strict=True)
     ]
     parts = [_tool_part(tool) for tool in tools]
-    if answer is not None:
-        places["answer"] = answer
-        choices.append({"$ref": "#/$defs/answer"})
-        parts.append(
-            GrammarSchema("response_format", _bundle_defs({"$ref": "#/$defs/answer"}, {"answer": answer}))
-        )
-    lark = f"start: %json {_json(_bundle_defs({'anyOf': choices}, places))}\n"
+    if response is not None:
+        ref: Schema = {"$ref": "#/$defs/response"}
+        defs["response"] = response
+        choices.append(ref)
+        parts.append(GrammarSchema("response_format", _bundle_defs(ref, {"response": response})))
+    lark = f"start: %json {_json(_bundle_defs({'anyOf': choices}, defs))}\n"
     return Grammar(lark, tuple(parts), allows_free_text=False)
 
 
 def _tool_call_or_text(tools: Sequence[Tool]) -> Grammar:
-    """Allow a call of one of the tools, or any text that does not begin like one.
+    """Allow a tool call, or any text that does not begin like one.
 
-    A call's beginning is spelled out, as it has to be read side by side with the text: llguidance decides between a text
-    and a schema at the first character that both may begin with.
+    The opening of a call is spelled out, because llguidance decides between a text and a schema at the first character
+    that both may begin with.
     """
     parts = [_tool_part(tool) for tool in tools]
     calls = "".join(
@@ -145,7 +144,7 @@ def _tool_part(tool: Tool) -> GrammarSchema:
 
 
 def _parameters(tool: Tool) -> Schema:
-    """Get the schema of a tool's arguments, which are an object whether it says so or not."""
+    """The schema of a tool's arguments, which are an object whether it says so or not."""
     given = dict(tool.parameters)
     return {"type": "object", **(given or {"properties": {}})}
 
@@ -159,12 +158,12 @@ def _strict_object(properties: Schema) -> Schema:
     }
 
 
-def _bundle_defs(root: Schema, places: dict[str, Schema]) -> Schema:
-    """Put schemas into one, each with its own `$defs` left inside it, so that equal names don't meet."""
-    inside = {name: narrow_schema(schema, f"#/$defs/{name}") for name, schema in places.items()}
-    return {**_JSON_WHITESPACE, **root, "$defs": {**inside, "any": ANY_VALUE}}
+def _bundle_defs(root: Schema, defs: dict[str, Schema]) -> Schema:
+    """Bundle schemas as `$defs` of one. Each keeps its own `$defs` inside, so that equal names don't collide."""
+    narrowed = {name: narrow_schema(schema, f"#/$defs/{name}") for name, schema in defs.items()}
+    return {**_JSON_WHITESPACE, **root, "$defs": {**narrowed, "any": ANY_VALUE}}
 
 
 def _json(value: Any) -> str:
-    """Write JSON, whose strings are Lark's too."""
+    """Serialize as JSON, whose string literals are Lark's too."""
     return json.dumps(value, ensure_ascii=False)

@@ -1,105 +1,133 @@
-"""From the pieces of a prompt to tokens, and to which of them see which image."""
+"""Input processing: from a queued request to token ids, tiled images, a sampler and a grammar."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import abc
 
-from llama_vision.backends.local.chat_template import IMAGE_TOKEN, PromptPart, SpecialToken
+from tokenizers.decoders import DecodeStream
+
+from llama_vision.backends.local.chat_template import (
+    IMAGE_TOKEN,
+    PromptPart,
+    SpecialToken,
+    apply_chat_template,
+)
+from llama_vision.backends.local.grammar import build_grammar
 from llama_vision.backends.local.model_loader import LoadedModel
-from llama_vision.backends.local.vision_encoder import ImageInput, VisionEncoder
-from llama_vision.core.errors import LocalModelError
+from llama_vision.backends.local.sampler import Sampler
+from llama_vision.backends.local.sequence import ImageSpan, Sequence, SequenceStatus, TokenizedPrompt
+from llama_vision.backends.local.vision_encoder import VisionEncoder
+from llama_vision.backends.stop_strings import StopStringFilter
+from llama_vision.core.errors import LocalModelError, UnsupportedInputError
 from llama_vision.core.messages import Image
+from llama_vision.core.request import SamplingParams
 
 
-@dataclass(frozen=True, slots=True)
-class ImageSpan:
-    """Which words see an image.
+class InputProcessor:
+    """Prepares sequences for an engine. It shares no state with a step, so it may run in a thread of its own."""
 
-    Attributes:
-        image: The image.
-        start: The first token that sees it, which is its own.
-        end: The first that does not any more.
+    __slots__ = ("_max_model_len", "_model", "_vision_encoder")
 
-    """
+    def __init__(self, model: LoadedModel, vision_encoder: VisionEncoder, max_model_len: int) -> None:
+        self._model = model
+        self._vision_encoder = vision_encoder
+        self._max_model_len = max_model_len
 
-    image: ImageInput
-    start: int
-    end: int
+    def process(self, sequence: Sequence) -> Sequence:
+        """Fill in what prefill and decode need.
 
+        Args:
+            sequence: A queued one.
 
-@dataclass(frozen=True, slots=True)
-class TokenizedPrompt:
-    """A prompt, as the engine takes it.
+        Returns:
+            The same, prepared.
 
-    Attributes:
-        token_ids: Its tokens.
-        image_spans: Its images, in order.
+        Raises:
+            UnsupportedInputError: The prompt fills the context window, or a schema can't be enforced.
+            MissingDependencyError: llguidance is needed and not installed.
+            ImageError: An image can't be decoded.
 
-    """
+        """
+        request, model = sequence.request, self._model
+        grammar = build_grammar(request)
+        matcher = None if grammar is None else model.grammar_compiler.compile(grammar)
+        prompt = tokenize_prompt(model, self._vision_encoder, apply_chat_template(request))
+        sequence.model, sequence.prompt = model, prompt
+        sequence.max_new_tokens = min(request.sampling.max_tokens, self._max_new_tokens(prompt))
+        sequence.sampler = Sampler(
+            request.sampling, _default_sampling_params(model), matcher, prompt.token_ids, model.device
+        )
+        sequence.detokenizer = DecodeStream(skip_special_tokens=False)
+        sequence.stop_filter = StopStringFilter(request.stop)
+        sequence.status = SequenceStatus.PREPARED
+        return sequence
 
-    token_ids: list[int]
-    image_spans: tuple[ImageSpan, ...]
-
-    @property
-    def output_image_spans(self) -> tuple[ImageSpan, ...]:
-        """The images that the answer sees."""
-        return tuple(glimpse for glimpse in self.image_spans if glimpse.end == len(self.token_ids))
-
-    @property
-    def cache_key(self) -> list[int | bytes]:
-        """Its tokens, with the key of each image in the place of its own: what says whether two prompts are the same."""
-        words: list[int | bytes] = [*self.token_ids]
-        for glimpse in self.image_spans:
-            words[glimpse.start] = glimpse.image.key
-        return words
+    def _max_new_tokens(self, prompt: TokenizedPrompt) -> int:
+        limit, context_window = self._max_model_len, self._model.context_window
+        if len(prompt.token_ids) >= limit:
+            hint = f", or set LocalSettings(max_model_len=...) to up to {context_window}"
+            raise UnsupportedInputError(
+                f"The prompt has {len(prompt.token_ids)} tokens and the model's context {limit}: nothing is left "
+                f"for an answer. Shorten the conversation{hint if limit < context_window else ''}."
+            )
+        return limit - len(prompt.token_ids)
 
 
 def tokenize_prompt(
-    loaded: LoadedModel, vision: VisionEncoder, pieces: Sequence[PromptPart]
+    model: LoadedModel, vision_encoder: VisionEncoder, parts: abc.Sequence[PromptPart]
 ) -> TokenizedPrompt:
-    """Turn a prompt into tokens and images.
+    """Tokenize a prompt and preprocess its images.
 
     Args:
-        loaded: Whose tokenizer to use.
-        vision: Makes the images ready.
-        pieces: From `prompt.render`.
+        model: Whose tokenizer to use.
+        vision_encoder: Preprocesses the images.
+        parts: From `apply_chat_template`.
 
     Returns:
         The prompt.
 
     Raises:
         ImageError: An image can't be decoded.
-        LocalModelError: The model is no Llama 3.2 Vision.
+        LocalModelError: The tokenizer is not that of Llama 3.2 Vision.
 
     """
-    ids: list[int] = []
+    token_ids: list[int] = []
     images: list[Image] = []
-    places: list[int] = []
-    for piece in pieces:
-        if isinstance(piece, Image):
-            images.append(piece)
-            places.append(len(ids))
-        ids += _token_ids(loaded, piece)
-    inputs = [vision.preprocess(image, number) for number, image in enumerate(images, start=1)]
-    spans = zip(inputs, places, _image_span_ends(places, len(ids)), strict=True)
-    return TokenizedPrompt(ids, tuple(ImageSpan(*span) for span in spans))
+    starts: list[int] = []
+    for part in parts:
+        if isinstance(part, Image):
+            images.append(part)
+            starts.append(len(token_ids))
+        token_ids += _encode(model, part)
+    inputs = [vision_encoder.preprocess(image, number) for number, image in enumerate(images, start=1)]
+    spans = zip(inputs, starts, _image_span_ends(starts, len(token_ids)), strict=True)
+    return TokenizedPrompt(token_ids, tuple(ImageSpan(*span) for span in spans))
 
 
-def _image_span_ends(places: Sequence[int], length: int) -> list[int]:
-    """Find where each image is out of sight: at the next one, but neighbours are seen together (as transformers does)."""
+def _image_span_ends(starts: abc.Sequence[int], prompt_len: int) -> list[int]:
+    """End each span at the next image; adjacent images share theirs, as in transformers' Mllama processor."""
     ends: list[int] = []
-    after, end = length, length
-    for place in reversed(places):
-        end = end if place == after - 1 else after
+    next_start, end = prompt_len, prompt_len
+    for start in reversed(starts):
+        end = end if start == next_start - 1 else next_start
         ends.insert(0, end)
-        after = place
+        next_start = start
     return ends
 
 
-def _token_ids(loaded: LoadedModel, piece: PromptPart) -> list[int]:
-    if isinstance(piece, str):
-        return loaded.tokenizer.encode(piece, add_special_tokens=False).ids
-    control = piece if isinstance(piece, SpecialToken) else IMAGE_TOKEN
-    token_id = loaded.tokenizer.token_to_id(control.token)
+def _encode(model: LoadedModel, part: PromptPart) -> list[int]:
+    if isinstance(part, str):
+        return model.tokenizer.encode(part, add_special_tokens=False).ids
+    special = part if isinstance(part, SpecialToken) else IMAGE_TOKEN
+    token_id = model.tokenizer.token_to_id(special.token)
     if token_id is None:
-        raise LocalModelError(f"The model's tokenizer has no {control.token}: it is no Llama 3.2 Vision.")
+        raise LocalModelError(f"The model's tokenizer has no {special.token}: it is no Llama 3.2 Vision.")
     return [token_id]
+
+
+def _default_sampling_params(model: LoadedModel) -> SamplingParams | None:
+    """Read the checkpoint's generation_config.json; None where it is greedy."""
+    config = model.model.generation_config
+    if not config.do_sample:
+        return None
+    return SamplingParams(
+        temperature=config.temperature, top_p=config.top_p, top_k=config.top_k, min_p=config.min_p
+    )

@@ -1,150 +1,169 @@
-"""What the model remembers of the answers in the making: keys and values, a row for each answer."""
+"""KV cache: keys and values of the running sequences, one row for each."""
 
 from typing import Any
 
 import torch
 
-_INITIAL_TOKENS = 256
+_INITIAL_CAPACITY = 256
 
 _IDLE_CAPACITY_FACTOR = 4
-"""Times as many columns as at first. More than 1,024 words, or four tiles, are given back when nobody needs them."""
+"""Times the initial capacity: more than 1,024 tokens, or four tiles, are freed when the engine is idle."""
 
 
-class KVStore:
-    """The keys and values of one kind of layers: (rows, heads, columns, size) for each layer.
+class KVCacheGroup:
+    """The layers of one kind, each with keys and values of shape (num_rows, num_kv_heads, capacity, head_dim).
 
-    It grows by doubling, since most answers are far shorter than the longest one. New columns are zeros: what is masked
-    still has to be a number.
+    Rows and capacity grow by doubling, since most sequences are far shorter than the longest. New memory is zeroed:
+    also what the attention mask hides must be a number.
 
     Attributes:
-        keys: By the layer's number in the network.
-        values: The same.
-        generation: How often it has moved to other memory.
+        keys: By layer index.
+        values: By layer index.
+        num_rows: Sequences there is room for.
+        capacity: Tokens there is room for, of each sequence.
+        generation: How often the tensors were reallocated.
 
     """
 
-    __slots__ = ("_empty", "_max_rows", "_unit", "columns", "growths", "keys", "rows", "values")
+    __slots__ = (
+        "_empty",
+        "_initial_capacity",
+        "_max_rows",
+        "capacity",
+        "generation",
+        "keys",
+        "num_rows",
+        "values",
+    )
 
-    def __init__(self, layers: list[int], empty: torch.Tensor, max_rows: int, unit: int) -> None:
-        self._empty, self._max_rows, self._unit = empty, max_rows, unit
-        self.rows: int = 0
-        self.columns: int = 0
-        self.growths: int = 0
+    def __init__(self, layers: list[int], empty: torch.Tensor, max_rows: int, initial_capacity: int) -> None:
+        self._empty, self._max_rows, self._initial_capacity = empty, max_rows, initial_capacity
+        self.num_rows: int = 0
+        self.capacity: int = 0
+        self.generation: int = 0
         self.keys: dict[int, torch.Tensor] = dict.fromkeys(layers, empty)
         self.values: dict[int, torch.Tensor] = dict(self.keys)
 
-    def ensure_capacity(self, num_seqs: int, capacity: int, max_columns: int | None = None) -> None:
-        """Make room.
+    def ensure_capacity(self, num_rows: int, capacity: int, max_capacity: int | None = None) -> None:
+        """Reallocate where rows or capacity are too few.
 
         Args:
-            num_seqs: How many rows there have to be.
-            capacity: How many columns.
-            max_columns: More than these will never be asked for, if that is known.
+            num_rows: Rows that are needed.
+            capacity: Tokens that are needed.
+            max_capacity: Upper bound of what will ever be needed, if there is one.
 
         """
-        if num_seqs <= self.rows and capacity <= self.columns:
+        if num_rows <= self.num_rows and capacity <= self.capacity:
             return
-        wide = _doubled_until(self._unit, capacity)
-        num_seqs = max(self.rows, min(_doubled_until(1, num_seqs), self._max_rows))
-        capacity = max(self.columns, min(wide, max_columns or wide))
-        self.growths += 1
+        doubled = _doubled_until(self._initial_capacity, capacity)
+        num_rows = max(self.num_rows, min(_doubled_until(1, num_rows), self._max_rows))
+        capacity = max(self.capacity, min(doubled, max_capacity or doubled))
+        self.generation += 1
         for tensors in (self.keys, self.values):
             for layer, old in tensors.items():
-                tensors[layer] = self._resized(old, num_seqs, capacity)
-        # Last, so that all is tried again after a failure for want of memory.
-        self.rows, self.columns = num_seqs, capacity
+                tensors[layer] = _resized(old, num_rows, capacity)
+        # Last, so that all is tried again after an out-of-memory error.
+        self.num_rows, self.capacity = num_rows, capacity
 
     @property
     def is_oversized(self) -> bool:
-        """Whether it has grown beyond what most answers need."""
-        return self.columns > _IDLE_CAPACITY_FACTOR * self._unit
+        """Whether it has grown beyond what most requests need."""
+        return self.capacity > _IDLE_CAPACITY_FACTOR * self._initial_capacity
 
-    def shrink(self) -> None:
-        """Give all memory back."""
-        self.growths += 1
-        self.rows = self.columns = 0
+    def free(self) -> None:
+        """Free all memory."""
+        self.generation += 1
+        self.num_rows = self.capacity = 0
         for tensors in (self.keys, self.values):
             tensors.update(dict.fromkeys(tensors, self._empty))
 
-    def read(self, row: int, columns: int) -> torch.Tensor:
-        """Copy the first columns of a row (keys and values of each layer, heads, columns, size)."""
-        return torch.stack([one[row, :, :columns] for one in (*self.keys.values(), *self.values.values())])
+    def read(self, row: int, seq_len: int) -> torch.Tensor:
+        """Copy the first tokens of a row: (2 x layers, num_kv_heads, seq_len, head_dim), keys first."""
+        return torch.stack(
+            [tensor[row, :, :seq_len] for tensor in (*self.keys.values(), *self.values.values())]
+        )
 
-    def write(self, row: int, remembered: torch.Tensor) -> None:
-        """Put what was `read` into the first columns of a row."""
-        for one, ours in zip((*self.keys.values(), *self.values.values()), remembered, strict=True):
-            one[row, :, : ours.shape[1]] = ours
+    def write(self, row: int, kv: torch.Tensor) -> None:
+        """Write what `read` returned to the first tokens of a row."""
+        for tensor, layer_kv in zip((*self.keys.values(), *self.values.values()), kv, strict=True):
+            tensor[row, :, : layer_kv.shape[1]] = layer_kv
 
-    def copy_row(self, source: int, target: int, columns: int) -> None:
-        """Copy the first columns of a row into another row."""
+    def copy_row(self, source: int, target: int, seq_len: int) -> None:
+        """Copy the first tokens of a row to another row."""
         for tensors in (self.keys, self.values):
             for tensor in tensors.values():
-                tensor[target, :, :columns] = tensor[source, :, :columns]
-
-    @staticmethod
-    def _resized(old: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
-        rows, columns = max(rows, old.shape[0]), max(columns, old.shape[2])
-        if (rows, columns) == (old.shape[0], old.shape[2]):
-            return old
-        new = old.new_zeros(rows, old.shape[1], columns, old.shape[3])
-        new[: old.shape[0], :, : old.shape[2]] = old
-        return new
+                tensor[target, :, :seq_len] = tensor[source, :, :seq_len]
 
 
 class KVCache:
-    """A row for each answer in the making.
+    """The KV cache of a Mllama text decoder.
 
     Attributes:
-        self_attention: Of the layers in which words look at words.
-        cross_attention: Of the layers in which words look at images; without images it takes no memory.
+        self_attention: Of the self-attention layers.
+        cross_attention: Of the cross-attention layers, over vision tokens; empty while no request has images.
 
     """
 
     __slots__ = ("cross_attention", "self_attention")
 
-    def __init__(self, network: Any, max_rows: int) -> None:
-        text = network.config.text_config
-        crossing = set(text.cross_attention_layers)
-        own = [layer for layer in range(text.num_hidden_layers) if layer not in crossing]
-        size = text.hidden_size // text.num_attention_heads
-        empty = torch.zeros(0, text.num_key_value_heads, 0, size, dtype=network.dtype, device=network.device)
-        self.self_attention = KVStore(own, empty, max_rows, _INITIAL_TOKENS)
-        self.cross_attention = KVStore(
-            sorted(crossing), empty, max_rows, network.model.vision_model.num_patches
+    def __init__(self, model: Any, max_rows: int) -> None:
+        config = model.config.text_config
+        cross = set(config.cross_attention_layers)
+        head_dim = config.hidden_size // config.num_attention_heads
+        empty = torch.zeros(
+            0, config.num_key_value_heads, 0, head_dim, dtype=model.dtype, device=model.device
+        )
+        self.self_attention = KVCacheGroup(
+            [layer for layer in range(config.num_hidden_layers) if layer not in cross],
+            empty,
+            max_rows,
+            _INITIAL_CAPACITY,
+        )
+        self.cross_attention = KVCacheGroup(
+            sorted(cross), empty, max_rows, model.model.vision_model.num_patches
         )
 
     @property
     def generation(self) -> int:
-        """How often anything has moved to other memory."""
-        return self.self_attention.growths + self.cross_attention.growths
+        """How often any tensor was reallocated: CUDA graphs captured before are invalid."""
+        return self.self_attention.generation + self.cross_attention.generation
 
     @property
-    def large(self) -> bool:
-        """Whether they have grown beyond what most answers need."""
+    def is_oversized(self) -> bool:
+        """Whether it has grown beyond what most requests need."""
         return self.self_attention.is_oversized or self.cross_attention.is_oversized
 
     def shrink(self) -> None:
-        """Give back what is beyond what most answers need; nobody may be in a row."""
-        for store in (self.self_attention, self.cross_attention):
-            if store.is_oversized:
-                store.shrink()
+        """Free what has grown beyond what most requests need; no sequence may be running."""
+        for group in (self.self_attention, self.cross_attention):
+            if group.is_oversized:
+                group.free()
 
-    def move(self, source: int, target: int, words: int, vision: int) -> None:
-        """Copy a row over another one.
+    def copy_row(self, source: int, target: int, seq_len: int, cross_kv_len: int) -> None:
+        """Copy a row over another.
 
         Args:
-            source: From here.
-            target: To here.
-            words: How many columns of words it has.
-            vision: How many columns of images.
+            source: Row to read.
+            target: Row to write.
+            seq_len: Computed tokens of the sequence.
+            cross_kv_len: Its vision tokens.
 
         """
-        self.self_attention.copy_row(source, target, words)
-        if vision:
-            self.cross_attention.copy_row(source, target, vision)
+        self.self_attention.copy_row(source, target, seq_len)
+        if cross_kv_len:
+            self.cross_attention.copy_row(source, target, cross_kv_len)
 
 
-def _doubled_until(start: int, enough: int) -> int:
-    while start < enough:
+def _resized(old: torch.Tensor, num_rows: int, capacity: int) -> torch.Tensor:
+    num_rows, capacity = max(num_rows, old.shape[0]), max(capacity, old.shape[2])
+    if (num_rows, capacity) == (old.shape[0], old.shape[2]):
+        return old
+    new = old.new_zeros(num_rows, old.shape[1], capacity, old.shape[3])
+    new[: old.shape[0], :, : old.shape[2]] = old
+    return new
+
+
+def _doubled_until(start: int, minimum: int) -> int:
+    while start < minimum:
         start *= 2
     return start

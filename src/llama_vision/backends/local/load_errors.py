@@ -1,4 +1,4 @@
-"""Why a model can't be loaded, and what to do about it."""
+"""Errors of loading a model, with what to do about them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,16 +18,16 @@ _OOM_MESSAGES = (
     "out of memory",
     "allocate memory",
 )  # torch's for CUDA and MPS; the system's and torch's for processors
-_SOME = 3
+_MAX_NAMES = 3
 
 
 def load_error(model: str, device: torch.device, error: Exception) -> LocalModelError:
-    """Say why a model can't be loaded.
+    """Translate what loading raised.
 
     Args:
-        model: As it was asked for.
-        device: Where it was to run.
-        error: What happened.
+        model: The folder or id.
+        device: The target device.
+        error: What was raised.
 
     Returns:
         An error that says what to do.
@@ -47,50 +47,50 @@ def load_error(model: str, device: torch.device, error: Exception) -> LocalModel
     return failure
 
 
-def wrong_architecture_error(model: str, kind: str) -> LocalModelError:
-    """Say that it is a model of another kind."""
+def wrong_architecture_error(model: str, model_type: str) -> LocalModelError:
+    """The checkpoint is not a Mllama."""
     return LocalModelError(
-        f"{model} can't be loaded: it is of the kind {kind!r}, and this backend runs Llama 3.2 Vision ('mllama') only. "
+        f"{model} can't be loaded: it is of the kind {model_type!r}, and this backend runs Llama 3.2 Vision ('mllama') only. "
         "Let a server run it, such as vLLM or Ollama, and pass provider='vllm' or provider='ollama'."
     )
 
 
-def check_weights(model: str, found: dict[str, Any]) -> None:
-    """Refuse weights that are not all there: transformers puts chance in their place.
+def check_weights(model: str, loading_info: dict[str, Any]) -> None:
+    """Refuse incomplete weights: transformers initializes missing ones at random.
 
     Args:
-        model: As it was asked for.
-        found: What transformers tells about its loading.
+        model: The folder or id.
+        loading_info: From `from_pretrained(output_loading_info=True)`.
 
     Raises:
         LocalModelError: Some are missing, or of another shape than config.json says.
 
     """
-    missing = sorted(str(key) for key in found["missing_keys"])
+    missing = sorted(str(key) for key in loading_info["missing_keys"])
     if missing:
         raise LocalModelError(
             f"{model} can't be loaded: {len(missing)} of its weights are missing ({_first_few(missing)}). "
             "Download it again, all files that end in .safetensors."
         )
-    other = sorted(str(name) for name, *_ in found["mismatched_keys"])
-    if other:
+    mismatched = sorted(str(name) for name, *_ in loading_info["mismatched_keys"])
+    if mismatched:
         raise LocalModelError(
-            f"{model} can't be loaded: {len(other)} of its weights have another shape than its config.json says "
-            f"({_first_few(other)}). Download both again, from the same place."
+            f"{model} can't be loaded: {len(mismatched)} of its weights have another shape than its config.json says "
+            f"({_first_few(mismatched)}). Download both again, from the same place."
         )
 
 
 def _first_few(names: list[str]) -> str:
-    return ", ".join(names[:_SOME]) + (", ..." if len(names) > _SOME else "")
+    return ", ".join(names[:_MAX_NAMES]) + (", ..." if len(names) > _MAX_NAMES else "")
 
 
 def device_error(name: str, error: Exception) -> LocalModelError:
-    """Say that there is no such device."""
-    there = [*(f"cuda:{number}" for number in range(torch.cuda.device_count())), "cpu"]
+    """The device does not exist or can't be used."""
+    available = [*(f"cuda:{index}" for index in range(torch.cuda.device_count())), "cpu"]
     if torch.backends.mps.is_available():
-        there.insert(0, "mps")
+        available.insert(0, "mps")
     failure = LocalModelError(
-        f"torch can't use a device {name!r}. Is it there? LocalSettings(device=...) can be {' or '.join(map(repr, there))}; "
+        f"torch can't use a device {name!r}. Is it there? LocalSettings(device=...) can be {' or '.join(map(repr, available))}; "
         f"None takes the fastest. The reason: {error}"
     )
     failure.__cause__ = error
@@ -126,7 +126,7 @@ def _is_out_of_memory(error: Exception) -> bool:
     for cause in _exception_chain(error):
         text = str(cause).lower()
         if isinstance(cause, (torch.OutOfMemoryError, MemoryError)) or any(
-            said in text for said in _OOM_MESSAGES
+            message in text for message in _OOM_MESSAGES
         ):
             return True
     return False

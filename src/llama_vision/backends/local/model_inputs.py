@@ -1,25 +1,25 @@
-"""What goes through the layers: pieces of prompts at first, then one token of every answer at a time."""
+"""Model inputs: the tensors of a prefill and of a decode forward pass."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
-from llama_vision.backends.local.input_processor import ImageSpan, TokenizedPrompt
 from llama_vision.backends.local.kv_cache import KVCache
+from llama_vision.backends.local.sequence import ImageSpan, TokenizedPrompt
 from llama_vision.backends.local.text_decoder import CrossAttentionInputs, ForwardBatch
 from llama_vision.backends.local.vision_encoder import CrossAttentionKV
 
 
 @dataclass(frozen=True, slots=True)
 class PrefillChunk:
-    """Words of a prompt that are read at once.
+    """Prompt tokens that are computed in one forward pass.
 
     Attributes:
-        prompt: The prompt; its images that these words see are seen.
-        cache_row: Its row of the slots, where the words before these stand.
-        start: The first of the words.
-        stop: The first that is not read.
+        prompt: The prompt.
+        cache_row: Row of the KV cache, which holds the tokens before these.
+        start: Index of the first token.
+        stop: Index after the last.
 
     """
 
@@ -30,60 +30,62 @@ class PrefillChunk:
 
     @property
     def visible_image_spans(self) -> list[ImageSpan]:
-        """The images that any of the words sees."""
-        return [one for one in self.prompt.image_spans if one.start < self.stop and one.end > self.start]
+        """The images that any of the tokens attends to."""
+        return [span for span in self.prompt.image_spans if span.start < self.stop and span.end > self.start]
 
 
-def prepare_prefill(pieces: Sequence[PrefillChunk], max_len: int, reference: torch.Tensor) -> ForwardBatch:
-    """Read pieces of prompts together.
+def prepare_prefill(
+    chunks: Sequence[PrefillChunk], max_model_len: int, reference: torch.Tensor
+) -> ForwardBatch:
+    """Build the inputs of a prefill forward pass.
 
     Args:
-        pieces: Those that see images first. Shorter ones are filled up at the end, where what is written into the slots
-            is overwritten before anyone may look at it.
-        max_len: The most words of an answer with its prompt.
-        reference: A tensor of the right device and precision.
+        chunks: Those with visible images first. Shorter ones are right-padded; the keys and values of padding are
+            overwritten before any token attends to them.
+        max_model_len: Upper bound of prompt and output tokens together.
+        reference: A tensor of the model's device and dtype.
 
     Returns:
-        The pass.
+        The inputs, (chunks, longest chunk).
 
     """
     device = reference.device
-    max_chunk_len = max(piece.stop - piece.start for piece in pieces)
-    reach = min(max(piece.start for piece in pieces) + max_chunk_len, max_len)
-    texts = [piece.prompt.token_ids[piece.start : piece.stop] for piece in pieces]
-    tokens = torch.tensor([text + [0] * (max_chunk_len - len(text)) for text in texts], device=device)
-    starts = torch.tensor([[piece.start] for piece in pieces], device=device)
-    # No prompt reaches as far as the last position: an answer has to have room.
-    positions = (starts + torch.arange(max_chunk_len, device=device)).clamp(max=max_len - 1)
-    query_positions = positions if len({piece.start for piece in pieces}) > 1 else positions[:1]
-    places = [piece.cache_row for piece in pieces]
-    is_contiguous = places == [*range(places[0], places[0] + len(places))]
+    max_chunk_len = max(chunk.stop - chunk.start for chunk in chunks)
+    kv_len = min(max(chunk.start for chunk in chunks) + max_chunk_len, max_model_len)
+    token_ids = [chunk.prompt.token_ids[chunk.start : chunk.stop] for chunk in chunks]
+    input_ids = torch.tensor([ids + [0] * (max_chunk_len - len(ids)) for ids in token_ids], device=device)
+    starts = torch.tensor([[chunk.start] for chunk in chunks], device=device)
+    # Only padding is clamped: the last position is never a prompt token's, since an output token has to fit.
+    positions = (starts + torch.arange(max_chunk_len, device=device)).clamp(max=max_model_len - 1)
+    query_positions = positions if len({chunk.start for chunk in chunks}) > 1 else positions[:1]
+    rows = [chunk.cache_row for chunk in chunks]
+    is_contiguous = rows == [*range(rows[0], rows[0] + len(rows))]
     return ForwardBatch(
-        input_ids=tokens,
+        input_ids=input_ids,
         positions=positions,
-        cache_rows=torch.tensor(places, device=device)[:, None],
-        kv_len=reach,
+        cache_rows=torch.tensor(rows, device=device)[:, None],
+        kv_len=kv_len,
         attention_mask=_additive_mask(
-            torch.arange(reach, device=device) <= query_positions[:, None, :, None], reference
+            torch.arange(kv_len, device=device) <= query_positions[:, None, :, None], reference
         ),
         cross_attention=_prefill_cross_attention(
-            [piece for piece in pieces if piece.visible_image_spans], max_chunk_len, reference
+            [chunk for chunk in chunks if chunk.visible_image_spans], max_chunk_len, reference
         ),
-        first_row=places[0] if is_contiguous else None,
+        first_row=rows[0] if is_contiguous else None,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeShape:
-    """The shapes of a step. Steps of equal shapes do the same work on other numbers.
+    """Shapes of a decode step. Steps of equal shape run the same kernels, so they can share a CUDA graph.
 
     Attributes:
-        num_seqs: How many rows.
-        kv_len: How many columns of words they look at.
-        num_image_seqs: How many of them look at images; they come first.
-        cross_kv_len: At how many columns of images they look.
-        needs_mask: Whether some look at fewer words than others.
-        needs_cross_mask: Whether some see fewer columns of images than others.
+        num_seqs: Batch size.
+        kv_len: Longest sequence, the new token included.
+        num_image_seqs: Sequences with images; they come first.
+        cross_kv_len: Largest number of vision tokens.
+        needs_mask: Whether sequence lengths differ.
+        needs_cross_mask: Whether numbers of vision tokens differ.
 
     """
 
@@ -95,94 +97,101 @@ class DecodeShape:
     needs_cross_mask: bool
 
 
-def prepare_decode(decode_inputs: torch.Tensor, shape: DecodeShape, slots: KVCache) -> ForwardBatch:
-    """Let every answer go on by a token.
+def prepare_decode(decode_inputs: torch.Tensor, shape: DecodeShape, kv_cache: KVCache) -> ForwardBatch:
+    """Build the inputs of a decode forward pass, without a read back from the device.
 
     Args:
-        decode_inputs: For each row its token, its position, and how many columns of images it sees (rows, 3).
+        decode_inputs: Token id, position and number of vision tokens of each sequence, (batch or more, 3).
         shape: The shapes.
-        slots: What is remembered.
+        kv_cache: The KV cache, whose rows are the batch.
 
     Returns:
-        The pass; no number of it has to be known on this side of the device.
+        The inputs, (batch, 1).
 
     """
-    tokens, positions, cross_kv_lens = (
+    input_ids, positions, cross_kv_lens = (
         decode_inputs[: shape.num_seqs, column : column + 1] for column in range(3)
     )
-    like = next(iter(slots.self_attention.keys.values()))
-    veil = None
+    attention_mask = None
     if shape.needs_mask:
-        veil = _additive_mask(torch.arange(shape.kv_len, device=decode_inputs.device) <= positions, like)[
-            :, None, None
-        ]
+        reference = next(iter(kv_cache.self_attention.keys.values()))
+        visible = torch.arange(shape.kv_len, device=decode_inputs.device) <= positions
+        attention_mask = _additive_mask(visible, reference)[:, None, None]
     return ForwardBatch(
-        input_ids=tokens,
+        input_ids=input_ids,
         positions=positions,
         cache_rows=torch.arange(shape.num_seqs, device=decode_inputs.device)[:, None],
         kv_len=shape.kv_len,
-        attention_mask=veil,
-        cross_attention=_decode_cross_attention(cross_kv_lens[: shape.num_image_seqs], shape, slots)
+        attention_mask=attention_mask,
+        cross_attention=_decode_cross_attention(cross_kv_lens[: shape.num_image_seqs], shape, kv_cache)
         if shape.num_image_seqs
         else None,
         first_row=0,
     )
 
 
-def _decode_cross_attention(widths: torch.Tensor, shape: DecodeShape, slots: KVCache) -> CrossAttentionInputs:
-    store = slots.cross_attention
-    keys = {layer: one[: shape.num_image_seqs, :, : shape.cross_kv_len] for layer, one in store.keys.items()}
-    values = {
-        layer: one[: shape.num_image_seqs, :, : shape.cross_kv_len] for layer, one in store.values.items()
-    }
+def _decode_cross_attention(
+    cross_kv_lens: torch.Tensor, shape: DecodeShape, kv_cache: KVCache
+) -> CrossAttentionInputs:
+    keys, values = (
+        {layer: tensor[: shape.num_image_seqs, :, : shape.cross_kv_len] for layer, tensor in tensors.items()}
+        for tensors in (kv_cache.cross_attention.keys, kv_cache.cross_attention.values)
+    )
     if not shape.needs_cross_mask:
         return CrossAttentionInputs(shape.num_image_seqs, keys, values)
-    like = next(iter(keys.values()))
-    # Whoever sees nothing looks at one column, since nothing can't be averaged, and takes nothing from it.
-    seen = torch.arange(shape.cross_kv_len, device=widths.device) < widths.clamp(min=1)
+    reference = next(iter(keys.values()))
+    # A softmax over nothing is NaN: rows without images attend to one vision token, and the row mask drops it.
+    visible = torch.arange(shape.cross_kv_len, device=cross_kv_lens.device) < cross_kv_lens.clamp(min=1)
     return CrossAttentionInputs(
         shape.num_image_seqs,
         keys,
         values,
-        _additive_mask(seen, like)[:, None, None],
-        (widths > 0).to(like)[..., None],
+        _additive_mask(visible, reference)[:, None, None],
+        (cross_kv_lens > 0).to(reference)[..., None],
     )
 
 
 def _prefill_cross_attention(
-    pieces: Sequence[PrefillChunk], longest: int, like: torch.Tensor
+    chunks: Sequence[PrefillChunk], max_chunk_len: int, reference: torch.Tensor
 ) -> CrossAttentionInputs | None:
-    """Put the images of each piece beside one another, and work out which words see them."""
-    if not pieces:
+    """Concatenate the vision keys and values of each chunk, and build the cross-attention mask."""
+    if not chunks:
         return None
-    images = [_encoded_images(piece) for piece in pieces]
-    columns = max(sum(seen.num_vision_tokens for _, seen in row) for row in images)
-    visible = torch.zeros(len(pieces), 1, longest, columns, dtype=torch.bool, device=like.device)
-    keys: dict[int, torch.Tensor] = {}
-    values: dict[int, torch.Tensor] = {}
-    for ours, theirs in ((keys, images[0][0][1].keys), (values, images[0][0][1].values)):
-        for layer, one in theirs.items():
-            ours[layer] = like.new_zeros(len(pieces), one.shape[0], columns, one.shape[2])
-    for row, piece in enumerate(pieces):
+    images = [_encoded_images(chunk) for chunk in chunks]
+    cross_kv_len = max(sum(kv.num_vision_tokens for _, kv in row) for row in images)
+    visible = torch.zeros(
+        len(chunks), 1, max_chunk_len, cross_kv_len, dtype=torch.bool, device=reference.device
+    )
+    first_kv = images[0][0][1]
+    keys, values = (
+        {
+            layer: reference.new_zeros(len(chunks), tensor.shape[0], cross_kv_len, tensor.shape[2])
+            for layer, tensor in tensors.items()
+        }
+        for tensors in (first_kv.keys, first_kv.values)
+    )
+    for row, chunk in enumerate(chunks):
         end = 0
-        for glimpse, seen in images[row]:
-            begin, end = end, end + seen.num_vision_tokens
-            first = max(glimpse.start - piece.start, 0)
-            visible[row, 0, first : glimpse.end - piece.start, begin:end] = True
-            for ours, theirs in ((keys, seen.keys), (values, seen.values)):
-                for layer, one in theirs.items():
-                    ours[layer][row, :, begin:end] = one
-    sees = visible.any(-1, keepdim=True)
+        for span, kv in images[row]:
+            start, end = end, end + kv.num_vision_tokens
+            visible[row, 0, max(span.start - chunk.start, 0) : span.end - chunk.start, start:end] = True
+            for batch_tensors, image_tensors in ((keys, kv.keys), (values, kv.values)):
+                for layer, tensor in image_tensors.items():
+                    batch_tensors[layer][row, :, start:end] = tensor
+    row_mask = visible.any(-1, keepdim=True)
     return CrossAttentionInputs(
-        len(pieces), keys, values, _additive_mask(visible | ~sees, like), sees[:, 0].to(like)
+        len(chunks),
+        keys,
+        values,
+        _additive_mask(visible | ~row_mask, reference),
+        row_mask[:, 0].to(reference),
     )
 
 
-def _encoded_images(piece: PrefillChunk) -> list[tuple[ImageSpan, CrossAttentionKV]]:
-    return [
-        (glimpse, seen) for glimpse in piece.visible_image_spans if (seen := glimpse.image.kv) is not None
-    ]
+def _encoded_images(chunk: PrefillChunk) -> list[tuple[ImageSpan, CrossAttentionKV]]:
+    return [(span, kv) for span in chunk.visible_image_spans if (kv := span.image.kv) is not None]
 
 
-def _additive_mask(visible: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    return like.new_zeros(()).masked_fill(~visible, float("-inf"))
+def _additive_mask(visible: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """0 where visible, else minus infinity."""
+    return reference.new_zeros(()).masked_fill(~visible, float("-inf"))

@@ -1,8 +1,10 @@
-"""Loading a model: the 3.6 million parameters that come with this package, or the 11 billion, by the same code."""
+"""Model loader: weights, tokenizer and configuration of a checkpoint, shared by all engines of the process."""
 
 import contextlib
+import logging
 import os
 import threading
+import time
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,22 +37,24 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 TINY_MODEL_PATH = Path(__file__).parent / "tiny"
-"""The folder of the model that comes with this package."""
+"""Folder of the bundled model."""
 
 _SMALL_MODEL_PARAMETERS = 1_000_000_000
+
+_logger = logging.getLogger("llama_vision")
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class LoadedModel:
-    """A model that is ready. Nobody changes it, so several engines may use it at the same time.
+    """A loaded checkpoint. It is never modified, so several engines may use it at the same time.
 
     Attributes:
-        model: The Mllama, in evaluation mode on its device.
-        image_processor_config: How it wants its images, as the checkpoint says; `pixels.pixel_rules` reads it.
-        tokenizer: Takes every text as words, also `<|eot_id|>`: control tokens are put in by their ids.
-        context_window: In tokens, prompt and reply together.
+        model: The MllamaForConditionalGeneration, in evaluation mode on its device.
+        image_processor_config: As the checkpoint has it; `parse_image_processor_config` reads it.
+        tokenizer: Encodes special tokens in text as plain text: special tokens are inserted by their ids.
+        context_window: In tokens, prompt and output together.
         eos_token_ids: The tokens that end a reply.
-        grammar_compiler: Keeps replies to a grammar.
+        grammar_compiler: Compiles grammars for the tokenizer.
 
     """
 
@@ -63,29 +67,34 @@ class LoadedModel:
 
     @property
     def device(self) -> "torch.device":
-        """Where it runs."""
+        """Device of the weights."""
         return self.model.device
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of the weights."""
+        return sum(tensor.nbytes for tensor in (*self.model.parameters(), *self.model.buffers()))
 
 
 def default_device() -> "torch.device":
-    """Choose the fastest device there is: cuda, else mps, else cpu."""
+    """The fastest device there is: cuda, else mps, else cpu."""
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def load_model(model: str, settings: LocalSettings | None = None) -> LoadedModel:
-    """Load weights and tokenizer, once in a process for as long as anyone uses them.
+    """Load a checkpoint, once in the process for as long as it is in use.
 
     Args:
-        model: `tiny`, a folder, or an id on the Hugging Face hub, which has to be downloaded or cached there.
-        settings: Their `device`, `dtype` and `quantization` count.
+        model: `tiny`, a folder, or an id on the Hugging Face hub, which is downloaded or found in its cache.
+        settings: `device`, `dtype` and `quantization` matter.
 
     Returns:
-        The model; the same for everyone who asks with equal ones of these.
+        The model; the same object for equal values of these.
 
     Raises:
-        LocalModelError: They are not there, or don't fit; the text says what to do.
+        LocalModelError: It can't be found, read or fitted into memory; the text says what to do.
 
     """
     settings = settings or LocalSettings()
@@ -123,9 +132,16 @@ def _load_uncached(model: str, device: "torch.device", settings: LocalSettings) 
     path = str(TINY_MODEL_PATH) if model == TINY_MODEL else model
     try:
         with _no_progress_bar() if model == TINY_MODEL else contextlib.nullcontext():
-            return _from_pretrained(path, device, settings)
+            began = time.monotonic()
+            loaded = _from_pretrained(path, device, settings)
     except Exception as error:
         raise load_error(model, device, error) from error
+    _logger.info(
+        "Loaded %s on %s, %s, quantization %s: %d bytes in %.1f s",
+        *(model, device, loaded.model.dtype, settings.quantization),
+        *(loaded.num_bytes, time.monotonic() - began),
+    )
+    return loaded
 
 
 def _from_pretrained(path: str, device: "torch.device", settings: LocalSettings) -> LoadedModel:
@@ -134,32 +150,32 @@ def _from_pretrained(path: str, device: "torch.device", settings: LocalSettings)
         raise wrong_architecture_error(path, config.model_type)
     tokenizer: Tokenizer = _untyped(AutoTokenizer).from_pretrained(path).backend_tokenizer
     tokenizer.encode_special_tokens = True
-    pixel_options, _ = _untyped(ImageProcessingMixin).get_image_processor_dict(path)
+    image_processor_config, _ = _untyped(ImageProcessingMixin).get_image_processor_dict(path)
     dtype = "bfloat16" if settings.quantization == "fp8" else settings.dtype
-    network, found = _untyped(MllamaForConditionalGeneration).from_pretrained(
+    network, loading_info = _untyped(MllamaForConditionalGeneration).from_pretrained(
         path, dtype=dtype, ignore_mismatched_sizes=True, output_loading_info=True
     )
-    check_weights(path, found)
+    check_weights(path, loading_info)
     network = _to_device(network.eval(), device, settings)
-    ends: Any = network.generation_config.eos_token_id or config.text_config.eos_token_id
-    end_ids = frozenset[int]([ends] if isinstance(ends, int) else ends)
+    eos: Any = network.generation_config.eos_token_id or config.text_config.eos_token_id
+    eos_token_ids = frozenset[int]([eos] if isinstance(eos, int) else eos)
     return LoadedModel(
         model=network,
-        image_processor_config=pixel_options,
+        image_processor_config=image_processor_config,
         tokenizer=tokenizer,
         context_window=config.text_config.max_position_embeddings,
-        eos_token_ids=end_ids,
-        grammar_compiler=GrammarCompiler(tokenizer, end_ids),
+        eos_token_ids=eos_token_ids,
+        grammar_compiler=GrammarCompiler(tokenizer, eos_token_ids),
     )
 
 
 def _untyped(transformers_class: Any) -> Any:
-    """Take a class of transformers for what it is to a type checker."""
+    """Hide a class of transformers, whose methods are not annotated, from the type checker."""
     return transformers_class
 
 
 def _device(settings: LocalSettings) -> "torch.device":
-    """Find the device, before 22 GB are read for one that is not there."""
+    """Check the device before 22 GB are read for one that is not there."""
     wanted = settings.device or default_device()
     try:
         return torch.empty(0, device=wanted).device
@@ -168,7 +184,7 @@ def _device(settings: LocalSettings) -> "torch.device":
 
 
 def _to_device(network: Any, device: "torch.device", settings: LocalSettings) -> Any:
-    """Move to the device. A processor computes a small model best in 32 bits; a large one would not fit."""
+    """Quantize and move to the device. A CPU runs a small model fastest in float32; a large one would not fit."""
     if (
         device.type == "cpu"
         and settings.dtype == "auto"
@@ -182,11 +198,11 @@ def _to_device(network: Any, device: "torch.device", settings: LocalSettings) ->
 
 @contextlib.contextmanager
 def _no_progress_bar() -> Generator[None]:
-    """Show no bar for what takes a moment."""
-    shown = transformers_logging.is_progress_bar_enabled()
+    """No progress bar for the bundled model, which loads in a moment."""
+    enabled = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
-        if shown:
+        if enabled:
             transformers_logging.enable_progress_bar()

@@ -1,5 +1,6 @@
-"""Beginnings of conversations that are kept: whoever goes on with one reads only what is new."""
+"""Prefix cache: keys and values of finished sequences, reused by prompts that begin alike (LRU, block hashes)."""
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -8,10 +9,12 @@ from typing import TypeAlias
 import torch
 
 PrefixKey: TypeAlias = int | bytes
-"""A token, or where an image stands, the image's key."""
+"""A token id, or an image's hash in place of its `<|image|>`."""
 
 _BLOCK_SIZE = 32
-"""Beginnings are looked up by so many words, and by multiples of it; shorter ones are read as fast as they are copied."""
+"""Tokens of a hashed block. A shorter prefix is computed as fast as it is copied."""
+
+_logger = logging.getLogger("llama_vision")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,89 +24,92 @@ class _CachedPrefix:
 
 
 class PrefixCache:
-    """Keys and values of the words of answers that are over, those that were of use last kept longest.
-
-    What a word left in the layers depends on what came before it alone: on the words, and on the images among them.
+    """Self-attention keys and values by prefix. They depend on nothing but the tokens and images of that prefix.
 
     Attributes:
-        num_bytes: Bytes of memory.
+        num_bytes: Memory in use.
 
     """
 
-    __slots__ = ("_index", "_kept", "_limit", "num_bytes")
+    __slots__ = ("_index", "_max_bytes", "_prefixes", "num_bytes")
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._kept: OrderedDict[_CachedPrefix, None] = OrderedDict()
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._prefixes: OrderedDict[_CachedPrefix, None] = OrderedDict()
         self._index: dict[int, _CachedPrefix] = {}
         self.num_bytes = 0
 
-    def match(self, words: Sequence[PrefixKey]) -> torch.Tensor | None:
-        """Look for the longest beginning of a prompt that is known.
+    def match(self, tokens: Sequence[PrefixKey]) -> torch.Tensor | None:
+        """Find the longest cached prefix of a prompt.
 
         Args:
-            words: Of the prompt.
+            tokens: The prompt.
 
         Returns:
-            What is remembered of it (keys and values of each layer, heads, words, size), but never of the last word:
-            what follows it has to be worked out. None where nothing is known.
+            Its keys and values, as `KVCacheGroup.read` returns them, but never those of the last token, whose logits
+            have to be computed. None where nothing is cached.
 
         """
-        kept, known = self._longest_match(words)
-        return None if kept is None else kept.kv[:, :, : min(known, len(words) - 1)]
+        cached, matched = self._longest_match(tokens)
+        if cached is None:
+            return None
+        _logger.debug("Prefix cache hit: %d of %d prompt tokens", matched, len(tokens))
+        return cached.kv[:, :, : min(matched, len(tokens) - 1)]
 
-    def insert(self, words: Sequence[PrefixKey], remembered: Callable[[], torch.Tensor]) -> None:
-        """Keep what is remembered of a conversation, in place of earlier stages of the same.
+    def insert(self, tokens: Sequence[PrefixKey], read_kv: Callable[[], torch.Tensor]) -> None:
+        """Cache a sequence, in place of a prefix of it.
 
         Args:
-            words: The conversation.
-            remembered: Makes a copy of what is remembered of it, as `match` returns it; called where it is of use.
+            tokens: Prompt and output.
+            read_kv: Copies their keys and values, as `KVCacheGroup.read` does; called only where they are cached.
 
         """
-        if not self._limit or len(words) < _BLOCK_SIZE:
+        if not self._max_bytes or len(tokens) < _BLOCK_SIZE:
             return
-        kept, known = self._longest_match(words)
-        if known == len(words):
+        cached, matched = self._longest_match(tokens)
+        if matched == len(tokens):
             return
-        if kept is not None and known == len(kept.tokens):
-            self._evict(kept)
-        new = _CachedPrefix(words, remembered())
-        if new.kv.nbytes > self._limit:
+        if cached is not None and matched == len(cached.tokens):
+            self._remove(cached)
+        new = _CachedPrefix(tokens, read_kv())
+        if new.kv.nbytes > self._max_bytes:
             return
-        self._kept[new] = None
-        self._index.update(dict.fromkeys(_block_hashes(words), new))
+        self._prefixes[new] = None
+        self._index.update(dict.fromkeys(_block_hashes(tokens), new))
         self.num_bytes += new.kv.nbytes
-        while self.num_bytes > self._limit:
-            self._evict(next(iter(self._kept)))
+        while self.num_bytes > self._max_bytes:
+            oldest = next(iter(self._prefixes))
+            _logger.debug("Prefix cache eviction: %d tokens", len(oldest.tokens))
+            self._remove(oldest)
 
     def clear(self) -> None:
-        """Forget everything."""
-        self._kept.clear()
+        """Drop everything."""
+        self._prefixes.clear()
         self._index.clear()
         self.num_bytes = 0
 
-    def _longest_match(self, words: Sequence[PrefixKey]) -> tuple[_CachedPrefix | None, int]:
-        """Find who shares most with a prompt, and how many words."""
-        known = [kept for mark in _block_hashes(words) if (kept := self._index.get(mark)) is not None]
-        found = known[-1] if known else None
-        if found is None:
+    def _longest_match(self, tokens: Sequence[PrefixKey]) -> tuple[_CachedPrefix | None, int]:
+        """Find the entry that shares most blocks, and how many tokens it shares."""
+        matches = [entry for block in _block_hashes(tokens) if (entry := self._index.get(block)) is not None]
+        if not matches:
             return None, 0
-        self._kept.move_to_end(found)
-        pairs = enumerate(zip(words, found.tokens, strict=False))
-        shared = (number for number, (ours, theirs) in pairs if ours != theirs)
-        return found, next(shared, min(len(words), len(found.tokens)))
+        best = matches[-1]
+        self._prefixes.move_to_end(best)
+        pairs = enumerate(zip(tokens, best.tokens, strict=False))
+        differing = (index for index, (token, cached) in pairs if token != cached)
+        return best, next(differing, min(len(tokens), len(best.tokens)))
 
-    def _evict(self, kept: _CachedPrefix) -> None:
-        del self._kept[kept]
-        self.num_bytes -= kept.kv.nbytes
-        for mark in _block_hashes(kept.tokens):
-            if self._index.get(mark) is kept:
-                del self._index[mark]
+    def _remove(self, entry: _CachedPrefix) -> None:
+        del self._prefixes[entry]
+        self.num_bytes -= entry.kv.nbytes
+        for block in _block_hashes(entry.tokens):
+            if self._index.get(block) is entry:
+                del self._index[block]
 
 
-def _block_hashes(words: Sequence[PrefixKey]) -> Iterator[int]:
-    """Give each beginning of whole blocks a number that hardly any other has."""
-    mark = 0
-    for end in range(_BLOCK_SIZE, len(words) + 1, _BLOCK_SIZE):
-        mark = hash((mark, *words[end - _BLOCK_SIZE : end]))
-        yield mark
+def _block_hashes(tokens: Sequence[PrefixKey]) -> Iterator[int]:
+    """Hash every block-aligned prefix, each from the hash of the one before."""
+    block = 0
+    for end in range(_BLOCK_SIZE, len(tokens) + 1, _BLOCK_SIZE):
+        block = hash((block, *tokens[end - _BLOCK_SIZE : end]))
+        yield block

@@ -1,4 +1,4 @@
-"""Weights in 8 bits: half the memory, for answers that differ a little."""
+"""Quantized linear layers: int8 weights, or fp8 weights and activations."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -15,21 +15,21 @@ _FP8_MAX = 448.0  # torch.finfo(_FP8).max
 _EPS = 1e-12
 _HOPPER = (9, 0)
 
-# torch's own product with 8-bit weights takes, on a processor, a third of bfloat16's time for one row and a fifth of
-# that of the other way for eight. It reads past the end of rows that are no multiple of this.
-_PACKED_WIDTH = 64
-_PACKED_ROWS = 32
+# torch's int8 kernel for CPUs takes a third of bfloat16's time for one row, and a fifth of the dequantized product's for
+# eight. It reads past the end of rows whose width is no multiple of this.
+_INT8PACK_WIDTH = 64
+_INT8PACK_MAX_ROWS = 32
 
 _LayerFilter: TypeAlias = Callable[[str], bool]
 
 
 class Int8Linear(nn.Module):
-    """A linear layer with weights of 8 bits and a scale for each row; it computes in the precision of what comes in."""
+    """Linear layer with int8 weights and a scale per output row; it computes in the dtype of its input."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         weight = linear.weight.detach().float()
-        # The scale is rounded first, and the weights by it: so its rounding costs nothing.
+        # Weights are divided by the rounded scale, so its rounding adds no error.
         dtype = linear.weight.dtype
         scale = _per_row_scale(weight, _INT8_MAX).to(dtype).clamp_(min=torch.finfo(dtype).tiny)
         rounded = (weight / scale.float()).round_().clamp_(-_INT8_MAX, _INT8_MAX).to(torch.int8)
@@ -40,17 +40,17 @@ class Int8Linear(nn.Module):
         self.bias: torch.Tensor | None = linear.bias
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Multiply (..., in) to (..., out)."""
+        """(..., in_features) -> (..., out_features)."""
         if _can_use_int8pack(hidden):
             flat = hidden.reshape(-1, hidden.shape[-1])
-            found = _int8pack_mm(flat, self.weight, self.scale).view(*hidden.shape[:-1], -1)
+            output = _int8pack_mm(flat, self.weight, self.scale).view(*hidden.shape[:-1], -1)
         else:
-            found = functional.linear(hidden, self.weight.to(hidden.dtype)) * self.scale
-        return found if self.bias is None else found + self.bias
+            output = functional.linear(hidden, self.weight.to(hidden.dtype)) * self.scale
+        return output if self.bias is None else output + self.bias
 
 
 class Fp8Linear(nn.Module):
-    """A linear layer that computes in 8-bit floats, with a scale for each row of weights and for each row that comes in."""
+    """Linear layer that multiplies in float8_e4m3fn, with a scale per output row and per input row."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -62,71 +62,71 @@ class Fp8Linear(nn.Module):
         self.bias: torch.Tensor | None = linear.bias
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Multiply (..., in) to (..., out)."""
+        """(..., in_features) -> (..., out_features)."""
         rows, scale = _quantize_fp8(hidden.reshape(-1, hidden.shape[-1]))
-        found: torch.Tensor = torch._scaled_mm(  # noqa: SLF001 - torch's only name for it  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+        output: torch.Tensor = torch._scaled_mm(  # noqa: SLF001 - torch's only name for it  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
             rows, self.weight.t(), scale_a=scale, scale_b=self.scale, out_dtype=hidden.dtype
         )
-        found = found.view(*hidden.shape[:-1], -1)
-        return found if self.bias is None else found + self.bias
+        output = output.view(*hidden.shape[:-1], -1)
+        return output if self.bias is None else output + self.bias
 
 
 def check_quantization(quantization: str | None, device: torch.device) -> None:
-    """Refuse what the device can't do.
+    """Refuse a quantization that the device can't run.
 
     Args:
-        quantization: Of the settings.
-        device: Where the model is to run.
+        quantization: `int8`, `fp8` or None.
+        device: Device of the model.
 
     Raises:
-        LocalModelError: It can't.
+        LocalModelError: fp8 without a Hopper GPU.
 
     """
     if quantization != "fp8":
         return
     if device.type != "cuda" or torch.cuda.get_device_capability(device) != _HOPPER:
-        here = torch.cuda.get_device_name(device) if device.type == "cuda" else f"the device {device}"
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"the device {device}"
         raise LocalModelError(
-            f"quantization='fp8' takes an NVIDIA GPU of the Hopper kind (H100, H200, H800, GH200), and this is {here}. "
+            f"quantization='fp8' takes an NVIDIA GPU of the Hopper kind (H100, H200, H800, GH200), and this is {name}. "
             "quantization='int8' works everywhere."
         )
 
 
-def quantize(network: Any, quantization: str, device: torch.device) -> None:
-    """Replace linear layers by smaller ones, one after the other, so that the whole never has to fit at full size.
+def quantize(model: Any, quantization: str, device: torch.device) -> None:
+    """Replace linear layers in place, one at a time, so that the model never has to fit on the device unquantized.
 
-    Those that make scores of words stay as they are. With `fp8` so do those that see images or look at what was seen.
+    The LM head is kept. With `fp8` so are the vision encoder, the projector and the cross-attention layers.
 
     Args:
-        network: A Mllama; the layers that are replaced are then on the device, and the rest where it was.
+        model: A Mllama; replaced layers end up on the device, others stay where they are.
         quantization: `int8` or `fp8`.
-        device: Where the weights are to be.
+        device: Device of the quantized layers.
 
     """
-    kind, chosen = _METHODS[quantization]
-    for name, module in list(network.named_modules()):
-        if isinstance(module, nn.Linear) and chosen(name):
-            owner, _, own_name = name.rpartition(".")
-            setattr(network.get_submodule(owner), own_name, kind(module.to(device)))
+    layer_type, is_quantized = _METHODS[quantization]
+    for name, module in list(model.named_modules()):
+        if isinstance(module, nn.Linear) and is_quantized(name):
+            parent, _, attribute = name.rpartition(".")
+            setattr(model.get_submodule(parent), attribute, layer_type(module.to(device)))
 
 
 def _is_int8_layer(name: str) -> bool:
     return not name.endswith("lm_head")
 
 
-def _chosen_for_fp8(name: str) -> bool:
+def _is_fp8_layer(name: str) -> bool:
     return "language_model.layers" in name and "cross_attn" not in name
 
 
 _METHODS: dict[str, tuple[type[Int8Linear] | type[Fp8Linear], _LayerFilter]] = {
     "int8": (Int8Linear, _is_int8_layer),
-    "fp8": (Fp8Linear, _chosen_for_fp8),
+    "fp8": (Fp8Linear, _is_fp8_layer),
 }
 
 
-def _per_row_scale(rows: torch.Tensor, most: float) -> torch.Tensor:
-    """Work out by what the rows' largest numbers become the largest there are: (rows, 1), 32 bits."""
-    return rows.abs().amax(-1, keepdim=True).float().clamp_(min=_EPS) / most
+def _per_row_scale(rows: torch.Tensor, max_value: float) -> torch.Tensor:
+    """Per-row absmax scale: (rows, width) -> (rows, 1), float32."""
+    return rows.abs().amax(-1, keepdim=True).float().clamp_(min=_EPS) / max_value
 
 
 def _quantize_fp8(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -136,9 +136,9 @@ def _quantize_fp8(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _can_use_int8pack(hidden: torch.Tensor) -> bool:
     width = hidden.shape[-1]
-    few = hidden.numel() <= _PACKED_ROWS * width
-    fits = width % _PACKED_WIDTH == 0 and hidden.dtype == torch.bfloat16
-    return few and fits and hidden.device.type == "cpu"
+    few_rows = hidden.numel() <= _INT8PACK_MAX_ROWS * width
+    fits = width % _INT8PACK_WIDTH == 0 and hidden.dtype == torch.bfloat16
+    return few_rows and fits and hidden.device.type == "cpu"
 
 
 def _int8pack_mm(rows: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:

@@ -1,112 +1,77 @@
-"""The answers in the making, in the order of the slots' rows."""
+"""The running sequences, in the order of their rows of the KV cache."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 
 from llama_vision.backends.local.kv_cache import KVCache
-from llama_vision.backends.local.sequence import Answer
-from llama_vision.backends.local.vision_encoder import CrossAttentionKV
-
-
-@dataclass(slots=True, eq=False)
-class Row:
-    """An answer in the making, or one whose prompt is still being read.
-
-    Attributes:
-        answer: The answer.
-        num_computed_tokens: How many of its words stand in the slots, which is where the next one goes.
-        cross_kv_len: How many columns of images it sees.
-        output_token_ids: Its tokens, of which the newest stands nowhere yet.
-
-    """
-
-    answer: Answer
-    num_computed_tokens: int = 0
-    cross_kv_len: int = 0
-    output_token_ids: list[int] = field(default_factory=list[int])
-
-    @property
-    def num_remaining_prompt_tokens(self) -> int:
-        """How many words of its prompt are to be read before anything can be written."""
-        return max(len(self.answer.prompt.token_ids) - self.num_computed_tokens, 0)
-
-    @property
-    def encoded_images(self) -> list[CrossAttentionKV]:
-        """The images that the answer sees."""
-        return [
-            one for glimpse in self.answer.prompt.output_image_spans if (one := glimpse.image.kv) is not None
-        ]
+from llama_vision.backends.local.sequence import Sequence, SequenceStatus
 
 
 class RunningBatch:
-    """Who is in which row of the slots: without gaps, those with images first.
+    """Continuous batching: rows without gaps, sequences with images first.
 
-    So a step works on no more than there is, and rows of words alone stay out of the layers that look at images.
+    So a decode step computes no empty rows, and text-only rows skip the cross-attention layers.
 
     Attributes:
-        num_image_seqs: How many have images.
+        num_image_seqs: How many sequences have images.
 
     """
 
-    __slots__ = ("_rows", "_slots", "num_image_seqs")
+    __slots__ = ("_kv_cache", "_sequences", "num_image_seqs")
 
-    def __init__(self, slots: KVCache) -> None:
-        self._slots = slots
-        self._rows: list[Row] = []
+    def __init__(self, kv_cache: KVCache) -> None:
+        self._kv_cache = kv_cache
+        self._sequences: list[Sequence] = []
         self.num_image_seqs = 0
 
-    def __iter__(self) -> Iterator[Row]:
-        return iter(self._rows)
+    def __iter__(self) -> Iterator[Sequence]:
+        return iter(self._sequences)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._sequences)
 
-    def row_of(self, row: Row) -> int:
-        """Tell where a row is."""
-        return self._rows.index(row)
+    def row_of(self, sequence: Sequence) -> int:
+        """Find a sequence's row of the KV cache."""
+        return self._sequences.index(sequence)
 
-    def add(self, row: Row) -> None:
-        """Give an answer a row, for which there is room, and put what it sees of images there.
-
-        Images out of its sight are of no use to it.
-        """
-        place = len(self._rows)
-        self._rows.append(row)
-        if not row.cross_kv_len:
+    def add(self, sequence: Sequence) -> None:
+        """Append a sequence, for which the KV cache has room, and write the images its output attends to."""
+        last = len(self._sequences)
+        self._sequences.append(sequence)
+        sequence.status = SequenceStatus.RUNNING
+        if not sequence.cross_kv_len:
             return
-        if self.num_image_seqs < place:
-            self._move(self.num_image_seqs, place)
-            self._rows[self.num_image_seqs] = row
+        row = self.num_image_seqs
+        if row < last:
+            self._move(row, last)
+            self._sequences[row] = sequence
         end = 0
-        for seen in row.encoded_images:
-            begin, end = end, end + seen.num_vision_tokens
-            for layer in seen.keys:
-                self._slots.cross_attention.keys[layer][self.num_image_seqs, :, begin:end] = seen.keys[layer]
-                self._slots.cross_attention.values[layer][self.num_image_seqs, :, begin:end] = seen.values[
-                    layer
-                ]
+        for kv in sequence.output_images:
+            start, end = end, end + kv.num_vision_tokens
+            for layer in kv.keys:
+                self._kv_cache.cross_attention.keys[layer][row, :, start:end] = kv.keys[layer]
+                self._kv_cache.cross_attention.values[layer][row, :, start:end] = kv.values[layer]
         self.num_image_seqs += 1
 
-    def remove(self, rows: Iterable[Row]) -> None:
-        """Take answers out, where they are in, and close the gaps."""
-        for row in list(rows):
-            if row not in self._rows:
+    def remove(self, sequences: Iterable[Sequence]) -> None:
+        """Remove those that are in the batch, and move others into their rows."""
+        for sequence in list(sequences):
+            if sequence not in self._sequences:
                 continue
-            gap = self.row_of(row)
+            gap = self.row_of(sequence)
             if gap < self.num_image_seqs:
                 self.num_image_seqs -= 1
                 gap = self._move(self.num_image_seqs, gap)
-            self._move(len(self._rows) - 1, gap)
-            self._rows.pop()
+            self._move(len(self._sequences) - 1, gap)
+            self._sequences.pop()
 
-    def clear(self) -> list[Row]:
-        """Take all out, and tell who they were."""
-        rows, self._rows, self.num_image_seqs = self._rows, [], 0
-        return rows
+    def clear(self) -> list[Sequence]:
+        """Remove and return all."""
+        sequences, self._sequences, self.num_image_seqs = self._sequences, [], 0
+        return sequences
 
     def _move(self, source: int, target: int) -> int:
-        """Move a row, and tell where the gap is now."""
+        """Move a row; returns the row that is free then."""
         if source != target:
-            row = self._rows[target] = self._rows[source]
-            self._slots.move(source, target, row.num_computed_tokens, row.cross_kv_len)
+            sequence = self._sequences[target] = self._sequences[source]
+            self._kv_cache.copy_row(source, target, sequence.num_computed_tokens, sequence.cross_kv_len)
         return source

@@ -1,4 +1,4 @@
-"""Which token comes next, for each row by its own rules."""
+"""Sampler: the next token of each sequence, by its own sampling parameters."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,14 +14,15 @@ _DEFAULT_TOP_K = 50
 
 
 class Sampler:
-    """The rules of one answer, and its luck, which nothing else in the process or the batch has a part in.
+    """Sampling parameters, random generator and grammar of one sequence; independent of the rest of the batch.
 
     Attributes:
-        greedy: Whether the likeliest token is taken.
-        temperature: The scores are divided by it.
-        top_k: Choose among so many; 0 means all.
-        top_p: Choose among the likeliest that together have this probability.
-        min_p: Leave out what is less likely than this share of the likeliest.
+        greedy: Whether the most likely token is taken.
+        temperature: Divides the logits.
+        top_k: Sample from so many tokens; 0 means all.
+        top_p: Sample from the most likely tokens that together have this probability.
+        min_p: Drop tokens less likely than this share of the most likely one.
+        grammar_matcher: What the output has to match, for guided decoding.
 
     """
 
@@ -29,7 +30,7 @@ class Sampler:
         "_generator",
         "_repetition_penalty",
         "_seen_token_ids",
-        "constraint",
+        "grammar_matcher",
         "greedy",
         "min_p",
         "temperature",
@@ -41,31 +42,31 @@ class Sampler:
         self,
         sampling: SamplingParams,
         model_defaults: SamplingParams | None,
-        constraint: GrammarMatcher | None,
-        written: Sequence[int],
+        grammar_matcher: GrammarMatcher | None,
+        prompt_token_ids: Sequence[int],
         device: torch.device,
     ) -> None:
-        """Take the user's wishes, and the model's own settings where there are none.
+        """Take the user's parameters, and the model's defaults where there are none.
 
         Args:
-            sampling: The wishes.
-            model_defaults: The model's own; None where it would take the likeliest token.
-            constraint: What the answer has to look like.
-            written: The tokens of the prompt.
-            device: Where the scores will be.
+            sampling: The user's.
+            model_defaults: The checkpoint's; None where it is greedy.
+            grammar_matcher: What the output has to match.
+            prompt_token_ids: For the repetition penalty.
+            device: Device of the logits.
 
         """
-        usual = model_defaults or SamplingParams(temperature=1.0)
+        defaults = model_defaults or SamplingParams(temperature=1.0)
         self.greedy = sampling.temperature == 0 or (sampling.temperature is None and model_defaults is None)
-        self.temperature = _first_set(sampling.temperature, usual.temperature, 1.0)
-        self.top_k = int(_first_set(sampling.top_k, usual.top_k, _DEFAULT_TOP_K))
-        self.top_p = _first_set(sampling.top_p, usual.top_p, 1.0)
-        self.min_p = _first_set(sampling.min_p, usual.min_p, 0.0)
-        self.constraint = constraint
+        self.temperature = _first_set(sampling.temperature, defaults.temperature, 1.0)
+        self.top_k = int(_first_set(sampling.top_k, defaults.top_k, _DEFAULT_TOP_K))
+        self.top_p = _first_set(sampling.top_p, defaults.top_p, 1.0)
+        self.min_p = _first_set(sampling.min_p, defaults.min_p, 0.0)
+        self.grammar_matcher = grammar_matcher
         self._repetition_penalty = sampling.repetition_penalty
         self._seen_token_ids: torch.Tensor | None = None
         if self._repetition_penalty is not None:
-            self._seen_token_ids = torch.tensor(sorted(set(written)), device=device)
+            self._seen_token_ids = torch.tensor(sorted(set(prompt_token_ids)), device=device)
         self._generator: torch.Generator | None = None
         if not self.greedy:
             self._generator = torch.Generator(device)
@@ -76,90 +77,106 @@ class Sampler:
 
     @property
     def is_pure_greedy(self) -> bool:
-        """Whether the likeliest token that is allowed is right as it is."""
+        """Whether argmax of the masked logits is the next token."""
         return self.greedy and self._repetition_penalty is None
 
     def apply_repetition_penalty(self, logits: torch.Tensor) -> torch.Tensor:
-        """Make what stands already less likely: (vocabulary,) -> the same."""
+        """Repetition penalty on prompt and output tokens, as in transformers: (vocab_size,) -> the same."""
         if self._repetition_penalty is not None and self._seen_token_ids is not None:
-            # `<|image|>` may stand in a prompt and has no score.
-            written = self._seen_token_ids[self._seen_token_ids < len(logits)]
-            standing = logits[written]
-            lowered = torch.where(
-                standing < 0, standing * self._repetition_penalty, standing / self._repetition_penalty
+            # A prompt may hold `<|image|>`, which has no logit.
+            token_ids = self._seen_token_ids[self._seen_token_ids < len(logits)]
+            seen_logits = logits[token_ids]
+            penalized = torch.where(
+                seen_logits < 0,
+                seen_logits * self._repetition_penalty,
+                seen_logits / self._repetition_penalty,
             )
-            logits = logits.index_copy(0, written, lowered)
+            logits = logits.index_copy(0, token_ids, penalized)
         return logits
 
-    def exponential_noise(self, scores: torch.Tensor) -> torch.Tensor:
-        """Draw a number for each token, so that what is barred does not change how the others fare."""
-        return torch.empty_like(scores).exponential_(generator=self._generator)
+    def exponential_noise(self, probs: torch.Tensor) -> torch.Tensor:
+        """Noise for exponential-race (Gumbel-max) sampling: one draw per token, so a mask does not shift the others'."""
+        return torch.empty_like(probs).exponential_(generator=self._generator)
 
-    def record_token(self, token: int) -> None:
-        """Take note of what was chosen."""
+    def accept_token(self, token_id: int) -> bool:
+        """Record a sampled token for the repetition penalty and the grammar.
+
+        Returns:
+            Whether the grammar is complete, so that nothing can follow.
+
+        Raises:
+            LocalModelError: The grammar does not allow the token.
+
+        """
         if self._seen_token_ids is not None:
-            self._seen_token_ids = torch.cat((self._seen_token_ids, self._seen_token_ids.new_tensor([token])))
+            self._seen_token_ids = torch.cat(
+                (self._seen_token_ids, self._seen_token_ids.new_tensor([token_id]))
+            )
+        if self.grammar_matcher is None:
+            return False
+        self.grammar_matcher.accept_token(token_id)
+        return self.grammar_matcher.is_terminated
 
 
 def sample(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[int | Exception]:
-    """Choose a token for each row.
+    """Sample the next token of each sequence.
 
     Args:
-        logits: What the network says (rows, vocabulary).
-        samplers: The rules of each row.
+        logits: (batch, vocab_size).
+        samplers: One per row.
 
     Returns:
-        For each row a token, or why none could be chosen.
+        For each row a token id, or why there is none.
 
     """
     failures: dict[int, Exception] = {}
     logits = _apply_grammar_masks(logits, samplers, failures)
-    likeliest = logits.argmax(-1)
-    for row, chooser in enumerate(samplers):
-        if chooser.is_pure_greedy or row in failures:
+    token_ids = logits.argmax(-1)
+    for row, sampler in enumerate(samplers):
+        if sampler.is_pure_greedy or row in failures:
             continue
         try:
-            limited = chooser.apply_repetition_penalty(logits[row].float())
-            likeliest[row] = limited.argmax() if chooser.greedy else _sample_filtered(limited, chooser)
+            row_logits = sampler.apply_repetition_penalty(logits[row].float())
+            token_ids[row] = row_logits.argmax() if sampler.greedy else _sample_filtered(row_logits, sampler)
         except Exception as error:  # noqa: BLE001 - it concerns one row, and the others go on
             failures[row] = error
-    return [failures.get(row, token) for row, token in enumerate(_to_list(likeliest))]
+    return [failures.get(row, token_id) for row, token_id in enumerate(_to_list(token_ids))]
 
 
 def _apply_grammar_masks(
     logits: torch.Tensor, samplers: Sequence[Sampler], failures: dict[int, Exception]
 ) -> torch.Tensor:
-    """Bar what constraints don't allow, in all rows at once; on a GPU the network is still at work meanwhile."""
-    masks: dict[int, bytes] = {}
-    for row, chooser in enumerate(samplers):
-        if chooser.constraint is not None and chooser.constraint.active:
+    """Apply the grammars' token bitmasks to all rows at once; on a GPU the forward pass still runs meanwhile."""
+    bitmasks: dict[int, bytes] = {}
+    for row, sampler in enumerate(samplers):
+        if sampler.grammar_matcher is not None and sampler.grammar_matcher.is_active:
             try:
-                masks[row] = chooser.constraint.token_bitmask()
+                bitmasks[row] = sampler.grammar_matcher.token_bitmask()
             except Exception as error:  # noqa: BLE001 - as in `sample`
                 failures[row] = error
-    if not masks:
+    if not bitmasks:
         return logits
-    barred = torch.as_tensor(~unpack_bitmask([*masks.values()], logits.shape[1])).to(logits.device)
-    if len(masks) == len(logits):
-        return logits.masked_fill(barred, _NEG_INF)
-    rows = torch.tensor([*masks], device=logits.device)
-    return logits.index_copy(0, rows, logits[rows].masked_fill(barred, _NEG_INF))
+    forbidden = torch.as_tensor(~unpack_bitmask([*bitmasks.values()], logits.shape[1])).to(logits.device)
+    if len(bitmasks) == len(logits):
+        return logits.masked_fill(forbidden, _NEG_INF)
+    rows = torch.tensor([*bitmasks], device=logits.device)
+    return logits.index_copy(0, rows, logits[rows].masked_fill(forbidden, _NEG_INF))
 
 
-def _sample_filtered(logits: torch.Tensor, chooser: Sampler) -> torch.Tensor:
-    """Choose by chance, in the order of filters that transformers has."""
-    logits = logits / chooser.temperature
-    if 0 < chooser.top_k < len(logits):
-        logits = logits.masked_fill(logits < logits.topk(chooser.top_k).values[-1], _NEG_INF)
-    if chooser.top_p < 1:
+def _sample_filtered(logits: torch.Tensor, sampler: Sampler) -> torch.Tensor:
+    """Temperature, top-k, top-p, min-p in the order of transformers' warpers, then sample: (vocab_size,) -> ()."""
+    logits = logits / sampler.temperature
+    if 0 < sampler.top_k < len(logits):
+        logits = logits.masked_fill(logits < logits.topk(sampler.top_k).values[-1], _NEG_INF)
+    if sampler.top_p < 1:
         probs, order = logits.softmax(-1).sort(descending=True)
-        out = probs.cumsum(-1) - probs >= chooser.top_p
-        out[0] = False
-        logits = logits.masked_fill(torch.empty_like(out).scatter(0, order, out), _NEG_INF)
+        removed = probs.cumsum(-1) - probs >= sampler.top_p
+        removed[0] = False
+        logits = logits.masked_fill(torch.empty_like(removed).scatter(0, order, removed), _NEG_INF)
     probs = logits.softmax(-1)
-    if chooser.min_p > 0:
-        probs = probs.where(probs >= chooser.min_p * probs.max(), 0.0)
-    return (probs / chooser.exponential_noise(probs)).argmax()
+    if sampler.min_p > 0:
+        probs = probs.where(probs >= sampler.min_p * probs.max(), 0.0)
+    return (probs / sampler.exponential_noise(probs)).argmax()
 
 
 def _first_set(*values: float | None) -> float:

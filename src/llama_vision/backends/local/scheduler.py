@@ -1,77 +1,74 @@
-"""How much of which prompt is read at a step, so that a long one holds up neither answers nor shorter ones."""
+"""Prefill scheduler: a token budget per step, so that a long prompt delays neither decode nor shorter prompts."""
 
-from collections.abc import Sequence
+from collections import abc
 
-from llama_vision.backends.local.running_batch import Row
+from llama_vision.backends.local.sequence import Sequence
 
 _PREFILL_BUDGET_BESIDE_DECODE = 256
-"""That others wait for between two of their tokens. The 11B reads so many in little more than the time of a token."""
+"""Prefill tokens between two decode steps. With the 11B they take little more time than one decode step."""
 
 _MAX_PREFILL_TOKENS = 4096
-"""Of prompts that are read together, those that fill up the shorter ones included."""
+"""Of one prefill step and of one forward pass, padding included."""
 
 _MAX_CHUNK_TOKENS = 1024
-"""What each word may look at takes memory by the square."""
+"""Of one prompt: the attention mask takes memory by the square of this."""
 
 _FREE_PADDING = 32
-"""So few words more are read in the time of none."""
+"""Tokens that take no measurable time in a forward pass."""
 
 
-def schedule_prefill(reading: Sequence[Row], *, decoding: bool) -> list[list[tuple[Row, int]]]:
-    """Decide what is read at this step.
+def schedule_prefill(
+    prefilling: abc.Sequence[Sequence], *, decoding: bool
+) -> list[list[tuple[Sequence, int]]]:
+    """Choose the chunks of this step's chunked prefill.
 
     Args:
-        reading: Whose prompts are not read to the end, in the order they came.
+        prefilling: Sequences with prompt tokens left, in order of arrival.
         decoding: Whether others wait for their next token.
 
     Returns:
-        Who reads on, and how many words, in groups that are read together.
+        Groups that share a forward pass: sequences, and how many tokens to compute of each.
 
     """
-    words = _PREFILL_BUDGET_BESIDE_DECODE if decoding else _MAX_PREFILL_TOKENS
-    counts = split_token_budget([row.num_remaining_prompt_tokens for row in reading], words)
-    return _group_by_length([(row, count) for row, count in zip(reading, counts, strict=True) if count])
+    budget = _PREFILL_BUDGET_BESIDE_DECODE if decoding else _MAX_PREFILL_TOKENS
+    counts = split_token_budget([sequence.num_remaining_prompt_tokens for sequence in prefilling], budget)
+    return _group_by_length(
+        [(sequence, count) for sequence, count in zip(prefilling, counts, strict=True) if count]
+    )
 
 
-def split_token_budget(num_remaining_prompt_tokens: Sequence[int], words: int) -> list[int]:
-    """Share out a step: half of it, or what the others leave, to who came first, the rest to the shortest first.
+def split_token_budget(remaining: abc.Sequence[int], budget: int) -> list[int]:
+    """Give half of the budget, or what the others leave, to the first, and the rest to the shortest first.
 
     Args:
-        num_remaining_prompt_tokens: How many words each has to read, in the order they came.
-        words: How many there are to share out.
+        remaining: Prompt tokens left of each sequence, in order of arrival.
+        budget: How many tokens to compute at most.
 
     Returns:
-        How many each reads, of which some may be 0.
+        Tokens to compute of each; some may be 0.
 
     """
-    counts = [0] * len(num_remaining_prompt_tokens)
-    others = sorted(
-        range(1, len(num_remaining_prompt_tokens)), key=lambda number: num_remaining_prompt_tokens[number]
-    )
-    if num_remaining_prompt_tokens:
-        counts[0] = min(
-            num_remaining_prompt_tokens[0],
-            _MAX_CHUNK_TOKENS,
-            max(words // 2, words - sum(num_remaining_prompt_tokens[1:])),
-        )
-        words -= counts[0]
-    for number in others:
-        count = min(num_remaining_prompt_tokens[number], _MAX_CHUNK_TOKENS, words)
-        if count == num_remaining_prompt_tokens[number] or count > _FREE_PADDING:
-            counts[number] = count
-            words -= count
+    counts = [0] * len(remaining)
+    if remaining:
+        counts[0] = min(remaining[0], _MAX_CHUNK_TOKENS, max(budget // 2, budget - sum(remaining[1:])))
+        budget -= counts[0]
+    for index in sorted(range(1, len(remaining)), key=lambda index: remaining[index]):
+        count = min(remaining[index], _MAX_CHUNK_TOKENS, budget)
+        if count == remaining[index] or count > _FREE_PADDING:
+            counts[index] = count
+            budget -= count
     return counts
 
 
-def _group_by_length(pieces: Sequence[tuple[Row, int]]) -> list[list[tuple[Row, int]]]:
-    """Put pieces of similar lengths together: the shorter ones are filled up, which costs as much as words."""
-    groups: list[list[tuple[Row, int]]] = []
-    for row, count in sorted(pieces, key=lambda piece: piece[1]):
+def _group_by_length(chunks: abc.Sequence[tuple[Sequence, int]]) -> list[list[tuple[Sequence, int]]]:
+    """Group chunks of similar lengths: padding costs as much as tokens."""
+    groups: list[list[tuple[Sequence, int]]] = []
+    for sequence, count in sorted(chunks, key=lambda chunk: chunk[1]):
         if groups:
             shortest = groups[-1][0][1]
             fits = count * (len(groups[-1]) + 1) <= _MAX_PREFILL_TOKENS
             if fits and count <= 2 * shortest + _FREE_PADDING:
-                groups[-1].append((row, count))
+                groups[-1].append((sequence, count))
                 continue
-        groups.append([(row, count)])
+        groups.append([(sequence, count)])
     return groups

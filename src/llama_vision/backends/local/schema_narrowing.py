@@ -1,6 +1,6 @@
-"""A JSON schema made narrower, so that a model that follows it word by word comes to an end.
+"""Schema narrowing: limits that a JSON schema leaves open, so that guided decoding terminates.
 
-Whatever fits the narrower schema fits the one it was made from.
+Every instance of the narrowed schema is one of the original.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,10 +9,10 @@ from typing import Any, TypeAlias, cast
 Schema: TypeAlias = dict[str, Any]
 
 MAX_STRING_LENGTH = 512
-"""Characters of a string whose schema sets no limit: a small model can run on inside the quotes until its tokens are up."""
+"""Of a string without a limit of its own: a small model may not close the quotes before `max_tokens`."""
 
 MAX_KEY_LENGTH = 64
-"""Characters of a key in an object that may have any."""
+"""Of a key in an object that allows any keys."""
 
 _ANY_KEY = f"^.{{0,{MAX_KEY_LENGTH}}}$"
 
@@ -28,9 +28,9 @@ ANY_VALUE: Schema = {
         },
     ]
 }
-"""Any JSON. It refers to itself, so it has to stand in the root as `$defs/any`."""
+"""Any JSON. It refers to itself as `#/$defs/any` of the root."""
 
-# They allow and forbid nothing. `discriminator` is OpenAPI's hint, as pydantic writes it beside `oneOf`.
+# They restrict nothing. `discriminator` is OpenAPI's, which pydantic writes beside `oneOf`.
 _ANNOTATION_KEYWORDS = frozenset(
     {"title", "description", "default", "example", "examples", "deprecated", "readOnly", "writeOnly"}
     | {"discriminator", "$comment", "$schema", "$id"}
@@ -53,28 +53,28 @@ _OBJECT_KEYWORDS = _OPEN_OBJECT_KEYWORDS | {"properties", "required"}
 
 
 def narrow_schema(schema: Mapping[str, Any], ref_prefix: str) -> Schema:
-    """Limit the strings that have no limit, and close the objects that don't say that they are open.
+    """Limit strings without a limit, and close objects that don't say that they are open.
 
     Args:
-        schema: As the user wrote it; it is not changed.
-        ref_prefix: Where it will stand in a larger schema, such as `#/$defs/answer`; its references are bent to there. The
-            root of the larger one has to hold `ANY_VALUE` as `$defs/any`.
+        schema: The user's; it is not modified.
+        ref_prefix: JSON pointer to it in the bundled schema, such as `#/$defs/response`, prepended to its references. The
+            bundle has to hold `ANY_VALUE` as `$defs/any`.
 
     Returns:
-        The narrower schema, without remarks such as `description`.
+        The narrowed schema, without annotations such as `description`.
 
     """
     return _SchemaNarrower(schema, ref_prefix).schema(schema)
 
 
 class _SchemaNarrower:
-    def __init__(self, root: Mapping[str, Any], place: str) -> None:
+    def __init__(self, root: Mapping[str, Any], ref_prefix: str) -> None:
         self._root = root
-        self._place = place
+        self._ref_prefix = ref_prefix
         self._has_no_composition = not any(map(_combines_object_schemas, _iter_subschemas(root)))
 
     def schema(self, schema: object) -> Any:
-        """Narrow a schema or one of its parts. What is no schema is left for the compiler to complain about."""
+        """Narrow a schema or subschema. What is no schema is left for the grammar compiler to reject."""
         if schema is True:
             return self.schema({})
         if not isinstance(schema, Mapping):
@@ -92,30 +92,32 @@ class _SchemaNarrower:
 
     def _value(self, key: str, value: Any) -> Any:
         if key == "$ref" and isinstance(value, str) and (value == "#" or value.startswith("#/")):
-            return self._place + value[1:]
+            return self._ref_prefix + value[1:]
         if key in _SCHEMA_MAP_KEYWORDS and isinstance(value, Mapping):
-            named = cast("Mapping[str, Any]", value)
-            return {name: self.schema(inner) for name, inner in named.items()}
+            subschemas = cast("Mapping[str, Any]", value)
+            return {name: self.schema(subschema) for name, subschema in subschemas.items()}
         if key in _SCHEMA_LIST_KEYWORDS and isinstance(value, list):
-            return [self.schema(inner) for inner in cast("list[Any]", value)]
+            return [self.schema(subschema) for subschema in cast("list[Any]", value)]
         return self.schema(value) if key in _SUBSCHEMA_KEYWORDS else value
 
     def _is_discriminated_union(self, schema: Mapping[str, Any]) -> bool:
-        """Tell whether one key says which of `oneOf` it is, so that two can never fit: pydantic's discriminated unions.
+        """Whether a `oneOf` has pydantic's discriminator, so that no two choices can match and `anyOf` is equivalent.
 
-        llguidance takes `oneOf` only where it can tell that itself, and it does not look behind references.
+        llguidance takes `oneOf` only where it sees that itself, and it does not follow references.
         """
         tag, choices = _get_path(schema, "discriminator", "propertyName"), _get_path(schema, "oneOf")
         if not isinstance(tag, str) or not isinstance(choices, list):
             return False
-        ones = [self._resolved(one) for one in cast("list[Any]", choices)]
-        names = [
-            _get_path(one, "properties", tag, "const") for one in ones if tag in _string_list(one, "required")
+        schemas = [self._resolve(choice) for choice in cast("list[Any]", choices)]
+        consts = [
+            _get_path(choice, "properties", tag, "const")
+            for choice in schemas
+            if tag in _string_list(choice, "required")
         ]
-        known = {name for name in names if isinstance(name, str)}
-        return bool(ones) and len(known) == len(ones)
+        distinct = {const for const in consts if isinstance(const, str)}
+        return bool(schemas) and len(distinct) == len(schemas)
 
-    def _resolved(self, schema: Any) -> Any:
+    def _resolve(self, schema: Any) -> Any:
         ref = _get_path(schema, "$ref")
         return _get_path(self._root, *ref.split("/")[1:]) if isinstance(ref, str) else schema
 
@@ -130,26 +132,26 @@ class _SchemaNarrower:
             values = schema.get("additionalProperties", {"$ref": "#/$defs/any"})
             return schema | {"patternProperties": {_ANY_KEY: values}, "additionalProperties": False}
         is_open = bool(schema.keys() & _OPEN_OBJECT_KEYWORDS)
-        needs_others = not set(_string_list(schema, "required")) <= set(_string_list(schema, "properties"))
-        return schema if is_open or needs_others else schema | {"additionalProperties": False}
+        requires_more = not set(_string_list(schema, "required")) <= set(_string_list(schema, "properties"))
+        return schema if is_open or requires_more else schema | {"additionalProperties": False}
 
 
 def _limit_string(schema: Schema) -> Schema:
     if "string" not in _types(schema) or schema.keys() & {"maxLength", "enum", "const", "format"}:
         return schema
-    least = schema.get("minLength")
-    return schema | {"maxLength": max(MAX_STRING_LENGTH, least if isinstance(least, int) else 0)}
+    min_length = schema.get("minLength")
+    return schema | {"maxLength": max(MAX_STRING_LENGTH, min_length if isinstance(min_length, int) else 0)}
 
 
 def _types(schema: Schema) -> Sequence[str]:
-    """Get the types a schema names. One that names none, but talks of keys, means objects."""
-    if isinstance(named := schema.get("type"), str):
-        return (named,)
+    """The `type` of a schema; object where there is none but `properties`."""
+    if isinstance(name := schema.get("type"), str):
+        return (name,)
     return _string_list(schema, "type") or (("object",) if "properties" in schema else ())
 
 
 def _get_path(value: Any, *path: str) -> Any:
-    """Follow keys into dictionaries, as far as there are any."""
+    """Follow keys into nested mappings; None where the path ends early."""
     for key in path:
         if not isinstance(value, Mapping):
             return None
@@ -158,7 +160,7 @@ def _get_path(value: Any, *path: str) -> Any:
 
 
 def _string_list(schema: Any, key: str) -> Sequence[str]:
-    """Read a list of names, or the keys of a dictionary; a schema may also hold nonsense."""
+    """A list of strings, or the keys of a mapping; empty for anything else a schema may wrongly hold."""
     value = _get_path(schema, key)
     if not isinstance(value, list | Mapping):
         return ()
@@ -166,25 +168,25 @@ def _string_list(schema: Any, key: str) -> Sequence[str]:
 
 
 def _combines_object_schemas(schema: Mapping[str, Any]) -> bool:
-    """Tell whether an object is put together from several schemas, each of which must then leave room for the others."""
+    """Whether several schemas apply to one object, so that none of them may be closed."""
     parts = schema.get("allOf")
     several = isinstance(parts, list) and len(cast("list[Any]", parts)) > 1
     return several or bool(schema.keys() & _APPLICATOR_KEYWORDS and schema.keys() & _OBJECT_KEYWORDS)
 
 
 def _iter_subschemas(schema: object) -> Iterator[Mapping[str, Any]]:
-    """Go through a schema and all the schemas in it."""
+    """Iterate over a schema and all its subschemas."""
     if not isinstance(schema, Mapping):
         return
     known = cast("Mapping[str, Any]", schema)
     yield known
     for key, value in known.items():
-        inner: Any = ()
+        subschemas: Any = ()
         if key in _SCHEMA_MAP_KEYWORDS and isinstance(value, Mapping):
-            inner = cast("Mapping[str, Any]", value).values()
+            subschemas = cast("Mapping[str, Any]", value).values()
         elif key in _SCHEMA_LIST_KEYWORDS and isinstance(value, list):
-            inner = cast("list[Any]", value)
+            subschemas = cast("list[Any]", value)
         elif key in _SUBSCHEMA_KEYWORDS:
-            inner = (value,)
-        for one in inner:
-            yield from _iter_subschemas(one)
+            subschemas = (value,)
+        for subschema in subschemas:
+            yield from _iter_subschemas(subschema)

@@ -1,153 +1,191 @@
-"""One answer in the making: what it was asked, what it has said, and when it is over."""
+"""State of one request in the engine, from the queue to its last token."""
 
+import enum
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
 
-from tokenizers.decoders import DecodeStream
-
-from llama_vision.backends.local.chat_template import apply_chat_template
-from llama_vision.backends.local.grammar import build_grammar
-from llama_vision.backends.local.guided_decoding import GrammarMatcher
-from llama_vision.backends.local.input_processor import TokenizedPrompt, tokenize_prompt
-from llama_vision.backends.local.model_loader import LoadedModel
-from llama_vision.backends.local.sampler import Sampler
-from llama_vision.backends.local.vision_encoder import VisionEncoder
-from llama_vision.backends.stop_strings import StopStringFilter
-from llama_vision.core.errors import LlamaVisionError, UnsupportedInputError
+from llama_vision.core.errors import LlamaVisionError, LocalModelError
 from llama_vision.core.events import Event, Finished, Started, TextDelta, UsageReport
-from llama_vision.core.request import ChatRequest, SamplingParams
+from llama_vision.core.request import ChatRequest
 from llama_vision.core.usage import Usage
 
+if TYPE_CHECKING:  # requests are queued before torch is imported
+    from tokenizers.decoders import DecodeStream
 
-@dataclass(slots=True, eq=False)
-class Answer:
-    """Receives each token as it is chosen, and tells the one who asked.
+    from llama_vision.backends.local.model_loader import LoadedModel
+    from llama_vision.backends.local.sampler import Sampler
+    from llama_vision.backends.local.vision_encoder import CrossAttentionKV, ImageInput
+    from llama_vision.backends.stop_strings import StopStringFilter
+
+EngineOutput: TypeAlias = Event | LlamaVisionError
+"""What a consumer receives: events, the last of them `Finished`, or an error in its place."""
+
+
+class SequenceStatus(enum.Enum):
+    """How far a sequence is."""
+
+    QUEUED = enum.auto()
+    """Its prompt is not tokenized yet."""
+    PREPARED = enum.auto()
+    """It waits for a row of the KV cache."""
+    RUNNING = enum.auto()
+    """In prefill or decode."""
+    FINISHED = enum.auto()
+    """Its last output was sent, or nobody waits for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSpan:
+    """The tokens whose cross-attention includes an image.
 
     Attributes:
-        request: What is answered.
-        prompt: The same in tokens.
-        sampler: Chooses the tokens.
-        max_new_tokens: The most tokens there may be.
-        on_output: Called with each event, and with an error in place of the last.
-        is_cancelled: Whether nobody waits any more.
-        num_output_tokens: How many there are.
-        num_cached_tokens: How many tokens of the prompt need not be read, since another answer's began alike.
-        is_finished: Whether it has come to an end.
+        image: The image.
+        start: Index of its `<|image|>` token, the first that attends to it.
+        end: Index after the last that does.
+
+    """
+
+    image: "ImageInput"
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedPrompt:
+    """A prompt as token ids and images.
+
+    Attributes:
+        token_ids: The token ids.
+        image_spans: The images, in order.
+
+    """
+
+    token_ids: list[int]
+    image_spans: tuple[ImageSpan, ...]
+
+    @property
+    def output_image_spans(self) -> tuple[ImageSpan, ...]:
+        """The images that output tokens attend to."""
+        return tuple(span for span in self.image_spans if span.end == len(self.token_ids))
+
+    @property
+    def cache_key(self) -> list[int | bytes]:
+        """The token ids, with each image's hash in place of its `<|image|>`: equal for equal prompts."""
+        key: list[int | bytes] = [*self.token_ids]
+        for span in self.image_spans:
+            key[span.start] = span.image.key
+        return key
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Sequence:
+    """One request and what has been computed of it.
+
+    Attributes:
+        request: The request.
+        on_output: Receives each output, in the engine's threads; it must not block.
+        cancelled: Set by the consumer to stop the work at the next step, without `Finished`.
+        status: How far it is.
+        model: The model; this and the next five are set by `InputProcessor.process`.
+        prompt: The tokenized prompt.
+        sampler: Sampling parameters, generator and grammar.
+        max_new_tokens: Upper bound of `num_output_tokens`.
+        detokenizer: Turns token ids into text incrementally.
+        stop_filter: Holds back text that may begin a stop string.
+        output_token_ids: Generated tokens. Keys and values of the last one are not computed yet.
+        num_computed_tokens: Tokens whose keys and values are in the KV cache, so the position of the next one.
+        num_cached_tokens: How many of those came from the prefix cache.
+        cross_kv_len: Vision tokens that output tokens attend to.
 
     """
 
     request: ChatRequest
-    prompt: TokenizedPrompt
-    sampler: Sampler
-    max_new_tokens: int
-    on_output: Callable[[Event | LlamaVisionError], None]
-    is_cancelled: Callable[[], bool]
-    model: LoadedModel
-    constraint: GrammarMatcher | None
-    stops: StopStringFilter
-    detokenizer: DecodeStream = field(default_factory=lambda: DecodeStream(skip_special_tokens=False))
-    num_output_tokens: int = 0
+    on_output: Callable[[EngineOutput], None]
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    status: SequenceStatus = SequenceStatus.QUEUED
+    model: "LoadedModel" = field(init=False)
+    prompt: TokenizedPrompt = field(init=False)
+    sampler: "Sampler" = field(init=False)
+    max_new_tokens: int = field(init=False)
+    detokenizer: "DecodeStream" = field(init=False)
+    stop_filter: "StopStringFilter" = field(init=False)
+    output_token_ids: list[int] = field(default_factory=list[int])
+    num_computed_tokens: int = 0
     num_cached_tokens: int = 0
-    is_finished: bool = False
+    cross_kv_len: int = 0
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the last output was sent."""
+        return self.status is SequenceStatus.FINISHED
+
+    @property
+    def num_output_tokens(self) -> int:
+        """Generated tokens, with the one that ends the reply."""
+        return len(self.output_token_ids)
+
+    @property
+    def num_remaining_prompt_tokens(self) -> int:
+        """Prompt tokens that prefill has still to compute."""
+        return max(len(self.prompt.token_ids) - self.num_computed_tokens, 0)
+
+    @property
+    def output_images(self) -> "list[CrossAttentionKV]":
+        """The encoded images that output tokens attend to."""
+        return [kv for span in self.prompt.output_image_spans if (kv := span.image.kv) is not None]
 
     def emit_started(self) -> None:
-        """Say that work has begun."""
+        """Send `Started`."""
         self.on_output(Started(model=self.request.model))
 
-    def take(self, token: int) -> None:
-        """Receive a token."""
-        self.num_output_tokens += 1
-        ended = token in self.model.eos_token_ids
+    def append_token(self, token_id: int) -> None:
+        """Append a sampled token, send its text, and finish where it is the last."""
+        self.output_token_ids.append(token_id)
+        ended = token_id in self.model.eos_token_ids
         if not ended:
-            self.sampler.record_token(token)
-            if self.constraint is not None:
-                self.constraint.accept_token(token)
-                ended = self.constraint.is_terminated
-            text = self.detokenizer.step(self.model.tokenizer, token)
-            if text and (sure := self.stops.feed(text)):
-                self.on_output(TextDelta(sure))
-        if ended or self.stops.hit:
+            ended = self.sampler.accept_token(token_id)
+            text = self.detokenizer.step(self.model.tokenizer, token_id)
+            if text and (safe := self.stop_filter.feed(text)):
+                self.on_output(TextDelta(safe))
+        if ended or self.stop_filter.hit:
             self._finish("stop")
         elif self.num_output_tokens >= self.max_new_tokens:
             self._finish("length")
 
-    def fail(self, error: LlamaVisionError) -> None:
-        """Say that it can't go on."""
+    def fail(self, error: Exception, during: str = "Generating") -> None:
+        """Finish with an error in place of `Finished`; without effect once finished.
+
+        Args:
+            error: What was raised.
+            during: The work that failed, for the error's text.
+
+        """
         if not self.is_finished:
-            self.is_finished = True
-            self.on_output(error)
+            self.status = SequenceStatus.FINISHED
+            self.on_output(_to_local_model_error(error, during))
 
     def _finish(self, reason: str) -> None:
-        self.is_finished = True
-        if not self.stops.hit and (held := self.stops.flush()):
+        self.status = SequenceStatus.FINISHED
+        if not self.stop_filter.hit and (held := self.stop_filter.flush()):
             self.on_output(TextDelta(held))
-        used = Usage(
+        usage = Usage(
             len(self.prompt.token_ids), self.num_output_tokens, cached_input_tokens=self.num_cached_tokens
         )
-        self.on_output(UsageReport(used))
+        self.on_output(UsageReport(usage))
         self.on_output(Finished(reason))
 
 
-def create_sequence(
-    request: ChatRequest,
-    model: LoadedModel,
-    vision: VisionEncoder,
-    *,
-    max_len: int,
-    on_output: Callable[[Event | LlamaVisionError], None],
-    is_cancelled: Callable[[], bool],
-) -> Answer:
-    """Get ready to answer a request.
-
-    Args:
-        request: What to answer.
-        model: The model.
-        vision: Makes its images ready.
-        max_len: The most tokens of prompt and reply together.
-        on_output: Called with each event, from `Started` to `Finished`.
-        is_cancelled: Asked at every step; true ends the work without `Finished`.
-
-    Returns:
-        The answer, of which nothing is written yet.
-
-    Raises:
-        UnsupportedInputError: The prompt leaves no room for an answer, or a schema can't be kept to.
-        MissingDependencyError: llguidance is needed and not installed.
-        ImageError: An image can't be decoded.
-
-    """
-    grammar = build_grammar(request)
-    constraint = None if grammar is None else model.grammar_compiler.compile(grammar)
-    prompt = tokenize_prompt(model, vision, apply_chat_template(request))
-    room = max_len - len(prompt.token_ids)
-    if room < 1:
-        raise UnsupportedInputError(
-            f"The prompt has {len(prompt.token_ids)} tokens and the model's context {max_len}: nothing is left "
-            f"for an answer. Shorten the conversation{_max_model_len_hint(model, max_len)}."
+def _to_local_model_error(error: Exception, during: str) -> LlamaVisionError:
+    if isinstance(error, LlamaVisionError):
+        return error
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which can't be imported here
+        failure = LocalModelError(
+            "The memory of the device is full. Give LocalSettings a lower max_batch_size, max_model_len or "
+            f"image_cache_bytes. {error}"
         )
-    return Answer(
-        request=request,
-        prompt=prompt,
-        sampler=Sampler(
-            request.sampling, default_sampling_params(model), constraint, prompt.token_ids, model.device
-        ),
-        max_new_tokens=min(request.sampling.max_tokens, room),
-        on_output=on_output,
-        is_cancelled=is_cancelled,
-        model=model,
-        constraint=constraint,
-        stops=StopStringFilter(request.stop),
-    )
-
-
-def _max_model_len_hint(loaded: LoadedModel, max_len: int) -> str:
-    wide = loaded.context_window
-    return f", or set LocalSettings(max_model_len=...) to up to {wide}" if max_len < wide else ""
-
-
-def default_sampling_params(loaded: LoadedModel) -> SamplingParams | None:
-    """Read the model's own settings."""
-    own = loaded.model.generation_config
-    if not own.do_sample:
-        return None
-    return SamplingParams(temperature=own.temperature, top_p=own.top_p, top_k=own.top_k, min_p=own.min_p)
+    else:
+        failure = LocalModelError(f"{during} failed: {type(error).__name__}: {error}")
+    failure.__cause__ = error
+    return failure

@@ -1,9 +1,9 @@
-"""The half of the network that writes, over many rows at once.
+"""Mllama text decoder over a batch of sequences with a KV cache.
 
-It takes the modules that transformers has loaded by their names, and calls their weights itself: so each row stands at a
-position of its own, keys and values are written where they stay, and nothing is repeated for the heads that share them.
-Words that see no image take nothing from one, after attention and after the MLP, as in Meta's reference
-(llama-models, multimodal/model.py); transformers 5.23 does the second only (its issue 39379).
+It calls the weights of transformers' modules itself, so that each row has its own position, keys and values are written
+in place, and grouped-query attention repeats none of them. Tokens without a visible image get zero from both parts of a
+cross-attention layer, attention and MLP, as in Meta's reference (llama-models, multimodal/model.py); transformers 5.23
+masks the MLP only (its issue 39379).
 """
 
 from dataclasses import dataclass
@@ -12,19 +12,20 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from llama_vision.backends.local.kv_cache import KVCache, KVStore
+from llama_vision.backends.local.kv_cache import KVCache, KVCacheGroup
 
 
 @dataclass(frozen=True, slots=True)
 class CrossAttentionInputs:
-    """What the first rows of a pass see of their images.
+    """The vision tokens that the first rows of a forward pass attend to.
 
     Attributes:
-        num_seqs: How many of the rows have images; they come first.
-        keys: For each layer in which words look at images, (rows, heads, columns, size).
+        num_seqs: Rows with images; they come first.
+        keys: By layer index, (num_seqs, num_kv_heads, cross_kv_len, head_dim).
         values: The same.
-        veil: 0 where a word sees a column, minus infinity where not (rows, 1, words or 1, columns); None where all do.
-        open: 1 for words that see anything, 0 for others (rows, words, 1); None means that all do.
+        attention_mask: Additive, (num_seqs, 1, seq_len or 1, cross_kv_len); None where all is visible.
+        row_mask: 1 for tokens with a visible image, else 0, (num_seqs, seq_len, 1): transformers'
+            `full_text_row_masked_out_mask`. None where all are 1.
 
     """
 
@@ -37,16 +38,16 @@ class CrossAttentionInputs:
 
 @dataclass(frozen=True, slots=True)
 class ForwardBatch:
-    """One way through the layers.
+    """Inputs of one forward pass, prefill or decode.
 
     Attributes:
-        input_ids: What goes in (rows, words).
-        positions: Where each stands in its text (rows, words).
-        cache_rows: Which rows of the slots they belong to (rows, 1).
-        kv_len: How many columns of the slots are looked at.
-        veil: 0 where a word sees a column, minus infinity where not (rows or 1, 1, words, reach); None where all do.
-        cross_attention: What they see of images, where any row does.
-        first_row: The first of the places, where the others follow one by one, so that the slots need not be copied to be read.
+        input_ids: (batch, seq_len).
+        positions: Position of each token in its sequence, (batch, seq_len).
+        cache_rows: Row of the KV cache of each sequence, (batch, 1).
+        kv_len: How many cached tokens to attend to, the new ones included.
+        attention_mask: Additive, (batch or 1, 1, seq_len, kv_len); None where all is visible.
+        cross_attention: None where no token has a visible image.
+        first_row: The first of the cache rows where they are contiguous: the KV cache is then read without a copy.
 
     """
 
@@ -60,150 +61,156 @@ class ForwardBatch:
 
 
 class TextDecoder:
-    """The text half of a Mllama."""
+    """Forward pass of a Mllama's text decoder."""
 
     __slots__ = (
         "_cos",
         "_cross_attention_layers",
         "_gates",
-        "_head_size",
+        "_head_dim",
         "_lm_head",
         "_scale",
         "_sin",
-        "_text",
+        "_text_model",
     )
 
-    def __init__(self, network: Any, max_len: int) -> None:
-        config = network.config.text_config
-        self._text = network.model.language_model
-        self._lm_head = network.lm_head
+    def __init__(self, model: Any, max_model_len: int) -> None:
+        config = model.config.text_config
+        self._text_model = model.model.language_model
+        self._lm_head = model.lm_head
         self._cross_attention_layers = frozenset[int](config.cross_attention_layers)
-        self._head_size = config.hidden_size // config.num_attention_heads
-        self._scale = self._head_size**-0.5
+        self._head_dim = config.hidden_size // config.num_attention_heads
+        self._scale = self._head_dim**-0.5
         with torch.inference_mode():
             self._gates: dict[int, tuple[torch.Tensor, torch.Tensor]] = {
-                layer: (module.cross_attn_attn_gate.tanh(), module.cross_attn_mlp_gate.tanh())
-                for layer, module in enumerate(self._text.layers)
-                if layer in self._cross_attention_layers
+                index: (layer.cross_attn_attn_gate.tanh(), layer.cross_attn_mlp_gate.tanh())
+                for index, layer in enumerate(self._text_model.layers)
+                if index in self._cross_attention_layers
             }
-            positions = torch.arange(max_len, device=network.device)[None]
-            like = torch.zeros((), dtype=network.dtype, device=network.device)
-            cos, sin = self._text.rotary_emb(like, position_ids=positions)
-        half = self._head_size // 2
+            positions = torch.arange(max_model_len, device=model.device)[None]
+            reference = torch.zeros((), dtype=model.dtype, device=model.device)
+            cos, sin = self._text_model.rotary_emb(reference, position_ids=positions)
+        half = self._head_dim // 2
         self._cos: torch.Tensor = cos[0]
-        # Half of a rotation changes its sign; that is done here once.
+        # The sign of transformers' `rotate_half` is folded into sin.
         self._sin = torch.cat((-sin[0, :, :half], sin[0, :, half:]), dim=-1)
 
-    def forward(self, step: ForwardBatch, slots: KVCache) -> torch.Tensor:
-        """Go through the layers, and write the keys and values of the words into the slots.
+    def forward(self, batch: ForwardBatch, kv_cache: KVCache) -> torch.Tensor:
+        """Run the layers, and write the new tokens' keys and values to the KV cache.
 
         Args:
-            step: What goes in.
-            slots: What is remembered.
+            batch: The inputs.
+            kv_cache: Holds the tokens before them.
 
         Returns:
-            What stands behind the last layer (rows, words, width), not yet normalised.
+            Hidden states before the final RMSNorm, (batch, seq_len, hidden_size).
 
         """
-        hidden = self._text.embed_tokens(step.input_ids)
-        rotation = self._cos[step.positions][:, :, None], self._sin[step.positions][:, :, None]
-        for number, layer in enumerate(self._text.layers):
-            if number not in self._cross_attention_layers:
+        hidden = self._text_model.embed_tokens(batch.input_ids)
+        cos_sin = self._cos[batch.positions][:, :, None], self._sin[batch.positions][:, :, None]
+        cross = batch.cross_attention
+        for index, layer in enumerate(self._text_model.layers):
+            if index not in self._cross_attention_layers:
                 hidden = hidden + self._self_attention(
-                    layer, number, hidden, step, slots.self_attention, rotation
+                    layer, index, hidden, batch, kv_cache.self_attention, cos_sin
                 )
                 hidden = hidden + layer.mlp(_rms_norm(layer.post_attention_layernorm, hidden))
-            elif step.cross_attention is not None:
-                seeing = self._cross_attention_layer(
-                    layer, number, hidden[: step.cross_attention.num_seqs], step.cross_attention
-                )
-                rest = hidden[step.cross_attention.num_seqs :]
-                hidden = torch.cat((seeing, rest)) if len(rest) else seeing
+            elif cross is not None:
+                with_images = self._cross_attention_layer(layer, index, hidden[: cross.num_seqs], cross)
+                text_only = hidden[cross.num_seqs :]
+                hidden = torch.cat((with_images, text_only)) if len(text_only) else with_images
         return hidden
 
     def compute_logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Score what may come next: (rows, width) -> (rows, vocabulary)."""
-        return self._lm_head(_rms_norm(self._text.norm, hidden))
+        """Final RMSNorm and LM head: (batch, hidden_size) -> (batch, vocab_size)."""
+        return self._lm_head(_rms_norm(self._text_model.norm, hidden))
 
     def _self_attention(
         self,
         layer: Any,
-        number: int,
+        index: int,
         hidden: torch.Tensor,
-        step: ForwardBatch,
-        store: KVStore,
-        rotation: tuple[torch.Tensor, torch.Tensor],
+        batch: ForwardBatch,
+        cache: KVCacheGroup,
+        cos_sin: tuple[torch.Tensor, torch.Tensor],
     ) -> torch.Tensor:
-        """Let words look at the words before them."""
+        """Causal self-attention over the KV cache, with RoPE applied to queries and keys."""
         attention = layer.self_attn
         normed = _rms_norm(layer.input_layernorm, hidden)
         query, key = self._split_heads(attention.q_proj(normed)), self._split_heads(attention.k_proj(normed))
-        rotated = _apply_rotary_pos_emb(torch.cat((query, key), dim=2), *rotation)
+        rotated = _apply_rotary_pos_emb(torch.cat((query, key), dim=2), *cos_sin)
         query, key = rotated[:, :, : query.shape[2]], rotated[:, :, query.shape[2] :]
-        keys, values = store.keys[number], store.values[number]
-        keys[step.cache_rows, :, step.positions] = key
-        values[step.cache_rows, :, step.positions] = self._split_heads(attention.v_proj(normed))
-        batch = (
-            step.cache_rows[:, 0]
-            if step.first_row is None
-            else slice(step.first_row, step.first_row + len(step.input_ids))
+        keys, values = cache.keys[index], cache.values[index]
+        keys[batch.cache_rows, :, batch.positions] = key
+        values[batch.cache_rows, :, batch.positions] = self._split_heads(attention.v_proj(normed))
+        rows = (
+            batch.cache_rows[:, 0]
+            if batch.first_row is None
+            else slice(batch.first_row, batch.first_row + len(batch.input_ids))
         )
         attn_output = self._grouped_query_attention(
-            query, keys[batch, :, : step.kv_len], values[batch, :, : step.kv_len], step.attention_mask
+            query, keys[rows, :, : batch.kv_len], values[rows, :, : batch.kv_len], batch.attention_mask
         )
         return attention.o_proj(attn_output)
 
     def _cross_attention_layer(
-        self, layer: Any, number: int, hidden: torch.Tensor, sight: CrossAttentionInputs
+        self, layer: Any, index: int, hidden: torch.Tensor, cross: CrossAttentionInputs
     ) -> torch.Tensor:
-        """Let words look at images."""
-        attention, (attention_gate, mlp_gate) = layer.cross_attn, self._gates[number]
+        """Gated cross-attention to the vision tokens, and gated MLP."""
+        attention, (attention_gate, mlp_gate) = layer.cross_attn, self._gates[index]
         query = _rms_norm(
             attention.q_norm, self._split_heads(attention.q_proj(_rms_norm(layer.input_layernorm, hidden)))
         )
-        seen = attention.o_proj(
-            self._grouped_query_attention(
-                query, sight.keys[number], sight.values[number], sight.attention_mask
-            )
+        attn_output = attention.o_proj(
+            self._grouped_query_attention(query, cross.keys[index], cross.values[index], cross.attention_mask)
         )
-        hidden = hidden + attention_gate * (seen if sight.row_mask is None else sight.row_mask * seen)
+        row_mask = cross.row_mask
+        hidden = hidden + attention_gate * (attn_output if row_mask is None else row_mask * attn_output)
         mlp_output = layer.mlp(_rms_norm(layer.post_attention_layernorm, hidden))
-        return hidden + mlp_gate * (mlp_output if sight.row_mask is None else sight.row_mask * mlp_output)
+        return hidden + mlp_gate * (mlp_output if row_mask is None else row_mask * mlp_output)
 
     def _split_heads(self, projected: torch.Tensor) -> torch.Tensor:
-        """Cut (rows, words, width) into (rows, words, heads, size)."""
-        return projected.view(*projected.shape[:2], -1, self._head_size)
+        """(batch, seq_len, heads x head_dim) -> (batch, seq_len, heads, head_dim)."""
+        return projected.view(*projected.shape[:2], -1, self._head_dim)
 
     def _grouped_query_attention(
-        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, veil: torch.Tensor | None
+        self,
+        query: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        attention_mask: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Attend, with the heads that share keys and values put behind one another as if they were more words.
+        """Grouped-query attention: the query heads of one KV head are folded into the sequence dimension.
 
         Args:
-            query: (rows, words, heads, size).
-            keys: (rows, fewer heads, columns, size).
+            query: (batch, seq_len, num_heads, head_dim).
+            keys: (batch, num_kv_heads, kv_len, head_dim).
             values: The same.
-            veil: (rows or 1, 1, words or 1, columns), or None.
+            attention_mask: Additive, (batch or 1, 1, seq_len or 1, kv_len), or None.
 
         Returns:
-            (rows, words, width).
+            (batch, seq_len, num_heads x head_dim).
 
         """
-        rows, seq_len, heads, size = query.shape
+        batch, seq_len, num_heads, head_dim = query.shape
         num_kv_heads = keys.shape[1]
-        num_queries_per_kv = heads // num_kv_heads
+        num_queries_per_kv = num_heads // num_kv_heads
         if seq_len == 1:
-            packed = query.view(rows, num_kv_heads, num_queries_per_kv, size)
+            folded = query.view(batch, num_kv_heads, num_queries_per_kv, head_dim)
         else:
-            packed = query.view(rows, seq_len, num_kv_heads, num_queries_per_kv, size).permute(0, 2, 3, 1, 4)
-            packed = packed.reshape(rows, num_kv_heads, num_queries_per_kv * seq_len, size)
-            veil = veil if veil is None else veil.repeat(1, 1, num_queries_per_kv, 1)
-        seen = functional.scaled_dot_product_attention(
-            packed, keys, values, attn_mask=veil, scale=self._scale
+            folded = query.view(batch, seq_len, num_kv_heads, num_queries_per_kv, head_dim)
+            folded = folded.permute(0, 2, 3, 1, 4).reshape(
+                batch, num_kv_heads, num_queries_per_kv * seq_len, head_dim
+            )
+            if attention_mask is not None:
+                attention_mask = attention_mask.repeat(1, 1, num_queries_per_kv, 1)
+        attn_output = functional.scaled_dot_product_attention(
+            folded, keys, values, attn_mask=attention_mask, scale=self._scale
         )
         if seq_len > 1:
-            seen = seen.view(rows, num_kv_heads, num_queries_per_kv, seq_len, size).permute(0, 3, 1, 2, 4)
-        return seen.reshape(rows, seq_len, heads * size)
+            attn_output = attn_output.view(batch, num_kv_heads, num_queries_per_kv, seq_len, head_dim)
+            attn_output = attn_output.permute(0, 3, 1, 2, 4)
+        return attn_output.reshape(batch, seq_len, num_heads * head_dim)
 
 
 def _rms_norm(norm: Any, hidden: torch.Tensor) -> torch.Tensor:
@@ -211,6 +218,6 @@ def _rms_norm(norm: Any, hidden: torch.Tensor) -> torch.Tensor:
 
 
 def _apply_rotary_pos_emb(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Turn pairs of numbers by their position; `sin` has the signs in it."""
+    """Rotary position embedding; `sin` carries the sign of `rotate_half`."""
     first, second = heads.chunk(2, dim=-1)
     return heads * cos + torch.cat((second, first), dim=-1) * sin

@@ -1,4 +1,4 @@
-"""What the model sees in images: worked out once for each image, and kept for the next question about it."""
+"""Vision encoder, with an LRU cache of each image's cross-attention keys and values."""
 
 import hashlib
 import threading
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from llama_vision.backends.local.image_processor import ImageProcessorConfig, TiledImage
 
 _MAX_ENCODER_BATCH = 8
-"""Seeing one takes 19 TFLOP and a few GB for a moment with the 11B."""
+"""An image takes 19 TFLOP and a few GB of activations with the 11B."""
 
 
 @dataclass(frozen=True, slots=True)
 class CrossAttentionKV:
-    """One image, as the layers in which words look at images need it.
+    """An encoded image: the keys and values of its vision tokens in the cross-attention layers.
 
     Attributes:
-        keys: By the layer's number in the network, (heads, columns, size).
+        keys: By layer index, (num_kv_heads, num_vision_tokens, head_dim).
         values: The same.
-        num_vision_tokens: How many there are: one for each patch of each tile that is no padding.
+        num_vision_tokens: One for each patch of each tile that is not padding.
 
     """
 
@@ -36,8 +36,8 @@ class CrossAttentionKV:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of memory."""
-        return sum(one.nbytes for tensors in (self.keys, self.values) for one in tensors.values())
+        """Memory of keys and values."""
+        return sum(tensor.nbytes for tensors in (self.keys, self.values) for tensor in tensors.values())
 
 
 @dataclass(slots=True)
@@ -45,9 +45,9 @@ class ImageInput:
     """An image of a prompt.
 
     Attributes:
-        key: Equal for equal images.
-        tiles: The image laid out, until it is seen.
-        kv: What the network saw.
+        key: Hash of its bytes.
+        tiles: Its pixels, until it is encoded.
+        kv: What `VisionEncoder.encode` made of it.
 
     """
 
@@ -57,100 +57,98 @@ class ImageInput:
 
 
 class VisionEncoder:
-    """The half of the network that sees, with a memory of what it has seen of late.
+    """Vision model, projector, and the key and value projections of the cross-attention layers.
 
     Attributes:
-        cached_bytes: How much that takes.
-        num_encoded: How many images it has looked at.
+        cached_bytes: Memory of the encoder cache.
 
     """
 
-    def __init__(self, loaded: LoadedModel, cache_bytes: int) -> None:
-        self._loaded = loaded
-        self._limit = cache_bytes
+    def __init__(self, model: LoadedModel, max_cache_bytes: int) -> None:
+        self._model = model
+        self._max_cache_bytes = max_cache_bytes
         self._cache: OrderedDict[bytes, CrossAttentionKV] = OrderedDict()
         self._lock = threading.Lock()
-        self._known_rules: ImageProcessorConfig | None = None
+        self._config: ImageProcessorConfig | None = None
         self.cached_bytes = 0
-        self.num_encoded = 0
 
     def preprocess(self, image: Image, number: int) -> ImageInput:
-        """Make an image ready to be seen. It may run in any thread, and takes milliseconds of it.
+        """Decode and tile an image that is not in the encoder cache. It may run in any thread, and takes milliseconds.
 
         Args:
             image: With its bytes.
             number: Which of the conversation's images it is, from 1.
 
         Returns:
-            The image, already seen where its like was lately.
+            The image, with its tiles or already encoded.
 
         Raises:
             ImageError: It can't be decoded.
-            LocalModelError: The checkpoint wants its images in a way that is not known here.
+            LocalModelError: The checkpoint's image processor is not supported.
 
         """
-        # Here and not above: who shows no images needs none of it.
+        # Here and not above: a request without images needs none of it.
         from llama_vision.backends.local.image_processor import preprocess_image  # noqa: PLC0415 - as said
 
         key = hashlib.blake2b(image.data or b"", digest_size=16).digest()
         with self._lock:
-            if (seen := self._cache.get(key)) is not None:
+            if (kv := self._cache.get(key)) is not None:
                 self._cache.move_to_end(key)
-                return ImageInput(key, kv=seen)
+                return ImageInput(key, kv=kv)
         return ImageInput(key, tiles=preprocess_image(image, number, self._processor_config()))
 
     def encode(self, images: Sequence[ImageInput]) -> None:
-        """Look at those images that were not seen yet; equal ones are looked at once. For the engine's thread."""
-        fresh: dict[bytes, ImageInput] = {}
+        """Encode the images that are not encoded yet, equal ones once. For the engine thread."""
+        missing: dict[bytes, ImageInput] = {}
         for image in images:
             image.kv = image.kv or self._cache.get(image.key)
             if image.kv is None:
-                fresh.setdefault(image.key, image)
-        new = list(fresh.values())
-        for start in range(0, len(new), _MAX_ENCODER_BATCH):
-            self._encode_batch(new[start : start + _MAX_ENCODER_BATCH])
+                missing.setdefault(image.key, image)
+        batch = list(missing.values())
+        for start in range(0, len(batch), _MAX_ENCODER_BATCH):
+            self._encode_batch(batch[start : start + _MAX_ENCODER_BATCH])
         for image in images:
-            image.kv = image.kv or fresh[image.key].kv
+            image.kv = image.kv or missing[image.key].kv
             image.tiles = None
 
     def _encode_batch(self, images: Sequence[ImageInput]) -> None:
         from llama_vision.backends.local.image_processor import to_pixel_values  # noqa: PLC0415 - see `preprocess`
 
-        network = self._loaded.model
+        model = self._model.model
         tiles = [image.tiles for image in images if image.tiles is not None]
-        given = to_pixel_values(tiles, self._processor_config(), self._loaded.device, network.dtype)
-        found = network.model.vision_model(**given).last_hidden_state
-        states = network.model.multi_modal_projector(found)[:, 0]
-        for image, tiled, hidden_states in zip(images, tiles, states, strict=True):
-            # The rest are empty tiles, which no word ever sees.
-            image.kv = self._project_kv(hidden_states[: tiled.count].flatten(0, 1))
+        pixel_values = to_pixel_values(tiles, self._processor_config(), self._model.device, model.dtype)
+        hidden = model.model.vision_model(**pixel_values).last_hidden_state
+        vision_tokens = model.model.multi_modal_projector(hidden)[:, 0]
+        for image, tiled, image_tokens in zip(images, tiles, vision_tokens, strict=True):
+            # What follows are the tokens of padding tiles, which nothing attends to.
+            image.kv = self._project_kv(image_tokens[: tiled.count].flatten(0, 1))
             self._cache_put(image.key, image.kv)
-        self.num_encoded += len(images)
 
     def _processor_config(self) -> "ImageProcessorConfig":
         from llama_vision.backends.local.image_processor import parse_image_processor_config  # noqa: PLC0415 - see `preprocess`
 
-        if self._known_rules is None:
-            self._known_rules = parse_image_processor_config(self._loaded.image_processor_config)
-        return self._known_rules
+        if self._config is None:
+            self._config = parse_image_processor_config(self._model.image_processor_config)
+        return self._config
 
-    def _project_kv(self, states: torch.Tensor) -> CrossAttentionKV:
-        """Turn (columns, width) into keys and values."""
-        text = self._loaded.model.model.language_model
+    def _project_kv(self, vision_tokens: torch.Tensor) -> CrossAttentionKV:
+        """Project (num_vision_tokens, hidden_size) to keys and values of every cross-attention layer."""
+        text_model = self._model.model.model.language_model
         keys: dict[int, torch.Tensor] = {}
         values: dict[int, torch.Tensor] = {}
-        for number in self._loaded.model.config.text_config.cross_attention_layers:
-            attention = text.layers[number].cross_attn
-            shape = len(states), attention.num_key_value_heads, attention.head_dim
-            keys[number] = attention.k_norm(attention.k_proj(states).view(shape)).transpose(0, 1).contiguous()
-            values[number] = attention.v_proj(states).view(shape).transpose(0, 1).contiguous()
-        return CrossAttentionKV(keys, values, len(states))
+        for layer in self._model.model.config.text_config.cross_attention_layers:
+            attention = text_model.layers[layer].cross_attn
+            shape = len(vision_tokens), attention.num_key_value_heads, attention.head_dim
+            key = attention.k_norm(attention.k_proj(vision_tokens).view(shape))
+            keys[layer] = key.transpose(0, 1).contiguous()
+            values[layer] = attention.v_proj(vision_tokens).view(shape).transpose(0, 1).contiguous()
+        return CrossAttentionKV(keys, values, len(vision_tokens))
 
-    def _cache_put(self, key: bytes, seen: CrossAttentionKV) -> None:
-        if seen.num_bytes > self._limit:
+    def _cache_put(self, key: bytes, kv: CrossAttentionKV) -> None:
+        if kv.num_bytes > self._max_cache_bytes:
             return
         with self._lock:
-            self._cache[key] = seen
-            self.cached_bytes += seen.num_bytes
-            while self.cached_bytes > self._limit:
+            self._cache[key] = kv
+            self.cached_bytes += kv.num_bytes
+            while self.cached_bytes > self._max_cache_bytes:
                 self.cached_bytes -= self._cache.popitem(last=False)[1].num_bytes
