@@ -1,4 +1,4 @@
-"""What the local model does for long: thousands of requests, people who leave, errors and long prompts among them.
+"""Endurance of the local model: thousands of requests, with cancellations, errors and long prompts among them.
 
 `python benchmarks/local.py --requests 10000` and `--soak 300` run it.
 """
@@ -19,9 +19,9 @@ from llama_vision.backends.local.engine_thread import get_engine_thread
 from llama_vision.core.errors import ImageError, UnsupportedInputError
 from llama_vision.providers import find_provider
 
-# Small enough to be full soon, so that what grows after that should not.
+# Caches that fill soon: memory must not grow after that.
 SETTINGS = LocalSettings(image_cache_bytes=2**23, prefix_cache_bytes=2**23, max_batch_size=16)
-FORM = ResponseFormat(
+SCHEMA = ResponseFormat(
     "json_schema",
     schema={
         "type": "object",
@@ -29,45 +29,45 @@ FORM = ResponseFormat(
         "required": ["color"],
     },
 )
-PATIENCE_S = 600.0
+TIMEOUT_S = 600.0
 
 
 def backend():
     return LocalBackend(find_provider("local"), local=SETTINGS)
 
 
-def ask(words, *images, tokens=24, **options):
-    parts = (*(image_from_any(image) for image in images), Text(words))
-    sampling = SamplingParams(max_tokens=tokens, temperature=0)
+def ask(text, *images, max_tokens=24, **options):
+    parts = (*(image_from_any(image) for image in images), Text(text))
+    sampling = SamplingParams(max_tokens=max_tokens, temperature=0)
     return ChatRequest("tiny", (Message("user", parts),), sampling=sampling, **options)
 
 
 def image(number):
-    """Make an image like no other."""
+    """A unique image."""
     return PIL.Image.new("RGB", (160, 160), (number % 256, 80, number // 256 % 256))
 
 
 def question(number):
-    """One of many, with and without an image, some kept to a form."""
+    """One of many, with and without an image, some guided by a schema."""
     return [
         lambda: ask(f"Say {number}"),
         lambda: ask("Describe the image.", image(number)),
-        lambda: ask("What color is it?", image(number), response_format=FORM),
+        lambda: ask("What color is it?", image(number), response_format=SCHEMA),
         lambda: ask(f"Repeat: {number} " + "Paris London " * (number % 40)),
     ][number % 4]()
 
 
 def resident():
-    """Bytes of memory of this process."""
+    """Resident memory of this process, in bytes."""
     gc.collect()
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
-def many(requests, threads=8):
-    """Answer many requests from several threads, and look at the memory meanwhile.
+def run_many(requests, threads=8):
+    """Run many requests from several threads.
 
     Returns:
-        How many were answered, seconds of the processor, and megabytes of memory after each fifth.
+        How many were answered, seconds of CPU time, and megabytes of memory after each fifth.
 
     """
     one, numbers, answered = backend(), iter(range(requests)), []
@@ -86,7 +86,7 @@ def many(requests, threads=8):
                     marks.append(resident() / 2**20)
 
     began = time.process_time()
-    run([work] * threads)
+    run_threads([work] * threads)
     return {
         "requests": requests,
         "answered": len(answered),
@@ -97,10 +97,10 @@ def many(requests, threads=8):
 
 @dataclass
 class Soak:
-    """A crowd of all kinds, for some seconds.
+    """All kinds of requests from many threads, for some seconds.
 
     Attributes:
-        counts: How often each kind came to its proper end.
+        counts: How often each kind ended as it should.
         lost: What did not.
 
     """
@@ -121,10 +121,10 @@ class Soak:
             self.answer,
             self.answer,
             self.answer_async,
-            self.leave,
+            self.close_stream,
             self.cancel,
             self.fail,
-            self.read_long,
+            self.long_prompt,
         ]
         while time.monotonic() < self.end:
             kind = chance.choice(kinds)
@@ -135,44 +135,44 @@ class Soak:
                 self.lost.append(f"{kind.__name__}: {type(error).__name__}: {error}")
 
     def answer(self, chance):
-        """Ask what was asked before anyone else was there, and hear the same."""
+        """Repeat a question of the quiet start, and compare the replies."""
         number = chance.randrange(len(self.known))
-        said = self.backend.complete(self.known[number]).text
-        if said != self.answers[number]:
-            raise AssertionError(f"{said!r} and not {self.answers[number]!r}")
+        text = self.backend.complete(self.known[number]).text
+        if text != self.answers[number]:
+            raise AssertionError(f"{text!r} and not {self.answers[number]!r}")
 
     def answer_async(self, chance):
         numbers = [chance.randrange(len(self.known)) for _ in range(3)]
 
         async def together():
             answers = (self.backend.acomplete(self.known[number]) for number in numbers)
-            return await asyncio.wait_for(asyncio.gather(*answers), PATIENCE_S)
+            return await asyncio.wait_for(asyncio.gather(*answers), TIMEOUT_S)
 
-        said = [reply.text for reply in asyncio.run(together())]
-        if said != [self.answers[number] for number in numbers]:
-            raise AssertionError(said)
+        texts = [reply.text for reply in asyncio.run(together())]
+        if texts != [self.answers[number] for number in numbers]:
+            raise AssertionError(texts)
 
-    def leave(self, chance):
-        """Hang up after some pieces."""
+    def close_stream(self, chance):
+        """Close a stream after some events."""
         stream = self.backend.stream(endless(chance))
         for _ in range(chance.randint(1, 20)):
             next(stream, None)  # it may have come to its end before
         stream.close()
 
     def cancel(self, chance):
-        async def leave():
+        async def cancel():
             task = asyncio.create_task(self.backend.acomplete(endless(chance)))
             await asyncio.sleep(chance.random() / 5)
             if not task.cancel():
                 return  # it had come to its end before
-            await asyncio.wait([task], timeout=PATIENCE_S)
+            await asyncio.wait([task], timeout=TIMEOUT_S)
             if not task.cancelled():
                 raise AssertionError("it was not cancelled")
 
-        asyncio.run(leave())
+        asyncio.run(cancel())
 
     def fail(self, chance):
-        """Ask for what can't be."""
+        """Send a request that has to be refused."""
         request, expected = chance.choice(
             [
                 (ask("so " * 3000), UnsupportedInputError),
@@ -194,45 +194,49 @@ class Soak:
             return
         raise AssertionError(f"{expected.__name__} was expected")
 
-    def read_long(self, chance):
+    def long_prompt(self, chance):
         reply = self.backend.complete(
-            ask(f"{chance.random()} " + "and so " * chance.randint(200, 400), tokens=4)
+            ask(f"{chance.random()} " + "and so " * chance.randint(200, 400), max_tokens=4)
         )
         if reply.usage.input_tokens < 400:
             raise AssertionError(reply)
 
     def idle(self):
-        """Wait until nobody is being answered; False where that does not come about."""
-        worker, end = get_engine_thread("tiny", SETTINGS), time.monotonic() + 20
-        while worker.busy and time.monotonic() < end:
+        """Wait until no sequence runs or waits; False where that does not come about."""
+        end = time.monotonic() + 20
+        while (busy := self.is_busy()) and time.monotonic() < end:
             time.sleep(0.01)
-        return not worker.busy
+        return not busy
+
+    def is_busy(self):
+        thread = get_engine_thread("tiny", SETTINGS)
+        return bool(thread._waiting or thread._engine.num_running)  # noqa: SLF001 - nothing else tells
 
 
 def endless(chance):
-    """Ask for an answer that goes on, by chance of a thousand words a token."""
+    """A request whose reply hardly ever ends before `max_tokens`."""
     sampling = SamplingParams(max_tokens=300, temperature=50.0, top_k=1000, seed=chance.randrange(2**31))
     return replace(ask(f"Say {chance.random()}"), sampling=sampling)
 
 
 def soak(seconds, threads=12):
-    """Let a crowd loose for so long."""
-    crowd = Soak(seconds)
-    late = run([lambda seed=seed: crowd.work(seed) for seed in range(threads)], seconds + PATIENCE_S)
+    """Run all kinds of requests for so long."""
+    soaked = Soak(seconds)
+    late = run_threads([lambda seed=seed: soaked.work(seed) for seed in range(threads)], seconds + TIMEOUT_S)
     lost = [
-        *crowd.lost,
+        *soaked.lost,
         *["a thread hangs"] * late,
-        *([] if crowd.idle() else ["someone is still being answered"]),
+        *([] if soaked.idle() else ["a sequence is still running"]),
     ]
-    return {"seconds": seconds, "counts": crowd.counts, "lost": lost}
+    return {"seconds": seconds, "counts": soaked.counts, "lost": lost}
 
 
-def run(works, patience=None):
-    """Run them in threads, and count those that are not done in time."""
+def run_threads(works, timeout=None):
+    """Run each in a thread, and count those that are not done in time."""
     threads = [threading.Thread(target=work, daemon=True) for work in works]
     for thread in threads:
         thread.start()
-    end = None if patience is None else time.monotonic() + patience
+    end = None if timeout is None else time.monotonic() + timeout
     for thread in threads:
         thread.join(None if end is None else max(end - time.monotonic(), 0))
     return sum(thread.is_alive() for thread in threads)

@@ -1,6 +1,6 @@
-"""What it costs to lay an image out for the local model, beside transformers' own processor, on one thread.
+"""The local model's image processor beside transformers' own, on one thread.
 
-`make bench` runs it. All figures come from this one run, in interleaved rounds, and are time of the processor; each ratio
+`make bench` runs it. All figures come from this one run, in interleaved rounds, and are CPU time; each ratio
 is the median of the rounds' ratios. `python benchmarks/pixels.py --json` prints the figures for a program.
 """
 
@@ -28,7 +28,7 @@ OPTIONS = {
     "max_image_tiles": 4,
     "size": {"height": 560, "width": 560},
 }
-RULES = parse_image_processor_config(OPTIONS)
+CONFIG = parse_image_processor_config(OPTIONS)
 GOALS = {"ratio": 1.5, "difference": 2e-7}
 
 
@@ -38,8 +38,8 @@ def milliseconds(work):
     return (time.process_time() - began) * 1e3, result
 
 
-def to_network(tiles):
-    return to_pixel_values([tiles], RULES, torch.device("cpu"), torch.float32)["pixel_values"]
+def to_model(tiles):
+    return to_pixel_values([tiles], CONFIG, torch.device("cpu"), torch.float32)["pixel_values"]
 
 
 def one_size(size):
@@ -48,16 +48,16 @@ def one_size(size):
     image = PIL.Image.fromarray(levels)
     rounds = []
     for _ in range(ROUNDS):
-        laying, tiles = milliseconds(lambda: resize_and_tile(image, RULES))
-        numbering, ours = milliseconds(lambda t=tiles: to_network(t))
+        tiling, tiles = milliseconds(lambda: resize_and_tile(image, CONFIG))
+        normalizing, ours = milliseconds(lambda t=tiles: to_model(t))
         theirs, made = milliseconds(lambda: processor(images=[[image]], return_tensors="pt"))
-        rounds.append((laying, numbering, theirs))
+        rounds.append((tiling, normalizing, theirs))
     difference = (made["pixel_values"] - ours).abs().max().item()
-    figures = ("laid out ms", "numbers on this processor ms", "transformers ms")
+    figures = ("resize and tile ms", "normalize on this CPU ms", "transformers ms")
     found = {
         name: statistics.median(row) for name, row in zip(figures, zip(*rounds, strict=True), strict=True)
     }
-    ratio = statistics.median(theirs / laying for laying, _, theirs in rounds)
+    ratio = statistics.median(theirs / tiling for tiling, _, theirs in rounds)
     sent = tiles.canvas.nbytes / 1e6, made["pixel_values"].nbytes / 1e6
     return found | {"ratio": ratio, "difference": difference, "sent MB": sent[0], "transformers MB": sent[1]}
 
@@ -68,16 +68,16 @@ def results():
 
 
 def show(found):
-    print("A picture laid out in tiles for the model, one thread; numbers are made of it on the device")
+    print("An image resized and tiled for the model, one thread; it is normalized on the device")
     print(
-        f"{'':<14}{'laid out ms':>12}{'transformers':>14}{'ratio':>8}{'MB sent':>9}{'transformers':>14}"
-        f"{'numbers ms':>12}{'difference':>12}"
+        f"{'':<14}{'tiled ms':>12}{'transformers':>14}{'ratio':>8}{'MB sent':>9}{'transformers':>14}"
+        f"{'normalized':>12}{'difference':>12}"
     )
     for size, one in found.items():
         missed = one["ratio"] < GOALS["ratio"] or one["difference"] > GOALS["difference"]
         print(
-            f"{size:<14}{one['laid out ms']:>12.1f}{one['transformers ms']:>14.1f}{one['ratio']:>8.1f}"
-            f"{one['sent MB']:>9.1f}{one['transformers MB']:>14.1f}{one['numbers on this processor ms']:>12.1f}"
+            f"{size:<14}{one['resize and tile ms']:>12.1f}{one['transformers ms']:>14.1f}{one['ratio']:>8.1f}"
+            f"{one['sent MB']:>9.1f}{one['transformers MB']:>14.1f}{one['normalize on this CPU ms']:>12.1f}"
             f"{one['difference']:>12.0e}{'   MISSED' if missed else ''}"
         )
     print(f"goal: a ratio of {GOALS['ratio']:g}, a difference of {GOALS['difference']:g} or less")

@@ -1,4 +1,4 @@
-"""Mllamas with weights by chance, for measurements: the 11B's shape, and one for a processor that only shows that it runs."""
+"""Mllamas with random weights, to be timed: the 11B's shape, and a tiny one that only shows that the benchmark runs."""
 
 from dataclasses import dataclass
 
@@ -14,23 +14,23 @@ PIXELS = {"image_mean": [0.48, 0.46, 0.41], "image_std": [0.27, 0.26, 0.28], "ma
 
 @dataclass(frozen=True)
 class Shape:
-    """What is measured.
+    """A model shape, and what is measured with it.
 
     Attributes:
-        vision: Of the configuration, what differs from the 11B's.
-        text: The same.
-        batches: How many answers at the same time.
-        tokens: How many steps are timed.
-        warm: How many come before.
-        copied: Bytes that are copied to find out how fast memory is.
+        vision: Options of the vision config that differ from the 11B's.
+        text: The same of the text config.
+        batch_sizes: Batch sizes.
+        tokens: Decode steps that are timed.
+        warmup: Decode steps before them.
+        copied: Bytes that are copied to measure the memory bandwidth.
 
     """
 
     vision: dict
     text: dict
-    batches: tuple[int, ...] = (1, 8, 32)
+    batch_sizes: tuple[int, ...] = (1, 8, 32)
     tokens: int = 64
-    warm: int = 8
+    warmup: int = 8
     copied: int = 2**32
 
 
@@ -43,7 +43,7 @@ ROPE = {
     "original_max_position_embeddings": 8192,
 }
 FULL = Shape({"image_size": 560, "max_num_tiles": 4}, {"rope_parameters": ROPE})
-TINY_MODEL_PATH = Shape(
+TINY = Shape(
     vision={
         "image_size": 56,
         "max_num_tiles": 4,
@@ -68,15 +68,15 @@ TINY_MODEL_PATH = Shape(
         "pad_token_id": 0,
         "rope_parameters": ROPE,
     },
-    batches=(1, 4),
+    batch_sizes=(1, 4),
     tokens=16,
-    warm=2,
+    warmup=2,
     copied=2**22,
 )
 
 
-def network_by_chance(shape, device):
-    """Build the weights where they are used, in the precision in which they are used."""
+def random_mllama(shape, device):
+    """Build the weights on their device, in bfloat16."""
     config = MllamaConfig(
         vision_config=shape.vision,
         text_config=shape.text,
@@ -86,27 +86,27 @@ def network_by_chance(shape, device):
     torch.set_default_dtype(torch.bfloat16)
     try:
         with torch.device(device):
-            network = MllamaForConditionalGeneration(config).eval()
+            model = MllamaForConditionalGeneration(config).eval()
     finally:
         torch.set_default_dtype(torch.float32)
-    for name, weights in network.named_parameters():
-        if name.endswith("gate"):  # closed at first, as training begins
+    for name, weights in model.named_parameters():
+        if name.endswith("gate"):  # zero at initialization, which would hide the images
             weights.data.fill_(0.5)
-    network.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=None, pad_token_id=0)
-    return network
+    model.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=None, pad_token_id=0)
+    return model
 
 
-def loaded_by_chance(shape, device, quantization):
-    network = network_by_chance(shape, device)
+def random_model(shape, device, quantization):
+    model = random_mllama(shape, device)
     if quantization is not None:
-        quantize(network, quantization, device)
+        quantize(model, quantization, device)
     tokenizer = load_model("tiny").tokenizer
     side = shape.vision["image_size"]
     return LoadedModel(
-        model=network,
+        model=model,
         image_processor_config={**PIXELS, "size": {"height": side, "width": side}},
         tokenizer=tokenizer,
         context_window=4096,
-        eos_token_ids=frozenset(),  # every answer is as long as it may be
+        eos_token_ids=frozenset(),  # every reply is as long as `max_tokens`
         grammar_compiler=GrammarCompiler(tokenizer, frozenset()),
     )

@@ -122,9 +122,7 @@ class _GrammarProcessor(LogitsProcessor):
         if input_ids.shape[1] > self.prompt_len:
             self.matcher.accept_token(int(input_ids[0, -1]))
         if self.matcher.is_terminated:
-            return scores.masked_fill(
-                torch.arange(scores.shape[1]) != min(self.eos_token_ids), float("-inf")
-            )
+            return scores.masked_fill(torch.arange(scores.shape[1]) != min(self.eos_token_ids), float("-inf"))
         if not self.matcher.is_active:
             return scores
         allowed = torch.as_tensor(self.matcher.allowed_tokens(scores.shape[1]))

@@ -22,9 +22,7 @@ def add(engine, request, outputs=None):
 def run(engine, requests, num_to_add=None):
     """Run requests to their ends; at each step as many join as `num_to_add` says, or as there is room for."""
     outputs = [[] for _ in requests]
-    waiting = [
-        prepare(engine, request, its.append) for request, its in zip(requests, outputs, strict=True)
-    ]
+    waiting = [prepare(engine, request, its.append) for request, its in zip(requests, outputs, strict=True)]
     while waiting or engine.num_running:
         count = min(engine.num_free, engine.num_free if num_to_add is None else num_to_add())
         engine.add_sequences(waiting[:count])

@@ -14,7 +14,12 @@ SIDE = 56
 
 def write_random_model(folder, seed=5):
     """Write weights, tokenizer and image processor configuration into a new folder."""
-    vision = {"image_size": SIDE, "patch_size": 14, "max_num_tiles": 4, "supported_aspect_ratios": ASPECT_RATIOS}
+    vision = {
+        "image_size": SIDE,
+        "patch_size": 14,
+        "max_num_tiles": 4,
+        "supported_aspect_ratios": ASPECT_RATIOS,
+    }
     vision |= {"hidden_size": 64, "attention_heads": 4, "intermediate_size": 96, "num_hidden_layers": 3}
     vision |= {"num_global_layers": 1, "intermediate_layers_indices": [0, 2], "vision_output_dim": 192}
     text = {"vocab_size": 1024, "hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}

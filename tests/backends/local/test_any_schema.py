@@ -1,4 +1,4 @@
-"""Two hundred schemas, kept to without exception, alone and in a full batch."""
+"""Guided decoding with two hundred schemas, alone and in a full batch: every reply fits."""
 
 import json
 
@@ -8,9 +8,9 @@ from llama_vision import ChatRequest, Message, ResponseFormat, SamplingParams, T
 from llama_vision.backends.local.config import LocalSettings
 from llama_vision.backends.local.engine import Engine
 from llama_vision.backends.local.model_loader import load_model
-from llama_vision.core.reply import Reply
 from tests.drawing import one_shape
 from tests.fitting import fits
+from tests.local_engine import run
 from tests.schemas import drawn_schema
 
 SCHEMAS = [drawn_schema(seed) for seed in range(200)]
@@ -22,7 +22,7 @@ def loaded():
 
 
 def ask(number, form=None):
-    """A question, with an image to every second one; sampled, since chance strays further than the likeliest answer."""
+    """A question, with an image to every second one; sampled, since samples stray further than greedy replies."""
     images = [image_from_any(one_shape(number)[0])] * (number % 2)
     return ChatRequest(
         "tiny",
@@ -32,40 +32,26 @@ def ask(number, form=None):
     )
 
 
-def answered(engine, requests):
-    heard = [[] for _ in requests]
-    waiting = [
-        engine.answer_to(request, events.append, lambda: False)
-        for request, events in zip(requests, heard, strict=True)
-    ]
-    while waiting or engine.working:
-        room = engine.free
-        engine.add_sequences(waiting[:room])
-        del waiting[:room]
-        engine.step()
-    return [Reply.from_events(events) for events in heard]
-
-
-def test_they_are_of_every_kind():
-    told = [json.dumps(schema) for schema in SCHEMAS]
+def test_the_schemas_are_of_every_kind():
+    texts = [json.dumps(schema) for schema in SCHEMAS]
     for kind in ('"$ref"', '"anyOf"', '"enum"', '"const"', '"pattern"', '"array"', '"null"', '"minimum"'):
-        assert sum(kind in one for one in told) > 15
-    assert len(set(told)) == 200
-    assert max(map(len, told)) > 1000
+        assert sum(kind in one for one in texts) > 15
+    assert len(set(texts)) == 200
+    assert max(map(len, texts)) > 1000
 
 
-@pytest.mark.parametrize(("slots", "every"), [(16, 1), (1, 10)])
-def test_every_answer_is_json_that_fits(loaded, slots, every):
+@pytest.mark.parametrize(("batch_size", "every"), [(16, 1), (1, 10)])
+def test_every_reply_is_json_that_fits(loaded, batch_size, every):
     numbers = range(0, 200, every)
     requests = [ask(number, ResponseFormat("json_schema", schema=SCHEMAS[number])) for number in numbers]
     free = [ask(number) for number in range(50 // every)]
     mixed = [one for pair in zip(requests, free, strict=False) for one in pair] + requests[len(free) :]
-    replies = answered(Engine(loaded, LocalSettings(max_batch_size=slots)), mixed)
-    kept = [
+    replies = run(Engine(loaded, LocalSettings(max_batch_size=batch_size)), mixed)
+    guided = [
         (one.response_format.schema, reply)
         for one, reply in zip(mixed, replies, strict=True)
         if one.response_format
     ]
-    assert len(kept) == len(requests)
-    assert {reply.finish_reason for _, reply in kept} == {"stop"}
-    assert [schema for schema, reply in kept if not fits(json.loads(reply.text), schema)] == []
+    assert len(guided) == len(requests)
+    assert {reply.finish_reason for _, reply in guided} == {"stop"}
+    assert [schema for schema, reply in guided if not fits(json.loads(reply.text), schema)] == []

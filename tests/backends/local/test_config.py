@@ -1,4 +1,4 @@
-"""How a model runs on this machine can be said where the model is made."""
+"""Local settings are passed where a model object is created."""
 
 import pytest
 
@@ -20,7 +20,7 @@ BOTH = pytest.mark.parametrize("ask", [by_langchain, by_llama_index])
 
 
 @BOTH
-def test_settings_count(ask):
+def test_settings_take_effect(ask):
     assert ask(provider="local", local_settings={"max_batch_size": 2, "dtype": "float32"}) == "Hi"
     with pytest.raises(Exception, match="model's context 10") as refused:
         ask(provider="local", local_settings={"max_model_len": 10})
@@ -29,25 +29,25 @@ def test_settings_count(ask):
 
 @BOTH
 @pytest.mark.parametrize(
-    ("settings", "words"),
+    ("settings", "text"),
     [
         ({"max_rows": 3}, "There is no local setting max_rows. There are: max_batch_size"),
         ({"max_batch_size": 0}, "1 or more"),
     ],
 )
-def test_wrong_settings_are_refused_by_name(ask, settings, words):
-    with pytest.raises(ConfigurationError, match=words):
+def test_wrong_settings_are_refused_by_name(ask, settings, text):
+    with pytest.raises(ConfigurationError, match=text):
         ask(provider="local", local_settings=settings)
 
 
 @BOTH
-def test_they_are_refused_where_the_model_is_elsewhere(ask):
+def test_they_are_refused_for_hosted_providers(ask):
     with pytest.raises(
         ConfigurationError, match="max_batch_size: that is for models on this machine, and DeepInfra"
     ):
         ask(provider="deepinfra", api_key="test", local_settings={"max_batch_size": 2})
 
 
-def test_names_and_values_make_the_settings():
+def test_settings_are_built_from_a_mapping():
     assert parse_local_settings({"max_waiting": 3}) == LocalSettings(max_waiting=3)
     assert parse_local_settings({}) == LocalSettings()

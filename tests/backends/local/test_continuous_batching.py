@@ -1,4 +1,4 @@
-"""Requests come, wait, leave and fail, and the others don't notice."""
+"""Requests are queued, join, are cancelled and fail, and the others don't notice."""
 
 import queue
 import random
@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 
 import pytest
+import torch
 
 from llama_vision import ChatRequest, Message, SamplingParams, Text, image_from_any
 from llama_vision.backends.local import LocalBackend, LocalSettings
@@ -27,13 +28,14 @@ from llama_vision.core.reply import Reply
 from llama_vision.demo import SAMPLE_IMAGES
 from llama_vision.providers import find_provider
 from tests.drawing import one_shape
+from tests.local_engine import prepare, run, run_one
 
 ENDLESS = SamplingParams(max_tokens=1500, temperature=50.0, top_k=1000, seed=8)
 """More than a thousand tokens, which take seconds."""
 
 
-def ask(words, *images, **options):
-    parts = (*(image_from_any(image) for image in images), Text(words))
+def ask(text, *images, **options):
+    parts = (*(image_from_any(image) for image in images), Text(text))
     return ChatRequest("tiny", (Message("user", parts),), **options)
 
 
@@ -42,37 +44,30 @@ def loaded():
     return load_model("tiny")
 
 
-def test_an_answer_nobody_waits_for_is_gone_after_one_step(loaded):
+def test_a_cancelled_sequence_leaves_after_one_step(loaded):
     engine = Engine(loaded, LocalSettings(max_batch_size=4))
-    gone = threading.Event()
-    heard = [[] for _ in range(4)]
+    outputs = [[] for _ in range(4)]
     requests = [ask("Describe the image.", one_shape(1)[0]), ask("Hi", sampling=ENDLESS)] * 2
-    engine.add_sequences(
-        [
-            engine.answer_to(request, told.append, gone.is_set if number == 1 else lambda: False)
-            for number, (request, told) in enumerate(zip(requests, heard, strict=True))
-        ]
-    )
+    sequences = [prepare(engine, request, its.append) for request, its in zip(requests, outputs, strict=True)]
+    engine.add_sequences(sequences)
     engine.step()
     assert engine.num_free == 0
-    gone.set()
+    sequences[1].cancelled.set()
     engine.step()
-    said = len(heard[1])
+    count = len(outputs[1])
     assert engine.num_free == 1
     while engine.num_running > 1:
         engine.step()
-    assert len(heard[1]) == said
-    assert Reply.from_events(heard[0]) == Reply.from_events(heard[2])
+    assert len(outputs[1]) == count
+    assert Reply.from_events(outputs[0]) == Reply.from_events(outputs[2])
 
 
-def outcome(events):
-    """All of a reply but how much of its prompt was known."""
-    reply = Reply.from_events(events)
+def without_cached_tokens(reply):
     return replace(reply, usage=replace(reply.usage, cached_input_tokens=None))
 
 
-def test_leaving_by_chance_changes_nothing_for_those_who_stay(loaded):
-    """Rows are moved into the gaps: whoever is moved has to find its words and images again."""
+def test_random_cancellations_change_nothing_for_other_sequences(loaded):
+    """Rows of the KV cache are moved into the gaps, tokens and images."""
     chance = random.Random(9)
     engine = Engine(loaded, LocalSettings(max_batch_size=5))
     requests = []
@@ -84,98 +79,132 @@ def test_leaving_by_chance_changes_nothing_for_those_who_stay(loaded):
             ("What?", image, image),
         ]
         requests.append(ask(*kinds[seed % 3], sampling=SamplingParams(max_tokens=40)))
-    heard = [[] for _ in requests]
-    gone = [threading.Event() for _ in requests]
-    waiting = list(range(40))
+    outputs = [[] for _ in requests]
+    sequences = [prepare(engine, request, its.append) for request, its in zip(requests, outputs, strict=True)]
+    waiting = list(sequences)
     while waiting or engine.num_running:
-        now, waiting = waiting[: engine.num_free], waiting[engine.num_free :]
-        engine.add_sequences([engine.answer_to(requests[n], heard[n].append, gone[n].is_set) for n in now])
+        added, waiting = waiting[: engine.num_free], waiting[engine.num_free :]
+        engine.add_sequences(added)
         if chance.random() < 0.2:
-            chance.choice(gone).set()
+            chance.choice(sequences).cancelled.set()
         engine.step()
-    stayed = [n for n in range(40) if any(isinstance(event, Finished) for event in heard[n])]
-    assert 5 < len(stayed) < 40
-    for n in stayed:
-        alone = []
-        quiet = Engine(loaded, LocalSettings(max_batch_size=1))
-        quiet.add_sequences([quiet.answer_to(requests[n], alone.append, lambda: False)])
-        while quiet.num_running:
-            quiet.step()
-        assert outcome(heard[n]) == outcome(alone)
+    finished = [n for n in range(40) if any(isinstance(event, Finished) for event in outputs[n])]
+    assert 5 < len(finished) < 40
+    for n in finished:
+        alone = run_one(Engine(loaded, LocalSettings(max_batch_size=1)), requests[n])
+        assert without_cached_tokens(Reply.from_events(outputs[n])) == without_cached_tokens(alone)
 
 
-class Told:
-    """What one consumer hears, with the others' in the order of time."""
+class Consumer:
+    """One consumer's outputs, also logged in the order of time among the others'."""
 
     def __init__(self, log, number):
-        self.log, self.number, self.events = log, number, queue.SimpleQueue()
+        self.log, self.number, self.outputs = log, number, queue.SimpleQueue()
 
-    def __call__(self, outcome):
-        self.log.append((self.number, outcome))
-        self.events.put(outcome)
+    def __call__(self, output):
+        self.log.append((self.number, output))
+        self.outputs.put(output)
 
-    def end(self):
-        while not isinstance(outcome := self.events.get(timeout=60), Finished | LlamaVisionError):
+    def last(self):
+        while not isinstance(output := self.outputs.get(timeout=60), Finished | LlamaVisionError):
             pass
-        return outcome
+        return output
 
 
 @pytest.fixture
-def worker():
-    """A worker with two slots and three places to wait."""
-    one = EngineThread("tiny", LocalSettings(max_batch_size=2, max_waiting=3))
-    yield one
-    one.stop()
-    assert not one._thread.is_alive()
+def engine_thread():
+    """A batch of two, and a queue of three."""
+    thread = EngineThread("tiny", LocalSettings(max_batch_size=2, max_waiting=3))
+    yield thread
+    thread.stop()
+    assert not thread._thread.is_alive()
 
 
-def busy(worker, log):
-    """Fill both slots."""
-    jobs = []
+def fill_batch(engine_thread, log):
+    sequences = []
     for number in range(2):
-        told = Told(log, f"busy {number}")
-        jobs.append(worker.submit(ask("Hi", sampling=ENDLESS), told))
-        assert isinstance(told.events.get(timeout=60), Started)
-    return jobs
+        consumer = Consumer(log, f"running {number}")
+        sequences.append(engine_thread.submit(ask("Hi", sampling=ENDLESS), consumer))
+        assert isinstance(consumer.outputs.get(timeout=60), Started)
+    return sequences
 
 
-def test_first_come_first_served(worker):
+def test_first_come_first_served(engine_thread):
     log = []
-    jobs = busy(worker, log)
-    waiting = [Told(log, number) for number in range(3)]
-    for told in waiting:
-        worker.submit(ask("Say hi"), told)
-    for job in jobs:
-        job.left.set()
-    for told in waiting:
-        assert isinstance(told.end(), Finished)
+    running = fill_batch(engine_thread, log)
+    waiting = [Consumer(log, number) for number in range(3)]
+    for consumer in waiting:
+        engine_thread.submit(ask("Say hi"), consumer)
+    for sequence in running:
+        sequence.cancelled.set()
+    for consumer in waiting:
+        assert isinstance(consumer.last(), Finished)
     assert [number for number, event in log if isinstance(event, Started) and number in range(3)] == [0, 1, 2]
 
 
-def test_one_too_many_is_refused_and_one_that_left_makes_room(worker):
+def test_a_full_queue_refuses_and_a_cancelled_request_makes_room(engine_thread):
     log = []
-    busy(worker, log)
-    waiting = [worker.submit(ask("Say hi"), Told(log, number)) for number in range(3)]
+    fill_batch(engine_thread, log)
+    waiting = [engine_thread.submit(ask("Say hi"), Consumer(log, number)) for number in range(3)]
     with pytest.raises(LocalModelError, match=r"3 requests wait .*max_concurrency.*max_waiting"):
-        worker.submit(ask("Say hi"), Told(log, 3))
-    waiting[1].left.set()
-    assert worker.submit(ask("Say hi"), Told(log, 4))
+        engine_thread.submit(ask("Say hi"), Consumer(log, 3))
+    waiting[1].cancelled.set()
+    assert engine_thread.submit(ask("Say hi"), Consumer(log, 4))
 
 
-def test_who_still_waits_when_the_worker_stops_is_told():
-    worker = EngineThread("tiny", LocalSettings(max_batch_size=2))
+def test_running_and_queued_requests_fail_when_the_thread_stops():
+    engine_thread = EngineThread("tiny", LocalSettings(max_batch_size=2))
     log = []
-    busy(worker, log)
-    waiting = Told(log, 0)
-    worker.submit(ask("Say hi"), waiting)
-    worker.stop()
-    assert isinstance(waiting.end(), LocalModelError)
-    assert sum(isinstance(outcome, LocalModelError) for _, outcome in log) == 3
+    fill_batch(engine_thread, log)
+    waiting = Consumer(log, 0)
+    engine_thread.submit(ask("Say hi"), waiting)
+    engine_thread.stop()
+    assert isinstance(waiting.last(), LocalModelError)
+    assert sum(isinstance(output, LocalModelError) for _, output in log) == 3
     with pytest.raises(LocalModelError, match="stopped"):
-        worker.submit(ask("Say hi"), waiting)
+        engine_thread.submit(ask("Say hi"), waiting)
 
 
-def test_a_request_joins_while_another_is_being_answered():
+class OutOfMemoryOnce:
+    """A vision model's hook that fails as a full GPU does, where more than one image is encoded."""
+
+    def __call__(self, module, args, options):
+        if len(options["pixel_values"]) > 1:
+            raise torch.OutOfMemoryError("no room for two")
+
+
+def test_out_of_memory_is_retried_one_sequence_at_a_time(loaded, caplog):
+    caplog.set_level("DEBUG", "llama_vision")
+    engine = Engine(loaded, LocalSettings(prefix_cache_bytes=0))
+    requests = [ask("Describe the image.", one_shape(seed)[0]) for seed in range(3)]
+    hook = loaded.model.model.vision_model.register_forward_pre_hook(OutOfMemoryOnce(), with_kwargs=True)
+    try:
+        replies = run(engine, requests)
+    finally:
+        hook.remove()
+    alone = [run_one(Engine(loaded, LocalSettings(prefix_cache_bytes=0)), request) for request in requests]
+    assert replies == alone
+    assert "Adding 3 sequences failed, one at a time now: no room for two" in caplog.messages
+
+
+def test_out_of_memory_says_which_settings_help(loaded):
+    engine = Engine(loaded, LocalSettings())
+    outputs = []
+    two_images = ask("Describe the image.", one_shape(1)[0], one_shape(2)[0])
+    hook = loaded.model.model.vision_model.register_forward_pre_hook(OutOfMemoryOnce(), with_kwargs=True)
+    try:
+        engine.add_sequences([prepare(engine, two_images, outputs.append)])
+    finally:
+        hook.remove()
+    (error,) = outputs
+    assert isinstance(error, LocalModelError)
+    assert "memory of the device is full" in str(error)
+    assert "max_batch_size" in str(error)
+    assert isinstance(error.__cause__, torch.OutOfMemoryError)
+    assert engine.num_running == 0
+
+
+def test_a_request_joins_while_another_is_running():
     backend = LocalBackend(find_provider("local"))
     long = backend.stream(ask("Hi", sampling=ENDLESS))
     assert isinstance(next(long), Started)
@@ -190,23 +219,23 @@ def test_a_request_joins_while_another_is_being_answered():
 def test_a_broken_image_fails_alone():
     backend = LocalBackend(find_provider("local"))
     image, color, shape = one_shape(3)
-    outcomes = {}
+    results = {}
 
     def work(number):
         parts = (image_from_any(image), Text(f"What color is the {shape}?"))
         if number % 3 == 0:
             parts = (Image(SAMPLE_IMAGES["circle"].read_bytes()[:300], "image/png"), *parts[1:])
         try:
-            outcomes[number] = backend.complete(ChatRequest("tiny", (Message("user", parts),))).text
+            results[number] = backend.complete(ChatRequest("tiny", (Message("user", parts),))).text
         except LlamaVisionError as error:
-            outcomes[number] = type(error).__name__
+            results[number] = type(error).__name__
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(12)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert outcomes == {number: "ImageError" if number % 3 == 0 else color for number in range(12)}
+    assert results == {number: "ImageError" if number % 3 == 0 else color for number in range(12)}
 
 
 def test_settings_reach_the_model():
@@ -237,21 +266,21 @@ def test_settings_that_cannot_be(wrong, text):
         LocalSettings(**wrong)
 
 
-def test_a_process_ends_in_the_middle_of_answers_and_a_forked_one_answers_too():
+def test_a_process_ends_in_the_middle_of_streams_and_a_forked_one_replies_too():
     code = """
 import os, sys, warnings
-from llama_vision import ChatRequest, Message, Sampling, Text
+from llama_vision import ChatRequest, Message, SamplingParams, Text
 from llama_vision.backends import create_backend
 from llama_vision.providers import find_provider
 backend = create_backend(find_provider("local"))
-def ask(words, **options): return ChatRequest("tiny", (Message("user", (Text(words),)),), **options)
+def ask(text, **options): return ChatRequest("tiny", (Message("user", (Text(text),)),), **options)
 print(backend.complete(ask("Say hi")).text, flush=True)
 warnings.simplefilter("ignore")  # of threads beside a fork: what happens then is the point
 if (child := os.fork()) == 0:
     print(backend.complete(ask("Say hi")).text, flush=True)
     os._exit(0)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-streams = [backend.stream(ask("Hi", sampling=Sampling(max_tokens=1900, temperature=50.0))) for _ in range(3)]
+streams = [backend.stream(ask("Hi", sampling=SamplingParams(max_tokens=1900, temperature=50.0))) for _ in range(3)]
 for stream in streams:
     next(stream)
 print("end")

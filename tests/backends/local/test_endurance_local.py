@@ -1,6 +1,6 @@
-"""The local model under a crowd, and over many requests: `benchmarks/local.py` does the same for longer.
+"""The local model over many requests of all kinds: `benchmarks/local.py` does the same for longer.
 
-Each runs in a process of its own, where no coverage is measured, and is timed in seconds of the processor.
+Each test runs in a process of its own, where no coverage is measured, and is timed in CPU time.
 """
 
 import json
@@ -26,13 +26,13 @@ def figures(*options):
     return json.loads(done.stdout)
 
 
-def test_sixteen_questions_together_are_faster_than_one_after_another():
-    assert figures("--together")["16 together"] > 2.0  # 4 where nobody else computes
+def test_a_batch_of_sixteen_is_faster_than_one_after_another():
+    assert figures("--together")["16 together"] > 2.0  # 4 on an idle machine
 
 
-def test_a_mask_costs_little_beside_a_step():
+def test_guided_decoding_costs_little_beside_a_decode_step():
     found = figures("--masks")
-    assert max(found.values()) < 0.25, found  # 0.08 where nobody else computes
+    assert max(found.values()) < 0.25, found  # 0.08 on an idle machine
 
 
 def test_memory_is_flat_over_many_requests():
@@ -42,7 +42,7 @@ def test_memory_is_flat_over_many_requests():
     assert last - early < 20, found
 
 
-def test_a_crowd_loses_nobody():
+def test_a_soak_loses_no_request():
     found = figures("--soak", "8")
     assert found["lost"] == []
     assert sum(found["counts"].values()) > 10, found

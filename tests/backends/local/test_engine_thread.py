@@ -1,4 +1,4 @@
-"""Requests are made ready beside the engine: who is being answered does not wait for somebody's picture."""
+"""Requests are prepared beside the engine: running sequences do not wait for another one's image."""
 
 import queue
 import threading
@@ -15,33 +15,33 @@ from tests.drawing import one_shape
 ENDLESS = SamplingParams(max_tokens=1500, temperature=50.0, top_k=1000, seed=8)
 
 
-def ask(words, *images, **options):
-    return ChatRequest("tiny", (Message("user", (*images, Text(words))),), **options)
+def ask(text, *images, **options):
+    return ChatRequest("tiny", (Message("user", (*images, Text(text))),), **options)
 
 
-def test_a_image_is_decoded_beside_the_engine_and_answers_keep_their_order():
-    worker = EngineThread("tiny", LocalSettings(max_batch_size=2))
-    heard = queue.SimpleQueue()
+def test_an_image_is_decoded_beside_the_engine_and_outputs_keep_their_order():
+    engine_thread = EngineThread("tiny", LocalSettings(max_batch_size=2))
+    outputs = queue.SimpleQueue()
 
-    def told(name):
-        return lambda outcome: heard.put((name, threading.current_thread().name, outcome))
+    def put_as(name):
+        return lambda output: outputs.put((name, threading.current_thread().name, output))
 
     image, color, shape = one_shape(3)
     broken = Image(SAMPLE_IMAGES["circle"].read_bytes()[:200], "image/png")
     try:
-        endless = worker.submit(ask("Hi", sampling=ENDLESS), told("endless"))
-        while not isinstance(heard.get()[2], TextDelta):
+        endless = engine_thread.submit(ask("Hi", sampling=ENDLESS), put_as("endless"))
+        while not isinstance(outputs.get()[2], TextDelta):
             pass
-        worker.submit(ask("What?", broken), told("broken"))
-        worker.submit(ask(f"What color is the {shape}?", image_from_any(image)), told("seeing"))
+        engine_thread.submit(ask("What?", broken), put_as("broken"))
+        engine_thread.submit(ask(f"What color is the {shape}?", image_from_any(image)), put_as("with image"))
         threads, text = {}, ""
-        while "seeing" not in threads:
-            name, thread, outcome = heard.get(timeout=60)
-            text += outcome.text if name == "seeing" and isinstance(outcome, TextDelta) else ""
-            if isinstance(outcome, Finished | ImageError):
+        while "with image" not in threads:
+            name, thread, output = outputs.get(timeout=60)
+            text += output.text if name == "with image" and isinstance(output, TextDelta) else ""
+            if isinstance(output, Finished | ImageError):
                 threads[name] = thread
         endless.cancelled.set()
     finally:
-        worker.stop()
+        engine_thread.stop()
     assert text == color
-    assert threads == {"broken": "llama-vision tiny requests", "seeing": "llama-vision tiny"}
+    assert threads == {"broken": "llama-vision tiny requests", "with image": "llama-vision tiny"}

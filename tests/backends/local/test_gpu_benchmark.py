@@ -1,4 +1,4 @@
-"""The benchmark for a GPU runs: here with a small shape on the processor, so that it is ready when there is one."""
+"""The GPU benchmark runs, here with a small shape on the CPU."""
 
 import json
 import subprocess
@@ -21,7 +21,7 @@ def test_every_measurement_is_made():
     assert found.pop("memory GB/s") > 0
     assert found.pop("device") == "cpu of this machine"
     assert "Hopper" in found.pop("fp8")["failed"]
-    ours = {f"{kind}, batch {rows}" for kind in ("bfloat16", "int8") for rows in (1, 4)}
+    ours = {f"{kind}, batch {size}" for kind in ("bfloat16", "int8") for size in (1, 4)}
     assert set(found) == ours | {"generate, batch 1", "generate, batch 4"}
     for name in ours:
         assert found[name]["tokens/s"] > 0, found[name]

@@ -1,4 +1,4 @@
-"""What an answer may look like, tried on texts and on words drawn by lot, without a model."""
+"""Grammars, tried on texts and on randomly drawn tokens, without running a model."""
 
 import json
 import random
@@ -123,42 +123,42 @@ def form(schema):
     return ResponseFormat("json_schema", schema=schema)
 
 
-def constraint_of(model, **fields):
-    return model.grammar_compiler.constraint(build_grammar(request(**fields)))
+def matcher_of(model, **fields):
+    return model.grammar_compiler.compile(build_grammar(request(**fields)))
 
 
-def refused_at(model, constraint, text):
-    """Tell what of a text is accepted where not all of it is."""
-    taken = ""
+def accepted_prefix(model, matcher, text):
+    """The part of a text that is accepted, or None where all of it is."""
+    accepted = ""
     for token in tokens_of(model, text):
-        if constraint.complete or not constraint.allowed(1024)[token]:
-            return taken
-        constraint.accept(token)
-        taken += model.tokenizer.decode([token], skip_special_tokens=False)
+        if matcher.is_terminated or not matcher.allowed_tokens(1024)[token]:
+            return accepted
+        matcher.accept_token(token)
+        accepted += model.tokenizer.decode([token], skip_special_tokens=False)
     return None
 
 
 def tokens_of(model, text):
     tag = "<|python_tag|>"
-    words = model.tokenizer.encode(text.removeprefix(tag), add_special_tokens=False).ids
-    return [model.tokenizer.token_to_id(tag), *words] if text.startswith(tag) else words
+    token_ids = model.tokenizer.encode(text.removeprefix(tag), add_special_tokens=False).ids
+    return [model.tokenizer.token_to_id(tag), *token_ids] if text.startswith(tag) else token_ids
 
 
-def written_by_lot(model, constraint, seed):
-    """Write an answer of words drawn from those allowed, with a liking for brackets and quotes that close."""
+def random_output(model, matcher, seed):
+    """Draw allowed tokens until the grammar is complete, preferring closing brackets and quotes."""
     chance = random.Random(seed)
     closing = {
         id_
-        for word, id_ in model.tokenizer.get_vocab().items()
-        if word.startswith(("}", "]", '"', "n", "\u0120"))
-    } | model.end_ids
+        for token, id_ in model.tokenizer.get_vocab().items()
+        if token.startswith(("}", "]", '"', "n", "\u0120"))
+    } | model.eos_token_ids
     tokens = []
-    while not constraint.complete and not model.end_ids.intersection(tokens[-1:]):
-        allowed = np.flatnonzero(constraint.allowed(1024)).tolist()
-        liked = [token for token in allowed if token in closing]
-        tokens.append(chance.choice(liked if liked and chance.random() < 0.6 else allowed))
-        if tokens[-1] not in model.end_ids:
-            constraint.accept(tokens[-1])
+    while not matcher.is_terminated and not model.eos_token_ids.intersection(tokens[-1:]):
+        allowed = np.flatnonzero(matcher.allowed_tokens(1024)).tolist()
+        preferred = [token for token in allowed if token in closing]
+        tokens.append(chance.choice(preferred if preferred and chance.random() < 0.6 else allowed))
+        if tokens[-1] not in model.eos_token_ids:
+            matcher.accept_token(tokens[-1])
     return model.tokenizer.decode(tokens, skip_special_tokens=True)
 
 
@@ -172,7 +172,7 @@ def written_by_lot(model, constraint, seed):
         {"response_format": ResponseFormat("text")},
     ],
 )
-def test_a_free_answer_has_no_grammar(fields):
+def test_unrestricted_output_has_no_grammar(fields):
     assert build_grammar(request(**fields)) is None
 
 
@@ -185,32 +185,30 @@ def is_call(text, tools):
 
 @pytest.mark.parametrize("seed", range(30))
 def test_a_required_call_is_always_one(model, seed):
-    assert is_call(
-        written_by_lot(model, constraint_of(model, tools=TOOLS, tool_choice=REQUIRED), seed), TOOLS
-    )
+    assert is_call(random_output(model, matcher_of(model, tools=TOOLS, tool_choice=REQUIRED), seed), TOOLS)
 
 
 @pytest.mark.parametrize("tool", TOOLS, ids=lambda tool: tool.name)
 def test_a_named_call_is_of_that_tool(model, tool):
     for seed in range(5):
         choice = ToolChoice("named", tool.name)
-        text = written_by_lot(model, constraint_of(model, tools=TOOLS, tool_choice=choice), seed)
+        text = random_output(model, matcher_of(model, tools=TOOLS, tool_choice=choice), seed)
         assert is_call(text, [tool])
 
 
 @pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
-def test_an_answer_fits_its_schema(model, schema):
-    seen = set()
+def test_output_fits_its_schema(model, schema):
+    outputs = set()
     for seed in range(12):
-        text = written_by_lot(model, constraint_of(model, response_format=form(schema)), seed)
+        text = random_output(model, matcher_of(model, response_format=form(schema)), seed)
         assert fits(json.loads(text), schema)
-        seen.add(text)
-    assert len(seen) > 2 or schema in (SCHEMAS["no properties"], SCHEMAS["closed"])
+        outputs.add(text)
+    assert len(outputs) > 2 or schema in (SCHEMAS["no properties"], SCHEMAS["closed"])
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_what_is_written_by_lot_is_a_person(model, seed):
-    text = written_by_lot(model, constraint_of(model, response_format=form(SCHEMAS["pydantic"])), seed)
+def test_random_output_of_a_pydantic_schema_validates(model, seed):
+    text = random_output(model, matcher_of(model, response_format=form(SCHEMAS["pydantic"])), seed)
     raw = json.loads(text)
     assert list(raw) == [key for key in Person.model_fields if key in raw]
     Person.model_validate(raw)
@@ -222,15 +220,13 @@ def test_the_same_schemas_as_parameters_of_tools_side_by_side(model, schema):
         schema = {"type": "object", "properties": {"value": schema}, "required": ["value"]}
     tools = [Tool(name, "", schema) for name in ("f", "g")]
     for seed in range(6):
-        text = written_by_lot(model, constraint_of(model, tools=tools, tool_choice=REQUIRED), seed)
+        text = random_output(model, matcher_of(model, tools=tools, tool_choice=REQUIRED), seed)
         assert is_call(text, tools)
 
 
 def test_any_object(model):
     for seed in range(12):
-        text = written_by_lot(
-            model, constraint_of(model, response_format=ResponseFormat("json_object")), seed
-        )
+        text = random_output(model, matcher_of(model, response_format=ResponseFormat("json_object")), seed)
         assert isinstance(json.loads(text), dict)
 
 
@@ -253,8 +249,8 @@ CALL = '{"name": "get_weather", "parameters": {"city": "Oslo"}}'
         "\U0001f999 \u00e9\u00e8",
     ],
 )  # fmt: skip
-def test_prose_and_calls_may_be_written_where_tools_are_offered(model, text):
-    assert refused_at(model, constraint_of(model, tools=TOOLS), text) is None
+def test_free_text_and_calls_are_allowed_where_tools_are_offered(model, text):
+    assert accepted_prefix(model, matcher_of(model, tools=TOOLS), text) is None
 
 
 @pytest.mark.parametrize(
@@ -272,34 +268,34 @@ def test_prose_and_calls_may_be_written_where_tools_are_offered(model, text):
     ],
 )
 def test_what_begins_as_a_call_has_to_be_one(model, text, accepted):
-    assert refused_at(model, constraint_of(model, tools=TOOLS), text) == accepted
+    assert accepted_prefix(model, matcher_of(model, tools=TOOLS), text) == accepted
 
 
-def test_prose_is_free_as_soon_as_it_can_be_no_call(model):
-    constraint = constraint_of(model, tools=TOOLS)
-    words = tokens_of(model, "The weather is fine today and tomorrow.")
-    assert len(words) > 8
+def test_free_text_is_not_restricted_once_it_can_be_no_call(model):
+    matcher = matcher_of(model, tools=TOOLS)
+    token_ids = tokens_of(model, "The weather is fine today and tomorrow.")
+    assert len(token_ids) > 8
     states = []
-    for token in words:
-        states.append(constraint.active)
-        constraint.accept(token)
+    for token in token_ids:
+        states.append(matcher.is_active)
+        matcher.accept_token(token)
     assert states[:8] == [True] * 8
-    assert not constraint.active
-    assert not constraint.complete
-    assert constraint.allowed(1024).all()
+    assert not matcher.is_active
+    assert not matcher.is_terminated
+    assert matcher.allowed_tokens(1024).all()
 
 
-def test_a_call_is_watched_to_its_end(model):
-    constraint = constraint_of(model, tools=TOOLS)
+def test_the_matcher_is_active_to_the_end_of_a_call(model):
+    matcher = matcher_of(model, tools=TOOLS)
     for token in tokens_of(model, CALL):
-        assert constraint.active
-        assert not constraint.complete
-        constraint.accept(token)
-    assert constraint.complete
+        assert matcher.is_active
+        assert not matcher.is_terminated
+        matcher.accept_token(token)
+    assert matcher.is_terminated
 
 
 @pytest.mark.parametrize("choice", [None, ToolChoice("auto")])
-def test_beside_a_schema_an_answer_is_a_call_or_fits(model, choice):
+def test_beside_a_schema_output_is_a_call_or_fits(model, choice):
     schema = {
         "type": "object",
         "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
@@ -307,8 +303,8 @@ def test_beside_a_schema_an_answer_is_a_call_or_fits(model, choice):
     }
 
     def refused(text):
-        constraint = constraint_of(model, tools=TOOLS, tool_choice=choice, response_format=form(schema))
-        return refused_at(model, constraint, text)
+        matcher = matcher_of(model, tools=TOOLS, tool_choice=choice, response_format=form(schema))
+        return accepted_prefix(model, matcher, text)
 
     assert refused(CALL) is None
     assert refused('{"name": "get_weather", "age": 3}') is None
@@ -317,64 +313,62 @@ def test_beside_a_schema_an_answer_is_a_call_or_fits(model, choice):
     assert refused("Ada is 36.") == ""
 
 
-def test_a_required_call_goes_before_the_form_of_the_answer(model):
-    constraint = constraint_of(
-        model, tools=(NOW,), tool_choice=REQUIRED, response_format=form({"type": "integer"})
-    )
-    assert not constraint.allowed(1024)[tokens_of(model, "1")[0]]
-    assert refused_at(model, constraint, '{"name": "now", "parameters": {}}') is None
+def test_a_required_call_goes_before_the_response_format(model):
+    matcher = matcher_of(model, tools=(NOW,), tool_choice=REQUIRED, response_format=form({"type": "integer"}))
+    assert not matcher.allowed_tokens(1024)[tokens_of(model, "1")[0]]
+    assert accepted_prefix(model, matcher, '{"name": "now", "parameters": {}}') is None
 
 
 @pytest.mark.parametrize(
     "fields",
     [{"tool_choice": ToolChoice("none")}, {"text_tool_calls": False}],
 )
-def test_where_no_call_is_wanted_the_form_alone_counts(model, fields):
-    constraint = constraint_of(model, tools=TOOLS, response_format=form({"type": "boolean"}), **fields)
-    assert refused_at(model, constraint, CALL) == ""
+def test_without_calls_the_response_format_alone_matters(model, fields):
+    matcher = matcher_of(model, tools=TOOLS, response_format=form({"type": "boolean"}), **fields)
+    assert accepted_prefix(model, matcher, CALL) == ""
 
 
-def test_a_mask_is_as_wide_as_the_logits(model):
+def test_the_token_mask_is_as_wide_as_the_logits(model):
     for width in (1000, 1024, 1025, 1100):
-        allowed = constraint_of(model, tools=TOOLS, tool_choice=REQUIRED).allowed(width)
+        allowed = matcher_of(model, tools=TOOLS, tool_choice=REQUIRED).allowed_tokens(width)
         assert allowed.shape == (width,)
         assert allowed.any()
         assert not allowed[1025:].any()
 
 
 def test_a_token_that_was_not_allowed_is_an_error(model):
-    constraint = constraint_of(model, tools=TOOLS, tool_choice=REQUIRED)
+    matcher = matcher_of(model, tools=TOOLS, tool_choice=REQUIRED)
     with pytest.raises(LocalModelError, match="llguidance"):
-        constraint.accept(tokens_of(model, "Hello")[0])
+        matcher.accept_token(tokens_of(model, "Hello")[0])
 
 
-def test_the_vocabulary_is_taken_in_once(model):
-    first = model.grammar_compiler._words()
-    assert model.grammar_compiler._words() is first
-    assert set(first.eos_tokens) == model.end_ids
+def test_the_tokenizer_is_prepared_once(model):
+    first = model.grammar_compiler._get_ll_tokenizer()
+    assert model.grammar_compiler._get_ll_tokenizer() is first
+    assert set(first.eos_tokens) == model.eos_token_ids
 
 
 UNKNOWN = {"type": "object", "properties": {"a": {"type": "string", "format": "tea"}}}
 
 
-def test_a_grammar_is_compiled_once_and_answers_do_not_share_it(model):
-    first, second = (constraint_of(model, response_format=form(SCHEMAS["nested"])) for _ in range(2))
-    beginning = first.allowed(1024)
-    first.accept(tokens_of(model, "{")[0])
-    assert (second.allowed(1024) == beginning).all()
-    assert (constraint_of(model, response_format=form(SCHEMAS["nested"])).allowed(1024) == beginning).all()
+def test_a_grammar_is_compiled_once_and_sequences_do_not_share_its_state(model):
+    first, second = (matcher_of(model, response_format=form(SCHEMAS["nested"])) for _ in range(2))
+    initial = first.allowed_tokens(1024)
+    first.accept_token(tokens_of(model, "{")[0])
+    assert (second.allowed_tokens(1024) == initial).all()
+    assert (matcher_of(model, response_format=form(SCHEMAS["nested"])).allowed_tokens(1024) == initial).all()
     for number in range(100):
-        constraint_of(model, response_format=form({"const": number}))
+        matcher_of(model, response_format=form({"const": number}))
     assert len(model.grammar_compiler._compiled) == 64
 
 
-def test_a_schema_that_can_not_be_kept_to_is_refused_by_name(model):
+def test_a_schema_that_llguidance_cannot_express_is_refused_by_name(model):
     with pytest.raises(
         UnsupportedInputError, match="schema of response_format: llguidance says `Unknown format: tea`"
     ):
-        constraint_of(model, tools=TOOLS, response_format=form(UNKNOWN))
+        matcher_of(model, tools=TOOLS, response_format=form(UNKNOWN))
     with pytest.raises(UnsupportedInputError, match="parameters of the tool 'brew'"):
-        constraint_of(model, tools=(NOW, Tool("brew", "", UNKNOWN)), tool_choice=REQUIRED)
+        matcher_of(model, tools=(NOW, Tool("brew", "", UNKNOWN)), tool_choice=REQUIRED)
 
 
 @pytest.mark.parametrize(
@@ -382,8 +376,8 @@ def test_a_schema_that_can_not_be_kept_to_is_refused_by_name(model):
 )
 def test_nonsense_is_refused(model, schema):
     with pytest.raises(UnsupportedInputError, match="llguidance says"):
-        constraint_of(model, response_format=form(schema))
+        matcher_of(model, response_format=form(schema))
 
 
-def test_nobody_asked_to_keep_a_free_answer_to_a_schema_so_it_stays_free(model):
-    assert constraint_of(model, tools=(NOW, Tool("brew", "", UNKNOWN))) is None
+def test_free_text_stays_unrestricted_beside_a_tool_that_llguidance_cannot_express(model):
+    assert matcher_of(model, tools=(NOW, Tool("brew", "", UNKNOWN))) is None

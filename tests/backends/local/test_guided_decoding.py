@@ -1,4 +1,4 @@
-"""The local model kept to tools and schemas, with its real weights: every answer fits, and free answers are as before."""
+"""Guided decoding with the tiny model's real weights: every reply fits, and unrestricted replies are unchanged."""
 
 import asyncio
 import json
@@ -93,8 +93,8 @@ def backend():
     return create_backend(find_provider("local"))
 
 
-def ask(words, *images, **options):
-    parts = (*(image_from_any(image) for image in images), Text(words))
+def ask(text, *images, **options):
+    parts = (*(image_from_any(image) for image in images), Text(text))
     return ChatRequest("tiny", (Message("user", parts),), **options)
 
 
@@ -117,17 +117,17 @@ def hot(seed, max_tokens=600):
     return SamplingParams(max_tokens=max_tokens, temperature=1.0, seed=seed)
 
 
-def said(reply):
-    """Put together what the model wrote, of which the backend has made a call where it could."""
+def output_text(reply):
+    """The text that the model wrote, of which the backend has parsed a call where it could."""
     calls = [
         f'{{"name": {json.dumps(call.name)}, "parameters": {call.arguments}}}' for call in reply.tool_calls
     ]
     return reply.text + "; ".join(calls)
 
 
-def outcome(reply):
-    """All of a reply but the ids made up for its calls, and what was known of its prompt."""
-    return said(reply), reply.finish_reason, reply.usage.input_tokens, reply.usage.output_tokens
+def comparable(reply):
+    """All of a reply but the generated ids of its calls and the cached tokens of its prompt."""
+    return output_text(reply), reply.finish_reason, reply.usage.input_tokens, reply.usage.output_tokens
 
 
 def calls_one_of(text, tools):
@@ -140,7 +140,7 @@ def calls_one_of(text, tools):
 def test_a_required_call_is_always_one(backend, seed):
     reply = backend.complete(ask(drawn_question(seed), tools=TOOLS, tool_choice=REQUIRED, sampling=hot(seed)))
     assert reply.finish_reason != "length"
-    assert calls_one_of(said(reply), TOOLS)
+    assert calls_one_of(output_text(reply), TOOLS)
 
 
 @pytest.mark.parametrize("tool", TOOLS, ids=lambda tool: tool.name)
@@ -148,12 +148,12 @@ def test_a_required_call_is_always_one(backend, seed):
 def test_a_named_call_is_of_that_tool(backend, tool, seed):
     choice = ToolChoice("named", tool.name)
     reply = backend.complete(ask(drawn_question(seed), tools=TOOLS, tool_choice=choice, sampling=hot(seed)))
-    assert calls_one_of(said(reply), [tool])
+    assert calls_one_of(output_text(reply), [tool])
 
 
 @pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
 @pytest.mark.parametrize("seed", range(8))
-def test_an_answer_fits_its_schema(backend, schema, seed):
+def test_a_reply_fits_its_schema(backend, schema, seed):
     form = ResponseFormat("json_schema", schema=schema)
     reply = backend.complete(ask(drawn_question(seed), response_format=form, sampling=hot(seed)))
     assert reply.finish_reason == "stop"
@@ -168,7 +168,7 @@ def test_any_object(backend, seed):
     assert isinstance(json.loads(reply.text), dict)
 
 
-def test_a_image_is_seen_through_a_schema(backend):
+def test_an_image_is_described_within_a_schema(backend):
     schema = {
         "type": "object",
         "properties": {"color": {"enum": ["blue", "green", "orange", "pink", "purple", "red", "yellow", "black"]}},
@@ -184,60 +184,60 @@ def test_a_image_is_seen_through_a_schema(backend):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_beside_a_schema_an_answer_is_a_call_or_fits(backend, seed):
+def test_beside_a_schema_a_reply_is_a_call_or_fits(backend, seed):
     form = ResponseFormat("json_schema", schema=SCHEMAS["pydantic"])
     reply = backend.complete(ask(drawn_question(seed), tools=TOOLS, response_format=form, sampling=hot(seed)))
-    if said(reply).startswith('{"name"'):
-        assert calls_one_of(said(reply), TOOLS)
+    if output_text(reply).startswith('{"name"'):
+        assert calls_one_of(output_text(reply), TOOLS)
     else:
         Thing.model_validate_json(reply.text)
 
 
 def undecided(seed):
-    """At this temperature it begins a call about as often as prose."""
+    """At this temperature it begins a call about as often as free text."""
     return ask(
         drawn_question(seed), tools=TOOLS, sampling=SamplingParams(max_tokens=150, temperature=3.0, seed=seed)
     )
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_what_begins_as_a_call_is_one_and_prose_is_as_free_as_ever(backend, seed):
-    guarded = backend.complete(undecided(seed))
-    free = backend.complete(replace(undecided(seed), tool_choice=ToolChoice("none")))
-    if not free.text.startswith('{"name"'):
-        if "\ufffd" in free.text:  # bytes that are no letter; what is watched over is text
-            assert guarded.text.startswith(free.text.partition("\ufffd")[0])
+def test_what_begins_as_a_call_is_one_and_free_text_is_unchanged(backend, seed):
+    guided = backend.complete(undecided(seed))
+    unguided = backend.complete(replace(undecided(seed), tool_choice=ToolChoice("none")))
+    if not unguided.text.startswith('{"name"'):
+        if "\ufffd" in unguided.text:  # invalid UTF-8, which the grammar forbids
+            assert guided.text.startswith(unguided.text.partition("\ufffd")[0])
         else:
-            assert outcome(guarded) == outcome(free)
-    elif said(guarded).startswith('{"name"'):
-        assert calls_one_of(said(guarded), TOOLS)
-    else:  # what was not allowed may have made room for prose
-        assert guarded.text
+            assert comparable(guided) == comparable(unguided)
+    elif output_text(guided).startswith('{"name"'):
+        assert calls_one_of(output_text(guided), TOOLS)
+    else:  # the mask may have led to free text
+        assert guided.text
 
 
-def test_among_those_were_both_kinds(backend):
-    answers = [said(backend.complete(undecided(seed))) for seed in range(40)]
+def test_among_those_were_calls_and_free_text(backend):
+    answers = [output_text(backend.complete(undecided(seed))) for seed in range(40)]
     calls = sum(answer.startswith('{"name"') for answer in answers)
     assert 5 <= calls <= 35
 
 
 @pytest.mark.parametrize("options", [{"tools": TOOLS, "tool_choice": REQUIRED}, {"tools": TOOLS}])
-def test_a_stream_and_its_async_twin_say_the_same_as_the_whole(backend, options):
+def test_streaming_and_async_give_the_same_reply(backend, options):
     for seed in range(8):
         request = ask(drawn_question(seed), sampling=hot(seed), **options)
         whole = backend.complete(request)
         events = list(backend.stream(request))
         assert len(events) > 4
-        assert outcome(Reply.from_events(events)) == outcome(whole)
-        assert outcome(asyncio.run(backend.acomplete(request))) == outcome(whole)
+        assert comparable(Reply.from_events(events)) == comparable(whole)
+        assert comparable(asyncio.run(backend.acomplete(request))) == comparable(whole)
 
 
-def test_the_likeliest_call_needs_no_luck(backend):
+def test_a_greedy_call(backend):
     cold = SamplingParams(temperature=0)
     reply = backend.complete(
         ask("What is the weather for Paris?", tools=TOOLS, tool_choice=REQUIRED, sampling=cold)
     )
-    assert said(reply) == '{"name": "get_weather", "parameters": {"city": "Paris"}}'
+    assert output_text(reply) == '{"name": "get_weather", "parameters": {"city": "Paris"}}'
 
 
 def test_max_tokens_ends_with_length_also_inside_a_call(backend):
@@ -247,17 +247,17 @@ def test_max_tokens_ends_with_length_also_inside_a_call(backend):
     assert '{"name": "'.startswith(reply.text[:10])
 
 
-def test_the_last_token_of_the_form_is_the_last_of_the_reply(backend):
+def test_the_last_token_of_the_grammar_is_the_last_of_the_reply(backend):
     request = ask("Hi", tools=(TOOLS[1],), tool_choice=REQUIRED)
     reply = backend.complete(request)
-    assert said(reply) == '{"name": "now", "parameters": {}}'
+    assert output_text(reply) == '{"name": "now", "parameters": {}}'
     assert reply.finish_reason != "length"
     exactly = SamplingParams(max_tokens=reply.usage.output_tokens)
     again = backend.complete(ask("Hi", tools=(TOOLS[1],), tool_choice=REQUIRED, sampling=exactly))
-    assert outcome(again) == outcome(reply)
+    assert comparable(again) == comparable(reply)
 
 
-def test_a_form_that_may_go_on_ends_where_the_model_wants(backend):
+def test_a_grammar_that_may_go_on_ends_at_the_models_eos_token(backend):
     form = ResponseFormat("json_schema", schema={"type": "integer", "minimum": 0, "maximum": 10**9})
     replies = [
         backend.complete(ask("How many?", response_format=form, sampling=hot(seed))) for seed in range(10)
@@ -277,7 +277,7 @@ ENDLESS = ResponseFormat(
 )
 
 
-def test_leaving_a_stream_stops_the_work(backend):
+def test_closing_a_stream_stops_the_sequence(backend):
     stream = backend.stream(ask("Hi", response_format=ENDLESS, sampling=SamplingParams(max_tokens=1500)))
     assert isinstance(next(stream), Started)
     next(stream)
@@ -287,14 +287,14 @@ def test_leaving_a_stream_stops_the_work(backend):
     assert time.monotonic() - began < 1.0
 
 
-def test_threads_with_different_forms_do_not_mix(backend):
+def test_concurrent_requests_with_different_grammars_do_not_mix(backend):
     answers = [""] * 12
 
     def work(number):
         tool = TOOLS[number % 3]
         choice = ToolChoice("named", tool.name)
         events = backend.stream(ask("Hi", tools=TOOLS, tool_choice=choice, sampling=hot(number)))
-        answers[number] = said(Reply.from_events(events))
+        answers[number] = output_text(Reply.from_events(events))
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(len(answers))]
     for thread in threads:
@@ -304,7 +304,7 @@ def test_threads_with_different_forms_do_not_mix(backend):
     assert all(calls_one_of(answer, [TOOLS[number % 3]]) for number, answer in enumerate(answers))
 
 
-def test_an_error_comes_before_the_answer_begins(backend):
+def test_an_error_comes_before_the_first_event(backend):
     schema = {"type": "array", "uniqueItems": True}
     began = []
     with pytest.raises(Exception, match="uniqueItems"):
@@ -331,11 +331,11 @@ print(backend.complete(ChatRequest("tiny", words)).text)
     return done.stdout.splitlines()
 
 
-def test_a_free_answer_does_not_load_llguidance():
+def test_an_unrestricted_reply_does_not_import_llguidance():
     assert in_a_new_process("", "print('llguidance' in sys.modules)") == ["Hi", "False"]
 
 
-def test_without_llguidance_only_what_was_asked_to_be_kept_to_a_form_is_refused():
+def test_without_llguidance_only_guided_requests_are_refused():
     free, offered, refused, also_refused = in_a_new_process(
         "sys.modules['llguidance'] = None  # as if it were not installed",
         """

@@ -1,4 +1,4 @@
-"""What the network takes of an image is, bit for bit, what transformers' own processor makes of it."""
+"""The image processor equals transformers' own, bit for bit."""
 
 import io
 import random
@@ -51,7 +51,7 @@ CPU = torch.device("cpu")
 
 
 def noise(size, mode="RGB", seed=0):
-    """Draw chance in a mode; where it knows transparency, that is chance too."""
+    """A random image in a mode, with random transparency where there is any."""
     levels = np.random.default_rng(seed)
     wide, high = size
     if mode == "I;16":
@@ -74,9 +74,9 @@ def hugging_face(images, options):
 
 
 def check_equal(images, options):
-    rules = parse_image_processor_config(options)
-    tiles = [resize_and_tile(image, rules) for image in images]
-    ours, theirs = to_pixel_values(tiles, rules, CPU, torch.float32), hugging_face(images, options)
+    config = parse_image_processor_config(options)
+    tiles = [resize_and_tile(image, config) for image in images]
+    ours, theirs = to_pixel_values(tiles, config, CPU, torch.float32), hugging_face(images, options)
     assert set(ours) == {"pixel_values", "aspect_ratio_ids", "aspect_ratio_mask"}
     for name, found in ours.items():
         assert torch.equal(found, theirs[name]), name
@@ -102,15 +102,15 @@ def test_every_mode(mode, tiny_options):
             check_equal([noise(size, mode)], options)
 
 
-def test_a_palette_with_a_colour_to_see_through():
+def test_a_palette_with_transparency():
     image = noise((50, 40)).quantize(16)
     image.info["transparency"] = 3
     opaque = image.convert("RGB")
     opaque.info.clear()
-    rules = parse_image_processor_config(PUBLISHED)
-    ours, flat, shown = (resize_and_tile(one, rules).canvas for one in (image, on_white(image), opaque))
+    config = parse_image_processor_config(PUBLISHED)
+    ours, flat, without = (resize_and_tile(one, config).canvas for one in (image, on_white(image), opaque))
     assert torch.equal(ours, flat)
-    assert not torch.equal(ours, shown)
+    assert not torch.equal(ours, without)
 
 
 OPTIONS = {
@@ -129,12 +129,12 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("changed", OPTIONS.values(), ids=OPTIONS)
-def test_what_the_checkpoint_says_counts(changed):
+def test_the_checkpoints_options_take_effect(changed):
     images = [noise(size, seed=seed) for seed, size in enumerate([(90, 40), (300, 1000), (640, 480)])]
     check_equal(images, PUBLISHED | changed)
 
 
-def test_two_hundred_sizes_by_chance():
+def test_two_hundred_random_sizes():
     chance = random.Random(6)
     options = PUBLISHED | {"size": {"height": 28, "width": 28}}
     for seed in range(200):
@@ -142,13 +142,13 @@ def test_two_hundred_sizes_by_chance():
 
 
 def test_half_precision_is_rounded_once():
-    rules = parse_image_processor_config(PUBLISHED)
-    tiles = [resize_and_tile(noise((700, 600)), rules)]
-    full, half = (to_pixel_values(tiles, rules, CPU, kind) for kind in (torch.float32, torch.bfloat16))
+    config = parse_image_processor_config(PUBLISHED)
+    tiles = [resize_and_tile(noise((700, 600)), config)]
+    full, half = (to_pixel_values(tiles, config, CPU, kind) for kind in (torch.float32, torch.bfloat16))
     assert torch.equal(full["pixel_values"].bfloat16(), half["pixel_values"])
 
 
-def test_what_goes_to_the_device_is_a_byte_for_each_level():
+def test_the_device_gets_one_byte_per_level():
     tiles = resize_and_tile(noise((1120, 1120)), parse_image_processor_config(PUBLISHED))
     assert (tiles.canvas.dtype, tiles.canvas.nbytes) == (torch.uint8, 3 * 1120 * 1120)
 
@@ -169,7 +169,7 @@ def test_options_that_other_versions_write_change_nothing():
 
 
 @pytest.mark.parametrize(
-    ("changed", "words"),
+    ("changed", "text"),
     [
         ({"do_center_crop": True, "sharpen": 2}, "the options do_center_crop, sharpen"),
         ({"image_processor_type": "CLIPImageProcessor"}, "the processor CLIPImageProcessor"),
@@ -182,15 +182,15 @@ def test_options_that_other_versions_write_change_nothing():
         ({"image_std": None}, "can't be read"),
     ],
 )
-def test_options_it_does_not_know_are_refused_by_name(changed, words):
-    with pytest.raises(LocalModelError, match=words):
+def test_unsupported_options_are_refused_by_name(changed, text):
+    with pytest.raises(LocalModelError, match=text):
         parse_image_processor_config(PUBLISHED | changed)
 
 
 def test_a_broken_image_is_refused():
     buffer = io.BytesIO()
     noise((100, 100)).save(buffer, "PNG")
-    rules = parse_image_processor_config(PUBLISHED)
-    assert preprocess_image(Image(buffer.getvalue(), "image/png"), 1, rules).count == 1
+    config = parse_image_processor_config(PUBLISHED)
+    assert preprocess_image(Image(buffer.getvalue(), "image/png"), 1, config).count == 1
     with pytest.raises(ImageError, match=r"Image 2 \(image/png\) can't be decoded"):
-        preprocess_image(Image(buffer.getvalue()[:3000], "image/png"), 2, rules)
+        preprocess_image(Image(buffer.getvalue()[:3000], "image/png"), 2, config)

@@ -1,4 +1,4 @@
-"""The local model with its real weights: it sees, it streams, it stops, and its errors arrive."""
+"""The local backend with the tiny model's real weights: images, streams, limits, cancellation, errors."""
 
 import asyncio
 import random
@@ -30,7 +30,7 @@ from tests.drawing import COLORS, SHAPES, one_shape, scene, sign
 
 LONG = "Repeat: " + " ".join(["Paris London Berlin Tokyo Madrid Rome Oslo Cairo"] * 8)
 
-BABBLE = SamplingParams(max_tokens=1500, temperature=50.0, top_k=1000, seed=26)
+ENDLESS = SamplingParams(max_tokens=1500, temperature=50.0, top_k=1000, seed=26)
 """More than a thousand tokens, which take seconds."""
 
 
@@ -39,8 +39,8 @@ def backend():
     return create_backend(find_provider("local"))
 
 
-def ask(words, *images, **options):
-    parts = (*(image_from_any(image) for image in images), Text(words))
+def ask(text, *images, **options):
+    parts = (*(image_from_any(image) for image in images), Text(text))
     return ChatRequest("tiny", (Message("user", parts),), **options)
 
 
@@ -72,7 +72,7 @@ def test_the_events_of_a_stream(backend):
     assert len([event for event in events if isinstance(event, TextDelta)]) > 3
 
 
-def test_the_first_piece_comes_before_the_last_is_made(backend):
+def test_text_is_streamed_as_it_is_generated(backend):
     backend.complete(ask("Hi"))
     began = time.monotonic()
     moments = [
@@ -93,22 +93,22 @@ def test_a_stop_string_ends_the_text_before_it(backend):
     assert (reply.text, reply.finish_reason) == ("Paris ", "stop")
 
 
-def test_a_seed_makes_chance_repeatable_and_leaves_the_programs_own_alone(backend):
+def test_a_seed_makes_sampling_repeatable_and_leaves_the_global_generator_alone(backend):
     import torch
 
-    hot = ask("Describe the image.", one_shape(3)[0], sampling=SamplingParams(temperature=3.0, seed=11))
-    cold = ask("Describe the image.", one_shape(3)[0], sampling=SamplingParams(temperature=0))
+    sampled = ask("Describe the image.", one_shape(3)[0], sampling=SamplingParams(temperature=3.0, seed=11))
+    greedy = ask("Describe the image.", one_shape(3)[0], sampling=SamplingParams(temperature=0))
     torch.manual_seed(1)
     before = torch.random.get_rng_state()
-    first, second = backend.complete(hot).text, backend.complete(hot).text
+    first, second = backend.complete(sampled).text, backend.complete(sampled).text
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert first == second != backend.complete(cold).text
+    assert first == second != backend.complete(greedy).text
 
 
-def test_control_tokens_in_a_users_words_are_words(backend):
-    clean = backend.complete(ask("Repeat: Paris")).usage.input_tokens
-    dirty = backend.complete(ask("Repeat: Paris<|eot_id|><|image|>")).usage.input_tokens
-    assert dirty > clean + 4  # as control tokens they would be two
+def test_special_tokens_in_a_users_text_are_text(backend):
+    plain = backend.complete(ask("Repeat: Paris")).usage.input_tokens
+    with_special = backend.complete(ask("Repeat: Paris<|eot_id|><|image|>")).usage.input_tokens
+    assert with_special > plain + 4  # as special tokens they would be two
 
 
 def test_a_tool_round(backend):
@@ -127,14 +127,14 @@ def test_a_tool_round(backend):
     assert "21" in backend.complete(ChatRequest("tiny", (question, asked, result), tools=(tool,))).text
 
 
-def test_a_long_answer_takes_long_so_that_the_next_tests_prove_something(backend):
+def test_an_endless_reply_takes_long_so_that_the_next_tests_prove_something(backend):
     began = time.monotonic()
-    assert backend.complete(ask("Hi", sampling=BABBLE)).usage.output_tokens > 1000
+    assert backend.complete(ask("Hi", sampling=ENDLESS)).usage.output_tokens > 1000
     assert time.monotonic() - began > 1.0
 
 
-def test_leaving_a_stream_stops_the_work(backend):
-    stream = backend.stream(ask("Hi", sampling=BABBLE))
+def test_closing_a_stream_stops_the_sequence(backend):
+    stream = backend.stream(ask("Hi", sampling=ENDLESS))
     assert isinstance(next(stream), Started)
     next(stream)
     stream.close()
@@ -143,8 +143,8 @@ def test_leaving_a_stream_stops_the_work(backend):
     assert time.monotonic() - began < 1.0
 
 
-async def test_leaving_an_async_stream_stops_the_work(backend):
-    async for event in backend.astream(ask("Hi", sampling=BABBLE)):
+async def test_closing_an_async_stream_stops_the_sequence(backend):
+    async for event in backend.astream(ask("Hi", sampling=ENDLESS)):
         if isinstance(event, TextDelta):
             break
     began = time.monotonic()
@@ -152,9 +152,9 @@ async def test_leaving_an_async_stream_stops_the_work(backend):
     assert time.monotonic() - began < 1.0
 
 
-async def test_a_cancelled_call_stops_the_work(backend):
+async def test_a_cancelled_call_stops_the_sequence(backend):
     await backend.acomplete(ask("Hi"))
-    task = asyncio.create_task(backend.acomplete(ask("Hi", sampling=BABBLE)))
+    task = asyncio.create_task(backend.acomplete(ask("Hi", sampling=ENDLESS)))
     await asyncio.sleep(0.1)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -202,7 +202,7 @@ def test_many_threads_and_loops_share_one_model(backend):
 
 REFUSED = {
     "a private URL": (ask("What?", Image(url="http://127.0.0.1:9/a.png")), ImageError, "127.0.0.1"),
-    "a cut picture": (
+    "a truncated image": (
         ask("What?", Image(SAMPLE_IMAGES["circle"].read_bytes()[:200], "image/png")),
         ImageError,
         r"Image 1, of message 0 \(user\).*cut off",
@@ -213,7 +213,7 @@ REFUSED = {
         UnsupportedInputError,
         "frequency_penalty",
     ),
-    "a schema that can't be kept to": (
+    "a schema that llguidance cannot express": (
         ask("Hi", response_format=ResponseFormat("json_schema", schema={"type": "string", "format": "tea"})),
         UnsupportedInputError,
         "schema of response_format: llguidance says `Unknown format: tea`",
@@ -246,7 +246,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("request_", "kind", "text"), REFUSED.values(), ids=REFUSED)
-def test_what_it_cannot_do_is_told_to_the_caller(backend, request_, kind, text):
+def test_refused_requests_raise_in_the_caller(backend, request_, kind, text):
     with pytest.raises(kind, match=text):
         backend.complete(request_)
     with pytest.raises(kind, match=text):
@@ -260,9 +260,9 @@ def test_what_it_cannot_do_is_told_to_the_caller(backend, request_, kind, text):
     assert caught.value.provider == "local"
 
 
-def test_an_error_leaves_the_worker_at_work(backend):
+def test_the_engine_thread_survives_an_error(backend):
     with pytest.raises(ImageError):
-        backend.complete(REFUSED["a cut picture"][0])
+        backend.complete(REFUSED["a truncated image"][0])
     assert backend.complete(ask("Say hi")).text == "Hi"
 
 

@@ -1,4 +1,4 @@
-"""A model is loaded once, from wherever it is, and where that can't be, the error says what to do."""
+"""A checkpoint is loaded once, and where that fails, the error says what to do."""
 
 import asyncio
 import gc
@@ -32,12 +32,12 @@ def whole(tmp_path_factory):
 
 @pytest.fixture
 def folder(whole, tmp_path):
-    """A model's folder to spoil."""
+    """A checkpoint folder to damage."""
     return shutil.copytree(whole, tmp_path / "model")
 
 
-def ran(code, **environment):
-    """Run a program of its own, and take what it printed and what it showed."""
+def run_python(code, **environment):
+    """Run a program: its stdout and stderr."""
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -87,7 +87,7 @@ def without_preprocessing(folder):
     (folder / "preprocessor_config.json").unlink()
 
 
-SPOILED = [
+DAMAGED = [
     (
         without_weights,
         r"has to hold config.json, \*.safetensors.*Download it again.*no file named model.safetensors",
@@ -105,14 +105,14 @@ SPOILED = [
 ]
 
 
-@pytest.mark.parametrize(("spoil", "words"), SPOILED, ids=[spoil.__name__ for spoil, _ in SPOILED])
-def test_a_spoiled_folder_is_refused_with_advice(folder, spoil, words):
-    spoil(folder)
-    with pytest.raises(LocalModelError, match=rf"(?s)model can't be loaded: .*{words}"):
+@pytest.mark.parametrize(("damage", "text"), DAMAGED, ids=[damage.__name__ for damage, _ in DAMAGED])
+def test_a_damaged_checkpoint_is_refused_with_advice(folder, damage, text):
+    damage(folder)
+    with pytest.raises(LocalModelError, match=rf"(?s)model can't be loaded: .*{text}"):
         load_model(str(folder))
 
 
-def test_after_a_failure_the_mended_folder_loads(folder):
+def test_after_a_failure_the_repaired_folder_loads(folder):
     (folder / "config.json").rename(folder / "elsewhere")
     with pytest.raises(LocalModelError):
         load_model(str(folder))
@@ -120,17 +120,17 @@ def test_after_a_failure_the_mended_folder_loads(folder):
     assert load_model(str(folder)).context_window == 512
 
 
-def test_a_load_that_fails_is_told_to_all_who_wait_for_it(folder):
+def test_a_failed_load_fails_all_queued_requests(folder):
     """Not one load after the other, each as long as the first."""
     without_weights(folder)
     backend = LocalBackend(find_provider("local"))
     request = ChatRequest(str(folder), (Message("user", (Text("Hi"),)),))
 
-    async def told():
-        asked = (backend.acomplete(request) for _ in range(8))
-        return await asyncio.gather(*asked, return_exceptions=True)
+    async def gather():
+        replies = (backend.acomplete(request) for _ in range(8))
+        return await asyncio.gather(*replies, return_exceptions=True)
 
-    errors = asyncio.run(told())
+    errors = asyncio.run(gather())
     assert len(errors) == 8
     assert all(isinstance(error, LocalModelError) for error in errors), errors
     assert "Download it again" in str(errors[0])
@@ -138,7 +138,7 @@ def test_a_load_that_fails_is_told_to_all_who_wait_for_it(folder):
 
 
 @pytest.mark.parametrize("device", ["cuda:77", "banana"])
-def test_a_device_that_is_not_there_is_named_before_anything_is_read(device):
+def test_a_missing_device_is_refused_before_anything_is_read(device):
     with pytest.raises(
         LocalModelError, match=rf"can't use a device '{device}'.*can be .*'cpu'.*The reason: "
     ):
@@ -146,19 +146,19 @@ def test_a_device_that_is_not_there_is_named_before_anything_is_read(device):
 
 
 @pytest.mark.parametrize(
-    ("model", "words"),
+    ("model", "text"),
     [
         ("/no/such/folder", "it is no folder here"),
         ("acme/never-downloaded", "not on this machine.*without HF_HUB_OFFLINE"),
     ],
 )
-def test_what_is_nowhere_is_told(model, words):
-    with pytest.raises(LocalModelError, match=rf"{model} can't be loaded: .*{words}"):
+def test_a_missing_checkpoint_is_refused(model, text):
+    with pytest.raises(LocalModelError, match=rf"{model} can't be loaded: .*{text}"):
         load_model(model)
 
 
 class Hub(BaseHTTPRequestHandler):
-    """Says what the Hugging Face hub says of repositories that are gated or not there."""
+    """Answers as the Hugging Face hub does for gated and missing repositories."""
 
     def do_GET(self):
         self.refuse()
@@ -180,11 +180,11 @@ class Hub(BaseHTTPRequestHandler):
 
 def test_the_hub_refuses_and_the_error_says_what_to_do(tmp_path):
     code = """
-from llama_vision.backends.local.model_loader import load
+from llama_vision.backends.local.model_loader import load_model
 from llama_vision.core.errors import LocalModelError
 for model in ("acme/gated", "acme/missing"):
     try:
-        load(model)
+        load_model(model)
     except LocalModelError as error:
         print(" ".join(str(error).split()))
 """
@@ -193,7 +193,7 @@ for model in ("acme/gated", "acme/missing"):
     thread.start()
     try:
         address = f"http://127.0.0.1:{server.server_port}"
-        printed, _ = ran(
+        printed, _ = run_python(
             code, HF_ENDPOINT=address, HF_HUB_OFFLINE="0", HF_HOME=str(tmp_path), NO_PROXY="127.0.0.1"
         )
     finally:
@@ -210,7 +210,7 @@ for model in ("acme/gated", "acme/missing"):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems don't keep to the limit")
-def test_too_little_memory_is_told(folder):
+def test_out_of_memory_says_what_would_fit(folder):
     weights = load_file(folder / "model.safetensors")
     big = torch.zeros(2_000_000, 64)  # half a gigabyte
     weights["model.language_model.embed_tokens.weight"] = big
@@ -221,22 +221,22 @@ def test_too_little_memory_is_told(folder):
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     code = f"""
 import resource
-from llama_vision.backends.local.model_loader import load
+from llama_vision.backends.local.model_loader import load_model
 from llama_vision.core.errors import LocalModelError
-load("tiny")
+load_model("tiny")
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 3 * 10**8, used + 3 * 10**8))
 try:
-    load({str(folder)!r})
+    load_model({str(folder)!r})
 except LocalModelError as error:
     print(error)
 """
-    printed, _ = ran(code)
+    printed, _ = run_python(code)
     assert "model does not fit into the memory of cpu: the 11B takes 22 GB" in printed
     assert "quantization='int8'" in printed
 
 
-def test_an_id_of_the_hub_is_found_where_it_was_downloaded_to(whole, tmp_path):
+def test_a_hub_id_is_found_in_the_cache(whole, tmp_path):
     repository = tmp_path / "hub" / "models--acme--mllama"
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_text("0" * 40)
@@ -246,33 +246,33 @@ from llama_vision.langchain import ChatLlamaVision
 reply = ChatLlamaVision(provider="local", model="acme/mllama", temperature=0, max_tokens=8).invoke("Hi")
 print(reply.usage_metadata["output_tokens"])
 """
-    printed, _ = ran(code, HF_HUB_CACHE=str(tmp_path / "hub"))
+    printed, _ = run_python(code, HF_HUB_CACHE=str(tmp_path / "hub"))
     assert int(printed) > 0
 
 
-LOADED = "from llama_vision.backends.local.model_loader import load; load({!r})"
+LOADED = "from llama_vision.backends.local.model_loader import load_model; load_model({!r})"
 
 
-def test_a_bar_shows_how_far_it_is_unless_that_is_not_wanted(whole):
-    assert "100%" in ran(LOADED.format(str(whole)))[1]
-    assert ran(LOADED.format(str(whole)), TQDM_DISABLE="1") == ("", "")
-    assert ran(LOADED.format("tiny")) == ("", "")
+def test_the_progress_bar_can_be_turned_off(whole):
+    assert "100%" in run_python(LOADED.format(str(whole)))[1]
+    assert run_python(LOADED.format(str(whole)), TQDM_DISABLE="1") == ("", "")
+    assert run_python(LOADED.format("tiny")) == ("", "")
 
 
-def test_words_alone_load_nothing_that_images_need():
+def test_text_only_requests_import_no_image_processor():
     code = """
 import sys
 from llama_vision import ChatRequest, Message, Text, image_from_any
 from llama_vision.backends.local import LocalBackend
 from llama_vision.demo import SAMPLE_IMAGES
 from llama_vision.providers import find_provider
-sees = ["llama_vision.backends.local.image_processor", "transformers.models.mllama.image_processing_pil_mllama"]
+modules = ["llama_vision.backends.local.image_processor", "transformers.models.mllama.image_processing_pil_mllama"]
 backend = LocalBackend(find_provider("local"))
 for parts in [(Text("Say hi"),), (image_from_any(SAMPLE_IMAGES["circle"]), Text("Say hi"))]:
     backend.complete(ChatRequest("tiny", (Message("user", parts),)))
-    print(*[name in sys.modules for name in sees])
+    print(*[name in sys.modules for name in modules])
 """
-    assert ran(code)[0] == "False False\nTrue False\n"
+    assert run_python(code)[0] == "False False\nTrue False\n"
 
 
 def test_engines_of_other_settings_share_the_weights():
@@ -284,7 +284,7 @@ def test_engines_of_other_settings_share_the_weights():
     assert get_engine_thread("tiny", one) is not get_engine_thread("tiny", other)
 
 
-def test_another_precision_is_another_copy():
+def test_another_dtype_is_another_copy():
     plain = load_model("tiny", LocalSettings(device="cpu"))
     others = [LocalSettings(device="cpu", dtype="bfloat16"), LocalSettings(device="cpu", quantization="int8")]
     assert len({id(one) for one in [plain, *(load_model("tiny", settings) for settings in others)]}) >= 2
@@ -294,7 +294,7 @@ def test_another_precision_is_another_copy():
         assert load_model("tiny", settings) is other
 
 
-def test_threads_that_ask_at_once_get_the_same_copy(whole):
+def test_concurrent_loads_get_the_same_copy(whole):
     found = [None] * 6
     start = threading.Barrier(len(found))
 
@@ -310,20 +310,20 @@ def test_threads_that_ask_at_once_get_the_same_copy(whole):
     assert len({id(one) for one in found}) == 1
 
 
-def test_weights_that_nobody_uses_go():
+def test_unused_weights_are_freed():
     settings = LocalSettings(device="cpu", dtype="float16")
     engine = Engine(load_model("tiny", settings), settings)
     first = id(load_model("tiny", settings))
     assert id(load_model("tiny", settings)) == first
-    network = [load_model("tiny", settings).model]
+    weights = [load_model("tiny", settings).model]
     del engine
     gc.collect()
-    assert load_model("tiny", settings).model is not network[0]
+    assert load_model("tiny", settings).model is not weights[0]
 
 
-def test_two_engines_on_the_same_weights_answer_at_the_same_time():
+def test_two_engines_share_weights_at_the_same_time():
     backends = [
-        LocalBackend(find_provider("local"), local=LocalSettings(max_batch_size=rows)) for rows in (1, 3)
+        LocalBackend(find_provider("local"), local=LocalSettings(max_batch_size=size)) for size in (1, 3)
     ]
     answers = {}
 

@@ -1,4 +1,4 @@
-"""Weights in 8 bits: half the memory, and nearly the same answers."""
+"""int8 and fp8: half the memory, and nearly the same logits."""
 
 import copy
 from dataclasses import replace
@@ -14,7 +14,7 @@ from llama_vision.backends.local.quantization import Fp8Linear, Int8Linear, quan
 from llama_vision.core.errors import ConfigurationError, LocalModelError
 from llama_vision.providers import find_provider
 from tests.drawing import one_shape
-from tests.hugging_face import row_mask_repaired, tensors_of
+from tests.hugging_face import model_inputs, row_mask_repaired
 
 CPU = torch.device("cpu")
 BF16 = LocalSettings(device="cpu", dtype="bfloat16")
@@ -39,56 +39,56 @@ NEEDS_FP8 = pytest.mark.skipif(
 def questions():
     for seed in range(12):
         image, color, shape = one_shape(seed)
-        for words, images in [(f"What color is the {shape}?", [image]), (f"Repeat: {color} {shape}", [])]:
-            parts = (*(image_from_any(one) for one in images), Text(words))
+        for text, images in [(f"What color is the {shape}?", [image]), (f"Repeat: {color} {shape}", [])]:
+            parts = (*(image_from_any(one) for one in images), Text(text))
             yield ChatRequest("tiny", (Message("user", parts),), sampling=SamplingParams(temperature=0))
 
 
-def scores(loaded):
-    """What the network makes of every word of every question."""
-    found = []
+def all_logits(loaded):
+    """The logits after every token of every question."""
+    logits = []
     for request in questions():
-        tensors = tensors_of(loaded, request)
-        if "pixel_values" in tensors:
-            tensors["pixel_values"] = tensors["pixel_values"].to(loaded.model.dtype)
+        inputs = model_inputs(loaded, request)
+        if "pixel_values" in inputs:
+            inputs["pixel_values"] = inputs["pixel_values"].to(loaded.model.dtype)
         with torch.inference_mode(), row_mask_repaired(loaded.model):
-            found.append(loaded.model(**tensors).logits[0].float())
-    return found
+            logits.append(loaded.model(**inputs).logits[0].float())
+    return logits
 
 
 def difference(found, expected):
-    """How far scores are from others, as a share of their size, on average."""
-    shares = [
+    """The mean relative error of logits."""
+    errors = [
         ((one - other).norm() / other.norm()).item() for one, other in zip(found, expected, strict=True)
     ]
-    return sum(shares) / len(shares)
+    return sum(errors) / len(errors)
 
 
 @pytest.fixture(scope="module")
 def expected():
-    return scores(load_model("tiny", F32))
+    return all_logits(load_model("tiny", F32))
 
 
 def with_fp8(loaded):
-    network = copy.deepcopy(loaded.model)
-    quantize(network, "fp8", CPU)
-    return replace(loaded, network=network)
+    model = copy.deepcopy(loaded.model)
+    quantize(model, "fp8", CPU)
+    return replace(loaded, model=model)
 
 
-def test_scores_differ_by_less_than_is_said(expected):
-    assert difference(scores(load_model("tiny", F32)), expected) == 0
-    of_bfloat16 = difference(scores(load_model("tiny", BF16)), expected)
-    assert 0 < difference(scores(load_model("tiny", INT8)), expected) < of_bfloat16 < 0.008
-    assert difference(scores(load_model("tiny", replace(BF16, quantization="int8"))), expected) < 0.012
+def test_logits_differ_by_less_than_documented(expected):
+    assert difference(all_logits(load_model("tiny", F32)), expected) == 0
+    of_bfloat16 = difference(all_logits(load_model("tiny", BF16)), expected)
+    assert 0 < difference(all_logits(load_model("tiny", INT8)), expected) < of_bfloat16 < 0.008
+    assert difference(all_logits(load_model("tiny", replace(BF16, quantization="int8"))), expected) < 0.012
 
 
 @NEEDS_FP8
-def test_scores_in_fp8_differ_by_less_than_is_said(expected):
-    assert 0.01 < difference(scores(with_fp8(load_model("tiny", F32))), expected) < 0.05
+def test_fp8_logits_differ_by_less_than_documented(expected):
+    assert 0.01 < difference(all_logits(with_fp8(load_model("tiny", F32))), expected) < 0.05
 
 
 @pytest.mark.parametrize("settings", [INT8, replace(INT8, dtype="bfloat16")], ids=["float32", "bfloat16"])
-def test_answers_are_right(settings):
+def test_replies_are_right(settings):
     backend = LocalBackend(find_provider("local"), local=settings)
     for seed in range(10):
         image, color, shape = one_shape(seed)
@@ -96,8 +96,8 @@ def test_answers_are_right(settings):
         assert backend.complete(ChatRequest("tiny", (Message("user", parts),))).text == color
 
 
-def bytes_of(network, kinds):
-    layers = [module for module in network.modules() if isinstance(module, kinds)]
+def bytes_of(model, kinds):
+    layers = [module for module in model.modules() if isinstance(module, kinds)]
     return sum(one.nbytes for layer in layers for one in [*layer.parameters(), *layer.buffers()])
 
 
@@ -115,10 +115,10 @@ def test_it_takes_half_the_memory():
     ]
 
 
-def test_fp8_leaves_alone_what_sees():
-    network = with_fp8(load_model("tiny", BF16)).model
-    small = [name for name, module in network.named_modules() if isinstance(module, Fp8Linear)]
-    assert len(small) == 6 * 3 + 4 * 4  # six layers, of which four look at words
+def test_fp8_keeps_vision_and_cross_attention():
+    model = with_fp8(load_model("tiny", BF16)).model
+    small = [name for name, module in model.named_modules() if isinstance(module, Fp8Linear)]
+    assert len(small) == 6 * 3 + 4 * 4  # six layers, of which four are self-attention layers
     assert not [name for name in small if "vision" in name or "cross_attn" in name or "lm_head" in name]
 
 
@@ -143,7 +143,7 @@ def test_a_layer_multiplies(kind, dtype, rows):
     assert torch.isfinite(kind(layer)(torch.zeros_like(hidden))).all()
 
 
-def test_widths_that_the_packed_product_cannot_read():
+def test_widths_that_the_int8_kernel_cannot_read():
     layer = nn.Linear(130, 100, bias=False, dtype=torch.bfloat16)
     hidden = torch.randn(3, 130, dtype=torch.bfloat16)
     with torch.inference_mode():
@@ -158,9 +158,9 @@ def test_fp8_says_which_gpus_can():
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("values", "text"),
     [({"quantization": "int4"}, "int8.*int4"), ({"quantization": "fp8", "dtype": "float16"}, "bfloat16")],
 )
-def test_what_there_is_not_is_refused(given, words):
-    with pytest.raises(ConfigurationError, match=words):
-        parse_local_settings(given)
+def test_unknown_quantizations_are_refused(values, text):
+    with pytest.raises(ConfigurationError, match=text):
+        parse_local_settings(values)

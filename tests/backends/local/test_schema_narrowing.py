@@ -1,4 +1,4 @@
-"""Strings and objects without limits get some, and what fits the narrower schema fits the first."""
+"""Strings and objects without limits get some, and what fits the narrowed schema fits the original."""
 
 import copy
 
@@ -14,7 +14,7 @@ from llama_vision.backends.local.schema_narrowing import (
 )
 from tests.fitting import fits
 
-HERE = "#/$defs/answer"
+REF_PREFIX = "#/$defs/response"
 ANY = {"$ref": "#/$defs/any"}
 TEXT = {"type": "string", "maxLength": MAX_STRING_LENGTH}
 ANY_KEY = f"^.{{0,{MAX_KEY_LENGTH}}}$"
@@ -45,17 +45,17 @@ def closed(**properties):
         ({"description": "anything"}, ANY),
         (
             {"$defs": {"A": {"type": "string"}}, "$ref": "#/$defs/A"},
-            {"$defs": {"A": TEXT}, "$ref": f"{HERE}/$defs/A"},
+            {"$defs": {"A": TEXT}, "$ref": f"{REF_PREFIX}/$defs/A"},
         ),
         (
             {"type": "object", "properties": {"next": {"$ref": "#"}}},
-            closed(next={"$ref": HERE}),
+            closed(next={"$ref": REF_PREFIX}),
         ),
     ],
 )  # fmt: skip
-def test_what_has_no_limit_gets_one(schema, expected):
+def test_schemas_without_limits_get_some(schema, expected):
     before = copy.deepcopy(schema)
-    assert narrow_schema(schema, HERE) == expected
+    assert narrow_schema(schema, REF_PREFIX) == expected
     assert schema == before
 
 
@@ -80,8 +80,8 @@ def test_what_has_no_limit_gets_one(schema, expected):
         {"allOf": [{"type": "object"}, {}, {"type": "object", "properties": {"a": {}}}]},
     ],
 )  # fmt: skip
-def test_what_has_limits_of_its_own_or_is_put_together_stays(schema):
-    assert narrow_schema(schema, HERE) == schema
+def test_schemas_with_limits_or_composition_are_unchanged(schema):
+    assert narrow_schema(schema, REF_PREFIX) == schema
 
 
 def tagged(kind, **fields):
@@ -101,21 +101,21 @@ def tagged(kind, **fields):
         (3, False),
     ],
 )
-def test_one_of_several_is_any_of_them_where_a_tag_tells_them_apart(choices, certain):
+def test_one_of_becomes_any_of_where_a_discriminator_is_distinct(choices, certain):
     schema = {
         "discriminator": {"propertyName": "kind"},
         "oneOf": choices,
         "$defs": {"B": tagged("b"), "C": {"type": "string"}},
     }
-    narrow = narrow_schema(schema, HERE)
+    narrow = narrow_schema(schema, REF_PREFIX)
     assert ("anyOf" in narrow, "oneOf" in narrow) == (certain, not certain)
-    assert "oneOf" in narrow_schema({key: schema[key] for key in ("oneOf", "$defs")}, HERE)
+    assert "oneOf" in narrow_schema({key: schema[key] for key in ("oneOf", "$defs")}, REF_PREFIX)
 
 
 def test_properties_keep_their_order():
     names = ["z", "a", "m"]
     schema = {"type": "object", "properties": {name: {"type": "null"} for name in names}}
-    assert list(narrow_schema(schema, HERE)["properties"]) == names
+    assert list(narrow_schema(schema, REF_PREFIX)["properties"]) == names
 
 
 KEYS = st.text(st.characters(exclude_characters="\n"), max_size=MAX_KEY_LENGTH + 9)
@@ -123,7 +123,7 @@ JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(KEYS, inner),
 )
-NONSENSE = st.recursive(
+INVALID = st.recursive(
     st.none() | st.booleans() | st.integers() | st.sampled_from(["string", "object", "#", "#/x", "const"]),
     lambda inner: st.dictionaries(
         st.sampled_from(
@@ -149,11 +149,11 @@ NONSENSE = st.recursive(
 @settings(max_examples=40, deadline=None)
 @given(
     st.dictionaries(
-        st.sampled_from(["type", "properties", "allOf", "oneOf", "minLength", "required"]), NONSENSE
+        st.sampled_from(["type", "properties", "allOf", "oneOf", "minLength", "required"]), INVALID
     )
 )
-def test_nonsense_is_left_for_the_compiler_to_complain_about(schema):
-    assert isinstance(narrow_schema(schema, HERE), dict)
+def test_invalid_schemas_are_left_for_the_grammar_compiler_to_reject(schema):
+    assert isinstance(narrow_schema(schema, REF_PREFIX), dict)
 
 
 @settings(max_examples=40, deadline=None)

@@ -1,4 +1,4 @@
-"""Any folder with Mllama weights works: one by chance, with several tiles, says through LangChain what transformers says."""
+"""Any Mllama checkpoint works: one with random weights and several tiles replies as transformers does."""
 
 import base64
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +14,7 @@ from llama_vision.langchain import ChatLlamaVision
 from llama_vision.llamaindex import LlamaVision
 from llama_vision.providers import find_provider
 from tests.drawing import one_shape
-from tests.hugging_face import generated
+from tests.hugging_face import generate
 from tests.random_model import SIDE, write_random_model
 
 SIZES = [
@@ -54,8 +54,8 @@ def asked(folder, *parts, system=None):
 
 
 def expected(loaded, request):
-    """What `generate` says, of the same images as they are sent and the same order of words."""
-    tokens = generated(loaded, reorder_messages(LOCAL, request))
+    """The reply of `generate` to the same images and order of messages."""
+    tokens = generate(loaded, reorder_messages(LOCAL, request))
     return loaded.tokenizer.decode(tokens, skip_special_tokens=False)
 
 
@@ -67,11 +67,11 @@ def requests_of(folder):
         yield asked(folder, "First", image(number), "then", image(number + 1), image(number + 3), "and?")
 
 
-@pytest.mark.parametrize("rows", [1, 5])
-def test_its_answers_are_those_of_generate(folder, loaded, rows):
-    backend = LocalBackend(LOCAL, local=LocalSettings(max_batch_size=rows))
+@pytest.mark.parametrize("batch_size", [1, 5])
+def test_its_replies_are_those_of_generate(folder, loaded, batch_size):
+    backend = LocalBackend(LOCAL, local=LocalSettings(max_batch_size=batch_size))
     requests = list(requests_of(folder))
-    with ThreadPoolExecutor(rows) as threads:
+    with ThreadPoolExecutor(batch_size) as threads:
         answers = [reply.text for reply in threads.map(backend.complete, requests)]
     assert answers == [expected(loaded, request) for request in requests]
     assert len(set(answers)) > len(requests) * 2 / 3
