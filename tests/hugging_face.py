@@ -17,6 +17,7 @@ from transformers.models.mllama.processing_mllama import (
 
 from llama_vision.backends.local.chat_template import apply_chat_template
 from llama_vision.backends.local.grammar import build_grammar
+from llama_vision.backends.local.guided_decoding import unpack_bitmask
 from llama_vision.backends.local.input_processor import tokenize_prompt
 from llama_vision.backends.local.vision_encoder import VisionEncoder
 
@@ -125,7 +126,7 @@ class _GrammarProcessor(LogitsProcessor):
             return scores.masked_fill(torch.arange(scores.shape[1]) != min(self.eos_token_ids), float("-inf"))
         if not self.matcher.is_active:
             return scores
-        allowed = torch.as_tensor(self.matcher.allowed_tokens(scores.shape[1]))
+        allowed = torch.as_tensor(unpack_bitmask([self.matcher.token_bitmask()], scores.shape[1])[0])
         return scores.masked_fill(~allowed, float("-inf"))
 
 

@@ -10,6 +10,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from llama_vision.backends.local.grammar import build_grammar
+from llama_vision.backends.local.guided_decoding import unpack_bitmask
 from llama_vision.backends.local.model_loader import load_model
 from llama_vision.core.errors import LocalModelError, UnsupportedInputError
 from llama_vision.core.messages import Message, Text
@@ -127,11 +128,17 @@ def matcher_of(model, **fields):
     return model.grammar_compiler.compile(build_grammar(request(**fields)))
 
 
+def allowed_tokens(matcher, vocab_size):
+    if not matcher.is_active:
+        return np.ones(vocab_size, dtype=bool)
+    return unpack_bitmask([matcher.token_bitmask()], vocab_size)[0]
+
+
 def accepted_prefix(model, matcher, text):
     """The part of a text that is accepted, or None where all of it is."""
     accepted = ""
     for token in tokens_of(model, text):
-        if matcher.is_terminated or not matcher.allowed_tokens(1024)[token]:
+        if matcher.is_terminated or not allowed_tokens(matcher, 1024)[token]:
             return accepted
         matcher.accept_token(token)
         accepted += model.tokenizer.decode([token], skip_special_tokens=False)
@@ -154,7 +161,7 @@ def random_output(model, matcher, seed):
     } | model.eos_token_ids
     tokens = []
     while not matcher.is_terminated and not model.eos_token_ids.intersection(tokens[-1:]):
-        allowed = np.flatnonzero(matcher.allowed_tokens(1024)).tolist()
+        allowed = np.flatnonzero(allowed_tokens(matcher, 1024)).tolist()
         preferred = [token for token in allowed if token in closing]
         tokens.append(chance.choice(preferred if preferred and chance.random() < 0.6 else allowed))
         if tokens[-1] not in model.eos_token_ids:
@@ -282,7 +289,8 @@ def test_free_text_is_not_restricted_once_it_can_be_no_call(model):
     assert states[:8] == [True] * 8
     assert not matcher.is_active
     assert not matcher.is_terminated
-    assert matcher.allowed_tokens(1024).all()
+    with pytest.raises(LocalModelError, match="not restricted"):
+        matcher.token_bitmask()
 
 
 def test_the_matcher_is_active_to_the_end_of_a_call(model):
@@ -315,7 +323,7 @@ def test_beside_a_schema_output_is_a_call_or_fits(model, choice):
 
 def test_a_required_call_goes_before_the_response_format(model):
     matcher = matcher_of(model, tools=(NOW,), tool_choice=REQUIRED, response_format=form({"type": "integer"}))
-    assert not matcher.allowed_tokens(1024)[tokens_of(model, "1")[0]]
+    assert not allowed_tokens(matcher, 1024)[tokens_of(model, "1")[0]]
     assert accepted_prefix(model, matcher, '{"name": "now", "parameters": {}}') is None
 
 
@@ -330,7 +338,7 @@ def test_without_calls_the_response_format_alone_matters(model, fields):
 
 def test_the_token_mask_is_as_wide_as_the_logits(model):
     for width in (1000, 1024, 1025, 1100):
-        allowed = matcher_of(model, tools=TOOLS, tool_choice=REQUIRED).allowed_tokens(width)
+        allowed = allowed_tokens(matcher_of(model, tools=TOOLS, tool_choice=REQUIRED), width)
         assert allowed.shape == (width,)
         assert allowed.any()
         assert not allowed[1025:].any()
@@ -353,10 +361,11 @@ UNKNOWN = {"type": "object", "properties": {"a": {"type": "string", "format": "t
 
 def test_a_grammar_is_compiled_once_and_sequences_do_not_share_its_state(model):
     first, second = (matcher_of(model, response_format=form(SCHEMAS["nested"])) for _ in range(2))
-    initial = first.allowed_tokens(1024)
+    initial = allowed_tokens(first, 1024)
     first.accept_token(tokens_of(model, "{")[0])
-    assert (second.allowed_tokens(1024) == initial).all()
-    assert (matcher_of(model, response_format=form(SCHEMAS["nested"])).allowed_tokens(1024) == initial).all()
+    assert (allowed_tokens(second, 1024) == initial).all()
+    third = matcher_of(model, response_format=form(SCHEMAS["nested"]))
+    assert (allowed_tokens(third, 1024) == initial).all()
     for number in range(100):
         matcher_of(model, response_format=form({"const": number}))
     assert len(model.grammar_compiler._compiled) == 64

@@ -294,6 +294,14 @@ def test_another_dtype_is_another_copy():
         assert load_model("tiny", settings) is other
 
 
+def test_loading_is_logged(whole, caplog):
+    caplog.set_level("INFO", "llama_vision")
+    loaded = load_model(str(whole), LocalSettings(device="cpu", dtype="bfloat16", quantization="int8"))
+    (message,) = caplog.messages
+    size = sum(one.nbytes for one in [*loaded.model.parameters(), *loaded.model.buffers()])
+    assert message.startswith(f"Loaded {whole} on cpu, torch.bfloat16, quantization int8: {size} bytes in ")
+
+
 def test_concurrent_loads_get_the_same_copy(whole):
     found = [None] * 6
     start = threading.Barrier(len(found))

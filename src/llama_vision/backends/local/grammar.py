@@ -145,8 +145,7 @@ def _tool_part(tool: Tool) -> GrammarSchema:
 
 def _parameters(tool: Tool) -> Schema:
     """The schema of a tool's arguments, which are an object whether it says so or not."""
-    given = dict(tool.parameters)
-    return {"type": "object", **(given or {"properties": {}})}
+    return {"type": "object", **(dict(tool.parameters) or {"properties": {}})}
 
 
 def _strict_object(properties: Schema) -> Schema:

@@ -40,36 +40,15 @@ class GrammarMatcher:
         """Whether the output is complete, and nothing can follow."""
         return self._matcher is not None and self._matcher.is_stopped()
 
-    def allowed_tokens(self, vocab_size: int) -> "npt.NDArray[np.bool_]":
-        """Compute which tokens may come next.
-
-        Args:
-            vocab_size: Number of logits; the tokenizer has one token more, `<|image|>`, which is cut off.
-
-        Returns:
-            True for allowed tokens, (vocab_size,).
-
-        Raises:
-            LocalModelError: The grammar exceeds llguidance's limits, which it notices only now.
-
-        """
-        import numpy as np  # noqa: PLC0415 - comes with transformers, so only where the extra is installed
-
-        return (
-            np.ones(vocab_size, dtype=np.bool_)
-            if self._matcher is None
-            else unpack_bitmask([self.token_bitmask()], vocab_size)[0]
-        )
-
     def token_bitmask(self) -> bytes:
-        """Compute the same with a bit for each token, while active.
+        """Compute which tokens may come next, a bit for each.
 
         Raises:
-            LocalModelError: As above, or it is not active.
+            LocalModelError: The grammar exceeds llguidance's limits, which it notices only now, or it is not active.
 
         """
         if self._matcher is None:
-            raise LocalModelError("There is no mask for an answer that is free.")
+            raise LocalModelError("There is no token bitmask where the output is not restricted.")
         bitmask = self._matcher.compute_bitmask()
         self._check(self._matcher)
         return bitmask
@@ -97,8 +76,17 @@ class GrammarMatcher:
 
 
 def unpack_bitmask(bitmasks: Sequence[bytes], vocab_size: int) -> "npt.NDArray[np.bool_]":
-    """Unpack bitmasks of one vocabulary to (bitmasks, vocab_size), true for allowed tokens."""
-    import numpy as np  # noqa: PLC0415 - see `GrammarMatcher.allowed_tokens`
+    """Unpack bitmasks, true for allowed tokens.
+
+    Args:
+        bitmasks: Of one tokenizer, which has one token more than the logits: `<|image|>` is cut off.
+        vocab_size: Number of logits.
+
+    Returns:
+        (bitmasks, vocab_size).
+
+    """
+    import numpy as np  # noqa: PLC0415 - comes with transformers, so only where the extra is installed
 
     packed = np.frombuffer(b"".join(bitmasks), dtype=np.uint8).reshape(len(bitmasks), -1)
     known = min(vocab_size, packed.shape[1] * 8)

@@ -152,15 +152,15 @@ def _from_pretrained(path: str, device: "torch.device", settings: LocalSettings)
     tokenizer.encode_special_tokens = True
     image_processor_config, _ = _untyped(ImageProcessingMixin).get_image_processor_dict(path)
     dtype = "bfloat16" if settings.quantization == "fp8" else settings.dtype
-    network, loading_info = _untyped(MllamaForConditionalGeneration).from_pretrained(
+    mllama, loading_info = _untyped(MllamaForConditionalGeneration).from_pretrained(
         path, dtype=dtype, ignore_mismatched_sizes=True, output_loading_info=True
     )
     check_weights(path, loading_info)
-    network = _to_device(network.eval(), device, settings)
-    eos: Any = network.generation_config.eos_token_id or config.text_config.eos_token_id
+    mllama = _to_device(mllama.eval(), device, settings)
+    eos: Any = mllama.generation_config.eos_token_id or config.text_config.eos_token_id
     eos_token_ids = frozenset[int]([eos] if isinstance(eos, int) else eos)
     return LoadedModel(
-        model=network,
+        model=mllama,
         image_processor_config=image_processor_config,
         tokenizer=tokenizer,
         context_window=config.text_config.max_position_embeddings,
@@ -176,24 +176,24 @@ def _untyped(transformers_class: Any) -> Any:
 
 def _device(settings: LocalSettings) -> "torch.device":
     """Check the device before 22 GB are read for one that is not there."""
-    wanted = settings.device or default_device()
+    requested = settings.device or default_device()
     try:
-        return torch.empty(0, device=wanted).device
+        return torch.empty(0, device=requested).device
     except (RuntimeError, AssertionError) as error:  # the second is torch's for "no CUDA here"
-        raise device_error(str(wanted), error) from error
+        raise device_error(str(requested), error) from error
 
 
-def _to_device(network: Any, device: "torch.device", settings: LocalSettings) -> Any:
+def _to_device(mllama: Any, device: "torch.device", settings: LocalSettings) -> Any:
     """Quantize and move to the device. A CPU runs a small model fastest in float32; a large one would not fit."""
     if (
         device.type == "cpu"
         and settings.dtype == "auto"
-        and network.num_parameters() < _SMALL_MODEL_PARAMETERS
+        and mllama.num_parameters() < _SMALL_MODEL_PARAMETERS
     ):
-        network = network.float()
+        mllama = mllama.float()
     if settings.quantization is not None:
-        quantize(network, settings.quantization, device)
-    return network.to(device)
+        quantize(mllama, settings.quantization, device)
+    return mllama.to(device)
 
 
 @contextlib.contextmanager

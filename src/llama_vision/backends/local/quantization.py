@@ -63,9 +63,9 @@ class Fp8Linear(nn.Module):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """(..., in_features) -> (..., out_features)."""
-        rows, scale = _quantize_fp8(hidden.reshape(-1, hidden.shape[-1]))
+        quantized, scale = _quantize_fp8(hidden.reshape(-1, hidden.shape[-1]))
         output: torch.Tensor = torch._scaled_mm(  # noqa: SLF001 - torch's only name for it  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
-            rows, self.weight.t(), scale_a=scale, scale_b=self.scale, out_dtype=hidden.dtype
+            quantized, self.weight.t(), scale_a=scale, scale_b=self.scale, out_dtype=hidden.dtype
         )
         output = output.view(*hidden.shape[:-1], -1)
         return output if self.bias is None else output + self.bias
@@ -141,5 +141,5 @@ def _can_use_int8pack(hidden: torch.Tensor) -> bool:
     return few_rows and fits and hidden.device.type == "cpu"
 
 
-def _int8pack_mm(rows: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    return torch._weight_int8pack_mm(rows, weight, scale)  # noqa: SLF001 - as above  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+def _int8pack_mm(hidden: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    return torch._weight_int8pack_mm(hidden, weight, scale)  # noqa: SLF001 - as above  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
