@@ -40,13 +40,7 @@ _TOOL_INSTRUCTIONS = (
 
 
 def apply_chat_template(request: ChatRequest) -> list[PromptPart]:
-    """Render a conversation, up to the header of the assistant's reply.
-
-    Args:
-        request: Its messages and tools.
-
-    Returns:
-        The parts, in order.
+    """Render messages and tools, up to the header of the assistant's reply.
 
     Raises:
         UnsupportedInputError: A message part is not possible in its role.

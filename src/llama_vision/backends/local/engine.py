@@ -69,30 +69,25 @@ class Engine:
         return self._max_num_seqs - len(self._running)
 
     @torch.inference_mode()
-    def add_sequences(self, sequences: abc.Sequence[Sequence]) -> None:
-        """Add prepared sequences to the running batch.
-
-        Args:
-            sequences: At most `num_free`.
-
-        """
-        if not sequences:
+    def add_sequences(self, seqs: abc.Sequence[Sequence]) -> None:
+        """Add prepared sequences to the running batch, at most `num_free`."""
+        if not seqs:
             return
         try:
-            self._allocate(sequences)
+            self._allocate(seqs)
         except Exception as error:  # noqa: BLE001 - whatever it is, someone is waiting to hear of it
-            self._remove(sequences)
-            if len(sequences) == 1:
-                sequences[0].fail(error)
+            self._remove(seqs)
+            if len(seqs) == 1:
+                seqs[0].fail(error)
                 return
-            _logger.debug("Adding %d sequences failed, one at a time now: %s", len(sequences), error)
-            for sequence in sequences:  # so that one does not spoil the others
-                self.add_sequences([sequence])
+            _logger.debug("Adding %d sequences failed, one at a time now: %s", len(seqs), error)
+            for seq in seqs:  # so that one does not spoil the others
+                self.add_sequences([seq])
 
     @torch.inference_mode()
     def step(self) -> None:
         """Drop cancelled sequences, run the scheduled prefill chunks, then decode one token of every other sequence."""
-        self._remove([sequence for sequence in self._running if sequence.cancelled.is_set()])
+        self._remove([seq for seq in self._running if seq.cancelled.is_set()])
         for group in schedule_prefill(self._prefilling, decoding=len(self._prefilling) < len(self._running)):
             self._prefill_or_fail(group)
         if len(self._prefilling) == len(self._running):
@@ -100,23 +95,21 @@ class Engine:
         try:
             logits = self._decode()
             decoding = [
-                (row, sequence)
-                for row, sequence in enumerate(self._running)
-                if not sequence.num_remaining_prompt_tokens
+                (row, seq) for row, seq in enumerate(self._running) if not seq.num_remaining_prompt_tokens
             ]
-            for _, sequence in decoding:
-                sequence.num_computed_tokens += 1
+            for _, seq in decoding:
+                seq.num_computed_tokens += 1
             if self._prefilling:
                 logits = logits[[row for row, _ in decoding]]
-            self._sample_and_append(logits, [sequence for _, sequence in decoding])
+            self._sample_and_append(logits, [seq for _, seq in decoding])
         except Exception as error:  # noqa: BLE001 - it concerns all, and each waits to hear of it
             self.abort_all(error)
 
     def abort_all(self, error: Exception) -> None:
         """Remove all sequences, and send each the error."""
         self._prefilling = []
-        for sequence in self._running.clear():
-            sequence.fail(error)
+        for seq in self._running.clear():
+            seq.fail(error)
 
     @property
     def can_trim(self) -> bool:
@@ -130,43 +123,40 @@ class Engine:
             if self._reference.is_cuda:
                 torch.cuda.empty_cache()
 
-    def _allocate(self, sequences: abc.Sequence[Sequence]) -> None:
+    def _allocate(self, seqs: abc.Sequence[Sequence]) -> None:
         """Encode the images of new sequences, and give each a row of the KV cache with its cached prefix."""
-        prefixes = [self._prefix_cache.match(sequence.prompt.cache_key) for sequence in sequences]
-        for sequence, cached_kv in zip(sequences, prefixes, strict=True):
-            sequence.num_cached_tokens = 0 if cached_kv is None else cached_kv.shape[2]
-            sequence.num_computed_tokens = sequence.num_cached_tokens
+        prefixes = [self._prefix_cache.match(seq.prompt.cache_key) for seq in seqs]
+        for seq, cached_kv in zip(seqs, prefixes, strict=True):
+            seq.num_cached_tokens = 0 if cached_kv is None else cached_kv.shape[2]
+            seq.num_computed_tokens = seq.num_cached_tokens
         self.vision_encoder.encode(
             [
                 span.image
-                for sequence in sequences
-                for span in sequence.prompt.image_spans
-                if span.end > sequence.num_computed_tokens
+                for seq in seqs
+                for span in seq.prompt.image_spans
+                if span.end > seq.num_computed_tokens
             ]
         )
         self._kv_cache.self_attention.ensure_capacity(
-            len(self._running) + len(sequences),
-            max(len(sequence.prompt.token_ids) for sequence in sequences),
-            self.max_model_len,
+            len(self._running) + len(seqs), max(len(seq.prompt.token_ids) for seq in seqs), self.max_model_len
         )
-        for sequence in sequences:
-            sequence.cross_kv_len = sum(kv.num_vision_tokens for kv in sequence.output_images)
-        if cross_kv_len := max(sequence.cross_kv_len for sequence in sequences):
+        for seq in seqs:
+            seq.cross_kv_len = sum(kv.num_vision_tokens for kv in seq.output_images)
+        if cross_kv_len := max(seq.cross_kv_len for seq in seqs):
             self._kv_cache.cross_attention.ensure_capacity(
-                self._running.num_image_seqs + sum(sequence.cross_kv_len > 0 for sequence in sequences),
-                cross_kv_len,
+                self._running.num_image_seqs + sum(seq.cross_kv_len > 0 for seq in seqs), cross_kv_len
             )
-        for sequence, cached_kv in zip(sequences, prefixes, strict=True):
-            self._running.add(sequence)
-            self._prefilling.append(sequence)
+        for seq, cached_kv in zip(seqs, prefixes, strict=True):
+            self._running.add(seq)
+            self._prefilling.append(seq)
             if cached_kv is not None:
-                self._kv_cache.self_attention.write(self._running.row_of(sequence), cached_kv)
+                self._kv_cache.self_attention.write(self._running.row_of(seq), cached_kv)
 
     def _prefill_or_fail(self, group: abc.Sequence[tuple[Sequence, int]]) -> None:
         """Prefill a group of chunks; where that fails, each by itself, so that one does not spoil the others."""
-        batch = [(sequence, self._chunk(sequence, count)) for sequence, count in group]
+        batch = [(seq, self._chunk(seq, count)) for seq, count in group]
         batch.sort(key=lambda item: not item[1].visible_image_spans)
-        sequences, chunks = [sequence for sequence, _ in batch], [chunk for _, chunk in batch]
+        seqs, chunks = [seq for seq, _ in batch], [chunk for _, chunk in batch]
         try:
             logits = self._prefill(chunks)
         except Exception as error:  # noqa: BLE001 - as in `add_sequences`
@@ -175,21 +165,21 @@ class Engine:
                 for item in group:
                     self._prefill_or_fail([item])
                 return
-            sequences[0].fail(error)
-            self._remove(sequences)
+            seqs[0].fail(error)
+            self._remove(seqs)
             return
-        for sequence, chunk in batch:
-            sequence.num_computed_tokens = chunk.stop
-        self._prefilling = [sequence for sequence in self._prefilling if sequence.num_remaining_prompt_tokens]
-        done = [index for index, sequence in enumerate(sequences) if not sequence.num_remaining_prompt_tokens]
+        for seq, chunk in batch:
+            seq.num_computed_tokens = chunk.stop
+        self._prefilling = [seq for seq in self._prefilling if seq.num_remaining_prompt_tokens]
+        done = [index for index, seq in enumerate(seqs) if not seq.num_remaining_prompt_tokens]
         for index in done:
-            sequences[index].emit_started()
+            seqs[index].emit_started()
         if done:
-            self._sample_and_append(logits[done], [sequences[index] for index in done])
+            self._sample_and_append(logits[done], [seqs[index] for index in done])
 
-    def _chunk(self, sequence: Sequence, num_tokens: int) -> PrefillChunk:
-        start = sequence.num_computed_tokens
-        return PrefillChunk(sequence.prompt, self._running.row_of(sequence), start, start + num_tokens)
+    def _chunk(self, seq: Sequence, num_tokens: int) -> PrefillChunk:
+        start = seq.num_computed_tokens
+        return PrefillChunk(seq.prompt, self._running.row_of(seq), start, start + num_tokens)
 
     def _prefill(self, chunks: abc.Sequence[PrefillChunk]) -> torch.Tensor:
         """Prefill forward pass: logits after each chunk's last token, (chunks, vocab_size)."""
@@ -201,29 +191,29 @@ class Engine:
 
     def _decode(self) -> torch.Tensor:
         """Decode forward pass: next-token logits of every row, (batch, vocab_size)."""
-        sequences = [*self._running]
-        cross_kv_lens = [sequence.cross_kv_len for sequence in sequences[: self._running.num_image_seqs]]
-        kv_len = max(sequence.num_computed_tokens for sequence in sequences) + 1
-        self._kv_cache.self_attention.ensure_capacity(len(sequences), kv_len, self.max_model_len)
+        seqs = [*self._running]
+        cross_kv_lens = [seq.cross_kv_len for seq in seqs[: self._running.num_image_seqs]]
+        kv_len = max(seq.num_computed_tokens for seq in seqs) + 1
+        self._kv_cache.self_attention.ensure_capacity(len(seqs), kv_len, self.max_model_len)
         decode_inputs = [
             (
-                sequence.output_token_ids[-1] if sequence.output_token_ids else 0,
-                sequence.num_computed_tokens,
-                sequence.cross_kv_len,
+                seq.output_token_ids[-1] if seq.output_token_ids else 0,
+                seq.num_computed_tokens,
+                seq.cross_kv_len,
             )
-            for sequence in sequences
+            for seq in seqs
         ]
         shape = DecodeShape(
-            num_seqs=len(sequences),
+            num_seqs=len(seqs),
             kv_len=kv_len,
             num_image_seqs=self._running.num_image_seqs,
             cross_kv_len=max(cross_kv_lens, default=0),
-            needs_mask=any(sequence.num_computed_tokens + 1 < kv_len for sequence in sequences),
+            needs_mask=any(seq.num_computed_tokens + 1 < kv_len for seq in seqs),
             needs_cross_mask=len(set(cross_kv_lens)) > 1,
         )
         if self._cuda_graphs is not None:
             try:
-                return self._cuda_graphs.run(decode_inputs, shape, self._kv_cache)[: len(sequences)]
+                return self._cuda_graphs.run(decode_inputs, shape, self._kv_cache)[: len(seqs)]
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:
@@ -239,33 +229,33 @@ class Engine:
         hidden = self._decoder.forward(prepare_decode(decode_inputs, shape, self._kv_cache), self._kv_cache)
         return self._decoder.compute_logits(hidden[:, -1])
 
-    def _sample_and_append(self, logits: torch.Tensor, sequences: abc.Sequence[Sequence]) -> None:
+    def _sample_and_append(self, logits: torch.Tensor, seqs: abc.Sequence[Sequence]) -> None:
         """Sample and append a token of each sequence, then cache and remove the finished ones."""
-        sampled = sample(logits, [sequence.sampler for sequence in sequences])
-        for sequence, token_id in zip(sequences, sampled, strict=True):
+        sampled = sample(logits, [seq.sampler for seq in seqs])
+        for seq, token_id in zip(seqs, sampled, strict=True):
             if isinstance(token_id, Exception):
-                sequence.fail(token_id)
+                seq.fail(token_id)
                 continue
             try:
-                sequence.append_token(token_id)
+                seq.append_token(token_id)
             except Exception as error:  # noqa: BLE001 - it concerns this sequence only
-                sequence.fail(error)
+                seq.fail(error)
                 continue
-            if sequence.is_finished:
-                self._cache_prefix(sequence)
-        self._remove([sequence for sequence in sequences if sequence.is_finished])
+            if seq.is_finished:
+                self._cache_prefix(seq)
+        self._remove([seq for seq in seqs if seq.is_finished])
 
-    def _cache_prefix(self, sequence: Sequence) -> None:
+    def _cache_prefix(self, seq: Sequence) -> None:
         """Keep a finished sequence's keys and values for the conversation's next turn."""
-        seq_len = sequence.num_computed_tokens
-        tokens = [*sequence.prompt.cache_key, *sequence.output_token_ids][:seq_len]
-        row = self._running.row_of(sequence)
+        seq_len = seq.num_computed_tokens
+        tokens = [*seq.prompt.cache_key, *seq.output_token_ids][:seq_len]
+        row = self._running.row_of(seq)
         try:
             self._prefix_cache.insert(tokens, lambda: self._kv_cache.self_attention.read(row, seq_len))
         except torch.OutOfMemoryError:  # a cached prefix is not worth a reply
             _logger.debug("Out of memory: the prefix cache is cleared")
             self._prefix_cache.clear()
 
-    def _remove(self, sequences: abc.Sequence[Sequence]) -> None:
-        self._running.remove(sequences)
-        self._prefilling = [sequence for sequence in self._prefilling if sequence not in sequences]
+    def _remove(self, seqs: abc.Sequence[Sequence]) -> None:
+        self._running.remove(seqs)
+        self._prefilling = [seq for seq in self._prefilling if seq not in seqs]

@@ -55,7 +55,7 @@ class EngineThread:
             LocalModelError: Too many wait already, or the program is ending.
 
         """
-        sequence = Sequence(request, on_output)
+        seq = Sequence(request, on_output)
         with self._condition:
             if self._stopping:
                 raise _shutdown_error()
@@ -67,10 +67,10 @@ class EngineThread:
                     f"{len(self._waiting)} requests wait for the local model already. Ask for less at a time "
                     "(max_concurrency in LangChain), or set LocalSettings(max_waiting=...) higher."
                 )
-            self._waiting.append(sequence)
-            self._unprepared.append(sequence)
+            self._waiting.append(seq)
+            self._unprepared.append(seq)
             self._condition.notify_all()
-        return sequence
+        return seq
 
     def stop(self) -> None:
         """End the threads, in the middle of replies if need be."""
@@ -81,18 +81,18 @@ class EngineThread:
 
     def _run(self) -> None:
         while (engine := self._ensure_engine()) is not None and (
-            sequences := self._take_prepared(engine)
+            seqs := self._take_prepared(engine)
         ) is not None:
-            if not (sequences or engine.num_running):
+            if not (seqs or engine.num_running):
                 engine.trim_memory()
                 continue
             try:
-                engine.add_sequences(sequences)
+                engine.add_sequences(seqs)
                 engine.step()
             except Exception as error:  # noqa: BLE001 - whatever it is, someone is waiting to hear of it
                 engine.abort_all(error)
-                for sequence in sequences:
-                    sequence.fail(error)
+                for seq in seqs:
+                    seq.fail(error)
         self._fail_all()
 
     def _ensure_engine(self) -> "Engine | None":
@@ -110,8 +110,8 @@ class EngineThread:
             try:
                 engine = _load_engine(self._model, self._settings)
             except Exception as error:  # noqa: BLE001 - as in `_run`
-                for sequence in self._clear_queue():
-                    sequence.fail(error, "Loading")
+                for seq in self._clear_queue():
+                    seq.fail(error, "Loading")
                 continue
             self._engine = engine
             name = f"llama-vision {self._model} requests"
@@ -122,14 +122,14 @@ class EngineThread:
 
     def _prepare_loop(self, input_processor: "InputProcessor") -> None:
         """Prepare queued sequences in order of arrival, not many more than fit into a batch."""
-        while (sequence := self._next_to_prepare()) is not None:
-            if sequence.cancelled.is_set():
-                sequence.status = SequenceStatus.FINISHED
+        while (seq := self._next_to_prepare()) is not None:
+            if seq.cancelled.is_set():
+                seq.status = SequenceStatus.FINISHED
             else:
                 try:
-                    input_processor.process(sequence)
+                    input_processor.process(seq)
                 except Exception as error:  # noqa: BLE001 - it concerns this request only
-                    sequence.fail(error, "Preparing the request")
+                    seq.fail(error, "Preparing the request")
             with self._condition:
                 self._condition.notify_all()
 
@@ -161,9 +161,9 @@ class EngineThread:
                     _IDLE_TIMEOUT_S if engine.can_trim else None,
                 )
             while self._has_prepared() and len(taken) < limit:
-                sequence = self._waiting.popleft()
-                if not (sequence.is_finished or sequence.cancelled.is_set()):
-                    taken.append(sequence)
+                seq = self._waiting.popleft()
+                if not (seq.is_finished or seq.cancelled.is_set()):
+                    taken.append(seq)
             self._condition.notify_all()
             return None if self._stopping else taken
 
@@ -174,19 +174,19 @@ class EngineThread:
         """Fail everything that runs or waits, at the end of the program."""
         if self._engine is not None:
             self._engine.abort_all(_shutdown_error())
-        for sequence in self._clear_queue():
-            sequence.fail(_shutdown_error())
+        for seq in self._clear_queue():
+            seq.fail(_shutdown_error())
 
     def _clear_queue(self) -> list[Sequence]:
         with self._condition:
-            sequences = list(self._waiting)
+            seqs = list(self._waiting)
             self._waiting.clear()
             self._unprepared.clear()
-        return sequences
+        return seqs
 
 
-def _without_cancelled(sequences: deque[Sequence]) -> deque[Sequence]:
-    return deque(sequence for sequence in sequences if not sequence.cancelled.is_set())
+def _without_cancelled(seqs: deque[Sequence]) -> deque[Sequence]:
+    return deque(seq for seq in seqs if not seq.cancelled.is_set())
 
 
 def _shutdown_error() -> LocalModelError:

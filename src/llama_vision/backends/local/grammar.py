@@ -55,15 +55,7 @@ class Grammar:
 
 
 def build_grammar(request: ChatRequest) -> Grammar | None:
-    """Build the grammar of a request.
-
-    Args:
-        request: Its tools, `tool_choice`, `text_tool_calls` and `response_format` matter.
-
-    Returns:
-        The grammar, or None where the output is not restricted.
-
-    """
+    """Build the grammar of a request's tools and response format; None where the output is not restricted."""
     tools, required = _callable_tools(request)
     schema = None if required else _response_schema(request.response_format)
     if required or schema is not None:

@@ -23,8 +23,6 @@ _MAX_CACHED_GRAMMARS = 64
 class GrammarMatcher:
     """State of one sequence in its grammar."""
 
-    __slots__ = ("_allows_free_text", "_matcher", "_num_tokens")
-
     def __init__(self, matcher: "LLMatcher", *, allows_free_text: bool) -> None:
         self._matcher: LLMatcher | None = matcher
         self._allows_free_text = allows_free_text
@@ -97,8 +95,6 @@ def unpack_bitmask(bitmasks: Sequence[bytes], vocab_size: int) -> "npt.NDArray[n
 
 class GrammarCompiler:
     """Compiles grammars for one tokenizer, which is prepared with the first: a second for 128,000 tokens."""
-
-    __slots__ = ("_compiled", "_eos_token_ids", "_ll_tokenizer", "_tokenizer")
 
     def __init__(self, tokenizer: "Tokenizer", eos_token_ids: frozenset[int]) -> None:
         self._tokenizer = tokenizer

@@ -117,20 +117,7 @@ def parse_image_processor_config(options: Mapping[str, Any]) -> ImageProcessorCo
 
 
 def preprocess_image(image: Image, number: int, config: ImageProcessorConfig) -> TiledImage:
-    """Decode, resize and tile an image. It may run in any thread.
-
-    Args:
-        image: With its bytes.
-        number: Which of the conversation's images it is, from 1.
-        config: The model's.
-
-    Returns:
-        The tiles.
-
-    Raises:
-        ImageError: It can't be decoded.
-
-    """
+    """Decode, resize and tile an image; see `VisionEncoder.preprocess`."""
     try:
         with PIL.Image.open(io.BytesIO(image.data or b"")) as opened:
             return resize_and_tile(opened, config)
@@ -141,12 +128,7 @@ def preprocess_image(image: Image, number: int, config: ImageProcessorConfig) ->
 def resize_and_tile(image: PIL.Image.Image, config: ImageProcessorConfig) -> TiledImage:
     """Resize an image into its tile grid, and pad it with black.
 
-    Args:
-        image: In any mode; transparency is composited on white.
-        config: The model's.
-
-    Returns:
-        The tiles.
+    Transparency is composited on white.
 
     Raises:
         ValueError: Pillow can't convert the image's mode to RGB.

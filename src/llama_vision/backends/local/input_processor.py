@@ -24,21 +24,13 @@ from llama_vision.core.request import SamplingParams
 class InputProcessor:
     """Prepares sequences for an engine. It shares no state with a step, so it may run in a thread of its own."""
 
-    __slots__ = ("_max_model_len", "_model", "_vision_encoder")
-
     def __init__(self, model: LoadedModel, vision_encoder: VisionEncoder, max_model_len: int) -> None:
         self._model = model
         self._vision_encoder = vision_encoder
         self._max_model_len = max_model_len
 
-    def process(self, sequence: Sequence) -> Sequence:
-        """Fill in what prefill and decode need.
-
-        Args:
-            sequence: A queued one.
-
-        Returns:
-            The same, prepared.
+    def process(self, seq: Sequence) -> Sequence:
+        """Fill in what prefill and decode need, and return the same sequence.
 
         Raises:
             UnsupportedInputError: The prompt fills the context window, or a schema can't be enforced.
@@ -46,19 +38,19 @@ class InputProcessor:
             ImageError: An image can't be decoded.
 
         """
-        request, model = sequence.request, self._model
+        request, model = seq.request, self._model
         grammar = build_grammar(request)
         matcher = None if grammar is None else model.grammar_compiler.compile(grammar)
         prompt = tokenize_prompt(model, self._vision_encoder, apply_chat_template(request))
-        sequence.model, sequence.prompt = model, prompt
-        sequence.max_new_tokens = min(request.sampling.max_tokens, self._max_new_tokens(prompt))
-        sequence.sampler = Sampler(
+        seq.model, seq.prompt = model, prompt
+        seq.max_new_tokens = min(request.sampling.max_tokens, self._max_new_tokens(prompt))
+        seq.sampler = Sampler(
             request.sampling, _default_sampling_params(model), matcher, prompt.token_ids, model.device
         )
-        sequence.detokenizer = DecodeStream(skip_special_tokens=False)
-        sequence.stop_filter = StopStringFilter(request.stop)
-        sequence.status = SequenceStatus.PREPARED
-        return sequence
+        seq.detokenizer = DecodeStream(skip_special_tokens=False)
+        seq.stop_filter = StopStringFilter(request.stop)
+        seq.status = SequenceStatus.PREPARED
+        return seq
 
     def _max_new_tokens(self, prompt: TokenizedPrompt) -> int:
         limit, context_window = self._max_model_len, self._model.context_window
@@ -74,15 +66,7 @@ class InputProcessor:
 def tokenize_prompt(
     model: LoadedModel, vision_encoder: VisionEncoder, parts: abc.Sequence[PromptPart]
 ) -> TokenizedPrompt:
-    """Tokenize a prompt and preprocess its images.
-
-    Args:
-        model: Whose tokenizer to use.
-        vision_encoder: Preprocesses the images.
-        parts: From `apply_chat_template`.
-
-    Returns:
-        The prompt.
+    """Tokenize a prompt from `apply_chat_template`, and preprocess its images.
 
     Raises:
         ImageError: An image can't be decoded.

@@ -25,17 +25,6 @@ class KVCacheGroup:
 
     """
 
-    __slots__ = (
-        "_empty",
-        "_initial_capacity",
-        "_max_rows",
-        "capacity",
-        "generation",
-        "keys",
-        "num_rows",
-        "values",
-    )
-
     def __init__(self, layers: list[int], empty: torch.Tensor, max_rows: int, initial_capacity: int) -> None:
         self._empty, self._max_rows, self._initial_capacity = empty, max_rows, initial_capacity
         self.num_rows: int = 0
@@ -45,14 +34,7 @@ class KVCacheGroup:
         self.values: dict[int, torch.Tensor] = dict(self.keys)
 
     def ensure_capacity(self, num_rows: int, capacity: int, max_capacity: int | None = None) -> None:
-        """Reallocate where rows or capacity are too few.
-
-        Args:
-            num_rows: Rows that are needed.
-            capacity: Tokens that are needed.
-            max_capacity: Upper bound of what will ever be needed, if there is one.
-
-        """
+        """Reallocate where rows or tokens are too few; `max_capacity` bounds what will ever be needed."""
         if num_rows <= self.num_rows and capacity <= self.capacity:
             return
         doubled = _doubled_until(self._initial_capacity, capacity)
@@ -104,8 +86,6 @@ class KVCache:
 
     """
 
-    __slots__ = ("cross_attention", "self_attention")
-
     def __init__(self, model: Any, max_rows: int) -> None:
         config = model.config.text_config
         cross = set(config.cross_attention_layers)
@@ -140,15 +120,7 @@ class KVCache:
                 group.free()
 
     def copy_row(self, source: int, target: int, seq_len: int, cross_kv_len: int) -> None:
-        """Copy a row over another.
-
-        Args:
-            source: Row to read.
-            target: Row to write.
-            seq_len: Computed tokens of the sequence.
-            cross_kv_len: Its vision tokens.
-
-        """
+        """Copy a sequence's computed tokens and vision tokens to another row."""
         self.self_attention.copy_row(source, target, seq_len)
         if cross_kv_len:
             self.cross_attention.copy_row(source, target, cross_kv_len)

@@ -14,25 +14,14 @@ from huggingface_hub.errors import (
 
 from llama_vision.core.errors import LocalModelError
 
-_OOM_MESSAGES = (
-    "out of memory",
-    "allocate memory",
-)  # torch's for CUDA and MPS; the system's and torch's for processors
+_OOM_MESSAGES = ("out of memory", "allocate memory")
+"""torch's for CUDA and MPS; the system's and torch's for CPUs."""
+
 _MAX_NAMES = 3
 
 
 def load_error(model: str, device: torch.device, error: Exception) -> LocalModelError:
-    """Translate what loading raised.
-
-    Args:
-        model: The folder or id.
-        device: The target device.
-        error: What was raised.
-
-    Returns:
-        An error that says what to do.
-
-    """
+    """Translate what loading a model raised into an error that says what to do."""
     if isinstance(error, LocalModelError):
         return error
     if _is_out_of_memory(error):
@@ -56,14 +45,11 @@ def wrong_architecture_error(model: str, model_type: str) -> LocalModelError:
 
 
 def check_weights(model: str, loading_info: dict[str, Any]) -> None:
-    """Refuse incomplete weights: transformers initializes missing ones at random.
+    """Refuse missing or mismatched weights: transformers initializes them at random.
 
     Args:
         model: The folder or id.
         loading_info: From `from_pretrained(output_loading_info=True)`.
-
-    Raises:
-        LocalModelError: Some are missing, or of another shape than config.json says.
 
     """
     missing = sorted(str(key) for key in loading_info["missing_keys"])

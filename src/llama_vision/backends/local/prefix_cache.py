@@ -31,8 +31,6 @@ class PrefixCache:
 
     """
 
-    __slots__ = ("_index", "_max_bytes", "_prefixes", "num_bytes")
-
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._prefixes: OrderedDict[_CachedPrefix, None] = OrderedDict()

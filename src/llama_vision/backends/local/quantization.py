@@ -72,16 +72,7 @@ class Fp8Linear(nn.Module):
 
 
 def check_quantization(quantization: str | None, device: torch.device) -> None:
-    """Refuse a quantization that the device can't run.
-
-    Args:
-        quantization: `int8`, `fp8` or None.
-        device: Device of the model.
-
-    Raises:
-        LocalModelError: fp8 without a Hopper GPU.
-
-    """
+    """Refuse fp8 on a device other than a Hopper GPU."""
     if quantization != "fp8":
         return
     if device.type != "cuda" or torch.cuda.get_device_capability(device) != _HOPPER:

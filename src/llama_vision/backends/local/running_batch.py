@@ -16,8 +16,6 @@ class RunningBatch:
 
     """
 
-    __slots__ = ("_kv_cache", "_sequences", "num_image_seqs")
-
     def __init__(self, kv_cache: KVCache) -> None:
         self._kv_cache = kv_cache
         self._sequences: list[Sequence] = []
@@ -29,35 +27,35 @@ class RunningBatch:
     def __len__(self) -> int:
         return len(self._sequences)
 
-    def row_of(self, sequence: Sequence) -> int:
+    def row_of(self, seq: Sequence) -> int:
         """Find a sequence's row of the KV cache."""
-        return self._sequences.index(sequence)
+        return self._sequences.index(seq)
 
-    def add(self, sequence: Sequence) -> None:
+    def add(self, seq: Sequence) -> None:
         """Append a sequence, for which the KV cache has room, and write the images its output attends to."""
         last = len(self._sequences)
-        self._sequences.append(sequence)
-        sequence.status = SequenceStatus.RUNNING
-        if not sequence.cross_kv_len:
+        self._sequences.append(seq)
+        seq.status = SequenceStatus.RUNNING
+        if not seq.cross_kv_len:
             return
         row = self.num_image_seqs
         if row < last:
             self._move(row, last)
-            self._sequences[row] = sequence
+            self._sequences[row] = seq
         end = 0
-        for kv in sequence.output_images:
+        for kv in seq.output_images:
             start, end = end, end + kv.num_vision_tokens
             for layer in kv.keys:
                 self._kv_cache.cross_attention.keys[layer][row, :, start:end] = kv.keys[layer]
                 self._kv_cache.cross_attention.values[layer][row, :, start:end] = kv.values[layer]
         self.num_image_seqs += 1
 
-    def remove(self, sequences: Iterable[Sequence]) -> None:
+    def remove(self, seqs: Iterable[Sequence]) -> None:
         """Remove those that are in the batch, and move others into their rows."""
-        for sequence in list(sequences):
-            if sequence not in self._sequences:
+        for seq in list(seqs):
+            if seq not in self._sequences:
                 continue
-            gap = self.row_of(sequence)
+            gap = self.row_of(seq)
             if gap < self.num_image_seqs:
                 self.num_image_seqs -= 1
                 gap = self._move(self.num_image_seqs, gap)
@@ -66,12 +64,12 @@ class RunningBatch:
 
     def clear(self) -> list[Sequence]:
         """Remove and return all."""
-        sequences, self._sequences, self.num_image_seqs = self._sequences, [], 0
-        return sequences
+        seqs, self._sequences, self.num_image_seqs = self._sequences, [], 0
+        return seqs
 
     def _move(self, source: int, target: int) -> int:
         """Move a row; returns the row that is free then."""
         if source != target:
-            sequence = self._sequences[target] = self._sequences[source]
-            self._kv_cache.copy_row(source, target, sequence.num_computed_tokens, sequence.cross_kv_len)
+            seq = self._sequences[target] = self._sequences[source]
+            self._kv_cache.copy_row(source, target, seq.num_computed_tokens, seq.cross_kv_len)
         return source

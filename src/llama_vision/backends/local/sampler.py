@@ -26,18 +26,6 @@ class Sampler:
 
     """
 
-    __slots__ = (
-        "_generator",
-        "_repetition_penalty",
-        "_seen_token_ids",
-        "grammar_matcher",
-        "greedy",
-        "min_p",
-        "temperature",
-        "top_k",
-        "top_p",
-    )
-
     def __init__(
         self,
         sampling: SamplingParams,
@@ -46,16 +34,7 @@ class Sampler:
         prompt_token_ids: Sequence[int],
         device: torch.device,
     ) -> None:
-        """Take the user's parameters, and the model's defaults where there are none.
-
-        Args:
-            sampling: The user's.
-            model_defaults: The checkpoint's; None where it is greedy.
-            grammar_matcher: What the output has to match.
-            prompt_token_ids: For the repetition penalty.
-            device: Device of the logits.
-
-        """
+        """Take the user's parameters, and the model's where there are none; a model without defaults is greedy."""
         defaults = model_defaults or SamplingParams(temperature=1.0)
         self.greedy = sampling.temperature == 0 or (sampling.temperature is None and model_defaults is None)
         self.temperature = _first_set(sampling.temperature, defaults.temperature, 1.0)

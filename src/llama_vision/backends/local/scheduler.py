@@ -31,10 +31,8 @@ def schedule_prefill(
 
     """
     budget = _PREFILL_BUDGET_BESIDE_DECODE if decoding else _MAX_PREFILL_TOKENS
-    counts = split_token_budget([sequence.num_remaining_prompt_tokens for sequence in prefilling], budget)
-    return _group_by_length(
-        [(sequence, count) for sequence, count in zip(prefilling, counts, strict=True) if count]
-    )
+    counts = split_token_budget([seq.num_remaining_prompt_tokens for seq in prefilling], budget)
+    return _group_by_length([(seq, count) for seq, count in zip(prefilling, counts, strict=True) if count])
 
 
 def split_token_budget(remaining: abc.Sequence[int], budget: int) -> list[int]:
@@ -63,12 +61,12 @@ def split_token_budget(remaining: abc.Sequence[int], budget: int) -> list[int]:
 def _group_by_length(chunks: abc.Sequence[tuple[Sequence, int]]) -> list[list[tuple[Sequence, int]]]:
     """Group chunks of similar lengths: padding costs as much as tokens."""
     groups: list[list[tuple[Sequence, int]]] = []
-    for sequence, count in sorted(chunks, key=lambda chunk: chunk[1]):
+    for seq, count in sorted(chunks, key=lambda chunk: chunk[1]):
         if groups:
             shortest = groups[-1][0][1]
             fits = count * (len(groups[-1]) + 1) <= _MAX_PREFILL_TOKENS
             if fits and count <= 2 * shortest + _FREE_PADDING:
-                groups[-1].append((sequence, count))
+                groups[-1].append((seq, count))
                 continue
-        groups.append([(sequence, count)])
+        groups.append([(seq, count)])
     return groups

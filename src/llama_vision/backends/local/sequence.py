@@ -155,13 +155,7 @@ class Sequence:
             self._finish("length")
 
     def fail(self, error: Exception, during: str = "Generating") -> None:
-        """Finish with an error in place of `Finished`; without effect once finished.
-
-        Args:
-            error: What was raised.
-            during: The work that failed, for the error's text.
-
-        """
+        """Finish with an error in place of `Finished`; without effect once finished."""
         if not self.is_finished:
             self.status = SequenceStatus.FINISHED
             self.on_output(_to_local_model_error(error, during))

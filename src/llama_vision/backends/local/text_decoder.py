@@ -63,17 +63,6 @@ class ForwardBatch:
 class TextDecoder:
     """Forward pass of a Mllama's text decoder."""
 
-    __slots__ = (
-        "_cos",
-        "_cross_attention_layers",
-        "_gates",
-        "_head_dim",
-        "_lm_head",
-        "_scale",
-        "_sin",
-        "_text_model",
-    )
-
     def __init__(self, model: Any, max_model_len: int) -> None:
         config = model.config.text_config
         self._text_model = model.model.language_model
