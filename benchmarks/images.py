@@ -20,7 +20,8 @@ from PIL import ImageChops, ImageFilter
 
 from llama_vision.core.messages import Image
 from llama_vision.images.constraints import ImageConstraints
-from llama_vision.images.prepare import EncodingOptions, prepare_image, prepare_images
+from llama_vision.images.prepare import prepare_image, prepare_images
+from llama_vision.images.settings import EncodingOptions
 
 ROUNDS, REPEATS, QUALITY = 9, 50, 85
 WIDTH, HEIGHT = 4000, 3000

@@ -3,7 +3,6 @@
 import pytest
 
 from llama_vision.adaptation.message_order import reorder_messages
-from llama_vision.adaptation.validate import validate_request
 from llama_vision.core.errors import UnsupportedInputError
 from llama_vision.core.messages import Image, Message, Text
 from llama_vision.core.request import ChatRequest, ResponseFormat, SamplingParams, Tool, ToolChoice
@@ -11,6 +10,7 @@ from llama_vision.providers import PROVIDERS
 from llama_vision.providers.hosted import HOSTED
 from llama_vision.providers.servers import SERVERS
 from tests.adaptation.sample_images import ADDRESS, of_bytes, of_pixels
+from tests.adaptation.validation import validate
 
 GIF = Image(data=b"GIF89a", media_type="image/gif")
 WEBP = Image(data=b"RIFF", media_type="image/webp")
@@ -60,7 +60,7 @@ def request_to(name, images=(), **fields):
 @pytest.mark.parametrize(("name", "fields", "images", "text"), REFUSED)
 def test_what_a_provider_documents_as_refused_is_refused_here(name, fields, images, text):
     with pytest.raises(UnsupportedInputError, match=rf"\[{name}, ") as caught:
-        validate_request(PROVIDERS[name], request_to(name, images, **fields))
+        validate(PROVIDERS[name], request_to(name, images, **fields))
     assert text in str(caught.value)
 
 
@@ -71,7 +71,7 @@ def test_every_record_has_its_refusals_here():
 
 @pytest.mark.parametrize("name", [name for name in PROVIDERS if name != "cloudflare-openai"])
 def test_one_ordinary_image_passes_everywhere(name):
-    validate_request(PROVIDERS[name], request_to(name, [PNG]))
+    validate(PROVIDERS[name], request_to(name, [PNG]))
 
 
 @pytest.mark.parametrize("name", sorted(NOTHING_DOCUMENTED))
@@ -79,7 +79,7 @@ def test_where_nothing_is_documented_everything_is_sent(name):
     sampling = SamplingParams(
         temperature=5, top_p=0, top_k=0, min_p=0, seed=0, frequency_penalty=9, presence_penalty=9, repetition_penalty=9
     )  # fmt: skip
-    validate_request(
+    validate(
         PROVIDERS[name],
         request_to(
             name,

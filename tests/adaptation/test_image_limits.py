@@ -4,12 +4,12 @@ import base64
 
 import pytest
 
-from llama_vision.adaptation.validate import validate_request
 from llama_vision.core.errors import UnsupportedInputError
 from llama_vision.core.messages import Message, Text, ToolResult
 from llama_vision.core.request import ChatRequest
 from llama_vision.providers import ImageConstraints, Provider
 from tests.adaptation.sample_images import ADDRESS, of_bytes, of_pixels
+from tests.adaptation.validation import validate
 
 
 def check(rules, *images):
@@ -19,7 +19,7 @@ def check(rules, *images):
         Message("user", (Text("Look:"), first)),
         Message("tool", (ToolResult("a", tuple(others)),)),
     )
-    validate_request(host, ChatRequest("host/big", messages))
+    validate(host, ChatRequest("host/big", messages))
 
 
 def refusal(rules, *images):

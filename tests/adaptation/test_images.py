@@ -5,17 +5,18 @@ import base64
 import io
 import os
 import time
+from dataclasses import replace
 
 import PIL.Image
 import pytest
 
 from llama_vision import ChatRequest, Image, Message, Text, ToolResult
-from llama_vision.adaptation.images import aprepare_request_images, prepare_request_images
+from llama_vision.adaptation.pipeline import aadapt_request, adapt_request
 from llama_vision.adaptation.token_estimate import estimate_text_tokens, estimate_tokens
 from llama_vision.images.settings import ImageSettings
 from llama_vision.langchain import ChatLlamaVision
 from llama_vision.llamaindex import LlamaVision
-from llama_vision.providers import PROVIDERS
+from llama_vision.providers import PROVIDERS, ImageConstraints
 from tests.backends.http.alone import run_alone
 from tests.emulator import Emulator
 
@@ -26,10 +27,20 @@ def png(color, size=(40, 30)):
     return Image(buffer.getvalue(), "image/png")
 
 
+ONE_IMAGE = replace(PROVIDERS["deepinfra"], image_rules=ImageConstraints(max_count=1))
+
+
+def adapt(request, provider=PROVIDERS["deepinfra"], settings=ImageSettings()):  # noqa: B008 - frozen
+    return adapt_request(provider, request, settings, api_key="k").request
+
+
 def test_a_request_without_images_is_left_alone():
     request = ChatRequest("m", (Message("user", (Text("Hi"),)),))
-    assert prepare_request_images(PROVIDERS["deepinfra"], request, ImageSettings()) is request
-    assert asyncio.run(aprepare_request_images(PROVIDERS["deepinfra"], request, ImageSettings())) is request
+    assert adapt(request) is request
+    assert (
+        asyncio.run(aadapt_request(PROVIDERS["deepinfra"], request, ImageSettings(), api_key="k")).request
+        is request
+    )
 
 
 def test_images_in_tool_results_count_and_keep_their_places():
@@ -41,9 +52,9 @@ def test_images_in_tool_results_count_and_keep_their_places():
             Message("tool", (ToolResult("c1", (Text("See:"), green)), ToolResult("c2", (blue,)))),
         ),
     )
-    ready = prepare_request_images(PROVIDERS["deepinfra"], request, ImageSettings())
+    ready = adapt(request)
     assert ready == request
-    first = prepare_request_images(PROVIDERS["cloudflare"], request, ImageSettings(on_too_many="first"))
+    first = adapt(request, ONE_IMAGE, ImageSettings(on_too_many="first"))
     assert first.images() == [red]
     assert first.messages[1].parts == (ToolResult("c1", (Text("See:"),)), ToolResult("c2", ()))
 
@@ -57,7 +68,7 @@ def test_the_event_loop_goes_on_while_a_image_is_prepared():
         longest, began = 0.0, time.monotonic()
         last = began
         work = asyncio.ensure_future(
-            aprepare_request_images(PROVIDERS["deepinfra"], request, ImageSettings())
+            aadapt_request(PROVIDERS["deepinfra"], request, ImageSettings(), api_key="k")
         )
         while not work.done():
             await asyncio.sleep(0.001)

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from llama_vision.adaptation.validate import validate_request
 from llama_vision.core.errors import UnsupportedInputError
 from llama_vision.core.messages import Image, Message, Text, ToolCall, ToolResult
 from llama_vision.core.models import ModelInfo
 from llama_vision.core.request import ChatRequest, ResponseFormat, SamplingParams, Tool, ToolChoice
 from llama_vision.dialects.chat_completions.dialect import ChatCompletionsDialect
 from llama_vision.providers import PROVIDERS, UNBOUNDED, ImageConstraints, Provider, Range
+from tests.adaptation.validation import validate
 
 HOST = Provider(
     "host",
@@ -35,7 +35,7 @@ SCHEMA = ResponseFormat("json_schema", schema={})
 
 
 def check(provider=HOST, model="host/other", messages=HELLO, **fields):
-    validate_request(provider, ChatRequest(model, messages, **fields))
+    validate(provider, ChatRequest(model, messages, **fields))
 
 
 def refusal(**request):

@@ -2,12 +2,12 @@
 
 import pytest
 
-from llama_vision.adaptation.validate import validate_request
 from llama_vision.core.errors import ConfigurationError, UnsupportedInputError
 from llama_vision.core.messages import Image, Message, Text, ToolResult
 from llama_vision.core.models import ModelInfo
 from llama_vision.core.request import ChatRequest, SamplingParams, Tool, ToolChoice
 from llama_vision.providers import PROVIDERS, UNBOUNDED, ImageConstraints, Provider, Range
+from tests.adaptation.validation import validate
 
 HOST = Provider(
     "host",
@@ -40,7 +40,7 @@ WEATHER = Tool("weather")
 
 
 def check(provider=HOST, model="host/big", messages=HELLO, **fields):
-    validate_request(provider, ChatRequest(model, messages, **fields))
+    validate(provider, ChatRequest(model, messages, **fields))
 
 
 def refusal(kind=UnsupportedInputError, **request):

@@ -9,7 +9,8 @@ import trustme
 from llama_vision.core.errors import ImageError
 from llama_vision.core.messages import Image
 from llama_vision.images import download
-from llama_vision.images.fetch import FetchPolicy, afetch, fetch_image
+from llama_vision.images.fetch import fetch_image
+from llama_vision.images.fetch_policy import FetchPolicy
 from tests.images.image_server import PNG, ImageServer, answer, redirect
 
 LOCAL = FetchPolicy(private_networks=True)
@@ -20,7 +21,7 @@ def get(request):
     """Either way to fetch."""
     if request.param == "sync":
         return fetch_image
-    return lambda *args, **kwargs: asyncio.run(afetch(*args, **kwargs))
+    return lambda *args, **kwargs: asyncio.run(asyncio.to_thread(fetch_image, *args, **kwargs))
 
 
 async def resolve(host, port):

@@ -8,7 +8,8 @@ import pytest
 from llama_vision.core.errors import ImageError
 from llama_vision.core.messages import Image
 from llama_vision.images.constraints import ImageConstraints
-from llama_vision.images.prepare import EncodingOptions, prepare_image
+from llama_vision.images.prepare import prepare_image
+from llama_vision.images.settings import EncodingOptions
 from tests.images.images import as_image, mean_difference, opened, photo, sketch
 
 RULES = ImageConstraints()

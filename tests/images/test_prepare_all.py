@@ -12,7 +12,8 @@ from llama_vision.core.errors import ImageError
 from llama_vision.core.messages import Image
 from llama_vision.images import prepare as prepare_module
 from llama_vision.images.constraints import ImageConstraints
-from llama_vision.images.prepare import EncodingOptions, prepare_image, prepare_images
+from llama_vision.images.prepare import prepare_image, prepare_images
+from llama_vision.images.settings import EncodingOptions
 from tests.images.images import (
     as_image,
     difference,

@@ -7,7 +7,8 @@ import pytest
 
 from llama_vision.core.errors import ConfigurationError, ImageError
 from llama_vision.images.constraints import ImageConstraints
-from llama_vision.images.prepare import EncodingOptions, prepare_image
+from llama_vision.images.prepare import prepare_image
+from llama_vision.images.settings import EncodingOptions
 from tests.images.images import as_image, opened, photo, sketch
 
 RULES = ImageConstraints()

@@ -9,7 +9,8 @@ import pytest
 from llama_vision.core.messages import Image
 from llama_vision.images.cache import PreparedImageCache
 from llama_vision.images.constraints import ImageConstraints
-from llama_vision.images.prepare import EncodingOptions, prepare_images
+from llama_vision.images.prepare import prepare_images
+from llama_vision.images.settings import EncodingOptions
 from tests.images.images import as_image, photo
 
 RULES, OPTIONS = ImageConstraints(), EncodingOptions()

@@ -105,5 +105,5 @@ def test_no_pixels(function, size):
 
 
 def test_no_pixels_wanted():
-    with pytest.raises(ValueError, match="1 is the least"):
+    with pytest.raises(ValueError, match="1 is the minimum"):
         target_size(10, 10, max_pixels=0)

@@ -12,7 +12,7 @@ from llama_vision.core.errors import (
     ImageError,
     UnsupportedInputError,
 )
-from llama_vision.images.fetch import FetchPolicy
+from llama_vision.images.fetch_policy import FetchPolicy
 from llama_vision.images.settings import ImageSettings
 from llama_vision.langchain import ChatLlamaVision
 from llama_vision.llamaindex import LlamaVision

@@ -1,15 +1,13 @@
-"""Makes the images of a request ready for a provider: fetched, upright, small, rightly encoded, and not too many."""
+"""Prepares the images of a request for its provider: not too many, fetched, scaled and encoded."""
 
-import asyncio
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from llama_vision.core.errors import ImageError
+from llama_vision.core.errors import ImageError, UnsupportedInputError
 from llama_vision.core.messages import Image, Message, Part, Text, ToolResult
 from llama_vision.core.request import ChatRequest
-from llama_vision.images.constraints import ImageConstraints
-from llama_vision.images.contact_sheet import contact_sheet
+from llama_vision.images.contact_sheet import check_sheet_count, contact_sheet
 from llama_vision.images.fetch import fetch_image
 from llama_vision.images.prepare import prepare_image, prepare_images
 from llama_vision.images.settings import ImageSettings
@@ -22,132 +20,132 @@ _TOOLS_WITH_IMAGES_WARNING = (
 _warned: set[str] = set()
 
 
-def prepare_request_images(provider: Provider, request: ChatRequest, settings: ImageSettings) -> ChatRequest:
-    """Make the images of a request ready.
-
-    Args:
-        provider: Whose rules.
-        request: As the user made it; it is not changed.
-        settings: The user's wishes.
-
-    Returns:
-        The same request with other images; the request itself where there are none.
-
-    Raises:
-        ImageError: An image can't be fetched or read; the text says which one of which message.
-
-    """
-    images = request.images()
-    rules = provider.image_rules
-    if not images or rules.max_count == 0:  # which the checks refuse
-        return request
+def warn_of_tools_beside_images(request: ChatRequest) -> None:
+    """Warn, once for each process, where a request with images offers tools."""
     if request.tools and "tools" not in _warned:
         _warned.add("tools")
         warnings.warn(_TOOLS_WITH_IMAGES_WARNING, stacklevel=2)
-    places = list(_image_locations(request))
-    too_many = rules.max_count is not None and len(images) > rules.max_count
-    if too_many and settings.on_too_many == "grid":
-        return _replace_images(
-            request,
-            [_contact_sheet(places, images, rules, settings), *[None] * (len(images) - 1)],
-            len(images),
-        )
-    kept = images[: rules.max_count] if too_many and settings.on_too_many == "first" else images
-    ready = _prepare_images(
-        places, _fetch_images(places, kept, settings, always=not rules.accepts_urls), rules, settings
-    )
-    return _replace_images(request, [*ready, *[None] * (len(images) - len(kept))])
 
 
-async def aprepare_request_images(
-    provider: Provider, request: ChatRequest, settings: ImageSettings
-) -> ChatRequest:
-    """As `prepare_request_images`, in a thread: decoding and scaling would hold the event loop up."""
-    if not request.images():
-        return request
-    return await asyncio.to_thread(prepare_request_images, provider, request, settings)
-
-
-def _image_locations(request: ChatRequest) -> Iterator[str]:
-    """Say of each image where it stands."""
+def image_locations(request: ChatRequest) -> Iterator[str]:
+    """Say of each image which one it is and where, such as `Image 2, of message 0 (user)`."""
+    number = 0
     for position, message in enumerate(request.messages):
-        for part in message.parts:
-            inner = part.parts if isinstance(part, ToolResult) else (part,)
-            yield from (
-                f"of message {position} ({message.role})" for each in inner if isinstance(each, Image)
+        for _ in message.images():
+            number += 1
+            yield f"Image {number}, of message {position} ({message.role})"
+
+
+def limit_images(provider: Provider, request: ChatRequest, settings: ImageSettings) -> ChatRequest:
+    """Apply the overflow policy, as far as that is possible without looking at the images.
+
+    Args:
+        provider: Whose maximum counts.
+        request: Validated.
+        settings: With the policy.
+
+    Returns:
+        The request, without the images too many where the policy is `first`.
+
+    Raises:
+        UnsupportedInputError: There are too many, and the policy is `error`.
+        ImageError: There are too many for a contact sheet.
+
+    """
+    images, max_count = request.images(), provider.image_rules.max_count
+    if max_count is None or len(images) <= max_count:
+        return request
+    match settings.on_too_many:
+        case "first":
+            return replace_images(request, images[:max_count])
+        case "grid":
+            check_sheet_count(len(images))
+            return request
+        case "error":
+            raise UnsupportedInputError(
+                f"There are {len(images)} images, and {provider.title} takes {max_count} in one request. "
+                "Ask about each in a request of its own; images of earlier turns count too."
             )
 
 
-def _fetch_images(
-    places: Sequence[str], images: Sequence[Image], settings: ImageSettings, *, always: bool
+def load_images(
+    provider: Provider, images: Sequence[Image], locations: Sequence[str], settings: ImageSettings
 ) -> list[Image]:
-    if not always:
-        return list(images)
+    """Fetch and prepare images.
+
+    Args:
+        provider: Whose constraints count.
+        images: Of a request, in order.
+        locations: Of each where it stands, for error texts.
+        settings: How to prepare them.
+
+    Returns:
+        As many images, or one contact sheet where there are more than the provider accepts.
+
+    Raises:
+        ImageError: An image can't be fetched or decoded; the text says which one of which message.
+
+    """
+    constraints = provider.image_rules
+    on_sheet = constraints.max_count is not None and len(images) > constraints.max_count
+    try:
+        if on_sheet or not constraints.accepts_urls:
+            images = _fetch_images(images, settings)
+        if not on_sheet:
+            return prepare_images(images, constraints, settings.encoding)
+        sheet = contact_sheet(images, lossless=constraints.decoded_by_backend)
+        return [prepare_image(sheet, constraints, settings.encoding)]
+    except ImageError as error:
+        locate(error, locations)
+        raise
+
+
+def locate(error: ImageError, locations: Sequence[str]) -> None:
+    """Add to an error whose text begins with an image's number where that image stands."""
+    if error.number is not None:
+        text = str(error.args[0]).removeprefix(f"Image {error.number}")
+        error.args = (locations[error.number - 1] + text,)
+        error.number = None
+
+
+def _fetch_images(images: Sequence[Image], settings: ImageSettings) -> list[Image]:
     fetched: list[Image] = []
     for number, image in enumerate(images, start=1):
         try:
             fetched.append(fetch_image(image, settings.fetch))
         except ImageError as error:
-            raise _located(error, number, places) from error
+            raise ImageError.numbered(number, error) from error
     return fetched
 
 
-def _prepare_images(
-    places: Sequence[str], images: Sequence[Image], rules: ImageConstraints, settings: ImageSettings
-) -> list[Image]:
-    try:
-        return prepare_images(images, rules, settings.options)
-    except ImageError:
-        for number, image in enumerate(images, start=1):
-            try:
-                prepare_image(image, rules, settings.options)
-            except ImageError as error:
-                raise _located(error, number, places) from error
-        raise
+def replace_images(request: ChatRequest, images: Sequence[Image], *, sheet_of: int = 0) -> ChatRequest:
+    """Replace the images of a request, in order.
 
+    Args:
+        request: It is not changed.
+        images: As many, or fewer: those that are left are removed.
+        sheet_of: Where the only image is a contact sheet, of how many images; a text behind it says so.
 
-def _located(error: ImageError, number: int, places: Sequence[str]) -> ImageError:
-    return ImageError(f"Image {number}, {places[number - 1]}: {error}")
+    Returns:
+        The request with the other images.
 
-
-def _contact_sheet(
-    places: Sequence[str], images: Sequence[Image], rules: ImageConstraints, settings: ImageSettings
-) -> Image:
-    fetched = _fetch_images(places, images, settings, always=True)
-    sheet = contact_sheet(_prepare_images(places, fetched, rules, settings))
-    return prepare_image(sheet, rules, settings.options)
-
-
-def _replace_images(
-    request: ChatRequest, ready: Sequence[Image | None], num_on_sheet: int = 0
-) -> ChatRequest:
-    """Put the images in their places, in order; None takes one out."""
-    left = iter(ready)
-    messages = tuple(_replace_in_message(message, left, num_on_sheet) for message in request.messages)
+    """
+    note = f"(The image is a sheet of the {sheet_of} images of this conversation, numbered in order.)"
+    remaining = iter([(image, Text(note)) if sheet_of else (image,) for image in images])
+    messages = tuple(_replace_in_message(message, remaining) for message in request.messages)
     return replace(request, messages=messages)
 
 
-def _replace_in_message(message: Message, left: Iterator[Image | None], on_sheet: int) -> Message:
+def _replace_in_message(message: Message, remaining: Iterator[tuple[Image | Text, ...]]) -> Message:
     parts: list[Part] = []
     for part in message.parts:
         if isinstance(part, Image):
-            parts += _replacement_parts(next(left), on_sheet)
+            parts += next(remaining, ())
         elif isinstance(part, ToolResult):
             inner: list[Text | Image] = []
             for each in part.parts:
-                inner += _replacement_parts(next(left), on_sheet) if isinstance(each, Image) else [each]
+                inner += next(remaining, ()) if isinstance(each, Image) else (each,)
             parts.append(replace(part, parts=tuple(inner)))
         else:
             parts.append(part)
     return replace(message, parts=tuple(parts))
-
-
-def _replacement_parts(image: Image | None, on_sheet: int) -> list[Text | Image]:
-    if image is None:
-        return []
-    if not on_sheet:
-        return [image]
-    return [
-        image,
-        Text(f"(The image is a sheet of the {on_sheet} images of this conversation, numbered in order.)"),
-    ]

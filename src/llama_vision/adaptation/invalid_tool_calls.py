@@ -1,4 +1,4 @@
-"""Tells of tool calls whose arguments can't be read in words: many servers refuse arguments that are not JSON."""
+"""Turns tool calls with unparseable arguments into text: many servers refuse arguments that are not JSON."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -7,39 +7,39 @@ from llama_vision.core.messages import Message, Text, ToolCall, ToolResult
 
 
 def replace_invalid_tool_calls(
-    messages: Sequence[Message], is_readable: Callable[[ToolCall], bool]
+    messages: Sequence[Message], is_valid: Callable[[ToolCall], bool]
 ) -> Iterator[Message]:
-    """Put calls that can't be read into words, each in a line of its own, and what was answered to them into the user's mouth.
+    """Turn invalid calls into text, one line each, and their results into user messages.
 
     Args:
         messages: A conversation.
-        is_readable: Tells whether a call is.
+        is_valid: Tells whether a call can be sent as it is.
 
     Yields:
-        The messages; those without such calls as they are.
+        The messages; those without invalid calls unchanged.
 
     """
-    unreadable: set[str | None] = set()  # of the calls so far: an id may come again in a later turn
+    invalid_ids: set[str | None] = set()  # so far: an id may come again in a later turn
     for message in messages:
         calls = [part for part in message.parts if isinstance(part, ToolCall)]
-        broken = [call for call in calls if not is_readable(call)]
-        unreadable = (unreadable - {call.id for call in calls}) | {call.id for call in broken}
+        invalid = [call for call in calls if not is_valid(call)]
+        invalid_ids = (invalid_ids - {call.id for call in calls}) | {call.id for call in invalid}
         match message.parts:
-            case _ if broken:
-                said = [part for part in message.parts if part not in calls]
-                sound = [call for call in calls if call not in broken]
-                yield replace(message, parts=(*said, *_describe_calls(broken, message.text), *sound))
-            case (ToolResult() as result,) if result.call_id in unreadable:
+            case _ if invalid:
+                others = [part for part in message.parts if part not in calls]
+                valid = [call for call in calls if call not in invalid]
+                yield replace(message, parts=(*others, *_describe_calls(invalid, message.text), *valid))
+            case (ToolResult() as result,) if result.call_id in invalid_ids:
                 yield Message("user", result.parts)
             case _:
                 yield message
 
 
-def _describe_calls(calls: Sequence[ToolCall], said: str) -> list[Text]:
-    """Tell of calls, but of none that stands in the message's words already, as where the model wrote it as text."""
+def _describe_calls(calls: Sequence[ToolCall], text: str) -> list[Text]:
+    """Describe calls, except those that the message's text contains already, as the model wrote them."""
     lines = [
         f"I called {call.name} with arguments that can't be read: {call.arguments}"
         for call in calls
-        if not (call.arguments.strip() and call.name in said and call.arguments in said)
+        if not (call.arguments.strip() and call.name in text and call.arguments in text)
     ]
-    return [Text("\n" * bool(said) + "\n".join(lines))] if lines else []
+    return [Text("\n" * bool(text) + "\n".join(lines))] if lines else []

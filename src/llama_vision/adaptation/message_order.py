@@ -1,4 +1,4 @@
-"""Puts a request into the order a provider's model reads."""
+"""Orders the messages and parts of a request as a provider's model reads them."""
 
 from dataclasses import replace
 
@@ -9,20 +9,20 @@ from llama_vision.providers.provider import Provider
 
 
 def reorder_messages(provider: Provider, request: ChatRequest) -> ChatRequest:
-    """Reorder what the model would not see, or the provider would refuse.
+    """Move images before the text about them, and the system prompt where it is not allowed beside an image.
 
-    Images come before the words that ask about them: words before an image can't attend to it (Meta's prompt format),
-    and some hosts then refuse. The system's words go into the first user turn where an image forbids a system message.
+    Text before an image can't attend to it (Meta's prompt format), and some hosts refuse that order. Where an image
+    forbids a system message, the system prompt is folded into the first user message.
 
     Args:
-        provider: Whose rules.
-        request: As the user made it; it is not changed.
+        provider: Whose constraints count.
+        request: It is not changed.
 
     Returns:
-        A request that says the same.
+        An equivalent request; the request itself where it has no images.
 
     Raises:
-        UnsupportedInputError: The system's words have no user turn to go into, or are not words alone.
+        UnsupportedInputError: The system prompt has no user message to go into, or is not text alone.
 
     """
     if not request.images():
@@ -34,7 +34,7 @@ def reorder_messages(provider: Provider, request: ChatRequest) -> ChatRequest:
 
 
 def images_first(message: Message) -> Message:
-    """Put the images of a turn before its words, unless words follow them: those may be labels that belong to them."""
+    """Put the images of a user message before its text, unless text follows them: it may be labels that belong to them."""
     if message.role != "user" or not message.parts or not isinstance(message.parts[-1], Image):
         return message
     return replace(message, parts=tuple(sorted(message.parts, key=lambda part: not isinstance(part, Image))))
@@ -45,23 +45,23 @@ def _fold_system_prompt(messages: tuple[Message, ...]) -> tuple[Message, ...]:
     for part in (part for message in systems for part in message.parts):
         if not isinstance(part, Text):
             raise UnsupportedInputError(f"A system message can't hold a {type(part).__name__}.")
-    words = "\n\n".join(filter(None, (message.text.strip() for message in systems)))
+    text = "\n\n".join(filter(None, (message.text.strip() for message in systems)))
     others = [message for message in messages if message.role != "system"]
-    if not words:
+    if not text:
         return tuple(others)
-    first = next((place for place, message in enumerate(others) if message.role == "user"), None)
+    first = next((index for index, message in enumerate(others) if message.role == "user"), None)
     if first is None:
         raise UnsupportedInputError("A system message beside an image needs a user message to go into.")
-    others[first] = prepend_text(others[first], words)
+    others[first] = prepend_text(others[first], text)
     return tuple(others)
 
 
-def prepend_text(message: Message, words: str) -> Message:
-    """Put words before the first words of a turn, and after the images that stand before those."""
-    place = next(
-        (place for place, part in enumerate(message.parts) if not isinstance(part, Image)), len(message.parts)
+def prepend_text(message: Message, text: str) -> Message:
+    """Put text before the first text of a message, and after the images before it."""
+    index = next(
+        (index for index, part in enumerate(message.parts) if not isinstance(part, Image)), len(message.parts)
     )
-    before, after = message.parts[:place], message.parts[place:]
+    before, after = message.parts[:index], message.parts[index:]
     if after and isinstance(after[0], Text):
-        return replace(message, parts=(*before, Text(f"{words}\n\n{after[0].text}"), *after[1:]))
-    return replace(message, parts=(*before, Text(words), *after))
+        return replace(message, parts=(*before, Text(f"{text}\n\n{after[0].text}"), *after[1:]))
+    return replace(message, parts=(*before, Text(text), *after))

@@ -1,7 +1,7 @@
-"""Says in words what a provider has no field for: tools, their calls and results, and that one has to be called.
+"""Prompt-based tool calling, for providers without fields for tools or tool_choice.
 
-The form of a call is the JSON that Meta documents for Llama 3 (https://www.llama.com/docs/model-cards-and-prompt-formats/),
-and the definitions stand before the first words of the user, as the template published with the 11B has them.
+A call is the JSON that Meta documents for Llama 3 (https://www.llama.com/docs/model-cards-and-prompt-formats/), and the
+definitions stand before the first text of the user, as in the chat template published with the 11B.
 """
 
 import json
@@ -20,28 +20,28 @@ _PARTS_BY_ROLE: dict[Role, tuple[type[Part], ...]] = {
     "assistant": (Text, ToolCall),
     "tool": (ToolResult,),
 }
-"""What the turns of each role can hold."""
+"""The parts that messages of each role may hold."""
 
 _ONE = "Call at most one function."
 _SEVERAL = "Several calls stand one after the other, separated by a semicolon."
 
 
 def emulate_tools(provider: Provider, request: ChatRequest) -> ChatRequest:
-    """Put into words what of a request's tools the provider has no field for.
+    """Render into the prompt what of a request's tools the provider has no field for.
 
-    Where the model takes no tools, their definitions go before the first words of the user, and calls and results of
-    earlier turns become text. Where it takes tools but can't be made to call one, it is told to.
+    Without support for tools, their definitions go before the first text of the user, and calls and results of earlier
+    turns become text. With support for tools but not for tool_choice, a forced call becomes an instruction.
 
     Args:
-        provider: Whose abilities.
-        request: Checked; it is not changed.
+        provider: Whose abilities count.
+        request: Validated; it is not changed.
 
     Returns:
-        A request that the provider's dialect can express; the request itself where nothing has to be said in words.
+        A request that the provider's dialect can express; the request itself where it is one already.
 
     Raises:
-        UnsupportedInputError: A part stands where its role can't have one, a definition is no JSON, or there is no user
-            turn to offer tools in.
+        UnsupportedInputError: A part is not allowed in its message's role, a definition is no JSON, or there is no user
+            message to put tools into.
 
     """
     if not can_emulate_tools(provider, request):
@@ -54,17 +54,17 @@ def emulate_tools(provider: Provider, request: ChatRequest) -> ChatRequest:
 
 
 def can_emulate_tools(provider: Provider, request: ChatRequest) -> bool:
-    """Tell whether tools may be put into words. The model on this machine reads them in its own prompt."""
+    """Tell whether tools may be rendered into the prompt here. The local model's chat template does so itself."""
     return request.text_tool_calls and provider.dialect is not None
 
 
 def supports_tools(provider: Provider, request: ChatRequest) -> bool:
-    """Tell whether the model takes tool definitions natively."""
+    """Tell whether the model has native support for tools."""
     return provider.supports("tools") and provider.model_info(request.model).tools
 
 
 def emulates_parallel_tool_calls(provider: Provider, request: ChatRequest) -> bool:
-    """Tell whether `parallel_tool_calls` is said in words, so that the provider needs no field for it."""
+    """Tell whether `parallel_tool_calls` becomes an instruction, so that the provider needs no field for it."""
     if not request.tools or not can_emulate_tools(provider, request):
         return False
     return not supports_tools(provider, request) or (
@@ -82,7 +82,7 @@ def _emulate_all(request: ChatRequest) -> ChatRequest:
         return request
     messages = _render_history(request.messages)
     choice = request.tool_choice
-    if tools := _callable(request.tools, choice):
+    if tools := _callable_tools(request.tools, choice):
         messages = _insert_definitions(messages, _tool_instructions(tools, request.parallel_tool_calls))
     if choice is not None and _is_forced(choice):
         messages = _append_instruction(messages, _forced_call_instruction(choice))
@@ -90,18 +90,18 @@ def _emulate_all(request: ChatRequest) -> ChatRequest:
 
 
 def _emulate_tool_choice(provider: Provider, request: ChatRequest, choice: ToolChoice) -> ChatRequest:
-    chosen = replace(request, tools=_callable(request.tools, choice), tool_choice=None)
+    chosen = replace(request, tools=_callable_tools(request.tools, choice), tool_choice=None)
     if not _is_forced(choice):
         return chosen
-    demand = _forced_call_instruction(choice)
+    instruction = _forced_call_instruction(choice)
     if request.parallel_tool_calls is not None and not provider.supports("parallel_tool_calls"):
-        demand += f" {_parallel_instruction(request.parallel_tool_calls)}"
+        instruction += f" {_parallel_instruction(request.parallel_tool_calls)}"
         chosen = replace(chosen, parallel_tool_calls=None)
-    return replace(chosen, messages=tuple(_append_instruction(request.messages, demand)))
+    return replace(chosen, messages=tuple(_append_instruction(request.messages, instruction)))
 
 
-def _callable(tools: tuple[Tool, ...], choice: ToolChoice | None) -> tuple[Tool, ...]:
-    """Leave those that may be called."""
+def _callable_tools(tools: tuple[Tool, ...], choice: ToolChoice | None) -> tuple[Tool, ...]:
+    """Filter the tools that may be called."""
     match choice.mode if choice else "auto":
         case "none":
             return ()
@@ -146,40 +146,40 @@ def _forced_call_instruction(choice: ToolChoice) -> str:
     )
 
 
-def _insert_definitions(messages: list[Message], guidance: str) -> list[Message]:
-    for place, message in enumerate(messages):
+def _insert_definitions(messages: list[Message], definitions: str) -> list[Message]:
+    for index, message in enumerate(messages):
         if message.role == "user":
-            return [*messages[:place], prepend_text(message, guidance), *messages[place + 1 :]]
+            return [*messages[:index], prepend_text(message, definitions), *messages[index + 1 :]]
     raise UnsupportedInputError("Tools that are put into words need a user message to go into.")
 
 
-def _append_instruction(messages: Sequence[Message], demand: str) -> list[Message]:
-    """Put a demand at the end, where the model reads it last."""
+def _append_instruction(messages: Sequence[Message], instruction: str) -> list[Message]:
+    """Put an instruction at the end of the prompt."""
     *before, last = messages
     if last.role != "user":
-        return [*messages, Message("user", (Text(demand),))]
-    parts = images_first(last).parts  # now, because with the demand behind it no image comes last
+        return [*messages, Message("user", (Text(instruction),))]
+    parts = images_first(last).parts  # now, because with text behind it no image comes last
     if parts and isinstance(parts[-1], Text):
-        return [*before, replace(last, parts=(*parts[:-1], Text(f"{parts[-1].text}\n\n{demand}")))]
-    return [*before, replace(last, parts=(*parts, Text(demand)))]
+        return [*before, replace(last, parts=(*parts[:-1], Text(f"{parts[-1].text}\n\n{instruction}")))]
+    return [*before, replace(last, parts=(*parts, Text(instruction)))]
 
 
 def _render_history(messages: Sequence[Message]) -> list[Message]:
-    """Put calls and results into words. Users' turns that meet by that become one, as some templates want them to alternate."""
+    """Turn calls and results into text. User messages that become neighbors are merged, as some templates want roles to alternate."""
     turns: list[Message] = []
     calls: dict[str | None, str] = {}  # so far: an id may come again in a later turn
-    ends_with_result = False  # whether the last of the turns ends with what a call returned
+    ends_with_result = False  # whether the last turn ends with a tool's result
     for position, message in enumerate(messages):
         _check_part_roles(message, position)
         calls |= _names(message)
-        turn, tells = _render_message(message, calls), message.role == "tool"
+        turn, is_result = _render_message(message, calls), message.role == "tool"
         if turn is None:
             continue
-        if turns and (ends_with_result or tells) and _can_merge(turns[-1], turn):
+        if turns and (ends_with_result or is_result) and _can_merge(turns[-1], turn):
             turns[-1] = replace(turn, parts=(*images_first(turns[-1]).parts, *images_first(turn).parts))
         else:
             turns.append(turn)
-        ends_with_result = tells
+        ends_with_result = is_result
     return turns
 
 
@@ -201,14 +201,14 @@ _NAMES: dict[type[Part], str] = {
 
 
 def _can_merge(first: Message, second: Message) -> bool:
-    """Tell whether two turns are of one speaker. One that ends with an image would have all of them moved to the front."""
+    """Tell whether two messages may become one. If it ended with an image, all of its images would move to the front."""
     last = images_first(second).parts[-1:]
-    alike = first.role == second.role == "user" and first.name == second.name
-    return alike and not any(isinstance(part, Image) for part in last)
+    same_speaker = first.role == second.role == "user" and first.name == second.name
+    return same_speaker and not any(isinstance(part, Image) for part in last)
 
 
 def _names(message: Message) -> dict[str | None, str]:
-    """Name the calls of a turn, by their ids, with a number where there are several."""
+    """Describe the calls of a message, by their ids, with a number where there are several."""
     calls = [part for part in message.parts if isinstance(part, ToolCall)]
     if len(calls) == 1:
         return {calls[0].id: f"The call of {calls[0].name}"}
@@ -218,36 +218,38 @@ def _names(message: Message) -> dict[str | None, str]:
 def _render_message(message: Message, calls: dict[str | None, str]) -> Message | None:
     if message.role == "tool":
         parts = [
-            told
+            rendered
             for part in message.parts
             if isinstance(part, ToolResult)
-            for told in _render_tool_result(
+            for rendered in _render_tool_result(
                 part, calls.get(part.call_id) or f"The call of {message.name or part.call_id}"
             )
         ]
         return Message("user", tuple(parts)) if parts else None
-    written = [_call(part) for part in message.parts if isinstance(part, ToolCall)]
-    if not written:
+    calls_text = [_render_call(part) for part in message.parts if isinstance(part, ToolCall)]
+    if not calls_text:
         return message
     others = [part for part in message.parts if not isinstance(part, ToolCall)]
-    return replace(message, parts=(*others, Text("; ".join(written))))
+    return replace(message, parts=(*others, Text("; ".join(calls_text))))
 
 
-def _call(call: ToolCall) -> str:
+def _render_call(call: ToolCall) -> str:
     arguments = call.arguments if call.arguments.strip() else "{}"
     return f'{{"name": {_json(call.name)}, "parameters": {arguments}}}'
 
 
 def _render_tool_result(result: ToolResult, call: str) -> list[Part]:
-    """Tell what a call returned: its text as JSON, so that it has an end, after its images, as words follow images."""
+    """Render a result: its text as JSON, so that it is delimited, after its images, as text follows images."""
     images = [part for part in result.parts if isinstance(part, Image)]
     text = result.text
-    told: list[str] = []
+    returned: list[str] = []
     if images:
-        told.append("the image before this" if len(images) == 1 else f"the {len(images)} images before this")
+        returned.append(
+            "the image before this" if len(images) == 1 else f"the {len(images)} images before this"
+        )
     if text or not images:
-        told.append(_json(text))
-    return [*images, Text(f"{call} returned {' and '.join(told)}")]
+        returned.append(_json(text))
+    return [*images, Text(f"{call} returned {' and '.join(returned)}")]
 
 
 def _json(text: str | None) -> str:

@@ -1,7 +1,6 @@
-"""How many tokens a request will have, estimated without a tokenizer and without a network.
+"""Estimates the number of tokens of a request, without a tokenizer or a network.
 
-Words: Llama 3's tokenizer takes about four bytes of English a token, fewer of other languages, so that this errs on the
-large side there. Images: exact, by the arithmetic of their tiles (`images.tiles`).
+Text: about four bytes of English per token of Llama 3's tokenizer. Images: exact, by their tiles (`images.tiling`).
 """
 
 import json
@@ -13,8 +12,8 @@ from llama_vision.images.dimensions import image_dimensions
 from llama_vision.images.tiling import image_tokens
 
 _BYTES_PER_TOKEN = 4
-_TOKENS_PER_MESSAGE = 4  # header and end of a turn
-_UNKNOWN_SIZE = (1120, 1120)  # of an image by its address: the most that the model uses
+_TOKENS_PER_MESSAGE = 4  # header and end of turn
+_UNKNOWN_SIZE = (1120, 1120)  # of an image given by its URL: the maximum the model uses
 
 
 def estimate_text_tokens(text: str) -> int:
@@ -30,7 +29,7 @@ def estimate_tokens(messages: Sequence[Message], tools: Sequence[Tool] = ()) -> 
         tools: Functions offered with it.
 
     Returns:
-        Tokens: of words about right, of images exact where their size is known, else the most they can have.
+        The number of tokens: estimated for text, exact for images of known size, else their maximum.
 
     """
     count = sum(_TOKENS_PER_MESSAGE + sum(map(_tokens, message.parts)) for message in messages)

@@ -1,4 +1,4 @@
-"""What answers: hosted endpoints over HTTP, and the model on this machine."""
+"""Backends: hosted endpoints over HTTP, and the model on this machine."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_MAX_RETRIES", "DEFAULT_TIMEOUT_S", "create_backend"]
 
 DEFAULT_TIMEOUT_S = 120.0
-"""Seconds without a byte before a call is given up: an answer to a large image may take long to begin."""
+"""Seconds without a byte before a call fails: the reply to a large image may take long to begin."""
 
 DEFAULT_MAX_RETRIES = 2
-"""How often a call that failed for a passing reason is made again."""
+"""The maximum number of retries of a call that failed for a transient reason."""
 
 
 def create_backend(
@@ -37,18 +37,18 @@ def create_backend(
     http_client: "httpx.Client | None" = None,
     http_async_client: "httpx.AsyncClient | None" = None,
 ) -> Backend:
-    """Get what answers for a provider. It makes no connection and loads no model yet.
+    """Create the backend of a provider. It opens no connection and loads no model yet.
 
     Args:
         provider: The record.
-        api_key: The key; None looks into the environment when the first call is made.
-        account_id: The account at a provider whose addresses contain one.
-        accept_license: Whether to accept the model's license on behalf of the account, where it was not yet.
+        api_key: The key; None looks into the environment at each call.
+        account_id: The account at a provider whose URLs contain one.
+        accept_license: Whether to accept the model's license on behalf of the account, where it is required.
         base_url: In place of the record's.
-        timeout: Seconds without progress before a call is given up; None waits for ever.
-        max_retries: How often a call that failed for a passing reason is made again.
+        timeout: Seconds without a byte before a call fails; None waits for ever.
+        max_retries: The maximum number of retries of a call that failed for a transient reason.
         headers: Sent with every call.
-        images: How images are made ready.
+        images: How images are prepared.
         local: How a model runs on this machine: the fields of `LocalSettings`, by name.
         http_client: Used for synchronous calls in place of the shared one.
         http_async_client: Used for asynchronous calls in place of the shared ones.
@@ -57,14 +57,14 @@ def create_backend(
         The backend.
 
     Raises:
-        ConfigurationError: The provider needs an address and there is none, or the address is not one; or `local` has
-            a field that there is not, a value out of range, or a provider that is elsewhere.
+        ConfigurationError: The provider needs a base URL and there is none, or it is malformed; or `local` has
+            an unknown field, a value out of range, or is given for a hosted provider.
 
     """
     if account_id is not None:
         resolve_account_id(provider, account_id)
     if provider.dialect is None:
-        from llama_vision.backends.local import LocalBackend, parse_local_settings  # noqa: PLC0415 - loads torch, for who asks for it
+        from llama_vision.backends.local import LocalBackend, parse_local_settings  # noqa: PLC0415 - loaded late
 
         return LocalBackend(provider, images, parse_local_settings(local or {}))
     if local:
@@ -82,7 +82,7 @@ def create_backend(
             f"base_url has to begin with http:// or https://, and is {address!r}."
         ).with_context(provider.name)
 
-    from llama_vision.backends.http.backend import HttpBackend  # noqa: PLC0415 - loads httpx, which `local` does without
+    from llama_vision.backends.http.backend import HttpBackend  # noqa: PLC0415 - loads httpx, which `local` does not need
 
     return HttpBackend(
         provider,

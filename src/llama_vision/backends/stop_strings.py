@@ -1,11 +1,11 @@
-"""Ends a text at the first of some strings, however the text was cut into pieces."""
+"""Stop strings: ends a streamed text before the first of them, across chunk boundaries."""
 
 
 class StopStringFilter:
-    """Watches a growing text.
+    """Searches a streamed text for stop strings.
 
     Attributes:
-        hit: Whether one of the strings has come; nothing after it is part of the text.
+        hit: Whether one was found; nothing after it is part of the text.
 
     """
 
@@ -20,13 +20,13 @@ class StopStringFilter:
         return bool(self._strings)
 
     def feed(self, text: str) -> str:
-        """Take in the next words and give what is certainly before any stop string."""
+        """Add the next chunk and return the text that is certainly before any stop string."""
         if not self._strings or self.hit:
             return "" if self.hit else text
         text = self._held + text
-        # The one that is complete first, which does not depend on where the text was cut.
+        # The one that is complete first, independent of chunk boundaries.
         found = [
-            (place + len(string), place) for string in self._strings if (place := text.find(string)) >= 0
+            (start + len(string), start) for string in self._strings if (start := text.find(string)) >= 0
         ]
         if found:
             self.hit = True
@@ -37,13 +37,13 @@ class StopStringFilter:
         return text[: len(text) - keep]
 
     def flush(self) -> str:
-        """Give what was held back, now that nothing more comes."""
+        """Return the text that was held back, at the end of the input."""
         held, self._held = self._held, ""
         return held
 
 
 def _longest_partial_match(text: str, string: str) -> int:
-    """Count how many characters at the end of `text` could begin `string`."""
+    """Return the length of the longest suffix of `text` that is a prefix of `string`."""
     return next(
         (size for size in range(min(len(string) - 1, len(text)), 0, -1) if text.endswith(string[:size])), 0
     )

@@ -1,7 +1,7 @@
-"""Anything that answers a request: a hosted endpoint, or a model on this machine."""
+"""The protocol of whatever answers a request: a hosted endpoint, or a model on this machine."""
 
 from collections.abc import AsyncGenerator, Generator
-from typing import Protocol
+from typing import Protocol, Self
 
 from llama_vision.core.events import Event
 from llama_vision.core.reply import Reply
@@ -19,7 +19,7 @@ class Backend(Protocol):
         ...
 
     def stream(self, request: ChatRequest) -> Generator[Event]:
-        """Answer piece by piece."""
+        """Answer as a stream of events."""
         ...
 
     async def acomplete(self, request: ChatRequest) -> Reply:
@@ -27,13 +27,44 @@ class Backend(Protocol):
         ...
 
     def astream(self, request: ChatRequest) -> AsyncGenerator[Event]:
-        """Answer piece by piece, without blocking the event loop."""
+        """Answer as a stream of events, without blocking the event loop."""
         ...
 
     def close(self) -> None:
-        """Let go of what is held for calls to come; a later call takes it up again."""
+        """Close idle connections; a later call opens new ones."""
         ...
 
     async def aclose(self) -> None:
         """As `close`, and for the running event loop too."""
         ...
+
+
+class CloseMixin:
+    """Gives a model `close`, `aclose`, `with` and `async with`."""
+
+    def _backend(self) -> Backend:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Close the shared connections to the provider's address; those in use as soon as they are not.
+
+        It need not be called: connections are closed with their event loop and with the process. A later call opens
+        new ones.
+        """
+        self._backend().close()
+
+    async def aclose(self) -> None:
+        """As `close`, and for the running event loop too."""
+        await self._backend().aclose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()

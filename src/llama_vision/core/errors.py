@@ -82,7 +82,21 @@ class UnsupportedInputError(LlamaVisionError):
 
 
 class ImageError(LlamaVisionError):
-    """An image can't be used; nothing was sent."""
+    """An image can't be used; nothing was sent.
+
+    Attributes:
+        number: Which image of the request, from 1, where the text begins with it.
+
+    """
+
+    number: int | None = None
+
+    @classmethod
+    def numbered(cls, number: int, reason: object) -> Self:
+        """Make the error of one image among several; the text begins with `Image` and its number."""
+        error = cls(f"Image {number}: {reason}")
+        error.number = number
+        return error
 
 
 class ConnectionFailedError(LlamaVisionError):
@@ -185,3 +199,20 @@ FATAL_ERRORS: tuple[type[LlamaVisionError], ...] = (
     QuotaExhaustedError,
 )
 """Errors that every other call to the same model would raise too: a batch stops at one."""
+
+
+class AttachErrorContext:
+    """A context manager that adds provider and model to errors; a class, as contextlib's generators are slower."""
+
+    __slots__ = ("_model", "_provider")
+
+    def __init__(self, provider: str, model: str) -> None:
+        self._provider = provider
+        self._model = model
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, LlamaVisionError):
+            error.with_context(self._provider, self._model)

@@ -110,6 +110,16 @@ class Message:
     parts: tuple[Part, ...]
     name: str | None = None
 
+    def images(self) -> list[Image]:
+        """Collect the images of the turn in order, those in tool results included."""
+        found: list[Image] = []
+        for part in self.parts:
+            if isinstance(part, Image):
+                found.append(part)
+            elif isinstance(part, ToolResult):
+                found.extend(inner for inner in part.parts if isinstance(inner, Image))
+        return found
+
     @property
     def text(self) -> str:
         """All text parts, joined without anything between them."""

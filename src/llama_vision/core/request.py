@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from llama_vision.core.messages import Image, Message, ToolResult
+from llama_vision.core.messages import Image, Message
 
 DEFAULT_MAX_TOKENS = 1024
 """Always sent: left out, Cloudflare cuts at 256 tokens and AI/ML API at 512, and neither says so."""
@@ -128,11 +128,4 @@ class ChatRequest:
 
     def images(self) -> list[Image]:
         """Collect the images of the conversation in order, those in tool results included."""
-        found: list[Image] = []
-        for message in self.messages:
-            for part in message.parts:
-                if isinstance(part, Image):
-                    found.append(part)
-                elif isinstance(part, ToolResult):
-                    found.extend(inner for inner in part.parts if isinstance(inner, Image))
-        return found
+        return [image for message in self.messages for image in message.images()]

@@ -1,4 +1,4 @@
-"""From anything to bytes a model can see."""
+"""Images: loaded from any source, prepared for a provider, or decoded."""
 
 from llama_vision.images.sources import (
     ImageSource,

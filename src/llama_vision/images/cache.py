@@ -1,4 +1,4 @@
-"""Prepared images, remembered by content: a conversation sends the same ones again with every turn."""
+"""Cache of prepared images, keyed by content: a conversation sends the same images again with every turn."""
 
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -7,9 +7,9 @@ from typing import TypeAlias
 
 from llama_vision.core.messages import Image
 from llama_vision.images.constraints import ImageConstraints
-from llama_vision.images.options import EncodingOptions
+from llama_vision.images.settings import EncodingOptions
 
-_END = 4096  # bytes of either end that are part of the key
+_KEY_BYTES = 4096  # of either end of the file
 _Key: TypeAlias = tuple[int, int, int, str | None, ImageConstraints, EncodingOptions]
 
 
@@ -25,13 +25,13 @@ class _Entry:
 
 
 class PreparedImageCache:
-    """Remembers images and what became of them; threads may share it.
+    """An LRU cache from an image to what was prepared of it; safe for threads.
 
     An image is looked up by its length and ends, and then compared byte by byte: that is far cheaper than hashing all
-    of it, and no two images are ever taken for one.
+    of it, and excludes collisions.
 
     Args:
-        max_bytes: What originals and results may take together. The longest unused go first.
+        max_bytes: The maximum size of originals and results together.
 
     """
 
@@ -43,25 +43,25 @@ class PreparedImageCache:
 
     @property
     def total_bytes(self) -> int:
-        """What originals and results take."""
+        """The size of originals and results."""
         return self._bytes
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def get(self, image: Image, rules: ImageConstraints, options: EncodingOptions) -> Image | None:
+    def get(self, image: Image, constraints: ImageConstraints, options: EncodingOptions) -> Image | None:
         """Look an image up.
 
         Args:
             image: With data.
-            rules: For which it was prepared.
-            options: For which it was prepared.
+            constraints: For which it was prepared.
+            options: With which it was prepared.
 
         Returns:
-            What it became; None where that is not remembered.
+            The prepared image; None on a miss.
 
         """
-        key = _key(image, rules, options)
+        key = _key(image, constraints, options)
         with self._lock:
             entry = self._entries.get(key)
             if entry is not None:
@@ -69,20 +69,22 @@ class PreparedImageCache:
         # Compared outside the lock: for a large image it takes a while.
         return entry.prepared if entry is not None and entry.original == image.data else None
 
-    def put(self, image: Image, rules: ImageConstraints, options: EncodingOptions, prepared: Image) -> None:
-        """Remember an image, unless it alone is larger than all that may be kept.
+    def put(
+        self, image: Image, constraints: ImageConstraints, options: EncodingOptions, prepared: Image
+    ) -> None:
+        """Add an image, unless it alone is larger than the cache.
 
         Args:
             image: With data.
-            rules: For which it was prepared.
-            options: For which it was prepared.
-            prepared: What it became.
+            constraints: For which it was prepared.
+            options: With which it was prepared.
+            prepared: The result.
 
         """
         entry = _Entry(image.data or b"", prepared)
         if entry.size > self.max_bytes:
             return
-        key = _key(image, rules, options)
+        key = _key(image, constraints, options)
         with self._lock:
             replaced = self._entries.pop(key, None)
             self._bytes += entry.size - (replaced.size if replaced else 0)
@@ -91,12 +93,12 @@ class PreparedImageCache:
                 self._bytes -= self._entries.popitem(last=False)[1].size
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all entries."""
         with self._lock:
             self._entries.clear()
             self._bytes = 0
 
 
-def _key(image: Image, rules: ImageConstraints, options: EncodingOptions) -> _Key:
+def _key(image: Image, constraints: ImageConstraints, options: EncodingOptions) -> _Key:
     data = image.data or b""
-    return len(data), hash(data[:_END]), hash(data[-_END:]), image.detail, rules, options
+    return len(data), hash(data[:_KEY_BYTES]), hash(data[-_KEY_BYTES:]), image.detail, constraints, options

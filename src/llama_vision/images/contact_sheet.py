@@ -1,4 +1,4 @@
-"""Several images on one numbered sheet, for models and providers that take a single one."""
+"""Several images on one numbered contact sheet, for models and providers that accept a single one."""
 
 import math
 from collections.abc import Sequence
@@ -14,44 +14,54 @@ from llama_vision.images.tiling import TILE_SIZE, fit_within
 if TYPE_CHECKING:
     import PIL.Image
 
-_SIDE = 2 * TILE_SIZE
-_MAX_IMAGES = 100  # in smaller cells than 112 pixels nothing can be made out
+_SHEET_SIDE = 2 * TILE_SIZE
+_MAX_IMAGES = 100  # in cells of fewer than 112 pixels nothing is recognizable
 _QUALITY = 85
 
 
-def contact_sheet(images: Sequence[Image]) -> Image:
+def check_sheet_count(count: int) -> None:
+    """Check that this many images fit on a sheet.
+
+    Raises:
+        ImageError: They don't.
+
+    """
+    if not 0 < count <= _MAX_IMAGES:
+        raise ImageError(f"A sheet holds 1 to {_MAX_IMAGES} images, and there are {count}.")
+
+
+def contact_sheet(images: Sequence[Image], *, lossless: bool = False) -> Image:
     """Lay images out on one sheet.
 
     Args:
         images: With data, at most 100. Each is scaled down to its cell, never up.
+        lossless: Whether the sheet has to be PNG.
 
     Returns:
         A sheet of at most 1120 x 1120 pixels: equal cells on white, row by row, each with its number, from 1, above
         its image at the left. JPEG where it looks like a photograph, else PNG.
 
     Raises:
-        ImageError: There are none or too many, one is given by its address, or one can't be decoded. The text begins
-            with its number.
+        ImageError: There are none or too many, one is given by its URL, or one can't be decoded. The text begins with
+            its number.
 
     """
-    if not 0 < len(images) <= _MAX_IMAGES:
-        raise ImageError(f"A sheet holds 1 to {_MAX_IMAGES} images, and there are {len(images)}.")
+    check_sheet_count(len(images))
     columns = math.ceil(math.sqrt(len(images)))
     rows = math.ceil(len(images) / columns)
-    most = _SIDE // columns
-    side = most - _label_height(most)
+    max_cell = _SHEET_SIDE // columns
+    side = max_cell - _label_height(max_cell)
     thumbnails = [_thumbnail(image, number, side) for number, image in enumerate(images, start=1)]
     largest = max(max(thumbnail.size) for thumbnail in thumbnails)
-    label = min(most - side, _label_height(largest))
-    cell = largest + label
-    sheet = _draw_sheet(thumbnails, columns, rows, cell, label)
-    media_types = ("image/png",) if is_graphic(sheet) else ("image/jpeg",)
+    label = min(max_cell - side, _label_height(largest))
+    sheet = _draw_sheet(thumbnails, columns, rows, largest + label, label)
+    media_types = ("image/png",) if lossless or is_graphic(sheet) else ("image/jpeg",)
     data, media_type = encode(sheet, media_types, _QUALITY, None)
     return Image(data=data, media_type=media_type)
 
 
 def _label_height(side: int) -> int:
-    """Make numbers large enough to be read beside images of this side."""
+    """Make numbers legible beside images of this side."""
     return max(14, side // 10)
 
 
@@ -63,7 +73,7 @@ def _thumbnail(image: Image, number: int, side: int) -> "PIL.Image.Image":
     try:
         return decode(image.data, partial(fit_within, max_width=side, max_height=side)).image
     except ImageError as error:
-        raise ImageError(f"Image {number}: {error}") from error
+        raise ImageError.numbered(number, error) from error
 
 
 def _draw_sheet(
@@ -75,8 +85,8 @@ def _draw_sheet(
     sheet = PIL.Image.new("RGB", (columns * cell, rows * cell), "white")
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(label * 0.8)
-    for place, image in enumerate(images):
-        left, top = place % columns * cell, place // columns * cell
-        draw.text((left + 2, top + label / 2), str(place + 1), "black", font, anchor="lm")
+    for index, image in enumerate(images):
+        left, top = index % columns * cell, index // columns * cell
+        draw.text((left + 2, top + label / 2), str(index + 1), "black", font, anchor="lm")
         sheet.paste(image, (left, top + label))
     return sheet

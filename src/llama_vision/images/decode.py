@@ -1,4 +1,4 @@
-"""Encoded bytes to upright RGB pixels, no more of them than are wanted; what is damaged or a bomb is refused."""
+"""Decodes files to upright RGB pixels at the size that is needed; damaged files and decompression bombs are refused."""
 
 import importlib
 import io
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import PIL.Image
 
 MAX_PIXELS = 178_000_000
-"""A file that claims more is taken for a decompression bomb. Pillow draws the line at the same place."""
+"""A file that claims more is taken for a decompression bomb; Pillow's own limit."""
 
 Size: TypeAlias = tuple[int, int]
 
@@ -26,16 +26,16 @@ _READERS = {
     "image/bmp": ("PIL.BmpImagePlugin", "BmpImageFile"),
     "image/tiff": ("PIL.TiffImagePlugin", "TiffImageFile"),
 }
-"""Each file is given to the one decoder that its first bytes ask for: of a polyglot no other part is ever looked at."""
+"""Each file is given to the one decoder that its signature asks for: no other part of a polyglot is read."""
 
 _ISOBMFF_FORMATS = {
     "image/avif": "AVIF",
     "image/heic": "HEIF",
 }  # by the names under which decoders register with Pillow
-_PLAIN_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA"})  # every reader takes these alike
+_PLAIN_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA"})  # every decoder handles these alike
 _ORIENTATION = 0x0112  # EXIF
-_EIGHT, _SIXTEEN = 255.0, 65535.0  # white in as many bits
-_EXIF_TRANSPOSE = {  # by EXIF's numbers, the names of Pillow's remedies
+_WHITE_8_BIT, _WHITE_16_BIT = 255.0, 65535.0
+_EXIF_TRANSPOSE = {  # by EXIF orientation, names of `PIL.Image.Transpose`
     2: "FLIP_LEFT_RIGHT",
     3: "ROTATE_180",
     4: "FLIP_TOP_BOTTOM",
@@ -51,9 +51,9 @@ class DecodedImage:
     """An image's pixels.
 
     Attributes:
-        image: Upright RGB, of the size that was asked for.
-        media_type: What the file was, such as `image/png`.
-        is_unmodified: Whether these are the file's own pixels: none were scaled, turned, composited or left out.
+        image: Upright RGB, of the requested size.
+        media_type: The file's encoding, such as `image/png`.
+        is_unmodified: Whether these are the file's own pixels: not scaled, transposed or composited, of its only frame.
 
     """
 
@@ -65,27 +65,27 @@ class DecodedImage:
 def decode(data: bytes, choose_size: Callable[[int, int], Size]) -> DecodedImage:
     """Decode an image.
 
-    Transparent pixels are laid on white. Of an animation, the first frame is taken.
+    Transparent pixels are composited on white. Of an animation, the first frame is decoded.
 
     Args:
         data: The encoded file.
-        choose_size: Tells, from width and height in pixels, the width and height to deliver; never larger ones.
+        choose_size: From width and height in pixels, before any transposition, to the size to deliver; never a larger one.
 
     Returns:
-        The pixels, and what had to be done for them.
+        The pixels, and whether they were modified.
 
     Raises:
-        ImageError: It is no image, is cut off or damaged, claims too many pixels, or needs a decoder that is not
+        ImageError: It is no image, is truncated or damaged, claims too many pixels, or needs a decoder that is not
             installed.
 
     """
     media_type = sniff_media_type(data)
-    _check_pixels(image_dimensions(data))
+    _check_dimensions(image_dimensions(data))
     try:
-        return _decode(_opened(data, media_type), media_type, choose_size)
+        return _decode(_open(data, media_type), media_type, choose_size)
     except ImageError:
         raise
-    except Exception as error:  # on damaged files Pillow's decoders raise almost anything
+    except Exception as error:  # Pillow's decoders raise almost anything on damaged files
         kind = media_type.removeprefix("image/").upper()
         reason = str(error)[:200].rstrip(".") or type(error).__name__
         raise ImageError(
@@ -94,7 +94,7 @@ def decode(data: bytes, choose_size: Callable[[int, int], Size]) -> DecodedImage
         ) from error
 
 
-def _check_pixels(size: Size | None) -> None:
+def _check_dimensions(size: Size | None) -> None:
     if size is None:
         return
     if min(size) < 1:
@@ -106,8 +106,8 @@ def _check_pixels(size: Size | None) -> None:
         )
 
 
-def _opened(data: bytes, media_type: str) -> "PIL.Image.Image":
-    """Read the header. `PIL.Image.open` is passed by because it warns from 89 million pixels on."""
+def _open(data: bytes, media_type: str) -> "PIL.Image.Image":
+    """Read the header. Not by `PIL.Image.open`, which warns from 89 million pixels on."""
     if media_type in _READERS:
         module, name = _READERS[media_type]
         reader: Any = getattr(importlib.import_module(module), name)
@@ -132,49 +132,50 @@ def _isobmff_reader(media_type: str) -> Any:
     return PIL.Image.OPEN[name][0]
 
 
-def _decode(image: "PIL.Image.Image", media_type: str, wanted: Callable[[int, int], Size]) -> DecodedImage:
-    _check_pixels(image.size)
-    moving = _is_animated(image)
+def _decode(
+    image: "PIL.Image.Image", media_type: str, choose_size: Callable[[int, int], Size]
+) -> DecodedImage:
+    _check_dimensions(image.size)
+    animated = _is_animated(image)
     full = image.size
-    size = wanted(*full)
+    size = choose_size(*full)
     if media_type == "image/jpeg":
-        image.draft(None, size)  # a half, quarter or eighth of each side costs next to nothing
+        image.draft(None, size)  # decoding at 1/2, 1/4 or 1/8 of each side is far cheaper
         image.load()
     else:
         image.load()
-        full = image.size  # Pillow turns TIFF upright by itself
-        size = wanted(*full)
+        full = image.size  # Pillow transposes TIFF by itself
+        size = choose_size(*full)
     transpose = _EXIF_TRANSPOSE.get(_orientation(image))
     transparent = _is_transparent(image)
-    as_stored = (
-        size == full and transpose is None and not (moving or transparent) and image.mode in _PLAIN_MODES
+    is_unmodified = (
+        size == full and transpose is None and not (animated or transparent) and image.mode in _PLAIN_MODES
     )
-    return DecodedImage(
-        _transpose(_resize(_to_rgb(image, transparent), size), transpose), media_type, as_stored
-    )
+    pixels = _transpose(_resize(_to_rgb(image, transparent), size), transpose)
+    return DecodedImage(pixels, media_type, is_unmodified)
 
 
 def _is_animated(image: "PIL.Image.Image") -> bool:
-    """Look for a second frame; they are never counted, for there may be thousands."""
+    """Look for a second frame; frames are never counted, as there may be thousands."""
     try:
         return bool(getattr(image, "is_animated", False))
-    except Exception:  # noqa: BLE001 - what comes after the first frame is damaged: it is not to be passed on
+    except Exception:  # noqa: BLE001 - what follows the first frame is damaged: not to be passed through
         return True
 
 
 def _orientation(image: "PIL.Image.Image") -> int:
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # noqa: BLE001 - damaged EXIF data do not damage the image
+    except Exception:  # noqa: BLE001 - damaged EXIF data does not damage the image
         return 1
 
 
 def _is_transparent(image: "PIL.Image.Image") -> bool:
-    """Tell whether anything shines through: most screenshots have an alpha channel and make no use of it."""
+    """Tell whether any pixel is transparent: most screenshots have an alpha channel that is opaque everywhere."""
     if not image.has_transparency_data or image.mode[0] in "IF":
         return False
-    seen = image if image.mode == "RGBA" else image.convert("RGBA")
-    return seen.getchannel("A").getextrema() != (255, 255)
+    rgba = image if image.mode == "RGBA" else image.convert("RGBA")
+    return rgba.getchannel("A").getextrema() != (255, 255)
 
 
 def _to_rgb(image: "PIL.Image.Image", transparent: bool) -> "PIL.Image.Image":
@@ -182,25 +183,27 @@ def _to_rgb(image: "PIL.Image.Image", transparent: bool) -> "PIL.Image.Image":
 
     if transparent:
         image = image if image.mode == "RGBA" else image.convert("RGBA")
-        ground = PIL.Image.new("RGB", image.size, "white")
-        ground.paste(image, mask=image.getchannel("A"))
-        return ground
+        background = PIL.Image.new("RGB", image.size, "white")
+        background.paste(image, mask=image.getchannel("A"))
+        return background
     if image.mode[0] in "IF":
         image = _to_8_bit(image)
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _to_8_bit(image: "PIL.Image.Image") -> "PIL.Image.Image":
-    """Bring grey levels to 0..255; Pillow's own conversion makes everything above 255 white.
+    """Scale gray levels to 0..255; Pillow's own conversion clips everything above 255.
 
-    16 bits are divided. Of whole and real numbers, 0 to 255 are taken as they are, up to 65,535 as 16 bits, reals from
-    0 to 1 as shares, and any others are stretched from the lowest to the highest.
+    16-bit levels are divided by 257. Integers and floats of 0 to 255 are kept, those of up to 65,535 are taken for 16
+    bits, floats of 0 to 1 for fractions, and any others are stretched from minimum to maximum.
     """
     levels = image.convert("F")
     low, high = cast("tuple[float, float]", levels.getextrema())
-    usual = {"I": (_EIGHT, _SIXTEEN), "F": (1.0, _EIGHT, _SIXTEEN)}.get(image.mode, (_SIXTEEN,))
-    if low >= 0 and high <= _SIXTEEN:
-        low, high = 0.0, next(white for white in usual if high <= white)
+    whites = {"I": (_WHITE_8_BIT, _WHITE_16_BIT), "F": (1.0, _WHITE_8_BIT, _WHITE_16_BIT)}.get(
+        image.mode, (_WHITE_16_BIT,)
+    )
+    if low >= 0 and high <= _WHITE_16_BIT:
+        low, high = 0.0, next(white for white in whites if high <= white)
     scale = 255 / (high - low) if high > low else 0.0
     return levels.point(lambda level: level * scale + (0.5 - low * scale)).convert("L")
 
@@ -210,13 +213,13 @@ def _resize(image: "PIL.Image.Image", size: Size) -> "PIL.Image.Image":
         return image
     import PIL.Image  # noqa: PLC0415 - loaded late
 
-    # As fast as bilinear, with which the model's own processor scales, and sharper.
+    # As fast as the bilinear filter of the model's own image processor, and sharper.
     return image.resize(size, PIL.Image.Resampling.HAMMING, reducing_gap=2.0)
 
 
-def _transpose(image: "PIL.Image.Image", way: str | None) -> "PIL.Image.Image":
-    if way is None:
+def _transpose(image: "PIL.Image.Image", method: str | None) -> "PIL.Image.Image":
+    if method is None:
         return image
     import PIL.Image  # noqa: PLC0415 - loaded late
 
-    return image.transpose(PIL.Image.Transpose[way])
+    return image.transpose(PIL.Image.Transpose[method])

@@ -1,17 +1,19 @@
-"""The download itself: each address is checked, and the connection goes to the address that was checked.
+"""Downloads a URL: every resolved IP address is checked, and the connection is made to the one that was checked.
 
-There is one way for sync and async, on an event loop: httpx's time-outs are for one read each, and only a loop can end
-everything at a given time, look-ups and answers that come byte by byte included.
+Always on an event loop: httpx's timeouts apply to each read, and only a loop can enforce a deadline for everything, DNS
+queries and responses that trickle in included.
 
-A transport is used, not a client: it knows no cookies, redirects, proxies from the environment or `.netrc`, and does not
-write whole addresses, which may be signed, to the log.
+Uses an httpx transport, not a client: it has no cookies, redirects, proxies from the environment or `.netrc`, and does
+not log whole URLs, which may be signed.
 """
 
 import asyncio
+import logging
 import re
 import socket
 import ssl
 import threading
+import time
 import zlib
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
@@ -21,7 +23,7 @@ from typing import Any, TypeVar
 import httpx
 
 from llama_vision.core.errors import ImageError
-from llama_vision.images.fetch import FetchPolicy, Resolve, redact_url
+from llama_vision.images.fetch_policy import FetchPolicy, Resolve, redact_url
 from llama_vision.images.public_addresses import (
     non_public_reason,
     normalize_host,
@@ -32,43 +34,45 @@ from llama_vision.version import __version__
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _OK = 200
-_HIGHEST_PORT = 65535
+_MAX_PORT = 65535
 _HEADERS = {
     "User-Agent": f"llama-vision/{__version__}",
     "Accept": "image/*",
-    "Accept-Encoding": "identity",  # images are compressed already
+    "Accept-Encoding": "identity",  # image files are compressed already
     "Connection": "close",
 }
-_ALLOW = (
+_HOW_TO_ALLOW = (
     "If you trust whoever gave this address, allow it with image_private_networks=True, "
     "or only its host with image_allowed_hosts=[...]."
 )
 _JOIN_TIMEOUT_S = 0.2
 
+_logger = logging.getLogger("llama_vision")
+
 _Result = TypeVar("_Result")
 
 
 class _RefusedError(Exception):
-    """Why an address is not asked, or its answer not taken; whoever knows the address adds it."""
+    """Why a URL or its response is refused; the caller adds the URL."""
 
 
-def run_in_thread(work: Callable[[], Coroutine[Any, Any, _Result]]) -> _Result:
-    """Wait for asynchronous work, in a thread: the caller's may be running a loop already.
+def run_in_thread(factory: Callable[[], Coroutine[Any, Any, _Result]]) -> _Result:
+    """Run a coroutine in a thread with a loop of its own: the caller's thread may be running one already.
 
     Args:
-        work: Makes the coroutine.
+        factory: Makes the coroutine.
 
     Returns:
-        What the coroutine returns. A look-up that hangs is left behind in the thread.
+        Its result. A DNS query that hangs is left behind in the thread.
 
     """
     result: Future[_Result] = Future()
-    loop = asyncio.new_event_loop()  # here, so that nobody waits for a thread that could not make one
+    loop = asyncio.new_event_loop()  # here, so that nothing waits for a thread that could not make one
 
     async def run() -> None:
         try:
-            result.set_result(await work())
-        except BaseException as error:  # noqa: BLE001 - it is raised where the result is waited for
+            result.set_result(await factory())
+        except BaseException as error:  # noqa: BLE001 - raised where the result is awaited
             result.set_exception(error)
 
     def serve() -> None:
@@ -83,54 +87,58 @@ def run_in_thread(work: Callable[[], Coroutine[Any, Any, _Result]]) -> _Result:
         thread.join(_JOIN_TIMEOUT_S)
 
 
-async def download(url: str, options: FetchPolicy, resolve: Resolve | None = None) -> bytes:
-    """Download what is at an address.
+async def download(url: str, policy: FetchPolicy, resolve: Resolve | None = None) -> bytes:
+    """Download a URL.
 
     Args:
-        url: The address, from anyone.
-        options: What may be fetched.
-        resolve: Finds a name's addresses; the system by default.
+        url: An untrusted URL.
+        policy: What may be fetched.
+        resolve: The resolver; the system's by default.
 
     Returns:
-        The content, whatever it is.
+        The response's body, whatever it is.
 
     Raises:
-        ImageError: The address is refused, or there is no usable answer.
+        ImageError: The URL is refused, or there is no usable response.
 
     """
+    began = time.monotonic()
     try:
-        async with asyncio.timeout(options.timeout_s) as limit:
-            return await _follow_redirects(url, options, resolve or _resolve, limit.when() or 0)
+        async with asyncio.timeout(policy.timeout_s) as limit:
+            data = await _follow_redirects(url, policy, resolve or _resolve, limit.when() or 0)
     except TimeoutError as error:
-        why = f"it took longer than {options.timeout_s:g} s. Download it yourself and pass its bytes."
+        why = f"it took longer than {policy.timeout_s:g} s. Download it yourself and pass its bytes."
         raise ImageError(f"The image at {redact_url(url)} can't be fetched: {why}") from error
+    _logger.info("Downloaded %s: %d bytes in %.2f s", redact_url(url), len(data), time.monotonic() - began)
+    return data
 
 
-async def _follow_redirects(first: str, options: FetchPolicy, resolve: Resolve, deadline: float) -> bytes:
-    """Follow redirects by hand, for each may lead to where the first address may not."""
-    here: httpx.URL | None = None
+async def _follow_redirects(first: str, policy: FetchPolicy, resolve: Resolve, deadline: float) -> bytes:
+    """Follow redirects by hand: each target has to be checked like the first URL."""
+    url: httpx.URL | None = None
     target = first
-    for hop in range(options.max_redirects + 1):
-        place = f"{redact_url(target)} (to which {redact_url(first)} redirects)" if hop else redact_url(first)
+    for hop in range(policy.max_redirects + 1):
+        source = (
+            f"{redact_url(target)} (to which {redact_url(first)} redirects)" if hop else redact_url(first)
+        )
         try:
-            here = _parse_url(target, here)
-            found = await _get_from_any(
-                here, await _resolve_checked(here, options, resolve), options.max_bytes, deadline
-            )
+            url = _parse_url(target, url)
+            addresses = await _resolve_checked(url, policy, resolve)
+            found = await _get_from_any(url, addresses, policy.max_bytes, deadline)
         except _RefusedError as error:
-            raise ImageError(f"The image at {place} can't be fetched: {error}") from error
+            raise ImageError(f"The image at {source} can't be fetched: {error}") from error
         if isinstance(found, bytes):
             return found
         target = found
-    why = f"there are more than {options.max_redirects} redirects. Download it yourself and pass its bytes."
+    why = f"there are more than {policy.max_redirects} redirects. Download it yourself and pass its bytes."
     raise ImageError(f"The image at {redact_url(first)} can't be fetched: {why}")
 
 
 def _parse_url(target: str, previous: httpx.URL | None) -> httpx.URL:
-    """Read an address, which may be relative to the previous one, and check all but where it leads."""
+    """Parse a URL, relative to the previous one if any, and check all but its host."""
     try:
         url = previous.join(target) if previous else httpx.URL(target)
-    except (httpx.InvalidURL, ValueError):  # its text may hold a part of a password
+    except (httpx.InvalidURL, ValueError):  # its text may contain a part of a password
         raise _RefusedError("it is not a valid URL.") from None
     if url.scheme not in {"http", "https"}:
         raise _RefusedError("only http and https addresses are fetched.")
@@ -140,7 +148,7 @@ def _parse_url(target: str, previous: httpx.URL | None) -> httpx.URL:
         raise _RefusedError(
             "it holds a user name or password. Download the image yourself and give its bytes."
         )
-    if url.port is not None and not 0 < url.port <= _HIGHEST_PORT:
+    if url.port is not None and not 0 < url.port <= _MAX_PORT:
         raise _RefusedError("its port is out of range.")
     try:
         return url.copy_with(host=normalize_host(url.raw_host.decode("ascii")), fragment=None)
@@ -149,31 +157,31 @@ def _parse_url(target: str, previous: httpx.URL | None) -> httpx.URL:
 
 
 async def _get_from_any(
-    url: httpx.URL, addresses: Sequence[str], max_bytes: int, until: float
+    url: httpx.URL, addresses: Sequence[str], max_bytes: int, deadline: float
 ) -> bytes | str:
-    """Ask the first address that takes a connection, for the content or where it redirects to."""
-    trouble: Exception | None = None
-    for place, address in enumerate(addresses):
-        # One that swallows everything must leave time for the others.
-        share = (until - asyncio.get_running_loop().time()) / (len(addresses) - place)
+    """GET from the first address that accepts a connection: the body, or the location of a redirect."""
+    failure: Exception | None = None
+    for index, address in enumerate(addresses):
+        # One that drops all packets must leave time for the others.
+        share = (deadline - asyncio.get_running_loop().time()) / (len(addresses) - index)
         try:
-            return await _get(url, address, share if place + 1 < len(addresses) else None, max_bytes)
+            return await _get(url, address, share if index + 1 < len(addresses) else None, max_bytes)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            trouble = error
+            failure = error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise _RefusedError(f"the answer broke off: {error or type(error).__name__}.") from error
-    raise _RefusedError(f"there is no connection: {trouble or type(trouble).__name__}.") from trouble
+    raise _RefusedError(f"there is no connection: {failure or type(failure).__name__}.") from failure
 
 
-async def _resolve_checked(url: httpx.URL, options: FetchPolicy, resolve: Resolve) -> Sequence[str]:
-    """Find the addresses to which a connection may be made. One bad answer among them is enough to refuse."""
+async def _resolve_checked(url: httpx.URL, policy: FetchPolicy, resolve: Resolve) -> Sequence[str]:
+    """Resolve a host to the IP addresses that may be connected to. One that may not is enough to refuse."""
     host = url.raw_host.decode("ascii")
-    if options.allowed_hosts and host not in options.allowed_hosts:
+    if policy.allowed_hosts and host not in policy.allowed_hosts:
         raise _RefusedError(f"{host!r} is not among image_allowed_hosts.")
-    trusted = options.private_networks or bool(options.allowed_hosts)
+    trusted = policy.private_networks or bool(policy.allowed_hosts)
     literal = parse_ip(host)
     if not trusted and literal is None and (why := private_name_reason(host)):
-        raise _RefusedError(f"{host} is {why}. {_ALLOW}")
+        raise _RefusedError(f"{host} is {why}. {_HOW_TO_ALLOW}")
     found = [host] if literal else await resolve(host, url.port or {"http": 80, "https": 443}[url.scheme])
     if not found:
         raise _RefusedError("its host is not known.")
@@ -183,7 +191,7 @@ async def _resolve_checked(url: httpx.URL, options: FetchPolicy, resolve: Resolv
             raise _RefusedError(f"{host} resolves to {text!r}, which is no address.")
         if not trusted and (why := non_public_reason(address)):
             resolved = "" if literal else f"{host} resolves to "
-            raise _RefusedError(f"{resolved}{address}, which is {why}. {_ALLOW}")
+            raise _RefusedError(f"{resolved}{address}, which is {why}. {_HOW_TO_ALLOW}")
     return found
 
 
@@ -196,14 +204,14 @@ async def _resolve(host: str, port: int) -> list[str]:
 
 
 async def _get(url: httpx.URL, address: str, connect_timeout: float | None, max_bytes: int) -> bytes | str:
-    """Connect to an address that was checked. The host's name is only said to it, and verified by TLS."""
+    """GET from a checked IP address. The host's name is only sent in the Host header and by SNI, and verified by TLS."""
     request = httpx.Request(
         "GET",
         url.copy_with(host=address),
         headers={"Host": url.netloc.decode("ascii"), **_HEADERS},
         extensions={"sni_hostname": url.raw_host.decode("ascii"), "timeout": {"connect": connect_timeout}},
     )
-    # Not shared: two hosts with one address must not share a connection that was verified for one of them.
+    # Not pooled: two hosts of one address must not share a connection that was verified for one of them.
     async with httpx.AsyncHTTPTransport(verify=_ssl_context()) as transport:
         response = await transport.handle_async_request(request)
         try:
@@ -215,33 +223,33 @@ async def _get(url: httpx.URL, address: str, connect_timeout: float | None, max_
 
 
 async def _read_body(response: httpx.Response, max_bytes: int) -> bytes:
-    """Read as much as is allowed and no more, decompressed by ourselves: httpx would expand a whole piece first."""
+    """Read no more than is allowed. Decompressed here: httpx would decompress a whole chunk first."""
     if response.status_code != _OK:
         raise _RefusedError(f"the server answers with status {response.status_code}.")
     too_large = f"it has more than {max_bytes} bytes. Scale it down, or pass its bytes yourself."
     length = response.headers.get("content-length", "")
     if re.fullmatch(r"[0-9]{1,20}", length) and int(length) > max_bytes:
         raise _RefusedError(too_large)
-    packed = _is_compressed(response.headers.get("content-encoding", ""))
-    expander = zlib.decompressobj(wbits=47) if packed else None  # gzip or zlib, told by the beginning
+    compressed = _is_compressed(response.headers.get("content-encoding", ""))
+    decompressor = zlib.decompressobj(wbits=47) if compressed else None  # gzip or zlib, detected
     data, received = bytearray(), 0
-    async for piece in response.aiter_raw():
-        received += len(piece)
+    async for chunk in response.aiter_raw():
+        received += len(chunk)
         try:
-            data += expander.decompress(piece, max_bytes - len(data) + 1) if expander else piece
+            data += decompressor.decompress(chunk, max_bytes - len(data) + 1) if decompressor else chunk
         except zlib.error as error:
             raise _RefusedError(f"its compression can't be read: {error}.") from error
         if max(len(data), received) > max_bytes:
             raise _RefusedError(too_large)
-        if expander and expander.eof:
+        if decompressor and decompressor.eof:
             return bytes(data)
-    if expander:
+    if decompressor:
         raise _RefusedError("its compressed content is cut off.")
     return bytes(data)
 
 
 def _is_compressed(encoding: str) -> bool:
-    """Take what some servers send unasked, and nothing that only some installations can read."""
+    """Accept what some servers send unasked, and nothing that needs optional packages."""
     if (encoding := encoding.strip().lower()) in {"", "identity"}:
         return False
     if encoding not in {"gzip", "x-gzip", "deflate"}:
@@ -251,5 +259,5 @@ def _is_compressed(encoding: str) -> bool:
 
 @lru_cache(maxsize=1)
 def _ssl_context() -> ssl.SSLContext:
-    """Make it once, for it takes 16 ms. `SSL_CERT_FILE` counts as everywhere in httpx."""
+    """Create the context once: that takes 16 ms. As in all of httpx, `SSL_CERT_FILE` applies."""
     return httpx.create_ssl_context()

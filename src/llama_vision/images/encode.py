@@ -1,26 +1,32 @@
-"""Pixels to bytes: JPEG for photographs, PNG for drawings and text, within a limit."""
+"""Encodes pixels: JPEG for photographs, PNG for graphics and text, within a size limit."""
 
 import io
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from llama_vision.core.errors import ImageError
+from llama_vision.core.messages import Image
 
 if TYPE_CHECKING:
     import PIL.Image
 
-_SAMPLE = 64  # pixels along each side
-_COLOURS, _COMMON = 512, 16
-_LOWER_QUALITIES = (70, 50)
-_SMALLER = (0.7, 0.5, 0.35, 0.25)
-_SMALLER_QUALITY = 60
+_SAMPLE_SIDE = 64  # pixels
+_MAX_COLORS, _NUM_COMMON = 512, 16
+_FALLBACK_QUALITIES = (70, 50)
+_FALLBACK_SCALES = (0.7, 0.5, 0.35, 0.25)
+_MAX_SCALED_QUALITY = 60
+
+
+def base64_length(image: Image) -> int:
+    """Count the characters of an image in base64; of a URL, none."""
+    return 0 if image.data is None else (len(image.data) + 2) // 3 * 4
 
 
 def is_graphic(image: "PIL.Image.Image") -> bool:
-    """Tell drawings and text from photographs.
+    """Tell graphics and text from photographs.
 
-    The rule: of 64 x 64 pixels picked evenly, a drawing has at most 512 different colours, and the 16 most common ones
-    fill at least half of it. A photograph of a thing on white fails the first, one in grey the second.
+    Of 64 x 64 evenly picked pixels, a graphic has at most 512 different colors, and the 16 most common ones fill at
+    least half of it. A photograph of a thing on white fails the first, one in gray the second.
 
     Args:
         image: In RGB.
@@ -28,28 +34,28 @@ def is_graphic(image: "PIL.Image.Image") -> bool:
     """
     import PIL.Image  # noqa: PLC0415 - loaded late
 
-    # Picked, not averaged: averages would make new colours along every line.
-    sample = image.resize((_SAMPLE, _SAMPLE), PIL.Image.Resampling.NEAREST)
-    found = sample.getcolors(_COLOURS)
+    # Not averaged: that would make new colors along every edge.
+    sample = image.resize((_SAMPLE_SIDE, _SAMPLE_SIDE), PIL.Image.Resampling.NEAREST)
+    found = sample.getcolors(_MAX_COLORS)
     if found is None:
         return False
     counts = sorted((count for count, _ in found), reverse=True)
-    return 2 * sum(counts[:_COMMON]) >= _SAMPLE * _SAMPLE
+    return 2 * sum(counts[:_NUM_COMMON]) >= _SAMPLE_SIDE * _SAMPLE_SIDE
 
 
 def encode(
     image: "PIL.Image.Image", media_types: tuple[str, ...], quality: int, max_bytes: int | None
 ) -> tuple[bytes, str]:
-    """Encode an image so that it keeps within a limit.
+    """Encode an image within a size limit.
 
-    Above the limit PNG gives way to JPEG where that is taken too, then the quality is lowered, then the image is
-    scaled down to a quarter of its sides: at most eight tries.
+    Above the limit PNG is replaced by JPEG where that is accepted too, then the quality is lowered, then the image is
+    scaled down, to a quarter of its sides at last: at most eight attempts.
 
     Args:
         image: In RGB.
-        media_types: What may come of it, `image/jpeg` or `image/png`, the preferred one first.
-        quality: Of JPEG, 1 to 95.
-        max_bytes: The most bytes; None for no limit.
+        media_types: The encodings to choose from, `image/jpeg` or `image/png`, the preferred one first.
+        quality: JPEG quality, 1 to 95.
+        max_bytes: The maximum size of the file; None for no limit.
 
     Returns:
         The file and its media type.
@@ -74,11 +80,11 @@ def _encoding_attempts(media_types: tuple[str, ...], quality: int) -> Iterator[t
         yield media_type, quality, 1.0
     last = media_types[-1]
     if last == "image/jpeg":
-        for lower in _LOWER_QUALITIES:
+        for lower in _FALLBACK_QUALITIES:
             if lower < quality:
                 yield last, lower, 1.0
-    for scale in _SMALLER:
-        yield last, min(quality, _SMALLER_QUALITY), scale
+    for scale in _FALLBACK_SCALES:
+        yield last, min(quality, _MAX_SCALED_QUALITY), scale
 
 
 def _downscale(image: "PIL.Image.Image", scale: float) -> "PIL.Image.Image":
@@ -91,7 +97,7 @@ def _downscale(image: "PIL.Image.Image", scale: float) -> "PIL.Image.Image":
 
 
 def _encode_once(image: "PIL.Image.Image", media_type: str, quality: int) -> bytes:
-    # Nothing of the source goes along: its EXIF data may say where it was taken.
+    # No metadata: EXIF data may say where the photograph was taken.
     image.info = {}
     buffer = io.BytesIO()
     if media_type == "image/jpeg":

@@ -1,9 +1,9 @@
-"""What a file is, by its own first bytes: names and labels are often wrong."""
+"""Media types by file signature: names and labels are often wrong."""
 
 from llama_vision.core.errors import ImageError
 
-_HEAD = 512
-_BOX_BRANDS = {
+_HEAD_BYTES = 512
+_FTYP_BRANDS = {
     b"avif": "image/avif",
     b"avis": "image/avif",
     b"heic": "image/heic",
@@ -12,8 +12,8 @@ _BOX_BRANDS = {
 }
 
 
-def sniff_media_type(data: bytes) -> str:  # noqa: PLR0911 - one return for each kind
-    """Tell what an image is encoded as.
+def sniff_media_type(data: bytes) -> str:  # noqa: PLR0911 - one return for each type
+    """Detect an image's media type.
 
     Args:
         data: The whole file, or its beginning.
@@ -22,7 +22,7 @@ def sniff_media_type(data: bytes) -> str:  # noqa: PLR0911 - one return for each
         The media type, such as `image/png`.
 
     Raises:
-        ImageError: It is empty, or not an image that is known here. The text says what it looks like.
+        ImageError: It is empty, or no known image format. The text says what it looks like.
 
     """
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -37,13 +37,13 @@ def sniff_media_type(data: bytes) -> str:  # noqa: PLR0911 - one return for each
         return "image/bmp"
     if data.startswith((b"II*\x00", b"MM\x00*")):
         return "image/tiff"
-    if data[4:8] == b"ftyp" and (brand := data[8:12]) in _BOX_BRANDS:
-        return _BOX_BRANDS[brand]
+    if data[4:8] == b"ftyp" and (brand := data[8:12]) in _FTYP_BRANDS:
+        return _FTYP_BRANDS[brand]
     raise ImageError(f"This is not an image: {_looks_like(data)}. Give a PNG, JPEG, WebP or GIF.")
 
 
 def _looks_like(data: bytes) -> str:
-    head = data[:_HEAD].lstrip().lower()
+    head = data[:_HEAD_BYTES].lstrip().lower()
     if not head:
         return "it is empty"
     if head.startswith((b"<svg", b"<?xml")):

@@ -1,4 +1,4 @@
-"""An image as the model sees it: upright, on white, no more pixels than it uses, in an encoding the provider takes."""
+"""Prepares images for a provider: upright, on white, no larger than the model uses, in an accepted encoding."""
 
 import math
 import os
@@ -12,58 +12,65 @@ from llama_vision.core.messages import Image
 from llama_vision.images.cache import PreparedImageCache
 from llama_vision.images.constraints import ImageConstraints
 from llama_vision.images.decode import DecodedImage, decode
-from llama_vision.images.encode import encode, is_graphic
-from llama_vision.images.options import EncodingOptions
-from llama_vision.images.tiling import fit_within, target_size
-
-__all__ = ["EncodingOptions", "prepare_image", "prepare_images"]
+from llama_vision.images.dimensions import image_dimensions
+from llama_vision.images.encode import base64_length, encode, is_graphic
+from llama_vision.images.media_type import sniff_media_type
+from llama_vision.images.settings import EncodingOptions
+from llama_vision.images.tiling import fit_within, limit_pixels, target_size
 
 _DEFAULT = EncodingOptions()
-_ENCODED = ("image/jpeg", "image/png")  # what is written here, whatever else providers read
-_MOST_THREADS = 4  # each may hold a whole decoded image
+_ENCODINGS = ("image/jpeg", "image/png")  # what is written here, whatever else providers decode
+_MAX_THREADS = 4  # each may hold a whole decoded image
 
 
-def prepare_image(image: Image, rules: ImageConstraints, options: EncodingOptions = _DEFAULT) -> Image:
-    """Make an image ready to be sent.
+def prepare_image(image: Image, constraints: ImageConstraints, options: EncodingOptions = _DEFAULT) -> Image:
+    """Prepare an image to be sent.
 
-    A file that already is what it should be is passed on byte for byte. Every other is encoded anew, without its EXIF
-    data. Smaller sides than `rules.min_side` are left to the checks of the request.
+    A file that is accepted as it is is passed through byte for byte. Every other is encoded again, without its EXIF
+    data. Sides below `constraints.min_side` are left to `adaptation.validate`.
 
     Args:
         image: Any image.
-        rules: What the provider takes.
-        options: What the user wants.
+        constraints: What the provider accepts.
+        options: How to encode.
 
     Returns:
-        The image to send, of at most 1120 x 1120 or 560 x 2240 pixels and the like, with the same `detail`. One that
-        is given by its address comes back as it is.
+        The image to send, of at most 1120 x 1120 or 560 x 2240 pixels and the like, with the same `detail`; where the
+        backend decodes it, the file itself unless `max_pixels` or `detail` ask for fewer pixels. One that is given by
+        its URL is returned as it is.
 
     Raises:
-        ImageError: It is no image, is damaged or too large to be decoded, or nothing the provider takes can be made
-            of it.
+        ImageError: It is no image, is damaged or too large to be decoded, or can't be encoded as the provider wants.
 
     """
     if image.data is None:
         return image
-    decoded = decode(image.data, partial(_target_size, detail=image.detail, rules=rules, options=options))
-    most = _max_bytes(rules)
-    if _can_pass_through(decoded, rules, options) and (most is None or len(image.data) <= most):
+    if _needs_no_decoding(image, constraints, options):
+        return replace(image, media_type=sniff_media_type(image.data))
+    decoded = decode(
+        image.data, partial(_target_size, detail=image.detail, constraints=constraints, options=options)
+    )
+    max_bytes = _max_bytes(constraints)
+    if _can_pass_through(decoded, constraints, options) and (
+        max_bytes is None or len(image.data) <= max_bytes
+    ):
         return replace(image, media_type=decoded.media_type)  # its label may have been wrong
-    data, media_type = encode(decoded.image, _media_types(decoded, rules, options), options.quality, most)
+    media_types = _media_types(decoded, constraints, options)
+    data, media_type = encode(decoded.image, media_types, options.quality, max_bytes)
     return replace(image, data=data, media_type=media_type)
 
 
 def prepare_images(
-    images: Sequence[Image], rules: ImageConstraints, options: EncodingOptions = _DEFAULT
+    images: Sequence[Image], constraints: ImageConstraints, options: EncodingOptions = _DEFAULT
 ) -> list[Image]:
-    """Make the images of one request ready, several at a time, and remember the results.
+    """Prepare the images of one request, several at a time, and cache the results.
 
-    Where all together are too large for the provider, each gets an equal share of what it takes.
+    Where all together are too large for the provider, each gets an equal share of its limit.
 
     Args:
         images: In the order of the request.
-        rules: What the provider takes.
-        options: What the user wants.
+        constraints: What the provider accepts.
+        options: How to encode.
 
     Returns:
         The images to send, in the same order.
@@ -72,83 +79,96 @@ def prepare_images(
         ImageError: As `prepare_image`; the text begins with the image's number, such as `Image 2`.
 
     """
-    prepared = _prepare_each(images, rules, options)
-    lengths = [_base64_length(len(image.data)) for image in prepared if image.data is not None]
-    together = rules.max_total_base64_chars
-    if together is None or sum(lengths) < together:
+    prepared = _prepare_each(images, constraints, options)
+    lengths = [base64_length(image) for image in prepared if image.data is not None]
+    limit = constraints.max_total_base64_chars
+    if limit is None or sum(lengths) < limit:
         return prepared
-    share = min(together // len(lengths), rules.max_base64_chars or together)
-    return _prepare_each(images, replace(rules, max_base64_chars=share), options)
+    share = min(limit // len(lengths), constraints.max_base64_chars or limit)
+    return _prepare_each(images, replace(constraints, max_base64_chars=share), options)
 
 
-def _prepare_each(images: Sequence[Image], rules: ImageConstraints, options: EncodingOptions) -> list[Image]:
-    found = [image if image.data is None else _cache().get(image, rules, options) for image in images]
-    missing = [place for place, image in enumerate(found) if image is None]
+def _prepare_each(
+    images: Sequence[Image], constraints: ImageConstraints, options: EncodingOptions
+) -> list[Image]:
+    found = [image if image.data is None else _cache().get(image, constraints, options) for image in images]
+    missing = [index for index, image in enumerate(found) if image is None]
 
-    def work(place: int) -> Image:
+    def prepare(index: int) -> Image:
         try:
-            prepared = prepare_image(images[place], rules, options)
+            prepared = prepare_image(images[index], constraints, options)
         except ImageError as error:
-            raise ImageError(f"Image {place + 1}: {error}") from error
-        _cache().put(images[place], rules, options, prepared)
+            raise ImageError.numbered(index + 1, error) from error
+        if not _needs_no_decoding(images[index], constraints, options):
+            _cache().put(images[index], constraints, options, prepared)
         return prepared
 
-    if len(missing) > 1:  # Pillow lets other threads run while it decodes, scales and encodes
-        made = dict(zip(missing, _pool().map(work, missing), strict=True))
+    if len(missing) > 1:  # Pillow releases the GIL while it decodes, scales and encodes
+        made = dict(zip(missing, _pool().map(prepare, missing), strict=True))
     else:
-        made = {place: work(place) for place in missing}
-    return [made[place] if image is None else image for place, image in enumerate(found)]
+        made = {index: prepare(index) for index in missing}
+    return [made[index] if image is None else image for index, image in enumerate(found)]
+
+
+def _needs_no_decoding(image: Image, constraints: ImageConstraints, options: EncodingOptions) -> bool:
+    """Tell whether the backend decodes the file, and need not be given fewer pixels of it."""
+    if not constraints.decoded_by_backend:
+        return False
+    if options.max_pixels is None and image.detail != "low":
+        return True
+    size = image_dimensions(image.data or b"")
+    return size is not None and size == _target_size(
+        *size, detail=image.detail, constraints=constraints, options=options
+    )
 
 
 def _target_size(
-    width: int, height: int, *, detail: str | None, rules: ImageConstraints, options: EncodingOptions
+    width: int, height: int, *, detail: str | None, constraints: ImageConstraints, options: EncodingOptions
 ) -> tuple[int, int]:
+    if constraints.decoded_by_backend and detail != "low":
+        return limit_pixels(width, height, options.max_pixels)
     size = target_size(width, height, detail=detail, max_pixels=options.max_pixels)
-    if rules.max_side is not None:
-        size = fit_within(*size, rules.max_side, rules.max_side)
-    if (
-        min(size) < rules.min_side <= min(width, height)
-    ):  # a long strip: scaled further than the provider likes
-        scale = rules.min_side / min(width, height)
+    if constraints.max_side is not None:
+        size = fit_within(*size, constraints.max_side, constraints.max_side)
+    if min(size) < constraints.min_side <= min(width, height):  # a long strip, scaled below the minimum
+        scale = constraints.min_side / min(width, height)
         return math.ceil(width * scale), math.ceil(height * scale)
     return size
 
 
-def _can_pass_through(decoded: DecodedImage, rules: ImageConstraints, options: EncodingOptions) -> bool:
+def _can_pass_through(decoded: DecodedImage, constraints: ImageConstraints, options: EncodingOptions) -> bool:
+    if not decoded.is_unmodified:
+        return False
     wanted = options.format in ("auto", decoded.media_type.removeprefix("image/"))
-    return decoded.is_unmodified and wanted and decoded.media_type in rules.media_types
+    return constraints.decoded_by_backend or (wanted and decoded.media_type in constraints.media_types)
 
 
-def _media_types(decoded: DecodedImage, rules: ImageConstraints, options: EncodingOptions) -> tuple[str, ...]:
-    """Tell what the image may become, the best first."""
-    taken = tuple(media_type for media_type in _ENCODED if media_type in rules.media_types)
+def _media_types(
+    decoded: DecodedImage, constraints: ImageConstraints, options: EncodingOptions
+) -> tuple[str, ...]:
+    """List the encodings to choose from, the preferred one first."""
+    if constraints.decoded_by_backend:
+        return ("image/png",)
+    accepted = tuple(media_type for media_type in _ENCODINGS if media_type in constraints.media_types)
     if options.format != "auto":
-        taken = tuple(media_type for media_type in taken if media_type == f"image/{options.format}")
-    if not taken:
+        accepted = tuple(media_type for media_type in accepted if media_type == f"image/{options.format}")
+    if not accepted:
         wanted = "JPEG or PNG" if options.format == "auto" else options.format.upper()
         raise ImageError(
             f"The image ({decoded.media_type}) has to be encoded anew, as {wanted}, and the provider takes only: "
-            f"{', '.join(sorted(rules.media_types)) or 'nothing'}."
+            f"{', '.join(sorted(constraints.media_types)) or 'nothing'}."
         )
-    if len(taken) == 1:
-        return taken
-    if decoded.media_type != "image/jpeg" and is_graphic(decoded.image):
-        return taken[::-1]
-    return taken[:1]
+    if len(accepted) > 1 and decoded.media_type != "image/jpeg" and is_graphic(decoded.image):
+        return accepted[::-1]
+    return accepted[:1]
 
 
-def _max_bytes(rules: ImageConstraints) -> int | None:
-    limits = [
-        below - 1 for below in (rules.max_base64_chars, rules.max_total_base64_chars) if below is not None
-    ]
-    found = [characters // 4 * 3 for characters in limits]
-    if rules.max_bytes is not None:
-        found.append(rules.max_bytes)
-    return min(found, default=None)
-
-
-def _base64_length(count: int) -> int:
-    return (count + 2) // 3 * 4
+def _max_bytes(constraints: ImageConstraints) -> int | None:
+    base64_limits = (constraints.max_base64_chars, constraints.max_total_base64_chars)
+    limits = [(limit - 1) // 4 * 3 for limit in base64_limits if limit is not None]
+    if constraints.max_bytes is not None:
+        limits.append(constraints.max_bytes)
+    return min(limits, default=None)
 
 
 @cache
@@ -158,16 +178,15 @@ def _cache() -> PreparedImageCache:
 
 @cache
 def _pool() -> ThreadPoolExecutor:
-    workers = min(_MOST_THREADS, os.cpu_count() or 1)
+    workers = min(_MAX_THREADS, os.cpu_count() or 1)
     return ThreadPoolExecutor(workers, thread_name_prefix="llama-vision-images")
 
 
 def _reset_after_fork() -> None:
+    """Drop the pool: a forked process has none of its threads, and would wait for ever."""
     _cache.cache_clear()
     _pool.cache_clear()
 
 
-if hasattr(
-    os, "register_at_fork"
-):  # a forked process has the pool but none of its threads, and would wait for ever
+if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_reset_after_fork)

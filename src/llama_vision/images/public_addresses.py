@@ -1,7 +1,7 @@
-"""Which hosts the whole internet can reach, and which only this machine or its network can.
+"""SSRF guard: which hosts are public, and which only this machine or its network reaches.
 
-Only two kinds of numbers are taken: IPv4 as four decimal numbers, and IPv6. All others (`2130706433`, `0x7f.1`, `127.1`)
-are refused instead of read, so that nobody further down can read them differently.
+IP addresses are accepted in two notations: IPv4 as four decimal numbers, and IPv6. All others (`2130706433`, `0x7f.1`,
+`127.1`) are refused, so that no lower layer can parse them differently.
 """
 
 import ipaddress
@@ -11,8 +11,10 @@ from typing import TypeAlias
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _LABEL = re.compile(r"[a-z0-9_-]{1,63}")
-_LONGEST = 253
-_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")  # as a last label it makes the whole an IPv4 address, says WHATWG
+_MAX_HOST_CHARS = 253
+_NUMBER = re.compile(
+    r"[0-9]+|0x[0-9a-f]*"
+)  # as the last label, it makes the host an IPv4 address (WHATWG URL)
 _PRIVATE_NAMES = ("localhost", "localdomain", "local", "internal", "home.arpa")
 
 # https://www.iana.org/assignments/iana-ipv4-special-registry. Not `is_global`, which differs between
@@ -38,7 +40,7 @@ _SPECIAL_V4 = tuple(
         ("240.0.0.0/4", "reserved"),
     )
 )
-# https://www.iana.org/assignments/iana-ipv6-special-registry. The last line is for all that is not global unicast.
+# https://www.iana.org/assignments/iana-ipv6-special-registry
 _SPECIAL_V6 = tuple(
     (ipaddress.IPv6Network(network), kind)
     for network, kind in (
@@ -58,21 +60,21 @@ _SPECIAL_V6 = tuple(
     )
 )
 _GLOBAL_V6 = ipaddress.IPv6Network("2000::/3")
-# An IPv6-only network reaches every IPv4 host by such an address, so what is inside decides.
+# IPv6-only networks reach every IPv4 host by such an address: the embedded one decides.
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 def normalize_host(host: str) -> str:
-    """Bring a URL's host into the one form in which it is compared, looked up and verified.
+    """Normalize a URL's host: the form in which it is compared, resolved and verified by TLS.
 
     Args:
         host: A name (IDNA already encoded), or an address, IPv6 without its brackets.
 
     Returns:
-        The name in lower case without a dot at its end, or the address in its usual spelling.
+        The name in lower case without a trailing dot, or the address in its canonical notation.
 
     Raises:
-        ValueError: It is no host, or an address in a spelling that is not taken. The text says which.
+        ValueError: It is no host, or an address in a notation that is not accepted. The text says which.
 
     """
     if ":" in host:
@@ -85,7 +87,7 @@ def normalize_host(host: str) -> str:
         return str(address)
     host = host.lower().removesuffix(".")
     labels = host.split(".")
-    if len(host) > _LONGEST or not all(map(_LABEL.fullmatch, labels)):
+    if len(host) > _MAX_HOST_CHARS or not all(map(_LABEL.fullmatch, labels)):
         raise ValueError("it has no valid host name")
     if _NUMBER.fullmatch(labels[-1]):
         try:
@@ -96,10 +98,10 @@ def normalize_host(host: str) -> str:
 
 
 def parse_ip(host: str) -> Address | None:
-    """Read a host that is an address.
+    """Parse a host that is an IP address.
 
     Args:
-        host: What `normalize_host` gave.
+        host: From `normalize_host`.
 
     Returns:
         The address, or None for a name.
@@ -112,13 +114,13 @@ def parse_ip(host: str) -> Address | None:
 
 
 def private_name_reason(host: str) -> str | None:
-    """Tell whether a name belongs to this machine or its network, whatever it resolves to.
+    """Tell why a name is private, whatever it resolves to.
 
     Args:
-        host: A name, as `normalize_host` gave it.
+        host: A name, from `normalize_host`.
 
     Returns:
-        What kind of name it is, or None where it may be public.
+        The reason, or None where it may be public.
 
     """
     for name in _PRIVATE_NAMES:
@@ -128,22 +130,22 @@ def private_name_reason(host: str) -> str | None:
 
 
 def non_public_reason(address: Address) -> str | None:
-    """Tell whether an address is one that only this machine or its network reaches.
+    """Tell why an address is not public.
 
     Args:
-        address: IPv4 or IPv6, an IPv4 address inside IPv6 included.
+        address: IPv4 or IPv6; an IPv4 address embedded in IPv6 is checked itself.
 
     Returns:
-        What kind of address it is, or None for a public one.
+        The reason, or None for a public one.
 
     """
     if isinstance(address, ipaddress.IPv4Address):
         return next((kind for network, kind in _SPECIAL_V4 if address in network), None)
-    inside = address.ipv4_mapped
-    if inside is None and address in _NAT64:
-        inside = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    if inside is not None:
-        return (kind := non_public_reason(inside)) and f"{inside}, which is {kind}"
+    embedded = address.ipv4_mapped
+    if embedded is None and address in _NAT64:
+        embedded = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    if embedded is not None:
+        return (kind := non_public_reason(embedded)) and f"{embedded}, which is {kind}"
     for network, kind in _SPECIAL_V6:
         if address in network:
             return kind

@@ -1,4 +1,4 @@
-"""An image from wherever the user has it."""
+"""Makes an `Image` from a path, bytes, a file, a URL, base64 text, a PIL image or an array."""
 
 import base64
 import binascii
@@ -19,29 +19,29 @@ if TYPE_CHECKING:
     import PIL.Image
 
 ImageSource: TypeAlias = "Image | str | Path | bytes | bytearray | memoryview | IO[bytes] | PIL.Image.Image | npt.NDArray[np.uint8]"
-"""What `image_from_any` takes: a path, encoded bytes, an open file, a data URL, an http(s) URL, a PIL image, or a numpy
+"""What `image_from_any` accepts: a path, encoded bytes, an open file, a data URL, an http(s) URL, a PIL image, or a numpy
 array (height x width, or height x width x 3 or 4, of bytes)."""
 
 _DATA_URL = re.compile(r"data:([^,;]*)((?:;[^,;]*)*),", re.IGNORECASE)
 _PNG_MODES = {"1", "L", "LA", "I;16", "P", "RGB", "RGBA"}
 _ALPHA_MODES = {"La": "LA", "PA": "RGBA", "RGBa": "RGBA"}
-_SHOWN = 200  # a path whole, and of base64 in place of a path only the beginning
+_MAX_QUOTED = 200  # characters: a whole path, but only the beginning of base64 passed in its place
 
 
-def image_from_any(  # noqa: PLR0911 - one return for each kind
+def image_from_any(  # noqa: PLR0911 - one return for each type
     source: ImageSource, *, detail: str | None = None
 ) -> Image:
-    """Take an image in whatever form the programmer has it.
+    """Make an image from any supported source.
 
-    A string that is not an http(s) or data URL is taken for a path and read, so never pass text that came from
-    someone else: use `image_from_url` for addresses inside messages.
+    A string that is no http(s) or data URL is a path, and read: never pass untrusted text. Use `image_from_url` for
+    URLs inside messages.
 
     Args:
         source: The image.
-        detail: How closely to look, for providers that know it.
+        detail: `low`, `high` or `auto`, for providers that support it.
 
     Returns:
-        The image with its media type, told from the bytes.
+        The image, with the media type of its signature.
 
     Raises:
         ImageError: It can't be read, or is not an image.
@@ -69,14 +69,14 @@ def image_from_any(  # noqa: PLR0911 - one return for each kind
 
 
 def image_from_bytes(data: bytes, *, detail: str | None = None) -> Image:
-    """Take an encoded image, such as the content of a PNG file.
+    """Make an image from an encoded file, such as a PNG.
 
     Args:
         data: The file's bytes.
-        detail: How closely to look, for providers that know it.
+        detail: `low`, `high` or `auto`, for providers that support it.
 
     Returns:
-        The image with its media type, told from the bytes.
+        The image, with the media type of its signature.
 
     Raises:
         ImageError: It is not an image.
@@ -86,34 +86,34 @@ def image_from_bytes(data: bytes, *, detail: str | None = None) -> Image:
 
 
 def image_from_base64(text: str | bytes, *, detail: str | None = None) -> Image:
-    """Take an image as base64 text.
+    """Make an image from base64 text.
 
     Args:
         text: Standard or URL-safe base64, with or without line breaks and padding.
-        detail: How closely to look, for providers that know it.
+        detail: `low`, `high` or `auto`, for providers that support it.
 
     Returns:
-        The image; a label that came with it is not asked for, because it is often wrong.
+        The image; its media type is that of its signature, as labels are often wrong.
 
     Raises:
         ImageError: It is not base64, or not an image.
 
     """
-    packed = b"".join((text.encode("ascii", "replace") if isinstance(text, str) else text).split())
-    packed = packed.replace(b"-", b"+").replace(b"_", b"/").rstrip(b"=")
+    encoded = b"".join((text.encode("ascii", "replace") if isinstance(text, str) else text).split())
+    encoded = encoded.replace(b"-", b"+").replace(b"_", b"/").rstrip(b"=")
     try:
-        data = base64.b64decode(packed + b"=" * (-len(packed) % 4), validate=True)
+        data = base64.b64decode(encoded + b"=" * (-len(encoded) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         raise ImageError(f"An image's base64 text can't be read: {error}.") from error
     return image_from_bytes(data, detail=detail)
 
 
 def image_from_url(url: str, *, detail: str | None = None) -> Image:
-    """Take an image by its address. No file is ever read here, and nothing is downloaded.
+    """Make an image from its URL. Nothing is read from disk, and nothing downloaded.
 
     Args:
         url: An http(s) URL, which is passed on, or a data URL, which is decoded.
-        detail: How closely to look, for providers that know it.
+        detail: `low`, `high` or `auto`, for providers that support it.
 
     Returns:
         The image.
@@ -139,7 +139,11 @@ def image_from_url(url: str, *, detail: str | None = None) -> Image:
 def _from_path(path: Path, detail: str | None) -> Image:
     try:
         data = path.expanduser().read_bytes()
-    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: the home of an unknown user
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # RuntimeError: the home directory of an unknown user
         raise ImageError(f"The image {_truncate(str(path))!r} can't be read: {_reason(error)}.") from error
     try:
         return image_from_bytes(data, detail=detail)
@@ -152,7 +156,7 @@ def _reason(error: Exception) -> str:
 
 
 def _from_file(file: IO[bytes], detail: str | None) -> Image:
-    """Read an open file from its beginning where it can be wound back, so that it may be passed twice."""
+    """Read an open file, from its beginning where it is seekable, so that it may be passed twice."""
     if isinstance(file, io.TextIOBase):
         raise ImageError("The file is open for text; open it with mode 'rb'.")
     try:
@@ -167,13 +171,13 @@ def _from_file(file: IO[bytes], detail: str | None) -> Image:
 
 
 def _from_array(array: Any) -> "PIL.Image.Image":
-    """Take a numpy array: height x width, with 3 or 4 channels or none, of bytes."""
-    import PIL.Image  # noqa: PLC0415 - loads PIL, for who asks for it
+    """Make a PIL image from uint8 or bool (height, width), (height, width, 3) or (height, width, 4)."""
+    import PIL.Image  # noqa: PLC0415 - loaded late
 
-    kind, shape = str(array.dtype), tuple(array.shape)
-    if kind not in ("uint8", "bool") or shape[2:] not in ((), (3,), (4,)) or shape[1:] == ():
+    dtype, shape = str(array.dtype), tuple(array.shape)
+    if dtype not in ("uint8", "bool") or shape[2:] not in ((), (3,), (4,)) or shape[1:] == ():
         raise ImageError(
-            f"An array of {kind} with shape {shape} is not an image: it needs uint8 values (0 to 255), as "
+            f"An array of {dtype} with shape {shape} is not an image: it needs uint8 values (0 to 255), as "
             "height x width, or height x width x 3 (RGB) or 4 (RGBA). Of values from 0 to 1: (array * 255).astype('uint8')."
         )
     return PIL.Image.fromarray(array)
@@ -185,11 +189,11 @@ def _encode_png(image: "PIL.Image.Image") -> bytes:
         if image.mode not in _PNG_MODES:
             image = image.convert(_ALPHA_MODES.get(image.mode, "RGB"))
         image.save(buffer, format="PNG", compress_level=1)  # fast: it is decoded again at once
-    # The file behind it is cut off or closed, or it has no pixels, which is a SystemError of older Pillows.
+    # Its file is truncated or closed, or it has no pixels (a SystemError of older Pillow versions).
     except (OSError, ValueError, SystemError) as error:
         raise ImageError(f"The PIL image ({image.mode}, {image.size}) can't be used: {error}.") from error
     return buffer.getvalue()
 
 
 def _truncate(text: str) -> str:
-    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
+    return text if len(text) <= _MAX_QUOTED else text[:_MAX_QUOTED] + "..."

@@ -1,7 +1,7 @@
-"""How Llama 3.2 Vision cuts an image into tiles, and what that costs in tokens: arithmetic, no decoder.
+"""How Llama 3.2 Vision splits an image into tiles, and how many tokens they are: arithmetic, no decoder.
 
 The rule is that of Transformers' Mllama image processor with the released `preprocessor_config.json`: tiles of
-560 x 560 pixels, at most 4, in the smallest arrangement that needs no scaling down, else in the one that needs the
+560 x 560 pixels, at most 4, in the smallest grid that needs no downscaling, else in the one that needs the
 least.
 """
 
@@ -9,25 +9,24 @@ import math
 from functools import lru_cache
 
 TILE_SIZE = 560
-"""The side of a tile in pixels."""
+"""A tile's side in pixels."""
 
 TOKENS_PER_TILE = 1601
-"""A tile is 40 x 40 patches of 14 pixels, and one token for the whole: https://docs.together.ai/docs/vision-overview."""
+"""A tile is 40 x 40 patches of 14 pixels, and a class token: https://docs.together.ai/docs/vision-overview."""
 
 MAX_TILES = 4
-"""The most tiles of an image."""
+"""The maximum number of tiles of an image."""
 
 
 @lru_cache
 def supported_aspect_ratios(max_tiles: int = MAX_TILES) -> tuple[tuple[int, int], ...]:
-    """List what tiles can be laid out as.
+    """List the grids of tiles.
 
     Args:
-        max_tiles: The most tiles there may be.
+        max_tiles: The maximum number of tiles.
 
     Returns:
-        (rows, columns) in the order in which the processor tries them, where the first of equals is taken, and in which the
-        network numbers them from 1.
+        (rows, columns) in the order in which the image processor tries them, and in which the model numbers them from 1.
 
     """
     sides = range(1, max_tiles + 1)
@@ -37,13 +36,13 @@ def supported_aspect_ratios(max_tiles: int = MAX_TILES) -> tuple[tuple[int, int]
 def optimal_tile_grid(
     width: int, height: int, *, tile: int = TILE_SIZE, max_tiles: int = MAX_TILES
 ) -> tuple[int, int]:
-    """Tell how an image is laid out.
+    """Choose the grid of tiles for an image.
 
     Args:
         width: In pixels, upright.
         height: In pixels, upright.
-        tile: The side of a tile in pixels.
-        max_tiles: The most tiles there may be.
+        tile: A tile's side in pixels.
+        max_tiles: The maximum number of tiles.
 
     Returns:
         Columns and rows of tiles.
@@ -73,7 +72,7 @@ def image_tokens(width: int, height: int, detail: str | None = None) -> int:
         detail: With `low`, the image is scaled down to one tile before it is sent.
 
     Returns:
-        1,601 for each tile. Hosts bill so; a few that count only the placeholder report 1.
+        1,601 per tile, as hosts bill them; a few count only the placeholder token and report 1.
 
     Raises:
         ValueError: A side is not positive.
@@ -86,58 +85,75 @@ def image_tokens(width: int, height: int, detail: str | None = None) -> int:
 def target_size(
     width: int, height: int, *, detail: str | None = None, max_pixels: int | None = None
 ) -> tuple[int, int]:
-    """Tell what the model can use of an image: more pixels than these are thrown away before it sees them.
+    """Compute the size at which the model uses an image: it discards more pixels than these.
 
     Args:
         width: In pixels, upright.
         height: In pixels, upright.
-        detail: With `low`, what fits one tile.
-        max_pixels: The most pixels there may be, besides.
+        detail: With `low`, the size that fits one tile.
+        max_pixels: A further maximum of pixels; None for none.
 
     Returns:
-        Width and height in pixels, of the same shape as the image's, and never larger.
+        Width and height in pixels, of the image's aspect ratio, and never larger.
 
     Raises:
         ValueError: A side or `max_pixels` is not positive.
 
     """
     columns, rows = (1, 1) if detail == "low" else optimal_tile_grid(width, height)
-    size = fit_within(width, height, columns * TILE_SIZE, rows * TILE_SIZE)
-    if max_pixels is None or size[0] * size[1] <= max_pixels:
-        return size
+    return limit_pixels(*fit_within(width, height, columns * TILE_SIZE, rows * TILE_SIZE), max_pixels)
+
+
+def limit_pixels(width: int, height: int, max_pixels: int | None) -> tuple[int, int]:
+    """Scale a size down to a number of pixels.
+
+    Args:
+        width: In pixels.
+        height: In pixels.
+        max_pixels: The maximum of their product; None for no limit.
+
+    Returns:
+        Width and height in pixels, each at least 1.
+
+    Raises:
+        ValueError: `max_pixels` is not positive.
+
+    """
+    if max_pixels is None or width * height <= max_pixels:
+        return width, height
     if max_pixels < 1:
-        raise ValueError(f"max_pixels is {max_pixels}; 1 is the least.")
-    scale = math.sqrt(max_pixels / (size[0] * size[1]))
-    short = max(1, math.floor(min(size) * scale))
-    long = max(1, min(math.floor(max(size) * scale), max_pixels // short))
+        raise ValueError(f"max_pixels is {max_pixels}; 1 is the minimum.")
+    scale = math.sqrt(max_pixels / (width * height))
+    short = max(1, math.floor(min(width, height) * scale))
+    long = max(1, min(math.floor(max(width, height) * scale), max_pixels // short))
     return (long, short) if width > height else (short, long)
 
 
 def fit_within(
     width: int, height: int, max_width: int, max_height: int, *, min_side: int = 1
 ) -> tuple[int, int]:
-    """Scale a size into a frame, as the model's own processor rounds it.
+    """Scale a size into a frame, with the rounding of the model's own image processor.
 
     Args:
         width: In pixels.
         height: In pixels.
         max_width: The frame's width in pixels.
         max_height: The frame's height in pixels.
-        min_side: Scale up what is smaller than this, until a side is of it or of the frame.
+        min_side: Scale smaller images up, until a side reaches this or the frame.
 
     Returns:
-        Width and height in pixels, each at least 1; unchanged where they fit and neither is less than `min_side`.
+        Width and height in pixels, each at least 1; unchanged where they fit and neither is below `min_side`.
 
     Raises:
         ValueError: A side is not positive.
 
     """
     _check(width, height)
-    wide, high = min(max(width, min_side), max_width), min(max(height, min_side), max_height)
-    by_width, by_height = wide / width, high / height
+    frame_width, frame_height = min(max(width, min_side), max_width), min(max(height, min_side), max_height)
+    by_width, by_height = frame_width / width, frame_height / height
     if by_width < by_height:
-        return wide, min(math.floor(height * by_width) or 1, high)
-    return min(math.floor(width * by_height) or 1, wide), high
+        return frame_width, min(math.floor(height * by_width) or 1, frame_height)
+    return min(math.floor(width * by_height) or 1, frame_width), frame_height
 
 
 def _check(width: int, height: int) -> None:

@@ -18,8 +18,7 @@ from typing_extensions import override
 
 from llama_vision.adaptation.token_estimate import estimate_text_tokens, estimate_tokens
 from llama_vision.backends import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT_S, create_backend
-from llama_vision.backends.closing import CloseMixin
-from llama_vision.core.backend import Backend
+from llama_vision.core.backend import Backend, CloseMixin
 from llama_vision.core.call_options import SAMPLING_OPTIONS, parse_tool
 from llama_vision.core.request import DEFAULT_MAX_TOKENS, ChatRequest
 from llama_vision.images.settings import OverflowPolicy, build_image_settings

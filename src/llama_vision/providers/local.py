@@ -16,6 +16,7 @@ LOCAL = Provider(
         media_types=frozenset(
             {"image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff"}
         ),
+        decoded_by_backend=True,
         accepts_urls=False,
         allows_system_message=False,
     ),

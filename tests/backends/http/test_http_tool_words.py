@@ -4,10 +4,12 @@ import json
 
 import pytest
 
-from llama_vision.backends.http.call import PreparedCall
+from llama_vision.adaptation.pipeline import adapt_request
 from llama_vision.core.errors import UnsupportedInputError
 from llama_vision.core.messages import Message, Text, ToolCall, ToolResult
 from llama_vision.core.request import Tool, ToolChoice
+from llama_vision.images.settings import ImageSettings
+from llama_vision.providers import PROVIDERS
 from tests.emulator import completion
 from tests.emulator.asking import WAYS
 from tests.quirks.talk import PNG, ask, backend, image, request
@@ -167,13 +169,14 @@ def test_how_many_calls_there_may_be_is_refused_where_tools_go_natively(emulator
 )
 @pytest.mark.parametrize("provider", ["aimlapi", "aigateway", "deepinfra"])
 def test_a_call_keeps_the_tools_whose_calls_may_come_as_text(emulator_of, provider, fields, offered):
-    settings = backend(emulator_of(provider), provider)._settings
-    assert PreparedCall(settings, request(provider, "Hi", **fields), stream=False)._readable_tools == offered
+    adapted = adapt_request(
+        PROVIDERS[provider], request(provider, "Hi", **fields), ImageSettings(), api_key="k"
+    )
+    assert adapted.text_parsed_tools == offered
 
 
 def test_a_call_keeps_no_tools_where_text_is_to_stay_text(emulator_of):
-    settings = backend(emulator_of("deepinfra"), "deepinfra")._settings
     asked = request("deepinfra", "Hi", tools=(CLOCK,), text_tool_calls=False)
-    call = PreparedCall(settings, asked, stream=False)
-    assert call._readable_tools == ()
+    call = backend(emulator_of("deepinfra"), "deepinfra")._prepare(asked, stream=False)
+    assert call._adapted.text_parsed_tools == ()
     assert json.loads(call.build(None).content)["tools"][0]["function"]["name"] == "clock"

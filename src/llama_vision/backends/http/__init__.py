@@ -1,1 +1,1 @@
-"""Hosted models and servers, over HTTP."""
+"""The HTTP backend: hosted models and servers."""

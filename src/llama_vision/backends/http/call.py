@@ -1,14 +1,13 @@
-"""One call to a hosted model, without I/O: what is sent, what an answer means, and what to do after a failure."""
+"""One call to a hosted model, without I/O: its HTTP requests, its errors, and what follows a failure."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import httpx
 
-from llama_vision.adaptation.message_order import reorder_messages
-from llama_vision.adaptation.prompted_tools import emulate_tools
-from llama_vision.adaptation.validate import validate_request
+from llama_vision.adaptation.pipeline import AdaptedRequest
 from llama_vision.backends.http.reply_stream import ReplyStream
 from llama_vision.backends.http.retry import RetryState, parse_retry_after
 from llama_vision.core.errors import (
@@ -19,21 +18,21 @@ from llama_vision.core.errors import (
     ModelNotFoundError,
     StatusError,
 )
-from llama_vision.core.request import ChatRequest
 from llama_vision.dialects.dialect import Dialect, WireRequest
-from llama_vision.providers.credentials import resolve_account_id, resolve_api_key
 from llama_vision.providers.provider import Provider
 from llama_vision.version import __version__
+
+_logger = logging.getLogger("llama_vision")
 
 _USER_AGENT = f"llama-vision/{__version__}"
 
 _urls_without_stream_options: set[str] = set()
-"""Addresses that answered `stream_options` with an error; they are not asked for usage in streams again."""
+"""Base URLs that rejected `stream_options`: they are not asked for usage in streams again."""
 
 
 @dataclass(frozen=True, slots=True)
 class HttpConfig:
-    """What all calls of one backend have in common."""
+    """The configuration of one backend."""
 
     provider: Provider
     dialect: Dialect
@@ -48,11 +47,11 @@ class HttpConfig:
 
 @dataclass(frozen=True, slots=True)
 class RetryAction:
-    """What to do before the call is made again.
+    """What to do before the next attempt.
 
     Attributes:
         delay: Seconds to wait.
-        accept_license: Whether the license has to be accepted.
+        accept_license: Whether the license has to be accepted first.
 
     """
 
@@ -61,70 +60,65 @@ class RetryAction:
 
 
 class PreparedCall:
-    """One call, checked and encoded once, however often it will be sent."""
+    """One call: encoded once, however often it is sent."""
 
-    def __init__(self, settings: HttpConfig, request: ChatRequest, *, stream: bool) -> None:
-        """Prepare a call.
+    def __init__(self, config: HttpConfig, adapted: AdaptedRequest, *, stream: bool) -> None:
+        """Encode a call.
 
         Raises:
             UnsupportedInputError: The provider can't express the request.
-            ConfigurationError: The key or the account is missing, or can't be sent.
 
         """
-        provider = settings.provider
-        validate_request(provider, request)
-        self._readable_tools = request.text_parsed_tools  # before they are put into words
-        self._settings = settings
+        self._config = config
+        self._adapted = adapted
         self._stream = stream
-        self._key = resolve_api_key(provider, settings.api_key)
-        self._account = resolve_account_id(provider, settings.account_id)
-        self._request = reorder_messages(provider, emulate_tools(provider, request))
-        self.stop_strings = request.stop if provider.client_side_stop else ()
-        if self.stop_strings:
-            self._request = replace(self._request, stop=())
-        if settings.base_url in _urls_without_stream_options:
+        self._request = adapted.request
+        if config.base_url in _urls_without_stream_options:
             self._request = replace(self._request, stream_usage=False)
-        self._wire = settings.dialect.encode(self._request, stream=stream)
-        self._retries = RetryState(settings.max_retries)
-        self._may_accept = settings.accept_license and provider.license is not None
+        self._wire = config.dialect.encode(self._request, stream=stream)
+        self._retries = RetryState(config.max_retries)
+        self._may_accept = config.accept_license and config.provider.license is not None
 
     def build(self, client: httpx.Client | httpx.AsyncClient | None) -> httpx.Request:
-        """Make the HTTP request.
+        """Build the HTTP request.
 
         Args:
-            client: A client of the user's own, whose settings count too; None for the shared ones, which have none.
+            client: The user's own client, whose settings count too; None for the shared ones, which have none.
 
         """
         return self._build(client, self._wire)
 
     def build_license_request(self, client: httpx.Client | httpx.AsyncClient | None) -> httpx.Request:
-        """Make the HTTP request that accepts the model's license.
+        """Build the HTTP request that accepts the model's license.
 
         Raises:
-            ConfigurationError: The provider asks for no such thing.
+            ConfigurationError: The provider has no license to accept.
 
         """
-        agreement = self._settings.provider.license
+        agreement = self._config.provider.license
         if agreement is None:
-            raise ConfigurationError(f"{self._settings.provider.title} has no license to accept.")
+            raise ConfigurationError(f"{self._config.provider.title} has no license to accept.")
         return self._build(
             client, WireRequest(agreement.path.replace("{model}", self._request.model), agreement.body)
         )
 
     def _build(self, client: httpx.Client | httpx.AsyncClient | None, wire: WireRequest) -> httpx.Request:
+        key = self._adapted.api_key
         headers = {
             "user-agent": _USER_AGENT,
             "content-type": "application/json",
             "accept": "text/event-stream" if self._stream else "application/json",
-            **({"authorization": f"Bearer {self._key}"} if self._key else {}),
+            **({"authorization": f"Bearer {key}"} if key else {}),
             **wire.headers,
-            **self._settings.headers,
+            **self._config.headers,
         }
-        url = _parse_url(self._settings.base_url + wire.path.replace("{account}", self._account or ""))
-        timeout = self._settings.timeout
+        url = parse_url(
+            self._config.base_url + wire.path.replace("{account}", self._adapted.account_id or "")
+        )
+        timeout = self._config.timeout
         if client is not None:
             return client.build_request("POST", url, content=wire.body, headers=headers, timeout=timeout)
-        # What a client would add takes it 20 us to find out.
+        # A client would take 20 us to add its defaults.
         return httpx.Request(
             "POST",
             url,
@@ -134,31 +128,30 @@ class PreparedCall:
         )
 
     def open_reply(self, response: httpx.Response) -> ReplyStream:
-        """Begin to read an answer."""
+        """Begin to decode a response."""
         request = self._request
-        decoder = self._settings.dialect.decoder(
+        decoder = self._config.dialect.decoder(
             request.model, _lowercase_headers(response.headers), max_tokens=request.sampling.max_tokens
         )
-        price = self._settings.provider.model_info(request.model).price
-        secrets = tuple(filter(None, (self._key, self._account)))
+        price = self._config.provider.model_info(request.model).price
         return ReplyStream(
             decoder,
             streamed=self._stream,
             price=price,
-            stops=self.stop_strings,
-            tools=self._readable_tools,
-            redacted=secrets,
+            stops=self._adapted.stop_strings,
+            tools=self._adapted.text_parsed_tools,
+            redacted=tuple(filter(None, (self._adapted.api_key, self._adapted.account_id))),
         )
 
     def error_from_response(self, response: httpx.Response) -> StatusError:
-        """Make the error of an answer, without the key or the account should the provider have repeated them."""
+        """Make the error of a response; key and account are redacted, should the provider have repeated them."""
         body = response.content
-        for secret, shown in ((self._key, b"[key]"), (self._account, b"[account]")):
+        for secret, label in ((self._adapted.api_key, b"[key]"), (self._adapted.account_id, b"[account]")):
             if secret:
-                body = body.replace(secret.encode(), shown)
-        error = self._settings.dialect.errors.parse(response.status_code, body, response.headers)
+                body = body.replace(secret.encode(), label)
+        error = self._config.dialect.errors.parse(response.status_code, body, response.headers)
         error.retry_after = parse_retry_after(response.headers.get("retry-after"))
-        retired = self._settings.provider.model_info(self._request.model).deprecation
+        retired = self._config.provider.model_info(self._request.model).deprecation
         if retired and isinstance(error, (ModelNotFoundError, InvalidRequestError)):
             error.args = (f"{error.args[0]} {retired}",)
         return error
@@ -170,37 +163,55 @@ class PreparedCall:
             error: The failure.
 
         Returns:
-            What to do before the call is made again.
+            What to do before the next attempt.
 
         Raises:
-            LlamaVisionError: `error` itself, where it is not made again.
+            LlamaVisionError: `error` itself, where there is no next attempt.
 
         """
         if isinstance(error, LicenseNotAcceptedError) and self._may_accept:
             self._may_accept = False
+            _logger.info("Accepting the license of %s at %s", self._request.model, self._config.provider.name)
             return RetryAction(accept_license=True)
         if self._is_about_stream_options(error):
-            _urls_without_stream_options.add(self._settings.base_url)
+            _logger.info("%s rejects stream_options: asking again without", self._config.provider.name)
+            _urls_without_stream_options.add(self._config.base_url)
             self._request = replace(self._request, stream_usage=False)
-            self._wire = self._settings.dialect.encode(self._request, stream=True)
+            self._wire = self._config.dialect.encode(self._request, stream=True)
             return RetryAction()
-        return RetryAction(delay=self._retries.next_delay(error))
+        delay = self._retries.next_delay(error)
+        _logger.warning(
+            "%s: %s, retrying in %.2f s (%d attempts left)",
+            self._config.provider.name,
+            f"status {error.status_code}" if isinstance(error, StatusError) else type(error).__name__,
+            delay,
+            self._retries.attempts_left + 1,
+        )
+        return RetryAction(delay=delay)
 
     def _is_about_stream_options(self, error: LlamaVisionError) -> bool:
         # Once only: a field of that name in the user's extra_body or tools stays in the body.
-        asked = self._stream and self._request.stream_usage and b'"stream_options"' in self._wire.body
-        return asked and isinstance(error, InvalidRequestError) and "stream_options" in error.body
+        requested = self._stream and self._request.stream_usage and b'"stream_options"' in self._wire.body
+        return requested and isinstance(error, InvalidRequestError) and "stream_options" in error.body
 
 
 @lru_cache(maxsize=64)
-def _parse_url(address: str) -> httpx.URL:
-    """Take an address apart once."""
-    url = httpx.URL(address)
+def parse_url(address: str) -> httpx.URL:
+    """Parse a URL, cached.
+
+    Raises:
+        ConfigurationError: It is no URL, or has no host.
+
+    """
+    try:
+        url = httpx.URL(address)
+    except httpx.InvalidURL as error:
+        raise ConfigurationError(f"The address can't be used: {error}") from error
     if not url.host:
         raise ConfigurationError(f"The address can't be used: {address!r} names no host.")
     return url
 
 
 def _lowercase_headers(headers: httpx.Headers) -> dict[str, str]:
-    """Give headers as a dictionary: looking for one in httpx's own takes 4 us, and a decoder looks for half a dozen."""
+    """Copy headers into a dict: a look-up in httpx.Headers takes 4 us, and a decoder does half a dozen."""
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers.raw}

@@ -1,14 +1,15 @@
-"""Connection pools, shared by everything in the process: for each address one, and one more for each event loop.
+"""Connection pools, shared by the whole process: one sync client per base URL, and an async one per event loop.
 
-Making an SSL context takes 16 ms, and an async connection belongs to the loop it was made in: a pool that outlives its
-loop fails, or sends a request twice. So each loop has pools of its own, which close with the loop. Time-outs differ from
-call to call and need no pools of their own: httpx takes them with each request.
+Creating an SSL context takes 16 ms, and an async connection belongs to its event loop: a pool that outlives its loop
+fails, or sends a request twice. So each loop has its own pools, which close with the loop. Timeouts are passed with each
+request and need no pools of their own.
 """
 
 import asyncio
 import atexit
 import contextlib
 import importlib.util
+import logging
 import os
 import ssl
 import threading
@@ -23,14 +24,16 @@ from typing_extensions import override
 
 from llama_vision.core.errors import MissingDependencyError
 
-# Many calls may wait for a slow model at once: httpx's own limit of 100 would make the others fail with a timeout.
+# Many calls may wait for a slow model at once: beyond httpx's default of 100, others would time out.
 _LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=30)
+
+_logger = logging.getLogger("llama_vision")
 
 _Client = TypeVar("_Client", httpx.Client, httpx.AsyncClient)
 
 
 class _NoCookies(httpx.Cookies):
-    """Keeps nothing: instances with different accounts share a pool, and looking for cookies takes 25 us a call."""
+    """A cookie jar that stays empty: different accounts share a pool, and extracting cookies takes 25 us a call."""
 
     @override
     def extract_cookies(self, response: httpx.Response) -> None:
@@ -43,7 +46,7 @@ _NO_COOKIES = _NoCookies()
 class _SyncClient(httpx.Client):
     @property
     @override
-    def cookies(self) -> httpx.Cookies:  # pyright: ignore[reportIncompatibleMethodOverride] - there is nothing to set
+    def cookies(self) -> httpx.Cookies:  # pyright: ignore[reportIncompatibleMethodOverride] - read-only
         return _NO_COOKIES
 
 
@@ -56,7 +59,7 @@ class _AsyncClient(httpx.AsyncClient):
 
 @dataclass(slots=True)
 class _Pool(Generic[_Client]):
-    """A client and who uses it. One that was let go of is closed by its last user."""
+    """A client and its number of leases. A retired one is closed with its last lease."""
 
     client: _Client
     num_leases: int = 0
@@ -65,7 +68,7 @@ class _Pool(Generic[_Client]):
 
 @dataclass(slots=True)
 class _LoopPools:
-    """The pools of one event loop, and what closes them with it."""
+    """The pools of one event loop, and the async generator that closes them with it."""
 
     closer: AsyncGenerator[None]
     pools: dict[str, _Pool[httpx.AsyncClient]] = field(default_factory=dict[str, _Pool[httpx.AsyncClient]])
@@ -78,7 +81,7 @@ _loops: "WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopPools]" = WeakKeyDict
 
 @contextlib.contextmanager
 def lease_client(base_url: str) -> Generator[httpx.Client]:
-    """Use the client for synchronous calls to an address; many threads may at once."""
+    """Lease the shared sync client of a base URL; safe for threads."""
     with _lock:
         if (pool := _sync_pools.get(base_url)) is None:
             pool = _sync_pools[base_url] = _Pool(_SyncClient(verify=_ssl_context(), limits=_LIMITS))
@@ -94,7 +97,7 @@ def lease_client(base_url: str) -> Generator[httpx.Client]:
 
 
 def close_sync(base_url: str) -> None:
-    """Close the connections to an address, those in use as soon as they are not. Later calls make new ones."""
+    """Close the connections to a base URL; those in use as soon as they are not. Later calls open new ones."""
     with _lock:
         if (pool := _sync_pools.pop(base_url, None)) is None:
             return
@@ -105,9 +108,9 @@ def close_sync(base_url: str) -> None:
 
 
 class AsyncClientLease:
-    """Uses the running event loop's client for an address: `async with AsyncLease(url) as client`.
+    """Leases the running event loop's client of a base URL: `async with AsyncClientLease(url) as client`.
 
-    A class and no generator: a loop that shuts down closes all async generators at once, in no order.
+    Not an async generator: a loop that shuts down closes all of those at once, in no order.
     """
 
     __slots__ = ("_base_url", "_pool")
@@ -152,16 +155,16 @@ async def _loop_pools() -> dict[str, _Pool[httpx.AsyncClient]]:
 
 
 def _discard_closed_loops() -> None:
-    """Let go of loops that were closed without being shut down, as LlamaIndex's `asyncio_run` does in its thread.
+    """Drop loops that were closed without being shut down, as LlamaIndex's `asyncio_run` does in its thread.
 
-    Their connections can't be closed any more, only collected; and a client holds its loop, so no weak key helps.
+    Their connections can't be closed any more, only collected; and a client references its loop, so weak keys don't do.
     """
     for loop in [loop for loop in _loops if loop.is_closed()]:
         del _loops[loop]
 
 
 async def _close_with_loop(loop: asyncio.AbstractEventLoop) -> AsyncGenerator[None]:
-    """Wait until the loop shuts its async generators down, as `asyncio.run` does at its end, and close its clients."""
+    """Wait for the loop to shut down its async generators, as `asyncio.run` does at its end, then close its clients."""
     try:
         yield
     finally:
@@ -171,23 +174,24 @@ async def _close_with_loop(loop: asyncio.AbstractEventLoop) -> AsyncGenerator[No
             await pool.client.aclose()
 
 
-_aiohttp_wanted = False
+_aiohttp_enabled = False
 
 
 def use_aiohttp(*, enabled: bool = True) -> None:
     """Make new asynchronous clients use aiohttp under httpx's interface; see `llama_vision.use_aiohttp`."""
-    global _aiohttp_wanted  # noqa: PLW0603 - a switch for the process is the point
+    global _aiohttp_enabled  # noqa: PLW0603 - a switch for the whole process
     if enabled and importlib.util.find_spec("httpx_aiohttp") is None:
         raise MissingDependencyError(
             "aiohttp's transport is not installed: pip install 'llama-vision[aiohttp]'"
         )
-    _aiohttp_wanted = enabled
+    _aiohttp_enabled = enabled
+    _logger.info("New asynchronous clients use %s", "aiohttp" if enabled else "httpx's own transport")
 
 
 def _make_async_client() -> httpx.AsyncClient:
-    if not _aiohttp_wanted:
+    if not _aiohttp_enabled:
         return _AsyncClient(verify=_ssl_context(), limits=_LIMITS)
-    from httpx_aiohttp import AiohttpTransport  # noqa: PLC0415 - an extra that most do without
+    from httpx_aiohttp import AiohttpTransport  # noqa: PLC0415 - an optional extra
 
     return _AsyncClient(transport=AiohttpTransport(verify=_ssl_context(), limits=_LIMITS))
 
@@ -204,7 +208,7 @@ def _close_all() -> None:
 
 
 def _reset_after_fork() -> None:
-    """Leave the parent's sockets to the parent."""
+    """Drop the parent's sockets without closing them."""
     global _lock  # noqa: PLW0603 - another thread may have held it
     _lock = threading.Lock()
     _sync_pools.clear()

@@ -1,7 +1,7 @@
-"""Reading what follows the end of a stream, so that its connection can be used again.
+"""Drains a response after the end of its event stream, so that its connection can be reused.
 
-Nothing of it matters, but a connection whose answer was not read to the end has to be thrown away: one more handshake
-for each call. A server that keeps the answer open after its end mark is not waited for.
+A connection whose response was not read to the end has to be closed, at the cost of a handshake for the next call. A
+server that keeps the response open after `[DONE]` is not waited for.
 """
 
 import asyncio
@@ -16,18 +16,18 @@ _DRAIN_TIMEOUT_S = 1.0
 
 
 def drain(chunks: Iterator[bytes], response: httpx.Response) -> None:
-    """Read an answer to its end, for a second at most.
+    """Read a response to its end, for a second at most.
 
     Args:
-        chunks: The rest of it.
-        response: Whose it is.
+        chunks: The rest of its body.
+        response: The response.
 
     """
     watchdog = threading.Timer(_DRAIN_TIMEOUT_S, _shutdown_socket, (response,))
     watchdog.daemon = True
     watchdog.start()
     try:
-        # The reply is complete: whatever goes wrong now concerns only the connection.
+        # The reply is complete: a failure now only concerns the connection.
         with contextlib.suppress(httpx.HTTPError, OSError, ValueError):
             for _ in chunks:
                 pass
@@ -36,10 +36,10 @@ def drain(chunks: Iterator[bytes], response: httpx.Response) -> None:
 
 
 async def adrain(chunks: AsyncIterator[bytes]) -> None:
-    """Read an answer to its end, for a second at most.
+    """Read a response to its end, for a second at most.
 
     Args:
-        chunks: The rest of it.
+        chunks: The rest of its body.
 
     """
     with contextlib.suppress(httpx.HTTPError, OSError, TimeoutError):
@@ -49,7 +49,7 @@ async def adrain(chunks: AsyncIterator[bytes]) -> None:
 
 
 def _shutdown_socket(response: httpx.Response) -> None:
-    """End a read that waits in another thread, which closing the socket would not."""
+    """Unblock a read in another thread, which closing the socket would not."""
     stream = response.extensions.get("network_stream")
     if stream is not None and (connection := stream.get_extra_info("socket")) is not None:
         with contextlib.suppress(OSError):

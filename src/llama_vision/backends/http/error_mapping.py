@@ -1,4 +1,4 @@
-"""Failures of the transport in our words, and context managers that put them there."""
+"""Maps httpx's exceptions to this package's errors."""
 
 import httpx
 
@@ -14,10 +14,10 @@ from llama_vision.core.errors import (
 
 
 def map_transport_error(error: httpx.RequestError) -> LlamaVisionError:
-    """Translate a failure before there was an answer."""
+    """Map a failure before there was a response."""
     if isinstance(error, httpx.DecodingError):
         return map_stream_error(error)
-    # Not connected at all: nothing can have been billed, so this is not the time-out of a call.
+    # Never connected, so nothing can have been billed: safe to retry, unlike a read timeout.
     if isinstance(error, httpx.TimeoutException) and not isinstance(
         error, (httpx.ConnectTimeout, httpx.PoolTimeout)
     ):
@@ -28,7 +28,7 @@ def map_transport_error(error: httpx.RequestError) -> LlamaVisionError:
 
 
 def map_stream_error(error: httpx.HTTPError) -> LlamaVisionError:
-    """Translate a failure while a stream was being read."""
+    """Map a failure while a response was being read."""
     if isinstance(error, httpx.TimeoutException):
         return RequestTimeoutError("The stream stopped coming. The part that arrived is in `.partial`.")
     if isinstance(error, httpx.DecodingError):
@@ -39,11 +39,11 @@ def map_stream_error(error: httpx.HTTPError) -> LlamaVisionError:
     )
 
 
-# Classes and no generators: contextlib's take a microsecond more, and every call goes through three.
+# Classes, as contextlib's generators take a microsecond more, and every call enters three.
 
 
 class MapTransportErrors:
-    """Translates failures before there is an answer."""
+    """Maps failures before there is a response."""
 
     __slots__ = ()
 
@@ -58,12 +58,12 @@ class MapTransportErrors:
 
 
 class AttachPartialReply:
-    """Translates failures while an answer is read, and gives them what had arrived."""
+    """Maps failures while a response is read, and attaches what had arrived."""
 
-    __slots__ = ("_reader",)
+    __slots__ = ("_reply",)
 
-    def __init__(self, reader: ReplyStream) -> None:
-        self._reader = reader
+    def __init__(self, reply: ReplyStream) -> None:
+        self._reply = reply
 
     def __enter__(self) -> None:
         pass
@@ -71,24 +71,7 @@ class AttachPartialReply:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, httpx.HTTPError):
             failure = map_stream_error(error)
-            failure.partial = self._reader.reply()
+            failure.partial = self._reply.partial()
             raise failure from error
         if isinstance(error, LlamaVisionError):
-            error.partial = self._reader.reply()
-
-
-class AttachErrorContext:
-    """Says in an error which provider and model it comes from."""
-
-    __slots__ = ("_model", "_provider")
-
-    def __init__(self, provider: str, model: str) -> None:
-        self._provider = provider
-        self._model = model
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, LlamaVisionError):
-            error.with_context(self._provider, self._model)
+            error.partial = self._reply.partial()

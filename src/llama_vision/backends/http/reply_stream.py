@@ -1,4 +1,4 @@
-"""Reading one reply, without I/O: what the synchronous and the asynchronous driver share."""
+"""Decodes one HTTP response into events, without I/O; shared by the sync and the async half."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,14 +15,14 @@ from llama_vision.toolcalls import TextToolCallExtractor
 
 
 class ReplyStream:
-    """Turns the body of one answer into events.
+    """Decodes the body of one response into events.
 
-    A streamed call may be answered with plain JSON or a web page, by a cache, an error layer or a hotel's network, and
-    labels are often wrong: the first byte tells, because no line of an event stream begins like these.
+    A streamed call may be answered with JSON or HTML, by a cache, an error page or a captive portal, and content types
+    are often wrong: the first byte tells, as no line of an event stream begins like these.
 
     Attributes:
-        done: Whether the reply is complete; whatever else arrives is not looked at.
-        stopped_early: Whether it was ended here at a stop text, while the provider goes on.
+        done: Whether the reply is complete; what else arrives is ignored.
+        stopped_early: Whether it was ended here at a stop string, while the provider goes on.
 
     """
 
@@ -36,15 +36,15 @@ class ReplyStream:
         tools: tuple[Tool, ...] = (),
         redacted: tuple[str, ...] = (),
     ) -> None:
-        """Begin to read.
+        """Begin to decode.
 
         Args:
-            decoder: Of the dialect, new.
+            decoder: A new decoder of the dialect.
             streamed: Whether a stream was asked for.
-            price: What to estimate the cost with, where the provider does not tell it.
-            stops: Texts to end the reply at, where the provider can't.
-            tools: Those whose calls are looked for in the words.
-            redacted: What no error may show, even if the provider repeats it.
+            price: For an estimate of the cost, where the provider does not report it.
+            stops: Stop strings, where the provider can't stop by itself.
+            tools: The tools whose calls are looked for in the text.
+            redacted: Secrets that no error may quote, even if the provider repeats them.
 
         """
         self._decoder = decoder
@@ -54,7 +54,7 @@ class ReplyStream:
         self._secrets = tuple(secret.encode() for secret in redacted)
         self._is_json_body = not streamed
         self._sse: SseDecoder | None = None
-        self._received: list[bytes] = []  # all of it, or what came before a stream was known to be one
+        self._received: list[bytes] = []  # a whole body, or what came before an event stream was detected
         self._builder = ReplyBuilder()
         self.done = False
 
@@ -64,19 +64,19 @@ class ReplyStream:
         return self._stops.hit and not self._decoder.done
 
     def decode_body(self, body: bytes) -> Reply:
-        """Read an answer that is there as a whole."""
+        """Decode a whole body."""
         self._is_json_body = True
         self._process(self._decode_redacted(body))
         self._finish()
         return self._builder.reply()
 
     def feed(self, received: bytes) -> Iterator[Event]:
-        """Take in the next bytes and give the events they complete: to be read to its end."""
+        """Decode the next bytes into the events they complete; to be exhausted."""
         if not self.done:
             yield from self._decode(self._payloads(received))
 
     def close(self) -> Iterator[Event]:
-        """Say that no more bytes come, and give the last events: to be read to its end."""
+        """End the input and yield the last events; to be exhausted."""
         if self.done:
             return
         if self._is_json_body:
@@ -86,8 +86,8 @@ class ReplyStream:
         if not self.done:
             yield from self._finish()
 
-    def reply(self) -> Reply:
-        """Add up what was read so far."""
+    def partial(self) -> Reply:
+        """Build the reply of what has arrived so far."""
         if self._calls is not None and not self.done:
             for event in self._calls.close():
                 self._builder.add(event)
@@ -99,25 +99,25 @@ class ReplyStream:
         self._received.append(received)
         if self._is_json_body:
             return []
-        so_far = b"".join(self._received)
-        first = so_far.lstrip()[:1]
+        body = b"".join(self._received)
+        first = body.lstrip()[:1]
         if not first:
             return []
         self._is_json_body = first in (b"{", b"[", b"<")
         if self._is_json_body:
             return []
         self._sse = SseDecoder()
-        return self._sse.feed(so_far)
+        return self._sse.feed(body)
 
     def _decode(self, payloads: list[bytes]) -> Iterator[Event]:
-        """Give events as they are found, so that a failure does not take along what came before it."""
+        """Yield events one by one, so that those before a failure are not lost."""
         for payload in payloads:
             yield from self._process(self._decode_redacted(payload))
             if self._decoder.done:
                 yield from self._finish()
                 return
             if self._stops.hit and not self._is_json_body:
-                # Nothing more of it is wanted, so it need not be paid for.
+                # The rest is discarded: closing the response saves its cost.
                 self.done = True
                 yield from self._process([Finished("stop")])
                 return
@@ -128,7 +128,7 @@ class ReplyStream:
         except LlamaVisionError:
             if not any(secret in payload for secret in self._secrets):
                 raise
-        # The error quotes a secret: it is raised anew by the same payload without it.
+        # The error quotes a secret: raise it again from the redacted payload.
         for secret in self._secrets:
             payload = payload.replace(secret, b"[secret]")
         return self._decoder.feed(payload)
@@ -139,17 +139,18 @@ class ReplyStream:
         return self._process(events)
 
     def _process(self, events: list[Event]) -> list[Event]:
-        shown = events if self._price is None else [self._with_cost(event) for event in events]
+        if self._price is not None:
+            events = [self._with_cost(event) for event in events]
         if self._stops:
-            shown = self._apply_stop_strings(shown)
+            events = self._apply_stop_strings(events)
         if self._calls is not None:
-            shown = self._calls.process(shown)
-        for event in shown:
+            events = self._calls.process(events)
+        for event in events:
             self._builder.add(event)
-        return shown
+        return events
 
     def _with_cost(self, event: Event) -> Event:
-        """Estimate the cost of a reply whose provider does not tell it."""
+        """Estimate the cost where the provider does not report it."""
         if not isinstance(event, UsageReport) or event.usage.cost_usd is not None or self._price is None:
             return event
         cost = self._price.estimate(event.usage)
@@ -158,17 +159,17 @@ class ReplyStream:
         )
 
     def _apply_stop_strings(self, events: list[Event]) -> list[Event]:
-        """End the reply at a stop text: calls behind it would not have been made. The counts stay."""
-        shown: list[Event] = []
+        """End the reply at a stop string, without the tool calls behind it, but with the usage."""
+        kept: list[Event] = []
         for event in events:
             if isinstance(event, TextDelta):
                 if text := self._stops.feed(event.text):
-                    shown.append(TextDelta(text))
+                    kept.append(TextDelta(text))
                 continue
             if isinstance(event, ToolCallDelta | Finished) and (held := self._stops.flush()):
-                shown.append(TextDelta(held))
+                kept.append(TextDelta(held))
             if isinstance(event, Finished):
-                shown.append(Finished("stop") if self._stops.hit else event)
+                kept.append(Finished("stop") if self._stops.hit else event)
             elif not (self._stops.hit and isinstance(event, ToolCallDelta)):
-                shown.append(event)
-        return shown
+                kept.append(event)
+        return kept

@@ -1,4 +1,4 @@
-"""When a call is made again, and after how long."""
+"""Retries: which failures, and after which delay."""
 
 import email.utils
 import math
@@ -11,22 +11,22 @@ from llama_vision.core.errors import ConnectionFailedError, LlamaVisionError, St
 _INITIAL_DELAY_S = 0.5
 _MAX_DELAY_S = 8.0
 _MAX_RETRY_AFTER_S = 60.0
-"""A provider that asks for more patience than this is not waited for: the error says what it asked for."""
+"""A longer Retry-After is not waited for: the error says what the provider asked for."""
 
 
 @dataclass(slots=True)
 class RetryState:
-    """How often one call may still be made again.
+    """The retries of one call, with exponential backoff and jitter.
 
-    Only failures without a reply are repeated: no connection, 408, 409, 429, 5xx. A call that timed out may have been
-    answered and billed, so it is left to the caller.
+    Retried are failures without a reply: no connection, 408, 409, 429, 5xx. A call that timed out may have been answered
+    and billed, so it is left to the caller.
     """
 
     attempts_left: int
     attempts_made: int = 0
 
     def next_delay(self, error: LlamaVisionError) -> float:
-        """Decide what follows a failure.
+        """Compute the delay before the next attempt.
 
         Args:
             error: The failure.
@@ -39,24 +39,24 @@ class RetryState:
 
         """
         retry_after = error.retry_after if isinstance(error, StatusError) else None
-        again = error.retryable and isinstance(error, (ConnectionFailedError, StatusError))
-        if not again or self.attempts_left < 1 or (retry_after or 0) > _MAX_RETRY_AFTER_S:
+        is_retried = error.retryable and isinstance(error, (ConnectionFailedError, StatusError))
+        if not is_retried or self.attempts_left < 1 or (retry_after or 0) > _MAX_RETRY_AFTER_S:
             raise error
         delay = min(_MAX_DELAY_S, _INITIAL_DELAY_S * 2**self.attempts_made)
         self.attempts_left -= 1
         self.attempts_made += 1
-        # Jitter, so that many clients refused together do not come back together; never sooner than asked for.
+        # Jitter, so that clients refused together do not return together; never earlier than Retry-After.
         return retry_after if retry_after is not None else delay * random.uniform(0.5, 1.0)  # noqa: S311 - not a secret
 
 
 def parse_retry_after(value: str | None) -> float | None:
-    """Read a Retry-After header.
+    """Parse a Retry-After header.
 
     Args:
         value: Seconds, or an HTTP date.
 
     Returns:
-        Seconds from now, at least 0; None where it can't be read.
+        Seconds from now, at least 0; None where it can't be parsed.
 
     """
     if value is None:

@@ -1,16 +1,15 @@
-"""The local model behind the protocol of every backend."""
+"""The local backend: the model on this machine, behind the protocol of every backend."""
 
 import asyncio
 import contextlib
 import queue
 from collections.abc import AsyncGenerator, Generator
 
-from llama_vision.adaptation.images import aprepare_request_images, prepare_request_images
-from llama_vision.adaptation.message_order import reorder_messages
-from llama_vision.adaptation.validate import validate_request
+from llama_vision.adaptation.images import locate
+from llama_vision.adaptation.pipeline import AdaptedRequest, aadapt_request, adapt_request
 from llama_vision.backends.local.config import LocalSettings
 from llama_vision.backends.local.engine_thread import EngineOutput, get_engine_thread
-from llama_vision.core.errors import LlamaVisionError, UnsupportedInputError
+from llama_vision.core.errors import AttachErrorContext, ImageError, LlamaVisionError
 from llama_vision.core.events import Event, Finished
 from llama_vision.core.reply import Reply, ReplyBuilder
 from llama_vision.core.request import ChatRequest
@@ -20,7 +19,7 @@ from llama_vision.toolcalls import TextToolCallExtractor
 
 
 class LocalBackend:
-    """Llama 3.2 Vision on this machine. Requests to one model are answered together, as they come."""
+    """Llama 3.2 Vision on this machine. Requests to one model are batched continuously."""
 
     def __init__(
         self, provider: Provider, images: ImageSettings | None = None, local: LocalSettings | None = None
@@ -46,66 +45,51 @@ class LocalBackend:
 
     def stream(self, request: ChatRequest) -> Generator[Event]:
         """Answer token by token; see `Backend.stream`."""
-        with self._located(request):
-            request = self._adapt(prepare_request_images(self._provider, request, self._images))
+        with AttachErrorContext(self._provider.name, request.model):
+            adapted = adapt_request(self._provider, request, self._images)
             outputs: queue.SimpleQueue[EngineOutput] = queue.SimpleQueue()
-            job = get_engine_thread(request.model, self._local).submit(request, outputs.put)
+            job = get_engine_thread(request.model, self._local).submit(adapted.request, outputs.put)
             try:
-                calls = TextToolCallExtractor(request.text_parsed_tools)
+                calls = TextToolCallExtractor(adapted.text_parsed_tools)
                 event = None
                 while not isinstance(event, Finished):
-                    event = _event_or_raise(outputs.get())
+                    event = _event_or_raise(outputs.get(), adapted)
                     yield from calls.process([event])
             finally:
                 job.cancelled.set()
 
     async def astream(self, request: ChatRequest) -> AsyncGenerator[Event]:
         """Answer token by token, without blocking the event loop; see `Backend.astream`."""
-        with self._located(request):
-            request = self._adapt(await aprepare_request_images(self._provider, request, self._images))
+        with AttachErrorContext(self._provider.name, request.model):
+            adapted = await aadapt_request(self._provider, request, self._images)
             loop = asyncio.get_running_loop()
-            outcomes: asyncio.Queue[EngineOutput] = asyncio.Queue()
+            outputs: asyncio.Queue[EngineOutput] = asyncio.Queue()
 
-            def emit(outcome: EngineOutput) -> None:
-                with contextlib.suppress(RuntimeError):  # the loop is closed, so nobody waits
-                    loop.call_soon_threadsafe(outcomes.put_nowait, outcome)
+            def emit(output: EngineOutput) -> None:
+                with contextlib.suppress(RuntimeError):  # the loop is closed, so nothing waits
+                    loop.call_soon_threadsafe(outputs.put_nowait, output)
 
-            job = get_engine_thread(request.model, self._local).submit(request, emit)
+            job = get_engine_thread(request.model, self._local).submit(adapted.request, emit)
             try:
-                calls = TextToolCallExtractor(request.text_parsed_tools)
+                calls = TextToolCallExtractor(adapted.text_parsed_tools)
                 event = None
                 while not isinstance(event, Finished):
-                    outcome = _event_or_raise(await outcomes.get())
-                    for event in calls.process([outcome]):
-                        yield event
+                    event = _event_or_raise(await outputs.get(), adapted)
+                    for parsed in calls.process([event]):
+                        yield parsed
             finally:
                 job.cancelled.set()
 
     def close(self) -> None:
-        """Hold on to the model, which everyone in the process shares."""
+        """Do nothing: the whole process shares the model."""
 
     async def aclose(self) -> None:
-        """Hold on to the model, which everyone in the process shares."""
-
-    def _adapt(self, request: ChatRequest) -> ChatRequest:
-        """Refuse what this backend can't do, and put the rest into the order the model reads."""
-        validate_request(self._provider, request)
-        if request.extra_body:
-            raise UnsupportedInputError(
-                "The local model has no extra_body: there is no server it could go to."
-            )
-        return reorder_messages(self._provider, request)
-
-    @contextlib.contextmanager
-    def _located(self, request: ChatRequest) -> Generator[None]:
-        try:
-            yield
-        except LlamaVisionError as error:
-            error.with_context(self._provider.name, request.model)
-            raise
+        """Do nothing: the whole process shares the model."""
 
 
-def _event_or_raise(outcome: EngineOutput) -> Event:
-    if isinstance(outcome, LlamaVisionError):
-        raise outcome
-    return outcome
+def _event_or_raise(output: EngineOutput, adapted: AdaptedRequest) -> Event:
+    if isinstance(output, ImageError):
+        locate(output, adapted.image_locations)
+    if isinstance(output, LlamaVisionError):
+        raise output
+    return output

@@ -4,7 +4,6 @@ Bit for bit equal to transformers' `MllamaImageProcessorPil`, in a third of its 
 the device, without torchvision.
 """
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 
 from llama_vision.core.errors import ImageError, LocalModelError
 from llama_vision.core.messages import Image
+from llama_vision.images.decode import decode
 from llama_vision.images.tiling import fit_within, optimal_tile_grid, supported_aspect_ratios
 
 _TYPES = ("MllamaImageProcessor", "MllamaImageProcessorFast", "MllamaImageProcessorPil")
@@ -119,10 +119,10 @@ def parse_image_processor_config(options: Mapping[str, Any]) -> ImageProcessorCo
 def preprocess_image(image: Image, number: int, config: ImageProcessorConfig) -> TiledImage:
     """Decode, resize and tile an image; see `VisionEncoder.preprocess`."""
     try:
-        with PIL.Image.open(io.BytesIO(image.data or b"")) as opened:
-            return resize_and_tile(opened, config)
-    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
-        raise ImageError(f"Image {number} ({image.media_type}) can't be decoded: {error}") from error
+        decoded = decode(image.data or b"", lambda width, height: (width, height))
+    except ImageError as error:
+        raise ImageError.numbered(number, error) from error
+    return resize_and_tile(decoded.image, config)
 
 
 def resize_and_tile(image: PIL.Image.Image, config: ImageProcessorConfig) -> TiledImage:

@@ -1,0 +1,145 @@
+"""The one pipeline that makes a request fit for its provider, used by the HTTP and the local backend.
+
+In this order: validate the request, resolve key and account, prepare the images, validate them, render prompted tools,
+order the messages, take out stop strings. Whatever can be refused without the images is refused before any of them is
+fetched, read or decoded.
+"""
+
+import asyncio
+from dataclasses import dataclass, field, replace
+
+from llama_vision.adaptation.images import (
+    image_locations,
+    limit_images,
+    load_images,
+    replace_images,
+    warn_of_tools_beside_images,
+)
+from llama_vision.adaptation.message_order import reorder_messages
+from llama_vision.adaptation.prompted_tools import emulate_tools
+from llama_vision.adaptation.validate import validate_images, validate_request
+from llama_vision.core.messages import Image
+from llama_vision.core.request import ChatRequest, Tool
+from llama_vision.images.settings import ImageSettings
+from llama_vision.providers.credentials import resolve_account_id, resolve_api_key
+from llama_vision.providers.provider import Provider
+
+_PLACEHOLDER = Image(data=b"", media_type="image/png")
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptedRequest:
+    """A request that is fit for its provider.
+
+    Attributes:
+        request: What the dialect, or the local model's chat template, encodes.
+        text_parsed_tools: The tools whose calls are looked for in the text of the reply.
+        stop_strings: Where the backend has to end the reply itself, as the provider can't.
+        image_locations: Of each image of the user's request where it stands, for error texts.
+        api_key: The key; None where the provider needs none.
+        account_id: The account; None where the provider's URLs contain none.
+
+    """
+
+    request: ChatRequest
+    text_parsed_tools: tuple[Tool, ...] = ()
+    stop_strings: tuple[str, ...] = ()
+    image_locations: tuple[str, ...] = ()
+    api_key: str | None = field(default=None, repr=False)
+    account_id: str | None = field(default=None, repr=False)
+
+
+def adapt_request(
+    provider: Provider,
+    request: ChatRequest,
+    settings: ImageSettings,
+    *,
+    api_key: str | None = None,
+    account_id: str | None = None,
+) -> AdaptedRequest:
+    """Make a request fit for its provider.
+
+    Args:
+        provider: Whose constraints count.
+        request: The user's request; it is not changed.
+        settings: How images are prepared.
+        api_key: The user's key; None looks into the environment.
+        account_id: The user's account; None looks into the environment.
+
+    Returns:
+        The adapted request.
+
+    Raises:
+        UnsupportedInputError: The provider can't express the request.
+        ConfigurationError: The key or the account is missing or malformed, or there is nothing to send.
+        ImageError: An image can't be fetched or decoded; the text says which one of which message.
+
+    """
+    checked = _check(provider, request, settings, api_key, account_id)
+    return _finish(provider, checked, settings)
+
+
+async def aadapt_request(
+    provider: Provider,
+    request: ChatRequest,
+    settings: ImageSettings,
+    *,
+    api_key: str | None = None,
+    account_id: str | None = None,
+) -> AdaptedRequest:
+    """As `adapt_request`; images are prepared in a thread, as decoding would block the event loop."""
+    checked = _check(provider, request, settings, api_key, account_id)
+    if not checked.image_locations:
+        return _finish(provider, checked, settings)
+    return await asyncio.to_thread(_finish, provider, checked, settings)
+
+
+def _check(
+    provider: Provider,
+    request: ChatRequest,
+    settings: ImageSettings,
+    api_key: str | None,
+    account_id: str | None,
+) -> AdaptedRequest:
+    """Refuse what can be refused without looking at the images."""
+    validate_request(provider, request)
+    checked = AdaptedRequest(
+        limit_images(provider, request, settings),
+        text_parsed_tools=request.text_parsed_tools,  # before they are rendered into the prompt
+        stop_strings=request.stop if provider.client_side_stop else (),
+        image_locations=tuple(image_locations(request)),
+        api_key=resolve_api_key(provider, api_key),
+        account_id=resolve_account_id(provider, account_id),
+    )
+    if checked.image_locations:
+        _dry_run(provider, checked.request)
+    return checked
+
+
+def _dry_run(provider: Provider, request: ChatRequest) -> None:
+    """Rewrite and encode the request with empty images, so that what these steps refuse is refused now."""
+    rewritten = _rewrite(
+        provider, replace_images(request, [_PLACEHOLDER] * len(request.images())), has_images=True
+    )
+    if provider.dialect is not None:
+        provider.dialect.encode(rewritten, stream=False)
+
+
+def _finish(provider: Provider, checked: AdaptedRequest, settings: ImageSettings) -> AdaptedRequest:
+    request = checked.request
+    if checked.image_locations:
+        warn_of_tools_beside_images(request)
+        originals = request.images()
+        images = load_images(provider, originals, checked.image_locations, settings)
+        validate_images(provider, images)
+        sheet_of = len(originals) if len(images) < len(originals) else 0
+        request = replace_images(request, images, sheet_of=sheet_of)
+    request = _rewrite(provider, request, has_images=bool(checked.image_locations))
+    if checked.stop_strings:
+        request = replace(request, stop=())
+    return replace(checked, request=request)
+
+
+def _rewrite(provider: Provider, request: ChatRequest, *, has_images: bool) -> ChatRequest:
+    request = emulate_tools(provider, request)
+    return reorder_messages(provider, request) if has_images else request
