@@ -12,11 +12,11 @@ from tests.hugging_face import ASPECT_RATIOS
 SIDE = 56
 
 
-def write_random_model(folder, seed=5):
+def write_random_model(folder, seed=5, side=SIDE, patch_size=14):
     """Write weights, tokenizer and image processor configuration into a new folder."""
     vision = {
-        "image_size": SIDE,
-        "patch_size": 14,
+        "image_size": side,
+        "patch_size": patch_size,
         "max_num_tiles": 4,
         "supported_aspect_ratios": ASPECT_RATIOS,
     }
@@ -43,6 +43,6 @@ def write_random_model(folder, seed=5):
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
         shutil.copy(TINY_MODEL_PATH / name, folder)
     options = json.loads((TINY_MODEL_PATH / "processor_config.json").read_text())["image_processor"]
-    options |= {"max_image_tiles": 4, "size": {"height": SIDE, "width": SIDE}}
+    options |= {"max_image_tiles": 4, "size": {"height": side, "width": side}}
     (folder / "preprocessor_config.json").write_text(json.dumps(options))
     return folder

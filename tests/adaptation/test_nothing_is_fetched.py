@@ -116,7 +116,7 @@ def requests(image):
         "no model": ("cloudflare", ChatRequest(" ", (user,))),
         "too many images": ("cloudflare", ChatRequest("m", (user, CALL, user))),
         "no images at all": ("cloudflare-openai", ask),
-        "a system prompt alone": ("cloudflare", ChatRequest("m", (Message("system", (Text("Be kind."),)), Message("tool", (ToolResult("1", (image,)),))), text_tool_calls=False)),
+        "a system prompt alone": ("local", ChatRequest("tiny", (Message("system", (Text("Be kind."),)), Message("tool", (ToolResult("1", (image,)),))), text_tool_calls=False)),
         "an image in a system prompt": ("together", ChatRequest("m", (Message("system", (image,)), user))),
         "a call of the user's": ("together", ChatRequest("m", (user, Message("user", CALL.parts)))),
         "a definition": ("cloudflare", ChatRequest("m", (user,), tools=(BROKEN_TOOL,))),
