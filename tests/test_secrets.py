@@ -39,13 +39,13 @@ class Tracer(BaseCallbackHandler):
         self.seen.append(f"{error!r} {kwargs}")
 
 
-def models(provider, address):
+def models(provider, address, max_retries=0):
     account = {"account_id": ACCOUNT_ID} if PROVIDERS[provider].account_env else {}
     options = {
         "provider": provider,
         "api_key": KEY,
         "default_headers": {"x-byok": OTHER_KEY},
-        "max_retries": 0,
+        "max_retries": max_retries,
     }
     return [
         ChatLlamaVision(base_url=address, **options, **account),
@@ -106,6 +106,24 @@ def test_no_key_is_shown_anywhere(provider, emulator_of, caplog):
     assert len(texts) > 100
     shown = [text for text in texts if KEY in text or OTHER_KEY in text]
     assert not shown, shown[0][:2000]
+
+
+@pytest.mark.parametrize("provider", HOSTED)
+def test_no_key_and_no_account_is_logged_where_calls_are_made_again(provider, emulator_of, caplog):
+    caplog.set_level(logging.DEBUG)
+    emulator = emulator_of(provider)
+    emulator.api_key = KEY
+    repeating = {"error": {"message": f"Too many calls of {KEY} and {ACCOUNT_ID}"}}
+    for model in models(provider, emulator.base_url, max_retries=1):
+        for streamed in (False, True):
+            emulator.script(json_answer(repeating, 503))
+            ask(model, streamed)
+    ours = [record.getMessage() for record in caplog.records if record.name == "llama_vision"]
+    assert len(ours) == 6
+    assert all("status 503, retrying in" in text for text in ours)
+    assert not [text for text in ours if ACCOUNT_ID in text]
+    assert KEY not in caplog.text
+    assert OTHER_KEY not in caplog.text
 
 
 def ask(model, streamed):

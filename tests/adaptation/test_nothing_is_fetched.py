@@ -35,6 +35,7 @@ REFUSED = {
     "max_tokens": {**KEYS, "max_tokens": 0},
     "a header": {**KEYS, "default_headers": {"x": "a\nb"}},
     "a header's name": {**KEYS, "default_headers": {"no name": "a"}},
+    "a space at a header's end": {**KEYS, "default_headers": {"x": "a "}},
     "an address without a host": {**KEYS, "address": "http://"},
     "an address that is none": {**KEYS, "address": "http://[::1"},
     "a scheme": {**KEYS, "address": "ftp://example.com"},
