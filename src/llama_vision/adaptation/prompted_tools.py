@@ -22,8 +22,8 @@ _PARTS_BY_ROLE: dict[Role, tuple[type[Part], ...]] = {
 }
 """The parts that messages of each role may hold."""
 
-_ONE = "Call at most one function."
-_SEVERAL = "Several calls stand one after the other, separated by a semicolon."
+_AT_MOST_ONE_CALL = "Call at most one function."
+_SEVERAL_CALLS = "Several calls stand one after the other, separated by a semicolon."
 
 
 def emulate_tools(provider: Provider, request: ChatRequest) -> ChatRequest:
@@ -133,7 +133,7 @@ def _definition(tool: Tool) -> str:
 
 
 def _parallel_instruction(parallel: bool | None) -> str:
-    return _ONE if parallel is False else _SEVERAL
+    return _AT_MOST_ONE_CALL if parallel is False else _SEVERAL_CALLS
 
 
 def _forced_call_instruction(choice: ToolChoice) -> str:

@@ -5,13 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 from llama_vision.core.backend import Backend
 from llama_vision.core.errors import ConfigurationError
+from llama_vision.images.settings import ImageSettings
 from llama_vision.providers.credentials import resolve_account_id
 from llama_vision.providers.provider import Provider
 
 if TYPE_CHECKING:
     import httpx
-
-    from llama_vision.images.settings import ImageSettings
 
 __all__ = ["DEFAULT_MAX_RETRIES", "DEFAULT_TIMEOUT_S", "create_backend"]
 
@@ -32,7 +31,7 @@ def create_backend(
     timeout: "float | httpx.Timeout | None" = DEFAULT_TIMEOUT_S,
     max_retries: int = DEFAULT_MAX_RETRIES,
     headers: Mapping[str, str] | None = None,
-    images: "ImageSettings | None" = None,
+    images: ImageSettings | None = None,
     local: Mapping[str, Any] | None = None,
     http_client: "httpx.Client | None" = None,
     http_async_client: "httpx.AsyncClient | None" = None,
@@ -83,18 +82,18 @@ def create_backend(
         ).with_context(provider.name)
 
     from llama_vision.backends.http.backend import HttpBackend  # noqa: PLC0415 - loads httpx, which `local` does not need
+    from llama_vision.backends.http.call import HttpConfig, build_timeout  # noqa: PLC0415 - as above
 
-    return HttpBackend(
-        provider,
+    config = HttpConfig(
+        provider=provider,
         dialect=provider.dialect,
         base_url=address.rstrip("/"),
         api_key=api_key,
         account_id=account_id,
         accept_license=accept_license,
-        timeout=timeout,
+        timeout=build_timeout(timeout) if isinstance(timeout, int | float | None) else timeout,
         max_retries=max_retries,
-        headers=headers or {},
-        images=images,
-        client=http_client,
-        async_client=http_async_client,
+        headers=dict(headers or {}),
+        images=images or ImageSettings(),
     )
+    return HttpBackend(config, client=http_client, async_client=http_async_client)

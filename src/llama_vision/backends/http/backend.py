@@ -2,10 +2,8 @@
 
 import asyncio
 import contextlib
-import re
 import time
-from collections.abc import AsyncGenerator, Generator, Mapping
-from functools import lru_cache
+from collections.abc import AsyncGenerator, Generator
 
 import httpx
 
@@ -22,16 +20,10 @@ from llama_vision.backends.http.error_mapping import (
     AttachPartialReply,
     MapTransportErrors,
 )
-from llama_vision.core.errors import AttachErrorContext, ConfigurationError, LlamaVisionError
+from llama_vision.core.errors import AttachErrorContext, LlamaVisionError
 from llama_vision.core.events import Event
 from llama_vision.core.reply import Reply
 from llama_vision.core.request import ChatRequest
-from llama_vision.dialects.dialect import Dialect
-from llama_vision.images.settings import ImageSettings
-from llama_vision.providers.provider import Provider
-
-_HEADER_NAME = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
-_HEADER_VALUE = re.compile(r"(?:[!-~](?:[ -~]*[!-~])?)?")
 
 
 class HttpBackend:
@@ -39,40 +31,16 @@ class HttpBackend:
 
     It holds no connection: pools are shared by the whole process (`connection_pools.py`), unless the user's own clients
     are given.
-
-    Raises:
-        ConfigurationError: A header is malformed.
-
     """
 
     def __init__(
         self,
-        provider: Provider,
+        config: HttpConfig,
         *,
-        dialect: Dialect,
-        base_url: str,
-        api_key: str | None,
-        account_id: str | None,
-        accept_license: bool,
-        timeout: float | httpx.Timeout | None,
-        max_retries: int,
-        headers: Mapping[str, str],
-        images: ImageSettings | None = None,
         client: httpx.Client | None = None,
         async_client: httpx.AsyncClient | None = None,
     ) -> None:
-        self._config = HttpConfig(
-            provider=provider,
-            dialect=dialect,
-            base_url=base_url,
-            api_key=api_key,
-            account_id=account_id,
-            accept_license=accept_license,
-            timeout=timeout if isinstance(timeout, httpx.Timeout) else _timeout(timeout),
-            max_retries=max_retries,
-            headers=_validate_headers(headers),
-        )
-        self._images = images or ImageSettings()
+        self._config = config
         self._client = client
         self._async_client = async_client
 
@@ -166,7 +134,7 @@ class HttpBackend:
         config = self._config
         parse_url(config.base_url)  # refused before an image is fetched
         adapted = adapt_request(
-            config.provider, request, self._images, api_key=config.api_key, account_id=config.account_id
+            config.provider, request, config.images, api_key=config.api_key, account_id=config.account_id
         )
         return PreparedCall(config, adapted, stream=stream)
 
@@ -174,7 +142,7 @@ class HttpBackend:
         config = self._config
         parse_url(config.base_url)  # refused before an image is fetched
         adapted = await aadapt_request(
-            config.provider, request, self._images, api_key=config.api_key, account_id=config.account_id
+            config.provider, request, config.images, api_key=config.api_key, account_id=config.account_id
         )
         return PreparedCall(config, adapted, stream=stream)
 
@@ -241,12 +209,6 @@ class HttpBackend:
         return AttachErrorContext(self._config.provider.name, request.model)
 
 
-@lru_cache(maxsize=16)
-def _timeout(seconds: float | None) -> httpx.Timeout:
-    # No pool timeout: waiting for a free connection is waiting for one's own calls, not a failure of the provider.
-    return httpx.Timeout(seconds, pool=None)
-
-
 def _read_reply(call: PreparedCall, response: httpx.Response) -> Reply:
     if not response.is_success:
         raise call.error_from_response(response)
@@ -259,13 +221,3 @@ def _check_license_response(call: PreparedCall, response: httpx.Response) -> Non
     """Raise for a wrong key or a rate limit only: whether the license was accepted shows in the next call."""
     if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.TOO_MANY_REQUESTS):
         raise call.error_from_response(response)
-
-
-def _validate_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Refuse what httpx would refuse later, with an error that quotes it: a header may hold a key."""
-    for name, value in headers.items():
-        if not (_HEADER_NAME.fullmatch(name) and _HEADER_VALUE.fullmatch(value)):
-            raise ConfigurationError(
-                f"The header {name!r} holds a line break, a space or a letter that no header can have there."
-            )
-    return dict(headers)

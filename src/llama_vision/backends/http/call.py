@@ -1,6 +1,7 @@
 """One call to a hosted model, without I/O: its HTTP requests, its errors, and what follows a failure."""
 
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -19,6 +20,7 @@ from llama_vision.core.errors import (
     StatusError,
 )
 from llama_vision.dialects.dialect import Dialect, WireRequest
+from llama_vision.images.settings import ImageSettings
 from llama_vision.providers.provider import Provider
 from llama_vision.version import __version__
 
@@ -26,13 +28,21 @@ _logger = logging.getLogger("llama_vision")
 
 _USER_AGENT = f"llama-vision/{__version__}"
 
+_HEADER_NAME = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
+_HEADER_VALUE = re.compile(r"(?:[!-~](?:[ -~]*[!-~])?)?")
+
 _urls_without_stream_options: set[str] = set()
 """Base URLs that rejected `stream_options`: they are not asked for usage in streams again."""
 
 
 @dataclass(frozen=True, slots=True)
 class HttpConfig:
-    """The configuration of one backend."""
+    """The configuration of one backend.
+
+    Raises:
+        ConfigurationError: A header is malformed.
+
+    """
 
     provider: Provider
     dialect: Dialect
@@ -43,6 +53,15 @@ class HttpConfig:
     timeout: httpx.Timeout
     max_retries: int
     headers: Mapping[str, str] = field(repr=False)
+    images: ImageSettings
+
+    def __post_init__(self) -> None:
+        """Refuse headers that httpx would refuse later, with an error that quotes them: one may hold a key."""
+        for name, value in self.headers.items():
+            if not (_HEADER_NAME.fullmatch(name) and _HEADER_VALUE.fullmatch(value)):
+                raise ConfigurationError(
+                    f"The header {name!r} holds a line break, a space or a letter that no header can have there."
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +212,15 @@ class PreparedCall:
         # Once only: a field of that name in the user's extra_body or tools stays in the body.
         requested = self._stream and self._request.stream_usage and b'"stream_options"' in self._wire.body
         return requested and isinstance(error, InvalidRequestError) and "stream_options" in error.body
+
+
+@lru_cache(maxsize=16)
+def build_timeout(seconds: float | None) -> httpx.Timeout:
+    """Make a timeout for connecting, reading and writing.
+
+    Not for the pool: waiting for a free connection is waiting for one's own calls, not a failure of the provider.
+    """
+    return httpx.Timeout(seconds, pool=None)
 
 
 @lru_cache(maxsize=64)
