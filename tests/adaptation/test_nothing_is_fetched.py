@@ -148,6 +148,17 @@ def test_too_many_for_a_sheet_are_not_fetched(server):
     assert server.connections == 0
 
 
+@pytest.mark.parametrize("policy", ["first", "grid"])
+def test_too_many_images_still_pass_where_the_policy_says_so(server, policy):
+    images = (Image(url=server.url()), Image(data=PNG, media_type="image/png"))
+    request = ChatRequest("m", (Message("user", (*images, Text("?"))),))
+    settings = ImageSettings(on_too_many=policy, fetch=FetchPolicy(private_networks=True))
+    backend = create_backend(PROVIDERS["cloudflare"], base_url=CLOSED, images=settings, max_retries=0, **KEYS)
+    with pytest.raises(LlamaVisionError, match="No connection"):
+        backend.complete(request)
+    assert server.connections == 1
+
+
 def test_images_too_many_are_not_fetched(server):
     images = (Image(data=PNG, media_type="image/png"), Image(url=server.url()))
     request = ChatRequest("m", (Message("user", (*images, Text("?"))),))

@@ -118,9 +118,12 @@ def _check(
 
 def _dry_run(provider: Provider, request: ChatRequest) -> None:
     """Rewrite and encode the request with empty images, so that what these steps refuse is refused now."""
-    rewritten = _rewrite(
-        provider, replace_images(request, [_PLACEHOLDER] * len(request.images())), has_images=True
-    )
+    count, max_count = len(request.images()), provider.image_rules.max_count
+    if max_count is None or count <= max_count:
+        outline = replace_images(request, [_PLACEHOLDER] * count)
+    else:
+        outline = replace_images(request, [_PLACEHOLDER], sheet_of=count)
+    rewritten = _rewrite(provider, outline, has_images=True)
     if provider.dialect is not None:
         provider.dialect.encode(rewritten, stream=False)
 

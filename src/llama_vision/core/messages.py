@@ -111,7 +111,12 @@ class Message:
     name: str | None = None
 
     def images(self) -> list[Image]:
-        """Collect the images of the turn in order, those in tool results included."""
+        """Collect the images of the turn.
+
+        Returns:
+            All of them in order, those in tool results included.
+
+        """
         found: list[Image] = []
         for part in self.parts:
             if isinstance(part, Image):
