@@ -12,12 +12,12 @@ from transformers.models.mllama.image_processing_pil_mllama import MllamaImagePr
 from llama_vision.backends.local.image_processor import (
     parse_image_processor_config,
     preprocess_image,
-    resize_and_tile,
     to_pixel_values,
 )
 from llama_vision.backends.local.model_loader import load_model
 from llama_vision.core.errors import ImageError, LocalModelError
 from llama_vision.core.messages import Image
+from llama_vision.images import image_from_any
 
 PUBLISHED = {
     "do_convert_rgb": True,
@@ -67,7 +67,17 @@ def on_white(image):
     return PIL.Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
 
 
+def in_8_bits(image):
+    """Scale the levels of 16 bits, which Pillow and transformers would cut off at 255."""
+    return PIL.Image.fromarray(np.floor(np.asarray(image) / 257 + 0.5).astype(np.uint8))
+
+
+def tiled(image, config):
+    return preprocess_image(image_from_any(image), 1, config)
+
+
 def hugging_face(images, options):
+    images = [in_8_bits(one) if one.mode == "I;16" else one for one in images]
     # transformers 5.17 drops what says where an image shines through; later ones put it on white, as we do.
     images = [on_white(one) if "A" in one.getbands() else one for one in images]
     return MllamaImageProcessorPil(**options)(images=[[one] for one in images], return_tensors="pt")
@@ -75,7 +85,7 @@ def hugging_face(images, options):
 
 def check_equal(images, options):
     config = parse_image_processor_config(options)
-    tiles = [resize_and_tile(image, config) for image in images]
+    tiles = [tiled(image, config) for image in images]
     ours, theirs = to_pixel_values(tiles, config, CPU, torch.float32), hugging_face(images, options)
     assert set(ours) == {"pixel_values", "aspect_ratio_ids", "aspect_ratio_mask"}
     for name, found in ours.items():
@@ -108,7 +118,7 @@ def test_a_palette_with_transparency():
     opaque = image.convert("RGB")
     opaque.info.clear()
     config = parse_image_processor_config(PUBLISHED)
-    ours, flat, without = (resize_and_tile(one, config).canvas for one in (image, on_white(image), opaque))
+    ours, flat, without = (tiled(one, config).canvas for one in (image, on_white(image), opaque))
     assert torch.equal(ours, flat)
     assert not torch.equal(ours, without)
 
@@ -143,13 +153,13 @@ def test_two_hundred_random_sizes():
 
 def test_half_precision_is_rounded_once():
     config = parse_image_processor_config(PUBLISHED)
-    tiles = [resize_and_tile(noise((700, 600)), config)]
+    tiles = [tiled(noise((700, 600)), config)]
     full, half = (to_pixel_values(tiles, config, CPU, kind) for kind in (torch.float32, torch.bfloat16))
     assert torch.equal(full["pixel_values"].bfloat16(), half["pixel_values"])
 
 
 def test_the_device_gets_one_byte_per_level():
-    tiles = resize_and_tile(noise((1120, 1120)), parse_image_processor_config(PUBLISHED))
+    tiles = tiled(noise((1120, 1120)), parse_image_processor_config(PUBLISHED))
     assert (tiles.canvas.dtype, tiles.canvas.nbytes) == (torch.uint8, 3 * 1120 * 1120)
 
 

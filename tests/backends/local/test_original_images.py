@@ -21,7 +21,7 @@ from llama_vision.core.errors import ImageError
 from llama_vision.images.settings import EncodingOptions, ImageSettings
 from llama_vision.langchain import ChatLlamaVision
 from llama_vision.providers import find_provider
-from tests.backends.local.test_image_processor import PUBLISHED, noise, on_white
+from tests.backends.local.test_image_processor import PUBLISHED, in_8_bits, noise, on_white
 from tests.emulator.asking import WAYS, ask
 from tests.random_model import write_random_model
 
@@ -81,7 +81,7 @@ def upright(data):
     """Decode with Pillow alone: the first frame, by EXIF, of 8 bits, on white."""
     image = PIL.ImageOps.exif_transpose(PIL.Image.open(io.BytesIO(data)))
     if image.mode == "I;16":
-        return PIL.Image.fromarray(np.floor(np.asarray(image) / 257 + 0.5).astype(np.uint8)).convert("RGB")
+        return in_8_bits(image).convert("RGB")
     return on_white(image) if image.has_transparency_data else image.convert("RGB")
 
 

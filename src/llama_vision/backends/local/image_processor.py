@@ -40,7 +40,6 @@ _SUPPORTED_OPTIONS = frozenset(
         *("max_image_tiles", "resample", "rescale_factor", "size"),
     }
 )
-_WHITE = (255, 255, 255, 255)
 _LEVELS = 256
 
 
@@ -126,19 +125,11 @@ def preprocess_image(image: Image, number: int, config: ImageProcessorConfig) ->
 
 
 def resize_and_tile(image: PIL.Image.Image, config: ImageProcessorConfig) -> TiledImage:
-    """Resize an image into its tile grid, and pad it with black.
-
-    Transparency is composited on white.
-
-    Raises:
-        ValueError: Pillow can't convert the image's mode to RGB.
-        OSError: The image's file is broken.
-
-    """
+    """Resize an RGB image into its tile grid, and pad it with black."""
     columns, rows = optimal_tile_grid(*image.size, tile=config.tile_size, max_tiles=config.max_tiles)
     canvas_size = columns * config.tile_size, rows * config.tile_size
     image_size = fit_within(*image.size, *canvas_size, min_side=config.tile_size)
-    resized = _convert_to_rgb(image).resize(image_size, config.resample)
+    resized = image.resize(image_size, config.resample)
     if resized.size != canvas_size:
         canvas = PIL.Image.new("RGB", canvas_size)
         canvas.paste(resized)
@@ -180,13 +171,6 @@ def to_pixel_values(
         "aspect_ratio_ids": torch.tensor(ids, device=device),
         "aspect_ratio_mask": mask.to(device),
     }
-
-
-def _convert_to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
-    if "A" in image.getbands() or image.info.get("transparency") is not None:
-        image = image.convert("RGBA")
-        image = PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, _WHITE), image)
-    return image.convert("RGB")
 
 
 def _normalization_table(options: Mapping[str, Any]) -> tuple[tuple[float, ...], ...]:
