@@ -37,15 +37,7 @@ def image_locations(request: ChatRequest) -> Iterator[str]:
 
 
 def limit_images(provider: Provider, request: ChatRequest, settings: ImageSettings) -> ChatRequest:
-    """Apply the overflow policy, as far as that is possible without looking at the images.
-
-    Args:
-        provider: Whose maximum counts.
-        request: Validated.
-        settings: With the policy.
-
-    Returns:
-        The request, without the images too many where the policy is `first`.
+    """Apply the overflow policy, as far as possible without looking at the images.
 
     Raises:
         UnsupportedInputError: There are too many, and the policy is `error`.
@@ -71,16 +63,7 @@ def limit_images(provider: Provider, request: ChatRequest, settings: ImageSettin
 def load_images(
     provider: Provider, images: Sequence[Image], locations: Sequence[str], settings: ImageSettings
 ) -> list[Image]:
-    """Fetch and prepare images.
-
-    Args:
-        provider: Whose constraints count.
-        images: Of a request, in order.
-        locations: Of each where it stands, for error texts.
-        settings: How to prepare them.
-
-    Returns:
-        As many images, or one contact sheet where there are more than the provider accepts.
+    """Fetch and prepare images: as many, or one contact sheet where there are more than the provider accepts.
 
     Raises:
         ImageError: An image can't be fetched or decoded; the text says which one of which message.
@@ -119,16 +102,9 @@ def _fetch_images(images: Sequence[Image], settings: ImageSettings) -> list[Imag
 
 
 def replace_images(request: ChatRequest, images: Sequence[Image], *, sheet_of: int = 0) -> ChatRequest:
-    """Replace the images of a request, in order.
+    """Replace the images of a request, in order; those beyond the given ones are removed.
 
-    Args:
-        request: It is not changed.
-        images: As many, or fewer: those that are left are removed.
-        sheet_of: Where the only image is a contact sheet, of how many images; a text behind it says so.
-
-    Returns:
-        The request with the other images.
-
+    With `sheet_of`, the only image is a contact sheet of so many, and a text behind it says so.
     """
     note = f"(The image is a sheet of the {sheet_of} images of this conversation, numbered in order.)"
     remaining = iter([(image, Text(note)) if sheet_of else (image,) for image in images])

@@ -9,16 +9,7 @@ from llama_vision.core.messages import Message, Text, ToolCall, ToolResult
 def replace_invalid_tool_calls(
     messages: Sequence[Message], is_valid: Callable[[ToolCall], bool]
 ) -> Iterator[Message]:
-    """Turn invalid calls into text, one line each, and their results into user messages.
-
-    Args:
-        messages: A conversation.
-        is_valid: Tells whether a call can be sent as it is.
-
-    Yields:
-        The messages; those without invalid calls unchanged.
-
-    """
+    """Turn calls that are not valid into text, one line each, and their results into user messages."""
     invalid_ids: set[str | None] = set()  # so far: an id may come again in a later turn
     for message in messages:
         calls = [part for part in message.parts if isinstance(part, ToolCall)]

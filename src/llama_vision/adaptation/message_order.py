@@ -14,13 +14,6 @@ def reorder_messages(provider: Provider, request: ChatRequest) -> ChatRequest:
     Text before an image can't attend to it (Meta's prompt format), and some hosts refuse that order. Where an image
     forbids a system message, the system prompt is folded into the first user message.
 
-    Args:
-        provider: Whose constraints count.
-        request: It is not changed.
-
-    Returns:
-        An equivalent request; the request itself where it has no images.
-
     Raises:
         UnsupportedInputError: The system prompt has no user message to go into, or is not text alone.
 

@@ -32,13 +32,6 @@ def emulate_tools(provider: Provider, request: ChatRequest) -> ChatRequest:
     Without support for tools, their definitions go before the first text of the user, and calls and results of earlier
     turns become text. With support for tools but not for tool_choice, a forced call becomes an instruction.
 
-    Args:
-        provider: Whose abilities count.
-        request: Validated; it is not changed.
-
-    Returns:
-        A request that the provider's dialect can express; the request itself where it is one already.
-
     Raises:
         UnsupportedInputError: A part is not allowed in its message's role, a definition is no JSON, or there is no user
             message to put tools into.

@@ -22,16 +22,7 @@ def estimate_text_tokens(text: str) -> int:
 
 
 def estimate_tokens(messages: Sequence[Message], tools: Sequence[Tool] = ()) -> int:
-    """Estimate the tokens of a conversation.
-
-    Args:
-        messages: The conversation.
-        tools: Functions offered with it.
-
-    Returns:
-        The number of tokens: estimated for text, exact for images of known size, else their maximum.
-
-    """
+    """Estimate the tokens of a conversation and its tools: exact for images of known size, else their maximum."""
     count = sum(_TOKENS_PER_MESSAGE + sum(map(_tokens, message.parts)) for message in messages)
     described = (json.dumps([tool.name, tool.description, dict(tool.parameters)]) for tool in tools)
     return count + sum(map(estimate_text_tokens, described))

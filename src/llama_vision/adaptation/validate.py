@@ -20,11 +20,7 @@ _SCALE_DOWN = "Scale it down: the model sees at most 1120 x 1120 pixels."
 
 
 def validate_request(provider: Provider, request: ChatRequest) -> None:
-    """Validate all but the images of a request against the provider's record.
-
-    Args:
-        provider: The provider.
-        request: The user's request, before anything is fetched.
+    """Validate all but the images of a request against the provider's record, before anything is fetched.
 
     Raises:
         UnsupportedInputError: The first thing found that the provider does not accept, with what would work.
@@ -144,11 +140,7 @@ def _check_extra_body(provider: Provider, request: ChatRequest) -> None:
 
 
 def validate_images(provider: Provider, images: Sequence[Image]) -> None:
-    """Validate the images of a request, as they are to be sent.
-
-    Args:
-        provider: The provider.
-        images: Prepared.
+    """Validate prepared images.
 
     Raises:
         UnsupportedInputError: The first image found that the provider does not accept, with what would work.

@@ -50,17 +50,7 @@ class PreparedImageCache:
         return len(self._entries)
 
     def get(self, image: Image, constraints: ImageConstraints, options: EncodingOptions) -> Image | None:
-        """Look an image up.
-
-        Args:
-            image: With data.
-            constraints: For which it was prepared.
-            options: With which it was prepared.
-
-        Returns:
-            The prepared image; None on a miss.
-
-        """
+        """Look up what was prepared of an image; None on a miss."""
         key = _key(image, constraints, options)
         with self._lock:
             entry = self._entries.get(key)
@@ -72,15 +62,7 @@ class PreparedImageCache:
     def put(
         self, image: Image, constraints: ImageConstraints, options: EncodingOptions, prepared: Image
     ) -> None:
-        """Add an image, unless it alone is larger than the cache.
-
-        Args:
-            image: With data.
-            constraints: For which it was prepared.
-            options: With which it was prepared.
-            prepared: The result.
-
-        """
+        """Add what was prepared of an image, unless it alone is larger than the cache."""
         entry = _Entry(image.data or b"", prepared)
         if entry.size > self.max_bytes:
             return

@@ -31,19 +31,14 @@ def check_sheet_count(count: int) -> None:
 
 
 def contact_sheet(images: Sequence[Image], *, lossless: bool = False) -> Image:
-    """Lay images out on one sheet.
-
-    Args:
-        images: With data, at most 100. Each is scaled down to its cell, never up.
-        lossless: Whether the sheet has to be PNG.
+    """Lay at most 100 images out on one sheet, each scaled down to its cell, never up.
 
     Returns:
-        A sheet of at most 1120 x 1120 pixels: equal cells on white, row by row, each with its number, from 1, above
-        its image at the left. JPEG where it looks like a photograph, else PNG.
+        A sheet of at most 1120 x 1120 pixels: equal cells on white, row by row, each with its number, from 1, above its
+        image at the left. PNG where it is `lossless` or does not look like a photograph, else JPEG.
 
     Raises:
-        ImageError: There are none or too many, one is given by its URL, or one can't be decoded. The text begins with
-            its number.
+        ImageError: There are none or too many, one is given by its URL, or one can't be decoded; the text says which.
 
     """
     check_sheet_count(len(images))

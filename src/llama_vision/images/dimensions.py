@@ -12,15 +12,7 @@ _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {
 
 
 def image_dimensions(data: bytes) -> tuple[int, int] | None:
-    """Read width and height.
-
-    Args:
-        data: A PNG, JPEG, GIF or WebP, or its beginning.
-
-    Returns:
-        Width and height as stored, before any EXIF orientation; None where they can't be read.
-
-    """
+    """Read width and height, as stored, of a PNG, JPEG, GIF or WebP or its beginning; None of anything else."""
     try:
         if data.startswith(b"\x89PNG\r\n\x1a\n"):
             return struct.unpack_from(">II", data, 16)

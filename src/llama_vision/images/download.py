@@ -59,12 +59,7 @@ class _RefusedError(Exception):
 def run_in_thread(factory: Callable[[], Coroutine[Any, Any, _Result]]) -> _Result:
     """Run a coroutine in a thread with a loop of its own: the caller's thread may be running one already.
 
-    Args:
-        factory: Makes the coroutine.
-
-    Returns:
-        Its result. A DNS query that hangs is left behind in the thread.
-
+    A DNS query that hangs is left behind in the thread.
     """
     result: Future[_Result] = Future()
     loop = asyncio.new_event_loop()  # here, so that nothing waits for a thread that could not make one
@@ -88,15 +83,7 @@ def run_in_thread(factory: Callable[[], Coroutine[Any, Any, _Result]]) -> _Resul
 
 
 async def download(url: str, policy: FetchPolicy, resolve: Resolve | None = None) -> bytes:
-    """Download a URL.
-
-    Args:
-        url: An untrusted URL.
-        policy: What may be fetched.
-        resolve: The resolver; the system's by default.
-
-    Returns:
-        The response's body, whatever it is.
+    """Download an untrusted URL; `resolve` replaces the system's resolver.
 
     Raises:
         ImageError: The URL is refused, or there is no usable response.

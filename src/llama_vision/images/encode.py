@@ -27,10 +27,6 @@ def is_graphic(image: "PIL.Image.Image") -> bool:
 
     Of 64 x 64 evenly picked pixels, a graphic has at most 512 different colors, and the 16 most common ones fill at
     least half of it. A photograph of a thing on white fails the first, one in gray the second.
-
-    Args:
-        image: In RGB.
-
     """
     import PIL.Image  # noqa: PLC0415 - loaded late
 

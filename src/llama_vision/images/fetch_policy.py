@@ -35,15 +35,7 @@ class FetchPolicy:
 
 
 def redact_url(url: str) -> str:
-    """Quote a URL without what may be secret in it.
-
-    Args:
-        url: Any text, even one that is no valid URL.
-
-    Returns:
-        The URL in quotes, without credentials, query and fragment, of at most 200 characters.
-
-    """
+    """Quote a URL, or any text, without credentials, query and fragment, in at most 200 characters."""
     scheme = match[0] if (match := _SCHEME.match(url)) else ""
     rest = url[len(scheme) :]
     bare = re.split(r"[?#]", rest, maxsplit=1)[0]

@@ -13,13 +13,7 @@ _FTYP_BRANDS = {
 
 
 def sniff_media_type(data: bytes) -> str:  # noqa: PLR0911 - one return for each type
-    """Detect an image's media type.
-
-    Args:
-        data: The whole file, or its beginning.
-
-    Returns:
-        The media type, such as `image/png`.
+    """Detect an image's media type from its whole file or its beginning.
 
     Raises:
         ImageError: It is empty, or no known image format. The text says what it looks like.

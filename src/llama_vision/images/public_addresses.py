@@ -65,13 +65,7 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 def normalize_host(host: str) -> str:
-    """Normalize a URL's host: the form in which it is compared, resolved and verified by TLS.
-
-    Args:
-        host: A name (IDNA already encoded), or an address, IPv6 without its brackets.
-
-    Returns:
-        The name in lower case without a trailing dot, or the address in its canonical notation.
+    """Normalize a URL's host (an IDNA-encoded name, or an address) to the form that is compared, resolved and verified.
 
     Raises:
         ValueError: It is no host, or an address in a notation that is not accepted. The text says which.
@@ -98,15 +92,7 @@ def normalize_host(host: str) -> str:
 
 
 def parse_ip(host: str) -> Address | None:
-    """Parse a host that is an IP address.
-
-    Args:
-        host: From `normalize_host`.
-
-    Returns:
-        The address, or None for a name.
-
-    """
+    """Parse a normalized host that is an IP address; None for a name."""
     try:
         return ipaddress.ip_address(host)
     except ValueError:
@@ -114,15 +100,7 @@ def parse_ip(host: str) -> Address | None:
 
 
 def private_name_reason(host: str) -> str | None:
-    """Tell why a name is private, whatever it resolves to.
-
-    Args:
-        host: A name, from `normalize_host`.
-
-    Returns:
-        The reason, or None where it may be public.
-
-    """
+    """Tell why a normalized name is private, whatever it resolves to; None where it may be public."""
     for name in _PRIVATE_NAMES:
         if host == name or host.endswith(f".{name}"):
             return f"a name of this machine or its network (.{name})"
@@ -130,15 +108,7 @@ def private_name_reason(host: str) -> str | None:
 
 
 def non_public_reason(address: Address) -> str | None:
-    """Tell why an address is not public.
-
-    Args:
-        address: IPv4 or IPv6; an IPv4 address embedded in IPv6 is checked itself.
-
-    Returns:
-        The reason, or None for a public one.
-
-    """
+    """Tell why an address, or the IPv4 address embedded in it, is not public; None for a public one."""
     if isinstance(address, ipaddress.IPv4Address):
         return next((kind for network, kind in _SPECIAL_V4 if address in network), None)
     embedded = address.ipv4_mapped

@@ -20,15 +20,7 @@ MAX_TILES = 4
 
 @lru_cache
 def supported_aspect_ratios(max_tiles: int = MAX_TILES) -> tuple[tuple[int, int], ...]:
-    """List the grids of tiles.
-
-    Args:
-        max_tiles: The maximum number of tiles.
-
-    Returns:
-        (rows, columns) in the order in which the image processor tries them, and in which the model numbers them from 1.
-
-    """
+    """List the grids of tiles, (rows, columns), in the order in which the model numbers them from 1."""
     sides = range(1, max_tiles + 1)
     return tuple((rows, columns) for rows in sides for columns in sides if rows * columns <= max_tiles)
 
@@ -36,16 +28,7 @@ def supported_aspect_ratios(max_tiles: int = MAX_TILES) -> tuple[tuple[int, int]
 def optimal_tile_grid(
     width: int, height: int, *, tile: int = TILE_SIZE, max_tiles: int = MAX_TILES
 ) -> tuple[int, int]:
-    """Choose the grid of tiles for an image.
-
-    Args:
-        width: In pixels, upright.
-        height: In pixels, upright.
-        tile: A tile's side in pixels.
-        max_tiles: The maximum number of tiles.
-
-    Returns:
-        Columns and rows of tiles.
+    """Choose the grid of tiles, (columns, rows), for an upright image of a size in pixels.
 
     Raises:
         ValueError: A side is not positive.
@@ -64,15 +47,9 @@ def optimal_tile_grid(
 
 
 def image_tokens(width: int, height: int, detail: str | None = None) -> int:
-    """Count the tokens of an image.
+    """Count the tokens of an upright image of a size in pixels: 1,601 per tile, and one tile with detail `low`.
 
-    Args:
-        width: In pixels, upright.
-        height: In pixels, upright.
-        detail: With `low`, the image is scaled down to one tile before it is sent.
-
-    Returns:
-        1,601 per tile, as hosts bill them; a few count only the placeholder token and report 1.
+    Hosts bill so; a few count only the placeholder token and report 1.
 
     Raises:
         ValueError: A side is not positive.
@@ -85,16 +62,9 @@ def image_tokens(width: int, height: int, detail: str | None = None) -> int:
 def target_size(
     width: int, height: int, *, detail: str | None = None, max_pixels: int | None = None
 ) -> tuple[int, int]:
-    """Compute the size at which the model uses an image: it discards more pixels than these.
+    """Compute the size in pixels at which the model uses an upright image: it discards more pixels than these.
 
-    Args:
-        width: In pixels, upright.
-        height: In pixels, upright.
-        detail: With `low`, the size that fits one tile.
-        max_pixels: A further maximum of pixels; None for none.
-
-    Returns:
-        Width and height in pixels, of the image's aspect ratio, and never larger.
+    The aspect ratio is kept, and no image grows. With detail `low`, it fits one tile.
 
     Raises:
         ValueError: A side or `max_pixels` is not positive.
@@ -105,15 +75,7 @@ def target_size(
 
 
 def limit_pixels(width: int, height: int, max_pixels: int | None) -> tuple[int, int]:
-    """Scale a size down to a number of pixels.
-
-    Args:
-        width: In pixels.
-        height: In pixels.
-        max_pixels: The maximum of their product; None for no limit.
-
-    Returns:
-        Width and height in pixels, each at least 1.
+    """Scale a size down to at most `max_pixels`, each side at least 1; None is no limit.
 
     Raises:
         ValueError: `max_pixels` is not positive.
@@ -134,15 +96,7 @@ def fit_within(
 ) -> tuple[int, int]:
     """Scale a size into a frame, with the rounding of the model's own image processor.
 
-    Args:
-        width: In pixels.
-        height: In pixels.
-        max_width: The frame's width in pixels.
-        max_height: The frame's height in pixels.
-        min_side: Scale smaller images up, until a side reaches this or the frame.
-
-    Returns:
-        Width and height in pixels, each at least 1; unchanged where they fit and neither is below `min_side`.
+    Images of less than `min_side` are scaled up until a side reaches it or the frame.
 
     Raises:
         ValueError: A side is not positive.

@@ -99,12 +99,7 @@ class PreparedCall:
         self._may_accept = config.accept_license and config.provider.license is not None
 
     def build(self, client: httpx.Client | httpx.AsyncClient | None) -> httpx.Request:
-        """Build the HTTP request.
-
-        Args:
-            client: The user's own client, whose settings count too; None for the shared ones, which have none.
-
-        """
+        """Build the HTTP request; `client` is the user's own, whose settings count too, or None."""
         return self._build(client, self._wire)
 
     def build_license_request(self, client: httpx.Client | httpx.AsyncClient | None) -> httpx.Request:
@@ -176,18 +171,7 @@ class PreparedCall:
         return error
 
     def next_action(self, error: LlamaVisionError) -> RetryAction:
-        """Decide what follows a failure.
-
-        Args:
-            error: The failure.
-
-        Returns:
-            What to do before the next attempt.
-
-        Raises:
-            LlamaVisionError: `error` itself, where there is no next attempt.
-
-        """
+        """Decide what to do before the next attempt, or raise `error` where there is none."""
         if isinstance(error, LicenseNotAcceptedError) and self._may_accept:
             self._may_accept = False
             _logger.info("Accepting the license of %s at %s", self._request.model, self._config.provider.name)

@@ -16,13 +16,7 @@ _DRAIN_TIMEOUT_S = 1.0
 
 
 def drain(chunks: Iterator[bytes], response: httpx.Response) -> None:
-    """Read a response to its end, for a second at most.
-
-    Args:
-        chunks: The rest of its body.
-        response: The response.
-
-    """
+    """Read the rest of a response, for a second at most."""
     watchdog = threading.Timer(_DRAIN_TIMEOUT_S, _shutdown_socket, (response,))
     watchdog.daemon = True
     watchdog.start()
@@ -36,12 +30,7 @@ def drain(chunks: Iterator[bytes], response: httpx.Response) -> None:
 
 
 async def adrain(chunks: AsyncIterator[bytes]) -> None:
-    """Read a response to its end, for a second at most.
-
-    Args:
-        chunks: The rest of its body.
-
-    """
+    """Read the rest of a response, for a second at most."""
     with contextlib.suppress(httpx.HTTPError, OSError, TimeoutError):
         async with asyncio.timeout(_DRAIN_TIMEOUT_S):
             async for _ in chunks:

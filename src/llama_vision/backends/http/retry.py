@@ -26,18 +26,7 @@ class RetryState:
     attempts_made: int = 0
 
     def next_delay(self, error: LlamaVisionError) -> float:
-        """Compute the delay before the next attempt.
-
-        Args:
-            error: The failure.
-
-        Returns:
-            Seconds to wait before the next attempt.
-
-        Raises:
-            LlamaVisionError: `error` itself, where there is no next attempt.
-
-        """
+        """Compute the seconds before the next attempt, or raise `error` where there is none."""
         retry_after = error.retry_after if isinstance(error, StatusError) else None
         is_retried = error.retryable and isinstance(error, (ConnectionFailedError, StatusError))
         if not is_retried or self.attempts_left < 1 or (retry_after or 0) > _MAX_RETRY_AFTER_S:
@@ -50,15 +39,7 @@ class RetryState:
 
 
 def parse_retry_after(value: str | None) -> float | None:
-    """Parse a Retry-After header.
-
-    Args:
-        value: Seconds, or an HTTP date.
-
-    Returns:
-        Seconds from now, at least 0; None where it can't be parsed.
-
-    """
+    """Parse a Retry-After header, seconds or an HTTP date, into seconds from now; None where it is neither."""
     if value is None:
         return None
     try:
