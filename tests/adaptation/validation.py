@@ -2,7 +2,7 @@
 
 from llama_vision.adaptation.images import limit_images
 from llama_vision.adaptation.validate import validate_images, validate_request
-from llama_vision.core.errors import AttachErrorContext
+from llama_vision.core.backend import AttachErrorContext
 from llama_vision.images.settings import ImageSettings
 
 

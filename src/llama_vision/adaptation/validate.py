@@ -7,8 +7,9 @@ from llama_vision.adaptation.prompted_tools import (
     emulates_parallel_tool_calls,
     supports_tools,
 )
+from llama_vision.core.backend import AttachErrorContext
 from llama_vision.core.call_options import SAMPLING_OPTIONS
-from llama_vision.core.errors import AttachErrorContext, ConfigurationError, UnsupportedInputError
+from llama_vision.core.errors import ConfigurationError, UnsupportedInputError
 from llama_vision.core.messages import Image, ToolCall, ToolResult
 from llama_vision.core.request import ChatRequest
 from llama_vision.images.dimensions import image_dimensions

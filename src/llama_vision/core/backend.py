@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Generator
 from typing import Protocol, Self
 
+from llama_vision.core.errors import LlamaVisionError
 from llama_vision.core.events import Event
 from llama_vision.core.reply import Reply
 from llama_vision.core.request import ChatRequest
@@ -68,3 +69,20 @@ class CloseMixin:
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
+
+
+class AttachErrorContext:
+    """A context manager that adds provider and model to errors; a class, as contextlib's generators are slower."""
+
+    __slots__ = ("_model", "_provider")
+
+    def __init__(self, provider: str, model: str) -> None:
+        self._provider = provider
+        self._model = model
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, LlamaVisionError):
+            error.with_context(self._provider, self._model)

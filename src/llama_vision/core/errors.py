@@ -199,20 +199,3 @@ FATAL_ERRORS: tuple[type[LlamaVisionError], ...] = (
     QuotaExhaustedError,
 )
 """Errors that every other call to the same model would raise too: a batch stops at one."""
-
-
-class AttachErrorContext:
-    """A context manager that adds provider and model to errors; a class, as contextlib's generators are slower."""
-
-    __slots__ = ("_model", "_provider")
-
-    def __init__(self, provider: str, model: str) -> None:
-        self._provider = provider
-        self._model = model
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, LlamaVisionError):
-            error.with_context(self._provider, self._model)

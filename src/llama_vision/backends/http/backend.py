@@ -20,7 +20,8 @@ from llama_vision.backends.http.error_mapping import (
     AttachPartialReply,
     MapTransportErrors,
 )
-from llama_vision.core.errors import AttachErrorContext, LlamaVisionError
+from llama_vision.core.backend import AttachErrorContext
+from llama_vision.core.errors import LlamaVisionError
 from llama_vision.core.events import Event
 from llama_vision.core.reply import Reply
 from llama_vision.core.request import ChatRequest

@@ -9,7 +9,8 @@ from llama_vision.adaptation.images import locate
 from llama_vision.adaptation.pipeline import AdaptedRequest, aadapt_request, adapt_request
 from llama_vision.backends.local.config import LocalSettings
 from llama_vision.backends.local.engine_thread import EngineOutput, get_engine_thread
-from llama_vision.core.errors import AttachErrorContext, ImageError, LlamaVisionError
+from llama_vision.core.backend import AttachErrorContext
+from llama_vision.core.errors import ImageError, LlamaVisionError
 from llama_vision.core.events import Event, Finished
 from llama_vision.core.reply import Reply, ReplyBuilder
 from llama_vision.core.request import ChatRequest
