@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -269,3 +271,23 @@ def test_every_error_says_where_it_happened(emulator: Emulator, way: str):
     with pytest.raises(LlamaVisionError) as caught:
         ask(backend_for(emulator, "openai-compatible"), way)
     assert (caught.value.provider, caught.value.model) == ("openai-compatible", question().model)
+
+
+def test_streams_that_stay_open_after_their_end_are_given_up_by_one_thread(emulator: Emulator):
+    """A thread per stream to watch over its end cost a fifth of a short stream."""
+    emulator.script(*[event_stream(*chunks(completion("Hello")), "[DONE]", STALL) for _ in range(12)])
+    backend = backend_for(emulator)
+
+    def watchdogs():
+        return [thread for thread in threading.enumerate() if thread.name == "llama-vision drain"]
+
+    began = time.monotonic()
+    with ThreadPoolExecutor(12) as pool:
+        streams = [pool.submit(ask, backend, "stream") for _ in range(12)]
+        while not any(stream.done() for stream in streams):
+            assert len(watchdogs()) <= 1
+            time.sleep(0.01)
+        assert {stream.result().text for stream in streams} == {"Hello"}
+    assert 1 <= time.monotonic() - began < 4
+    emulator.script(event_stream(*chunks(completion("And on")), "[DONE]"))
+    assert ask(backend, "stream").text == "And on"
