@@ -1,6 +1,6 @@
 """OpenAI's chat completions, which most hosts speak, each a little differently."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,13 +53,21 @@ class ChatCompletionsDialect:
         max_tokens: int | None = None,  # noqa: ARG002 - `finish_reason` says whether the reply was cut
     ) -> ChatCompletionsDecoder:
         """Make a decoder; see `Dialect.decoder`."""
-        parse = self._parse if self.usage.paths else WireCompletion.model_validate_json
+        parse = _parser(self.usage)
         return ChatCompletionsDecoder(model, headers, parse=parse, errors=self.errors, usage=self.usage)
 
-    def _parse(self, payload: bytes) -> WireCompletion:
-        # Keeping all fields takes 20% longer.
-        has_extras = any(path[0].encode() in payload for path in self.usage.paths)
-        return (WireCompletionWithExtras if has_extras else WireCompletion).model_validate_json(payload)
+
+def _parser(usage: UsageFormat) -> Callable[[bytes], WireCompletion]:
+    """Keep all fields of those payloads only that may hold usage elsewhere: keeping them takes 20% longer."""
+    markers = tuple(path[0].encode() for path in usage.paths)
+
+    def parse(payload: bytes) -> WireCompletion:
+        for marker in markers:
+            if marker in payload:
+                return WireCompletionWithExtras.model_validate_json(payload)
+        return WireCompletion.model_validate_json(payload)
+
+    return parse
 
 
 def _tools(request: ChatRequest) -> dict[str, Any]:

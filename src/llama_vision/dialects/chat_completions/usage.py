@@ -52,9 +52,12 @@ class UsageFormat:
             pydantic.ValidationError: One holds something else than numbers.
 
         """
+        extras = completion.model_extra
+        if completion.usage is None and not extras:  # most chunks
+            return None
         found = [] if completion.usage is None else [completion.usage]
-        for path in self.paths:
-            fields: Any = completion.model_extra
+        for path in self.paths if extras else ():
+            fields: Any = extras
             for key in path:
                 fields = as_mapping(fields).get(key)
             if fields is not None:
