@@ -119,7 +119,11 @@ def test_another_question_is_not_answered_from_a_cassette(other, ask):
     [
         ({}, "Nothing was recorded. DeepInfra needs an API key."),
         # Nothing listens there, so the made-up key goes nowhere.
-        ({"DEEPINFRA_TOKEN": "made-up-key", "ALL_PROXY": "http://127.0.0.1:9"}, "ConnectionFailedError"),
+        pytest.param(
+            {"DEEPINFRA_TOKEN": "made-up-key", "ALL_PROXY": "http://127.0.0.1:9"},
+            "ConnectionFailedError",
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["no key", "no connection"],
 )
