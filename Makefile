@@ -24,7 +24,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[all,test]"
 	@touch $@
 
-demo: $(STAMP) ## questions about pictures, answered through LangChain and LlamaIndex
+demo: $(STAMP) ## questions about images, answered through LangChain and LlamaIndex
 	@$(BIN)/python -m llama_vision.demo
 
 format: $(STAMP) ## put the code into the project's format
