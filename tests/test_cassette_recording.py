@@ -114,16 +114,13 @@ def test_another_question_is_not_answered_from_a_cassette(other, ask):
         ask(case, "http://127.0.0.1/v1/openai", api_key="recorded")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "said"),
     [
         ({}, "Nothing was recorded. DeepInfra needs an API key."),
         # Nothing listens there, so the made-up key goes nowhere.
-        pytest.param(
-            {"DEEPINFRA_TOKEN": "made-up-key", "ALL_PROXY": "http://127.0.0.1:9"},
-            "ConnectionFailedError",
-            marks=pytest.mark.slow,
-        ),
+        ({"DEEPINFRA_TOKEN": "made-up-key", "ALL_PROXY": "http://127.0.0.1:9"}, "ConnectionFailedError"),
     ],
     ids=["no key", "no connection"],
 )
