@@ -14,6 +14,16 @@ import pytest
 from llama_vision.backends.http.connection_pools import close_sync
 from tests.cassette_files import use_our_files
 from tests.emulator import DIALECTS, Emulator
+from tests.pairs import beyond_pairs
+
+PAIRED = tuple(f"tests/{folder}/" for folder in ("contract", "quirks", "langchain", "llamaindex"))
+"""Folders that multiply providers, styles and forms: `make test` runs pairs of them, `make test-all` the full product."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m deselects
+def pytest_collection_modifyitems(items):
+    for item in beyond_pairs([item for item in items if item.nodeid.startswith(PAIRED)]):
+        item.add_marker("slow")
 
 
 def pytest_recording_configure(config, vcr):

@@ -114,6 +114,7 @@ def test_another_question_is_not_answered_from_a_cassette(other, ask):
         ask(case, "http://127.0.0.1/v1/openai", api_key="recorded")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "said"),
     [

@@ -1,6 +1,7 @@
 """Who may import whom, and what importing the package loads."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,47 @@ def imports_of(path):
             yield node.module
 
 
+def executed_imports(node):
+    """Every import statement that runs when the module is imported: none in functions, none for type checkers only."""
+    for child in ast.iter_child_nodes(node):
+        match child:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.Lambda():
+                pass
+            case ast.If(test=ast.Name("TYPE_CHECKING")):
+                pass
+            case ast.Import() | ast.ImportFrom():
+                yield child
+            case _:
+                yield from executed_imports(child)
+
+
+def import_graph(root):
+    """Which modules of a package each of its modules imports, by name."""
+    files = {
+        ".".join(path.relative_to(root.parent).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in root.rglob("*.py")
+    }
+    graph = {}
+    for name, path in files.items():
+        imported = set()
+        for node in executed_imports(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name for alias in node.names}
+            else:
+                inner = {f"{node.module}.{alias.name}" for alias in node.names}
+                imported |= inner & files.keys() or {node.module}
+        graph[name] = imported & files.keys() - {name}
+    return graph
+
+
+def find_circle(graph):
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return " -> ".join(error.args[1])
+    return None
+
+
 FILES = sorted(ROOT.rglob("*.py"))
 
 
@@ -79,9 +121,34 @@ def test_each_room_knows_only_its_own_framework(path):
     assert used <= MAY_USE.get(room, set())
 
 
+def test_modules_import_in_no_circle():
+    graph = import_graph(ROOT)
+    assert "llama_vision.core.messages" in graph["llama_vision.core.request"]
+    assert find_circle(graph) is None
+
+
+@pytest.mark.parametrize(
+    ("statement", "circle"),
+    [
+        ("from package.one import name", "package.one -> package.two -> package.one"),
+        ("import package.one", "package.one -> package.two -> package.one"),
+        ("def late():\n    from package.one import name", None),
+        ("if TYPE_CHECKING:\n    from package.one import name", None),
+    ],
+)
+def test_a_circle_is_noticed(statement, circle, tmp_path):
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "one.py").write_text("from package import two")
+    (package / "two.py").write_text(statement)
+    found = find_circle(import_graph(package))
+    assert circle is None if found is None else set(found.split(" -> ")) == set(circle.split(" -> "))
+
+
 def test_dialects_do_no_input_or_output():
     forbidden = {"socket", "httpx", "os", "time", "asyncio", "threading", "random", "pathlib", "requests"}
-    for path in (ROOT / "dialects").glob("*.py"):
+    for path in (ROOT / "dialects").rglob("*.py"):
         used = {module.split(".")[0] for module in imports_of(path)}
         assert not used & forbidden, path.name
 

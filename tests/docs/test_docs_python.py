@@ -4,8 +4,6 @@ A block of README stands alone; the blocks of a page of docs build on one anothe
 """
 
 import os
-import subprocess
-import sys
 
 import pytest
 
@@ -21,6 +19,7 @@ from tests.docs.markdown import (
     python_blocks,
     script,
 )
+from tests.docs.run_scripts import Scripts
 
 KEYS = {name for provider in PROVIDERS.values() for name in provider.key_env}
 ENVIRONMENT = {
@@ -40,23 +39,23 @@ def name_of(run):
     return f"{path.relative_to(ROOT)}{place}"
 
 
+@pytest.fixture(scope="module")
+def scripts():
+    # Bars are for people.
+    scripts = Scripts(WARNINGS, {**ENVIRONMENT, "TQDM_DISABLE": "1", "PYTHONIOENCODING": "utf-8"})
+    yield scripts
+    scripts.close()
+
+
 @pytest.mark.parametrize("run", [pytest.param(run, id=name_of(run)) for run in RUNS])
-def test_python_runs(run, tmp_path):
+def test_python_runs(run, tmp_path, scripts):
     path, chosen = run
     file = tmp_path / f"{path.stem}.py"
     file.write_text(script(path, chosen), encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, *WARNINGS, str(file)],
-        capture_output=True,
-        check=False,
-        encoding="utf-8",
-        cwd=tmp_path,
-        env={**ENVIRONMENT, "TQDM_DISABLE": "1", "PYTHONIOENCODING": "utf-8"},  # bars are for people
-        timeout=900,  # where many others want the processor
-    )
-    assert done.returncode == 0, done.stderr
-    assert not done.stderr
-    for block, printed in zip(chosen, outputs(done.stdout, chosen), strict=True):
+    status, stdout, stderr = scripts.run(file)
+    assert status == 0, stderr
+    assert not stderr
+    for block, printed in zip(chosen, outputs(stdout, chosen), strict=True):
         promised = promised_output(path, block)
         assert printed, f"{path.name}:{block.line} shows nothing"
         assert promised in {None, printed}, f"{path.name}:{block.line} prints something else"

@@ -39,7 +39,13 @@ def test_they_are_all_there():
     assert [path.stem for path in NOTEBOOKS] == NAMES
 
 
-@each_notebook
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=() if path.stem == "05_providers" else pytest.mark.slow, id=path.stem)
+        for path in NOTEBOOKS
+    ],
+)
 def test_it_runs_without_an_error_or_a_warning(path, tmp_path):
     notebook = executed(nbformat.read(path, as_version=4), tmp_path)
     assert [output for output in outputs_of(notebook) if output.output_type == "error"] == []

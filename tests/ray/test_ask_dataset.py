@@ -76,6 +76,7 @@ def hosted(server, **options):
     return {"provider": "deepinfra", "base_url": server.base_url, "max_retries": 0, **options}
 
 
+@pytest.mark.slow
 def test_the_models_real_answers_with_failures_in_their_rows_and_in_order(ray):
     rows = []
     for seed in range(60):
@@ -150,6 +151,7 @@ class Deadly:
         return SAMPLE_IMAGES["circle"].read_bytes()
 
 
+@pytest.mark.slow
 def test_an_actor_that_dies_loses_no_row(ray, server, tmp_path):
     server.always("A circle.")
     mark = tmp_path / "killed"
@@ -162,6 +164,7 @@ def test_an_actor_that_dies_loses_no_row(ray, server, tmp_path):
     assert len([request for request in server.requests if request.images]) == 1
 
 
+@pytest.mark.slow
 def test_actors_leave_room_for_the_tasks_that_feed_them(ray, server):
     """With a processor each two actors would hold both, and the repartition would wait for ever."""
     server.always("Yes.")

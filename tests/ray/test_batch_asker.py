@@ -199,6 +199,7 @@ def test_its_name_says_what_it_asks(server):
     assert repr(asker(server, prompt_column="q")).startswith("BatchAsker(prompt_column='q', ")
 
 
+@pytest.mark.slow
 def test_pandas_is_enough():
     """Dask's and Spark's workers need no Ray, and nothing of it is loaded."""
     code = """

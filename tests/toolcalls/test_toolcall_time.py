@@ -94,6 +94,7 @@ def seconds(kind, length, piece):
         sys.settrace(tracer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_long_text_is_read_quickly(kind):
     assert seconds(kind, LENGTH, LENGTH) < MOST

@@ -66,6 +66,7 @@ def test_images_are_seen_as_the_model_sees_them(network, talks):
     torch.testing.assert_close(ours, theirs.last_hidden_state.flatten(1, 3), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_few_steps_make_it_better_and_the_same_steps_make_the_same(tmp_path, capsys):
     """Both phases run, from nothing: a tokenizer, a folder that can be loaded, and a loss that falls."""
     folders = [tmp_path / "one", tmp_path / "two"]
@@ -93,6 +94,7 @@ def test_a_few_steps_make_it_better_and_the_same_steps_make_the_same(tmp_path, c
     assert '"phase": "together"' in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_learning_one_batch_over_and_over_lowers_its_loss(tmp_path):
     write_foundation(tmp_path)
     trainer = Trainer(tmp_path, Plan(compiled=False), continued=False)

@@ -5,6 +5,7 @@ Text: about four bytes of English per token of Llama 3's tokenizer. Images: exac
 
 import json
 from collections.abc import Sequence
+from typing import assert_never
 
 from llama_vision.core.messages import Image, Message, Part, Text, ToolCall, ToolResult
 from llama_vision.core.request import Tool
@@ -39,3 +40,5 @@ def _tokens(part: Part) -> int:
             return estimate_text_tokens(part.name + part.arguments)
         case ToolResult():
             return sum(map(_tokens, part.parts))
+        case _:
+            assert_never(part)

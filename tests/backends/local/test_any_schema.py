@@ -40,7 +40,7 @@ def test_the_schemas_are_of_every_kind():
     assert max(map(len, texts)) > 1000
 
 
-@pytest.mark.parametrize(("batch_size", "every"), [(16, 1), (1, 10)])
+@pytest.mark.parametrize(("batch_size", "every"), [pytest.param(16, 1, marks=pytest.mark.slow), (1, 10)])
 def test_every_reply_is_json_that_fits(loaded, batch_size, every):
     numbers = range(0, 200, every)
     requests = [ask(number, ResponseFormat("json_schema", schema=SCHEMAS[number])) for number in numbers]

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 BENCHMARK = Path(__file__).parents[3] / "benchmarks" / "local.py"
 
 
@@ -26,15 +28,18 @@ def figures(*options):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_a_batch_of_sixteen_is_faster_than_one_after_another():
     assert figures("--together")["16 together"] > 2.0  # 4 on an idle machine
 
 
+@pytest.mark.slow
 def test_guided_decoding_costs_little_beside_a_decode_step():
     found = figures("--masks")
     assert max(found.values()) < 0.25, found  # 0.08 on an idle machine
 
 
+@pytest.mark.slow
 def test_memory_is_flat_over_many_requests():
     found = figures("--requests", "600")
     assert found["answered"] == 600
@@ -42,6 +47,7 @@ def test_memory_is_flat_over_many_requests():
     assert last - early < 20, found
 
 
+@pytest.mark.slow
 def test_a_soak_loses_no_request():
     found = figures("--soak", "8")
     assert found["lost"] == []

@@ -130,7 +130,7 @@ def test_the_error_of_transformers_generate_is_not_rounding(tiled):
 SIZES = [(90, 90), (180, 90), (90, 200), (190, 190), (384, 90), (500, 500), (96, 300)]
 
 
-@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize("batch_size", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_images_of_one_to_four_tiles(tiled, batch_size):
     requests = []
     for seed, size in enumerate(SIZES):

@@ -13,6 +13,7 @@ def run(*options):
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
+@pytest.mark.slow
 def test_every_measurement_is_made():
     done = run("--tiny", "--json")
     assert done.returncode == 0, done.stderr
@@ -31,6 +32,7 @@ def test_every_measurement_is_made():
         assert "tokens/s" in found[name] or "took no longer" in found[name]["failed"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="takes minutes of the GPU")
 def test_without_a_gpu_it_says_so():
     done = run()

@@ -331,6 +331,7 @@ print(backend.complete(ChatRequest("tiny", words)).text)
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_an_unrestricted_reply_does_not_import_llguidance():
     assert in_a_new_process("", "print('llguidance' in sys.modules)") == ["Hi", "False"]
 

@@ -178,6 +178,7 @@ class Hub(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.slow
 def test_the_hub_refuses_and_the_error_says_what_to_do(tmp_path):
     code = """
 from llama_vision.backends.local.model_loader import load_model
@@ -209,6 +210,7 @@ for model in ("acme/gated", "acme/missing"):
     assert missing.startswith("acme/missing can't be loaded: the Hugging Face hub shows no such model")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems don't keep to the limit")
 def test_out_of_memory_says_what_would_fit(folder):
     weights = load_file(folder / "model.safetensors")
@@ -236,6 +238,7 @@ except LocalModelError as error:
     assert "quantization='int8'" in printed
 
 
+@pytest.mark.slow
 def test_a_hub_id_is_found_in_the_cache(whole, tmp_path):
     repository = tmp_path / "hub" / "models--acme--mllama"
     (repository / "refs").mkdir(parents=True)
@@ -253,6 +256,7 @@ print(reply.usage_metadata["output_tokens"])
 LOADED = "from llama_vision.backends.local.model_loader import load_model; load_model({!r})"
 
 
+@pytest.mark.slow
 def test_the_progress_bar_can_be_turned_off(whole):
     assert "100%" in run_python(LOADED.format(str(whole)))[1]
     assert run_python(LOADED.format(str(whole)), TQDM_DISABLE="1") == ("", "")

@@ -30,6 +30,7 @@ def untouched(request):
     return text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "options"), SETS, ids=[kind for kind, _ in SETS])
 def test_fifty_large_scenes_get_the_same_answers_as_they_are_and_encoded_for_the_wire(kind, options):
     backend, wire = create_backend(find_provider("local")), find_provider("deepinfra")

@@ -1,0 +1,76 @@
+"""The cases that `make test` runs of a large product: any two values of its parameters meet in one of them."""
+
+import os
+import re
+import subprocess
+import sys
+from itertools import combinations, product
+from pathlib import Path
+
+import pytest
+
+from tests.pairs import select_pairs
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def product_of(*sizes):
+    return list(product(*map(range, sizes)))
+
+
+@pytest.mark.parametrize("sizes", [(6, 2, 4), (14, 6, 2, 4), (3, 3, 3, 3, 3)], ids=str)
+def test_any_two_values_meet_and_few_cases_are_needed(sizes):
+    cases = product_of(*sizes)
+    chosen = [cases[place] for place in select_pairs(cases)]
+    for one, other in combinations(range(len(sizes)), 2):
+        assert {(case[one], case[other]) for case in chosen} == {(case[one], case[other]) for case in cases}
+    largest, second, *_ = sorted(sizes, reverse=True)
+    assert len(chosen) < 1.7 * largest * second < len(cases)
+
+
+@pytest.mark.parametrize("sizes", [(5,), (3, 4)], ids=str)
+def test_one_or_two_parameters_keep_their_whole_product(sizes):
+    cases = product_of(*sizes)
+    assert select_pairs(cases) == set(range(len(cases)))
+
+
+def test_the_choice_is_always_the_same():
+    cases = product_of(5, 4, 3)
+    assert select_pairs(cases) == select_pairs(cases)
+    assert select_pairs([]) == set()
+
+
+CONFTEST = """
+import pytest
+from tests.pairs import beyond_pairs
+
+def pytest_collection_modifyitems(items):
+    for item in beyond_pairs(items):
+        item.add_marker("slow")
+"""
+CASES = """
+import pytest
+
+@pytest.mark.parametrize("a", range(4))
+@pytest.mark.parametrize("b", range(3))
+@pytest.mark.parametrize("c", range(2))
+def test_product(a, b, c): pass
+
+@pytest.mark.parametrize("a, b, c", [(a, b, c) for a in range(4) for b in range(3) for c in range(2)])
+def test_rows(a, b, c): pass
+
+def test_alone(): pass
+"""
+
+
+def test_rows_of_values_that_belong_together_all_stay(tmp_path):
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = slow\n")
+    (tmp_path / "conftest.py").write_text(CONFTEST)
+    (tmp_path / "test_cases.py").write_text(CASES)
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", str(tmp_path)]
+    done = subprocess.run(
+        command, capture_output=True, check=False, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    passed, deselected = map(int, re.search(r"(\d+) passed, (\d+) deselected", done.stdout).groups())
+    assert passed + deselected == 24 + 24 + 1
+    assert 24 + 1 + 12 <= passed <= 24 + 1 + 16
