@@ -63,20 +63,12 @@ class DecodedImage:
 
 
 def decode(data: bytes, choose_size: Callable[[int, int], Size]) -> DecodedImage:
-    """Decode an image.
+    """Decode an encoded image: upright RGB, transparent pixels composited on white, the first frame of an animation.
 
-    Transparent pixels are composited on white. Of an animation, the first frame is decoded.
-
-    Args:
-        data: The encoded file.
-        choose_size: From width and height in pixels, before any transposition, to the size to deliver; never a larger one.
-
-    Returns:
-        The pixels, and whether they were modified.
+    `choose_size` maps width and height in pixels, before any transposition, to the size to deliver, never a larger one.
 
     Raises:
-        ImageError: It is no image, is truncated or damaged, claims too many pixels, or needs a decoder that is not
-            installed.
+        ImageError: It is no image, is truncated, claims too many pixels, or needs a decoder that is not installed.
 
     """
     media_type = sniff_media_type(data)

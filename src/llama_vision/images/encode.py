@@ -42,19 +42,10 @@ def is_graphic(image: "PIL.Image.Image") -> bool:
 def encode(
     image: "PIL.Image.Image", media_types: tuple[str, ...], quality: int, max_bytes: int | None
 ) -> tuple[bytes, str]:
-    """Encode an image within a size limit.
+    """Encode an RGB image as the first of `media_types` (`image/jpeg`, `image/png`), to at most `max_bytes`.
 
-    Above the limit PNG is replaced by JPEG where that is accepted too, then the quality is lowered, then the image is
-    scaled down, to a quarter of its sides at last: at most eight attempts.
-
-    Args:
-        image: In RGB.
-        media_types: The encodings to choose from, `image/jpeg` or `image/png`, the preferred one first.
-        quality: JPEG quality, 1 to 95.
-        max_bytes: The maximum size of the file; None for no limit.
-
-    Returns:
-        The file and its media type.
+    Above the limit PNG is replaced by JPEG where that is accepted too, then the quality (1 to 95) is lowered, then the
+    image is scaled down, to a quarter of its sides at last: at most eight attempts.
 
     Raises:
         ImageError: It does not get small enough.

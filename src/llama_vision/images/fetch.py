@@ -15,15 +15,7 @@ _DEFAULT_POLICY = FetchPolicy()
 def fetch_image(
     image: Image, policy: FetchPolicy = _DEFAULT_POLICY, *, resolve: Resolve | None = None
 ) -> Image:
-    """Download an image that is given by its URL.
-
-    Args:
-        image: The image. One that has its bytes is returned as it is.
-        policy: What may be fetched.
-        resolve: A resolver in place of the system's; for tests.
-
-    Returns:
-        The image with its bytes, and with the media type of their signature; `detail` is kept.
+    """Download an image that is given by its URL; one that has its bytes is returned as it is.
 
     Raises:
         ImageError: The URL is refused, the download fails, or it is not an image. The text names the URL without its

@@ -40,8 +40,7 @@ def redact_url(url: str) -> str:
     rest = url[len(scheme) :]
     bare = re.split(r"[?#]", rest, maxsplit=1)[0]
     if "@" in rest and not _HOST.fullmatch(bare.partition("/")[0]):
-        bare = (
-            bare.rpartition("@")[2] if "@" in bare else "..."
-        )  # a password may hold any of these characters
+        # A password may hold any of these characters.
+        bare = bare.rpartition("@")[2] if "@" in bare else "..."
     bare = scheme + bare
     return repr(bare if len(bare) <= _MAX_URL_CHARS else bare[:_MAX_URL_CHARS] + "...")
