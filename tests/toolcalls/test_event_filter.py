@@ -7,7 +7,7 @@ import pytest
 from llama_vision.core.events import Finished, Started, TextDelta, ToolCallDelta, UsageReport
 from llama_vision.core.reply import Reply
 from llama_vision.core.usage import Usage
-from llama_vision.toolcalls import TextToolCallExtractor
+from llama_vision.toolcalls.event_filter import TextToolCallExtractor
 from tests.toolcalls.cases_record import PARIS, ROME, TIME, TOOLS
 
 STARTED, USED = Started("m", id="1"), UsageReport(Usage(input_tokens=3, output_tokens=5))

@@ -1,6 +1,6 @@
 """Incremental parser of tool calls that a model wrote as text.
 
-A call needs the exact name of a tool, an object of arguments, and a complete format around them. All else is text, passed on
+A call needs the exact name of a tool, an object of arguments, and a complete format around them. All else is text, emitted
 whole and unchanged. The formats are those that Llama 3.x was trained on and those that it falls into:
 
 * `{"name": "f", "parameters": {...}}`, with `arguments` for `parameters`, with or without `"type": "function"`; several
@@ -12,12 +12,11 @@ whole and unchanged. The formats are those that Llama 3.x was trained on and tho
 
 https://github.com/meta-llama/llama-models/blob/main/models/llama3_2/text_prompt_format.md
 
-Text that can't be part of a call is passed on at once; what could be is held until the first character that rules it out.
+Text that can't be part of a call is emitted at once; what could be is held until the first character that rules it out.
 The arguments of a call are streamed, but for their last brace, which waits for the end of the format: a call that is cut off,
 or goes wrong, never looks complete. The result does not depend on how the text was cut into pieces.
 """
 
-from llama_vision.toolcalls.event_filter import TextToolCallExtractor
 from llama_vision.toolcalls.parser import ParsedOutput, ToolCallParser, parse_tool_calls
 
-__all__ = ["ParsedOutput", "TextToolCallExtractor", "ToolCallParser", "parse_tool_calls"]
+__all__ = ["ParsedOutput", "ToolCallParser", "parse_tool_calls"]

@@ -16,37 +16,37 @@ _NATURAL_STOP_REASONS = ("stop", "eos")
 class TextToolCallExtractor:
     """Rewrites the events of one reply.
 
-    Text is parsed until the provider reports a native call; from then on it is passed on. A native call that repeats one
-    of the text before is dropped.
+    Text is parsed until the provider reports a native call, and unchanged from then on. A native call that repeats one of the
+    text before is dropped.
     """
 
     def __init__(self, tools: Sequence[Tool]) -> None:
         """Begin a reply to a request with these tools."""
         self._parser = ToolCallParser(tools)
-        self._found = ReplyBuilder()  # the calls in the text
+        self._text_calls = ReplyBuilder()
         self._native: list[ToolCallDelta] = []  # held back, where the text has calls too
         self._parses_text = True
 
     def process(self, events: Iterable[Event]) -> list[Event]:
-        """Return the next events, with tool call deltas in place of the text that they stood in."""
-        read: list[Event] = []
+        """Return the next events, with tool call deltas in place of the text of calls."""
+        processed: list[Event] = []
         for event in events:
             match event:
                 case TextDelta() if self._parses_text:
-                    read += self._record_calls(self._parser.feed(event.text))
+                    processed += self._record_calls(self._parser.feed(event.text))
                 case ToolCallDelta():
-                    read += self._close_text(cut=False)
-                    if self._found.tool_calls:
+                    processed += self._close_text(cut=False)
+                    if self._text_calls.tool_calls:
                         self._native.append(event)
                     else:
-                        read.append(event)
+                        processed.append(event)
                 case Finished():
-                    read += self._close_text(cut=event.reason == "length")
-                    read += self._new_native_calls()
-                    read.append(self._finish(event))
+                    processed += self._close_text(cut=event.reason == "length")
+                    processed += self._new_native_calls()
+                    processed.append(self._finish(event))
                 case _:
-                    read.append(event)
-        return read
+                    processed.append(event)
+        return processed
 
     def close(self) -> list[Event]:
         """Return what was held back, where the reply breaks off."""
@@ -61,7 +61,7 @@ class TextToolCallExtractor:
     def _record_calls(self, deltas: list[TextDelta | ToolCallDelta]) -> list[Event]:
         for delta in deltas:
             if isinstance(delta, ToolCallDelta):
-                self._found.add(delta)
+                self._text_calls.add(delta)
         return list[Event](deltas)
 
     def _new_native_calls(self) -> list[Event]:
@@ -70,21 +70,22 @@ class TextToolCallExtractor:
         native = ReplyBuilder()
         for delta in deltas:
             native.add(delta)
-        found, unfinished = self._found.calls_by_index(), self._parser.unfinished
-        count = len(found)
-        known = [_call_key(call) for index, call in found if index not in unfinished]
+        in_text, unfinished = self._text_calls.calls_by_index(), self._parser.unfinished
+        known = [_call_key(call) for index, call in in_text if index not in unfinished]
         new = [index for index, call in native.calls_by_index() if _call_key(call) not in known]
         return [
-            replace(delta, index=count + new.index(delta.index)) for delta in deltas if delta.index in new
+            replace(delta, index=len(in_text) + new.index(delta.index))
+            for delta in deltas
+            if delta.index in new
         ]
 
     def _finish(self, event: Finished) -> Finished:
-        """Correct the finish reason, where the provider took the calls for text, and retract what was no call after all.
+        """Correct the finish reason, which the provider chose without knowing of the calls, and retract unfinished ones.
 
         A call that was cut off at max_tokens stays: with more tokens it would have been one.
         """
         unfinished = self._parser.unfinished
-        complete = len(self._found.tool_calls) > len(unfinished)
+        complete = len(self._text_calls.tool_calls) > len(unfinished)
         return Finished(
             "tool_calls" if complete and event.reason in _NATURAL_STOP_REASONS else event.reason,
             retracted_tool_calls=frozenset() if event.reason == "length" else unfinished,

@@ -1,7 +1,6 @@
 """The formats of tool calls: behind a tag, in a Markdown fence, in a list, or bare."""
 
 import json
-import re
 
 from llama_vision.toolcalls.emitter import DeltaEmitter, PendingCall
 from llama_vision.toolcalls.json_format import read_json_call
@@ -16,7 +15,6 @@ FUNCTION_TAG = "<function="
 _END_OF_FUNCTION = "</function>"
 _FENCE = "```"
 _MAX_LANGUAGE = 20
-_ALL = re.compile(r"(?s:.*)")
 
 
 class CallFormats:
@@ -27,9 +25,8 @@ class CallFormats:
         in_fence: Whether the fence that holds the last call is still open.
         in_chain: Whether another `name.call(...)` may follow.
         in_code_fence: Whether a fence without a call is open.
-        prefix_length: How much of the source's record stands before the call, if there is one.
+        prefix_length: Number of recorded characters before the call.
         rest_is_text: Whether all that follows is text, because it is code and no tool takes code.
-
     """
 
     def __init__(self, source: IncrementalScanner, tool_names: ToolNames, output: DeltaEmitter) -> None:
@@ -70,7 +67,7 @@ class CallFormats:
         return following
 
     def _read_fence(self, *, follows_fence: bool) -> Scan[None]:
-        """Read the backticks before a call. Until there is one, they open a code block, and the next ones close it."""
+        """Read the backticks before a call; where no call follows, they open a code block, and the next ones close it."""
         if follows_fence:
             raise NotACall
         yield from self._source.one_of((_FENCE,))
@@ -86,7 +83,7 @@ class CallFormats:
         self.in_fence = False
 
     def resume_text(self) -> None:
-        """Return to text: an open fence is that of a code block, and a chain of calls ends."""
+        """Return to text: an open fence becomes a code block's, and a chain of calls ends."""
         self.in_chain = False
         self.in_fence, self.in_code_fence = False, self.in_fence or self.in_code_fence
 
@@ -97,7 +94,7 @@ class CallFormats:
         except NotACall:
             if tagged_to is None or begun < self._output.count:
                 raise
-            cut_off = source.structure is not None and source.at_end
+            cut_off = source.structure is not None and source.closed and not source.buffered_char
             if code_tool is None or cut_off or not following:
                 self.rest_is_text = source.structure is None
                 raise
@@ -168,7 +165,7 @@ class CallFormats:
         call = PendingCall(self._output, name)
         call.write(f'{{{json.dumps(argument)}: "')
         while (yield from source.peek()):
-            call.write(json.dumps(source.take_match(_ALL), ensure_ascii=False)[1:-1])
+            call.write(json.dumps(source.take(len(source.text)), ensure_ascii=False)[1:-1])
         if source.cut:
             self.rest_is_text = True
             raise NotACall

@@ -6,13 +6,13 @@ from collections.abc import Callable, Container
 from llama_vision.toolcalls.emitter import PendingCall
 from llama_vision.toolcalls.literals import read_object_body, read_string, read_value, take_plain_string
 from llama_vision.toolcalls.scanner import IncrementalScanner, NotACall, Scan, discard
-from llama_vision.toolcalls.tool_names import ToolNames
+from llama_vision.toolcalls.tool_names import ToolNames, prefixes
 
 _ARGUMENTS = frozenset({"parameters", "arguments"})
 FIRST_KEYS = frozenset({"type", "id", "name", "function"}) | _ARGUMENTS
-_KEY_PREFIXES = frozenset(key[:end] for key in FIRST_KEYS for end in range(len(key) + 1))
+_KEY_PREFIXES = prefixes(FIRST_KEYS)
 _MAX_KEY = max(map(len, FIRST_KEYS))
-_FUNCTION = frozenset("function"[:end] for end in range(len("function") + 1))
+_FUNCTION = prefixes({"function"})
 _MAX_ESCAPE = len("\\ud83d\\ude00")
 
 
@@ -81,9 +81,8 @@ def _read_arguments(source: IncrementalScanner, call: PendingCall, following: st
         call.write("{")
         yield from read_object_body(source, call.write)
     elif following in ('"', "'"):  # an object encoded twice
-        call.write(
-            "{" + _decode_object_string(json.loads((yield from _read_quoted(source, _begins_object()))))
-        )
+        encoded = yield from _read_quoted(source, _begins_object())
+        call.write("{" + _decode_object_string(json.loads(encoded)))
     else:
         raise NotACall
 
@@ -107,10 +106,10 @@ def _read_string(source: IncrementalScanner) -> Scan[str]:
     return decoded
 
 
-def _read_one_of(source: IncrementalScanner, prefixes: Container[str], max_length: int) -> Scan[str]:
-    """Read a string that has to be one of `prefixes`, and raise `NotACall` at the first character that fits none."""
+def _read_one_of(source: IncrementalScanner, allowed: Container[str], max_length: int) -> Scan[str]:
+    """Read a string that has to be one of those allowed, which include all prefixes, and raise `NotACall` at the first character that fits none."""
     if (plain := take_plain_string(source)) is not None:
-        if plain not in prefixes:
+        if plain not in allowed:
             raise NotACall
         return plain
     so_far = ""
@@ -120,7 +119,7 @@ def _read_one_of(source: IncrementalScanner, prefixes: Container[str], max_lengt
         so_far += piece
         if len(so_far) > max_length * _MAX_ESCAPE + len('""'):
             raise NotACall
-        if "\\" not in so_far and so_far.strip('"') not in prefixes:
+        if "\\" not in so_far and so_far.strip('"') not in allowed:
             raise NotACall
 
     decoded: str = json.loads((yield from _read_quoted(source, check)))

@@ -12,7 +12,7 @@ Write: TypeAlias = Callable[[str], object]
 """Receives the next piece of JSON."""
 
 _MAX_DEPTH = 100
-"""No tool's arguments are nested so deeply, and Python's own json module fails at a few hundred."""
+"""No tool's arguments are nested this deep, and Python's own json module fails at a few hundred levels."""
 
 _MAX_NUMBER = 400
 """Characters of a number; Python refuses to read integers of more than 4,300 digits."""
@@ -25,16 +25,9 @@ _PLAIN_STRING = {
 # A complete string of such characters only.
 _COMPLETE_STRING = {'"': re.compile(r'"[^"\\\x00-\x1f]*"'), "'": re.compile(r"'[^'\"\\\x00-\x1f]*'")}
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
-# A number that is certainly complete.
+# A number that is complete, because what follows it has arrived.
 _COMPLETE_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,19})(?:\.[0-9]{1,19})?(?=[ \t\r\n,\])}])")
-_CONSTANTS = {
-    "true": "true",
-    "false": "false",
-    "null": "null",
-    "True": "true",
-    "False": "false",
-    "None": "null",
-}
+_CONSTANTS = {name: name.lower() for name in ("true", "false", "null", "True", "False")} | {"None": "null"}
 _JSON_ESCAPES = frozenset('"\\/bfnrt')
 _PYTHON_ESCAPES = {"a": "\\u0007", "v": "\\u000b", "'": "'", '"': '\\"', "\\": "\\\\", "\n": ""} | {
     letter: f"\\{letter}" for letter in "bfnrt"
@@ -48,22 +41,15 @@ _CLOSING = {"{": "}", "[": "]", "(": ")"}
 
 
 def take_plain_string(source: IncrementalScanner) -> str | None:
-    """Read a string without escapes and give its content, if all of it has come."""
+    """Read a string without escapes and return its content, if all of it has arrived."""
     quoted = source.take_match(_COMPLETE_STRING[source.text[source.position]])
     return quoted[1:-1] if quoted else None
 
 
 def read_string(source: IncrementalScanner, write: Write, *, python: bool) -> Scan[None]:
-    """Read a string from its opening quote on, and write it as JSON.
+    """Read a string from its opening quote on, and write it as JSON, or raise `NotACall`.
 
-    Args:
-        source: Stands at the quote.
-        write: Receives the string.
-        python: Whether escapes are Python's, as they always are in single quotes.
-
-    Raises:
-        NotACall: It is no string, or never ends.
-
+    With `python`, escapes are Python's, as they always are in single quotes.
     """
     if (whole := take_plain_string(source)) is not None:
         write(f'"{whole}"')
@@ -166,7 +152,6 @@ class _NestingStack:
         members: Number of members of each level so far.
         complete: Whether a member was read last, so that a comma or a closing bracket has to follow.
         comma: Whether a comma was read last; it is written with the next member.
-
     """
 
     __slots__ = ("comma", "complete", "members", "open")
@@ -178,7 +163,7 @@ class _NestingStack:
         self.comma = False
 
     def enter(self, bracket: str) -> str:
-        """Open a bracket, and return it in JSON."""
+        """Open a bracket, and return it as JSON."""
         if len(self.open) == _MAX_DEPTH:
             raise NotACall
         self.open.append(bracket)
@@ -187,7 +172,7 @@ class _NestingStack:
         return "{" if bracket == "{" else "["
 
     def leave(self, char: str, *, python: bool) -> str:
-        """Close the innermost bracket, and return it in JSON."""
+        """Close the innermost bracket, and return it as JSON."""
         bracket = self.open.pop() if self.open else ""
         if _CLOSING.get(bracket) != char or (self.comma and not python):
             raise NotACall
@@ -198,17 +183,10 @@ class _NestingStack:
 
 
 def read_value(source: IncrementalScanner, write: Write, *, python: bool) -> Scan[None]:
-    """Read a value, and write it as JSON, unchanged where it is JSON.
+    """Read a value, and write it as JSON, unchanged where it is JSON, or raise `NotACall`.
 
-    Args:
-        source: Stands before the value.
-        write: Receives it.
-        python: Whether Python's syntax is accepted too: tuples, its numbers, its escapes, a trailing comma. Single
-            quotes, `True`, `False` and `None` always are.
-
-    Raises:
-        NotACall: It is neither JSON nor a literal.
-
+    With `python`, Python's syntax is accepted too: tuples, its numbers, its escapes, a trailing comma. Single quotes, `True`,
+    `False` and `None` always are.
     """
     yield from _read(source, write, _NestingStack(), python=python)
 

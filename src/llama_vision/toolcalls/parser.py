@@ -18,16 +18,16 @@ from llama_vision.toolcalls.special_tokens import TrailingSpecialTokenFilter
 from llama_vision.toolcalls.tool_names import ToolNames
 
 
-def _begun(token: str) -> str:
-    """Make a pattern of a token, or of a beginning of it at the end of the text."""
+def _token_or_prefix(token: str) -> str:
+    """Make a pattern of a token, or of a prefix of it at the end of the text."""
     return "".join(f"(?:\\Z|{re.escape(char)}" for char in token) + ")" * len(token)
 
 
-# Where a call may begin. `CallFormats` decides whether one does; what is ruled out here costs next to nothing. The beginning of
-# an opening at the end of the text counts.
+# Where a call may begin; a prefix of an opening at the end of the text counts. `CallFormats` decides whether one does: what is
+# ruled out here costs next to nothing.
 _OPENING = re.compile(
     r"""\{(?=\s*(?:["']|\Z))|\[(?=\s*(?:[\w\[]|\Z|\{\s*(?:["']|\Z)))|`(?=``|`?\Z)|"""
-    + "|".join(f"<(?={_begun(tag[1:])})" for tag in (PYTHON_TAG, FUNCTION_TAG))
+    + "|".join(f"<(?={_token_or_prefix(tag[1:])})" for tag in (PYTHON_TAG, FUNCTION_TAG))
 )
 # Certainly no call: an object with another first key, a list in a list, a name in a list without arguments.
 _NOT_A_CALL = re.compile(
@@ -35,7 +35,6 @@ _NOT_A_CALL = re.compile(
     rf"""|\[{SPACE.pattern}(?:\[|\w[\w.+\-]*[ \t\r\n]*[^\w.+\-( \t\r\n])"""
 )
 _SEPARATORS = re.compile(r"[ \t\r\n;,]*")
-_ALL = re.compile(r"(?s:.*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,6 @@ class ParsedOutput:
     Attributes:
         content: The text; None where there is none.
         tool_calls: The calls, in order.
-
     """
 
     content: str | None
@@ -56,12 +54,7 @@ class ToolCallParser:
     """Parses one reply incrementally. The docstring of the package says what is a call."""
 
     def __init__(self, tools: Sequence[Tool | Mapping[str, Any]]) -> None:
-        """Begin a reply.
-
-        Args:
-            tools: Those of the request, as `Tool`s or in OpenAI's form. Without any, all is text.
-
-        """
+        """Begin a reply to a request with these tools, as `Tool`s or in OpenAI's form. Without any, all is text."""
         self._tool_names = ToolNames(tools)
         self._stop_tokens = TrailingSpecialTokenFilter()
         self._source = IncrementalScanner()
@@ -72,11 +65,18 @@ class ToolCallParser:
 
     @property
     def unfinished(self) -> frozenset[int]:
-        """Indices of calls that have begun and not ended: at the end these are no calls, and are in the text, whole."""
+        """Indices of calls that have begun and not ended; those at the end of the reply are no calls, but text, whole."""
         return frozenset(self._output.unfinished)
 
     def feed(self, delta: str) -> list[Delta]:
-        """Parse the next text into text that is no part of a call, and fragments of calls."""
+        """Parse the next piece of text.
+
+        Args:
+            delta: The piece.
+
+        Returns:
+            Text that is no part of a call, and fragments of calls.
+        """
         if not self._tool_names.names:
             return [TextDelta(delta)] if delta else []
         text = self._stop_tokens.feed(delta)
@@ -89,14 +89,16 @@ class ToolCallParser:
         return self._output.drain()
 
     def close(self, *, cut: bool = False) -> list[Delta]:
-        """End the reply, and return what was held back.
+        """End the reply.
 
         Args:
             cut: Whether the reply was cut off, so that code at its end is incomplete.
 
+        Returns:
+            What was held back.
         """
-        if rest := self._stop_tokens.close():
-            self._source.add(rest)
+        if held := self._stop_tokens.close():
+            self._source.add(held)
             next(self._steps)
         self._source.closed = True
         self._source.cut = cut
@@ -160,7 +162,7 @@ class ToolCallParser:
         source.rewind()
         if self._formats.rest_is_text:
             while (yield from source.peek()):
-                write(source.take_match(_ALL))
+                write(source.take(len(source.text)))
         elif structure is None:
             write(source.take(max(1, self._formats.prefix_length)))
         else:
@@ -175,6 +177,8 @@ def parse_tool_calls(text: str, tools: Sequence[Tool | Mapping[str, Any]]) -> Pa
         text: The whole text that a model wrote.
         tools: Those of the request, as `Tool`s or in OpenAI's form.
 
+    Returns:
+        The text and the calls.
     """
     parser = ToolCallParser(tools)
     reply = ReplyBuilder()

@@ -15,11 +15,8 @@ _MAX_NAME = 200
 def read_call_list(source: IncrementalScanner, tool_names: ToolNames, output: DeltaEmitter) -> Scan[None]:
     """Read a list of calls from its first name on to its closing bracket.
 
-    A call that another one, or the bracket, follows is complete, and is dropped from the source's record.
-
-    Raises:
-        NotACall: It is no such list, or no longer; what is in the record is not part of a call.
-
+    A call that is followed by another one, or by the bracket, is complete, and is dropped from the source's record. `NotACall`
+    is raised where the list goes wrong; what is in the record then is not part of a call.
     """
     name = yield from read_prefixed(source, tool_names.prefixes)
     yield from source.expect("(")
@@ -47,9 +44,9 @@ def read_call_list(source: IncrementalScanner, tool_names: ToolNames, output: De
 
 
 def read_dot_call(source: IncrementalScanner, tool_names: ToolNames, output: DeltaEmitter) -> Scan[None]:
-    """Read `name.call(key=value, ...)`, which is documented, or `name(key=value, ...)`, which Llama 3.3 writes too.
+    """Read `name.call(key=value, ...)`, which is documented, or `name(key=value, ...)`, or raise `NotACall`.
 
-    https://github.com/meta-llama/llama-models/issues/266. Anything else raises `NotACall`.
+    Llama 3.3 writes the latter too: https://github.com/meta-llama/llama-models/issues/266.
     """
     written = yield from read_prefixed(source, tool_names.tagged_prefixes)
     name = written if written in tool_names.names else written.removesuffix(DOT_CALL)

@@ -1,4 +1,4 @@
-"""Text that arrives bit by bit, read as if all of it were there."""
+"""Incremental scanner: reads text that arrives in pieces as if all of it were there."""
 
 import re
 from collections.abc import Callable, Generator
@@ -7,7 +7,7 @@ from typing import TypeAlias, TypeVar
 _Result = TypeVar("_Result")
 
 Scan: TypeAlias = Generator[None, None, _Result]
-"""A resumable read: it yields where the text has not come yet, and is resumed when more of it has."""
+"""A resumable read: it yields at the end of the text received so far, and is resumed when more has been added."""
 
 _SPACES = " \t\r\n"
 SPACE = re.compile(f"[{_SPACES}]*")
@@ -19,79 +19,73 @@ def discard(piece: str) -> None:
     """Write a piece nowhere."""
 
 
-class NotACall(Exception):  # noqa: N818 - no error: the text is no call, and is passed on as text
+class NotACall(Exception):  # noqa: N818 - no error: the text is no call, and is emitted as text
     """What looked like a call can't be one."""
 
 
 class IncrementalScanner:
     """Reads text that arrives in pieces.
 
-    Only the latest piece is kept, so that the time is linear in the text. What may have to be read again is recorded, from
+    Only the latest piece is stored, so that the time is linear in the text. What may have to be read again is recorded, from
     `mark` on.
 
     Attributes:
         text: The latest piece.
-        position: Index of the next character to be read in it.
-        closed: Whether no more comes.
+        position: Index of its next character to be read.
+        closed: Whether it was the last.
         cut: Whether the reply was cut off.
-        structure: Where in the record a structure begins that is passed on whole if it is no call, so that nothing inside
-            it is taken for one; None where there is none.
-
+        structure: Where in the record a structure begins that is skipped whole if it is no call, so that nothing inside it
+            is parsed as one; None where there is none.
     """
 
-    __slots__ = ("_kept", "_kept_length", "_mark", "closed", "cut", "position", "structure", "text")
+    __slots__ = ("_mark", "_recorded", "_recorded_length", "closed", "cut", "position", "structure", "text")
 
     def __init__(self, text: str = "", *, closed: bool = False) -> None:
         self.text = text
         self.position = 0
         self.closed = closed
         self.cut = False
-        self._kept: list[str] = []
-        self._kept_length = 0
+        self._recorded: list[str] = []
+        self._recorded_length = 0
         self._mark: int | None = None
         self.structure: int | None = None
 
     def add(self, text: str) -> None:
         """Add the next piece, when the one before has been read to its end."""
         if self._mark is not None:
-            self._keep(self.text[self._mark :])
+            self._record(self.text[self._mark :])
             self._mark = 0
         self.text = text
         self.position = 0
 
-    def _keep(self, piece: str) -> None:
-        self._kept.append(piece)
-        self._kept_length += len(piece)
+    def _record(self, piece: str) -> None:
+        self._recorded.append(piece)
+        self._recorded_length += len(piece)
 
     def mark(self) -> None:
         """Record what is read from here on, in place of what was recorded so far."""
-        self._kept, self._kept_length, self._mark = [], 0, self.position
+        self._recorded, self._recorded_length, self._mark = [], 0, self.position
         self.structure = None
-
-    @property
-    def at_end(self) -> bool:
-        """Whether all has been read, and no more comes."""
-        return self.closed and self.position == len(self.text)
 
     @property
     def num_recorded(self) -> int:
         """Number of characters read since `mark`."""
-        return self._kept_length + self.position - (self._mark or 0)
+        return self._recorded_length + self.position - (self._mark or 0)
 
     def recorded_text(self) -> str:
         """Return what has been read since `mark`."""
-        return "".join(self._kept) + self.text[self._mark or 0 : self.position]
+        return "".join(self._recorded) + self.text[self._mark or 0 : self.position]
 
     def drop(self, count: int) -> None:
         """Drop the first characters of the record."""
-        rest, structure = self.recorded_text()[count:], self.structure
+        remaining, structure = self.recorded_text()[count:], self.structure
         self.mark()
-        self._keep(rest)
+        self._record(remaining)
         self.structure = None if structure is None or structure < count else structure - count
 
     def rewind(self) -> None:
         """Go back to the mark, and stop recording."""
-        if self._kept:
+        if self._recorded:
             self.text, self.position = self.recorded_text() + self.text[self.position :], 0
         else:
             self.position = self._mark or 0
@@ -99,7 +93,7 @@ class IncrementalScanner:
 
     def forget(self) -> None:
         """Stop recording."""
-        self._kept, self._kept_length, self._mark = [], 0, None
+        self._recorded, self._recorded_length, self._mark = [], 0, None
 
     def take(self, count: int) -> str:
         """Read up to `count` characters of the latest piece."""
@@ -109,11 +103,11 @@ class IncrementalScanner:
 
     def take_match(self, pattern: re.Pattern[str]) -> str:
         """Read what matches a pattern here, which may be nothing."""
-        found = pattern.match(self.text, self.position)
-        if found is None:
+        match = pattern.match(self.text, self.position)
+        if match is None:
             return ""
-        self.position = found.end()
-        return found.group()
+        self.position = match.end()
+        return match.group()
 
     @property
     def buffered_char(self) -> str:
@@ -121,7 +115,7 @@ class IncrementalScanner:
         return self.text[self.position : self.position + 1]
 
     def peek(self) -> Scan[str]:
-        """Return the next character, unread, once it has come; empty at the end of the text."""
+        """Return the next character, unread, as soon as it arrives; empty at the end of the text."""
         while self.position == len(self.text):
             if self.closed:
                 return ""
@@ -133,9 +127,9 @@ class IncrementalScanner:
         while True:
             following = self.buffered_char
             if following in _SPACES:
-                passed = self.take_match(SPACE)
-                if write is not None and passed:
-                    write(passed)
+                spaces = self.take_match(SPACE)
+                if write is not None and spaces:
+                    write(spaces)
                 following = self.buffered_char
             if following or not (yield from self.peek()):
                 return following
@@ -160,9 +154,9 @@ class IncrementalScanner:
             if self.position < len(self.text) or not (yield from self.peek()):
                 return "".join(pieces)
 
-    def expect(self, wanted: str) -> Scan[None]:
+    def expect(self, char: str) -> Scan[None]:
         """Read this character after white space, or raise `NotACall`."""
-        if (yield from self.space()) != wanted:
+        if (yield from self.space()) != char:
             raise NotACall
         self.position += 1
 

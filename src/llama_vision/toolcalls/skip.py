@@ -9,19 +9,16 @@ from llama_vision.toolcalls.scanner import SPACE, WORD, IncrementalScanner, Scan
 _TOKEN = re.compile(
     r"""(?s:"[^"\\\n]*(?:\\.[^"\\\n]*)*["\n]|'[^'\\\n]*(?:\\.[^'\\\n]*)*['\n]|[\[\](){}"'])"""
 )
-# The name before a bracket, where all of it has come.
+# The name before a bracket, where all of it has arrived.
 _NAME_COMPLETE = re.compile(rf"{SPACE.pattern}{WORD.pattern}{SPACE.pattern}(?=[(\[])")
 _TAG = re.compile(r"[^<>{\n]*")
 _IN_STRING = {'"': re.compile(r'[^"\\\n]*'), "'": re.compile(r"[^'\\\n]*")}
 
 
 def skip_structure(source: IncrementalScanner, write: Callable[[str], object]) -> Scan[None]:
-    """Read a structure, however broken it is, and pass it on as text.
+    """Read a structure, however broken it is, and write it as text.
 
-    Args:
-        source: Stands at its beginning: a brace, a bracket before a name or another bracket, a name, or a tag.
-        write: Receives the text.
-
+    It begins with a brace, a bracket before a name or another bracket, a name, or a tag.
     """
     first = source.buffered_char
     if first == "<":

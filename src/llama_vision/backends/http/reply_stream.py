@@ -11,7 +11,7 @@ from llama_vision.core.reply import Reply, ReplyBuilder
 from llama_vision.core.request import Tool
 from llama_vision.dialects.dialect import Decoder
 from llama_vision.dialects.sse import SseDecoder
-from llama_vision.toolcalls import TextToolCallExtractor
+from llama_vision.toolcalls.event_filter import TextToolCallExtractor
 
 
 class ReplyStream:

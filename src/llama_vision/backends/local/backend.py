@@ -16,7 +16,7 @@ from llama_vision.core.reply import Reply, ReplyBuilder
 from llama_vision.core.request import ChatRequest
 from llama_vision.images.settings import ImageSettings
 from llama_vision.providers.provider import Provider
-from llama_vision.toolcalls import TextToolCallExtractor
+from llama_vision.toolcalls.event_filter import TextToolCallExtractor
 
 
 class LocalBackend:
