@@ -6,7 +6,6 @@ from llama_vision import Provider
 from llama_vision.cli.providers import markdown_table
 from llama_vision.core.errors import UnsupportedInputError
 from llama_vision.core.models import ModelInfo, Price
-from llama_vision.dialects.chat_completions.dialect import ChatCompletionsDialect
 from llama_vision.langchain import ChatLlamaVision
 from llama_vision.llamaindex import LlamaVision
 from llama_vision.providers import PROVIDERS, UNBOUNDED, ImageConstraints, Range
@@ -16,7 +15,6 @@ EXAMPLE = Provider(
     title="Example",
     base_url="https://api.example.com/v1",
     key_env=("EXAMPLE_API_KEY",),
-    dialect=ChatCompletionsDialect(),
     models=(
         ModelInfo("llama-3.2-11b-vision", "meta-llama/Llama-3.2-11B-Vision-Instruct", price=Price(1.0, 2.0)),
     ),

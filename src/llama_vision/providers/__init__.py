@@ -26,11 +26,13 @@ def find_provider(provider: str | Provider) -> Provider:
     """Find a provider's record.
 
     Args:
-        provider: A name, or a record of the user's own, which is returned as it is.
+        provider: A name, or a record, which is returned as it is.
+
+    Returns:
+        The record.
 
     Raises:
         UnknownProviderError: There is none of this name; the text lists the known ones.
-
     """
     if isinstance(provider, Provider):
         return provider

@@ -1,4 +1,4 @@
-"""API keys and account ids: where they are looked up, and what is checked before one is sent."""
+"""API keys and account ids: looked up in the environment, and checked before one is sent."""
 
 import os
 import re
@@ -9,24 +9,16 @@ from llama_vision.providers.provider import Provider
 
 
 def find_api_key(provider: Provider) -> str | None:
-    """Look up the provider's key: the first variable of `key_env` that is not empty, stripped."""
+    """Return the provider's key: the first variable of `key_env` that is not empty, stripped."""
     return _read_first(provider.key_env)
 
 
 def resolve_api_key(provider: Provider, key: str | None) -> str | None:
-    """Get the key that a call is made with.
-
-    Args:
-        provider: Whose key it is.
-        key: The user's; None or empty looks into the environment.
-
-    Returns:
-        The key; None where the provider needs none.
+    """Return the key of a call: the user's, else that of the environment; None where none is set and none is needed.
 
     Raises:
         MissingKeyError: There is none, and the provider needs one.
         ConfigurationError: It can't be sent in a header. The text does not quote it.
-
     """
     key = (key or "").strip() or find_api_key(provider)
     if key is None:
@@ -45,25 +37,17 @@ def resolve_api_key(provider: Provider, key: str | None) -> str | None:
 
 
 def resolve_account_id(provider: Provider, account_id: str | None) -> str | None:
-    """Get the id of the account that a call is made for.
-
-    Args:
-        provider: Whose account it is.
-        account_id: The user's; None or empty looks into the environment.
-
-    Returns:
-        The id; None where the provider's URLs contain none.
+    """Return the account id of a call: the user's, else that of the environment; None where URLs contain none.
 
     Raises:
-        ConfigurationError: It is needed and missing, or given and not needed, or can't be part of a URL.
-
+        ConfigurationError: It is needed and missing, or passed and not needed, or can't be part of a URL.
     """
     if not provider.account_env:
-        if account_id is not None:
-            raise ConfigurationError(f"{provider.title} has no account_id; leave it out.").with_context(
-                provider.name
-            )
-        return None
+        if account_id is None:
+            return None
+        raise ConfigurationError(f"{provider.title} has no account_id; leave it out.").with_context(
+            provider.name
+        )
     account_id = (account_id or "").strip() or _read_first(provider.account_env)
     if account_id is None:
         raise ConfigurationError(
@@ -78,10 +62,7 @@ def resolve_account_id(provider: Provider, account_id: str | None) -> str | None
 
 
 def describe_variables(names: Sequence[str], *, verbose: bool = False) -> str:
-    """Tell which variable is the first that is set, and never to what: `found in HF_TOKEN`, `none found in HF_TOKEN`.
-
-    With `verbose`, the others are named, too.
-    """
+    """Describe which variable is set, never its value: `found in HF_TOKEN`; with `verbose`, all names."""
     name = _first_set(names)
     if name is None:
         return f"none found in {', '.join(names)}"
@@ -89,7 +70,7 @@ def describe_variables(names: Sequence[str], *, verbose: bool = False) -> str:
 
 
 def describe_key(provider: Provider, *, verbose: bool = False) -> str:
-    """Tell whether a provider's key is set, as `describe_variables` does."""
+    """Describe whether a provider's key is set, as `describe_variables` does."""
     if not provider.key_env:
         return "none needed"
     status = describe_variables(provider.key_env, verbose=verbose)

@@ -20,8 +20,15 @@ from llama_vision.dialects.workers_ai.dialect import (
 from llama_vision.dialects.workers_ai.error_codes import ERROR_CODES
 from llama_vision.providers.provider import ImageConstraints, LicenseAgreement, Provider, Range, unbounded
 
-_JPEG_PNG = frozenset({"image/jpeg", "image/png"})
-_JPEG_PNG_WEBP = _JPEG_PNG | {"image/webp"}
+JPEG_PNG = frozenset({"image/jpeg", "image/png"})
+JPEG_PNG_WEBP = JPEG_PNG | {"image/webp"}
+
+# Those of OpenAI's API, which several hosts document.
+_OPENAI_RANGES = {
+    "temperature": Range(0, 2),
+    "frequency_penalty": Range(-2, 2),
+    "presence_penalty": Range(-2, 2),
+}
 
 # DeepInfra says so with a 402 or a 400.
 DEEPINFRA_UNPAID = ErrorRule(
@@ -46,27 +53,26 @@ DEEPINFRA = Provider(
         replace(LLAMA_90B, context_window=32_768, max_output_tokens=16_384),
     ),
     # https://deepinfra.com/docs: "jpg, png, webp", at most 20 MB.
-    image_rules=ImageConstraints(media_types=_JPEG_PNG_WEBP, max_bytes=20_000_000),
+    image_rules=ImageConstraints(media_types=JPEG_PNG_WEBP, max_bytes=20_000_000),
     # OpenAIChatCompletionsIn of its OpenAPI file.
     parameters=unbounded("max_tokens", "tools", "tool_choice", "response_format", "seed")
+    | _OPENAI_RANGES
     | {
         "stop": Range(0, 16),
-        "temperature": Range(0, 2),
         "top_p": Range(0, 1, exclusive_minimum=True),
         "min_p": Range(0, 1),
         "top_k": Range(0, 999),
-        "frequency_penalty": Range(-2, 2),
-        "presence_penalty": Range(-2, 2),
         "repetition_penalty": Range(0.01, 5),
     },
     docs="https://deepinfra.com/meta-llama/Llama-3.2-11B-Vision-Instruct/api",
 )
 
 # The present schema of neither model has tools or a role `tool`; that of the 11B has no response_format.
-_AIMLAPI_CHANGES = {
-    "tools": False,
-    "deprecation": "AI/ML API lists it as deprecated and no longer supported since September 2025.",
-}
+_AIMLAPI_11B, _AIMLAPI_90B = llama_vision_models(
+    "meta-llama/Llama-3.2-{}B-Vision-Instruct-Turbo",
+    tools=False,
+    deprecation="AI/ML API lists it as deprecated and no longer supported since September 2025.",
+)
 
 AIMLAPI = Provider(
     name="aimlapi",
@@ -82,24 +88,14 @@ AIMLAPI = Provider(
             cost_headers=(CostField("x-aimlapi-usd-spent"),),
         )
     ),
-    models=(
-        replace(
-            LLAMA_11B,
-            id="meta-llama/Llama-3.2-11B-Vision-Instruct-Turbo",
-            response_formats=frozenset(),
-            **_AIMLAPI_CHANGES,
-        ),
-        replace(LLAMA_90B, id="meta-llama/Llama-3.2-90B-Vision-Instruct-Turbo", **_AIMLAPI_CHANGES),
-    ),
+    models=(replace(_AIMLAPI_11B, response_formats=frozenset()), _AIMLAPI_90B),
     parameters=unbounded("max_tokens", "response_format", "top_k", "repetition_penalty")
+    | _OPENAI_RANGES
     | {
         "stop": Range(0, 4),
-        "temperature": Range(0, 2),
         "top_p": Range(0.01, 1),
         "min_p": Range(0.001, 0.999),
         "seed": Range(1, float("inf")),
-        "frequency_penalty": Range(-2, 2),
-        "presence_penalty": Range(-2, 2),
     },
     docs="https://docs.aimlapi.com/api-references/text-models-llm/meta/llama-3.2-11b-vision-instruct-turbo",
 )
@@ -167,7 +163,7 @@ CLOUDFLARE = Provider(
             price=Price(0.049, 0.68),
         ),
     ),
-    image_rules=ImageConstraints(media_types=_JPEG_PNG_WEBP, accepts_urls=False, max_count=1, min_side=10),
+    image_rules=ImageConstraints(media_types=JPEG_PNG_WEBP, accepts_urls=False, max_count=1, min_side=10),
     parameters=_CLOUDFLARE_PARAMETERS,
     client_side_stop=True,
     license=LicenseAgreement(
@@ -203,7 +199,6 @@ TOGETHER = Provider(
     base_url="https://api.together.xyz/v1",
     key_env=("TOGETHER_API_KEY",),
     key_page="https://api.together.ai/settings/api-keys",
-    dialect=ChatCompletionsDialect(),
     # https://together.ai/models/nim-llama-3-2-11b-vision-instruct: "available as a Together Dedicated Endpoints deployment".
     models=llama_vision_models(
         "meta-llama/Llama-3.2-{}B-Vision-Instruct-Turbo",
@@ -238,20 +233,17 @@ OPENROUTER = Provider(
     base_url="https://openrouter.ai/api/v1",
     key_env=("OPENROUTER_API_KEY",),
     key_page="https://openrouter.ai/settings/keys",
-    dialect=ChatCompletionsDialect(),
     # Context, price and the number of images "vary per provider and per model" behind it; each reply reports `usage.cost`.
     models=llama_vision_models("meta-llama/llama-3.2-{}b-vision-instruct"),
     # https://openrouter.ai/docs/features/multimodal/images: "image/png, image/jpeg, image/webp, image/gif", the default.
     image_rules=ImageConstraints(),
     # https://openrouter.ai/docs/parameters gives ranges, and takes "others" too.
     parameters=unbounded(*CALL_OPTIONS)
+    | _OPENAI_RANGES
     | {
-        "temperature": Range(0, 2),
         "top_p": Range(0, 1),
         "min_p": Range(0, 1),
         "top_k": Range(0, float("inf")),
-        "frequency_penalty": Range(-2, 2),
-        "presence_penalty": Range(-2, 2),
         "repetition_penalty": Range(0, 2),
     },
     docs="https://openrouter.ai/docs/features/multimodal/images",
@@ -263,7 +255,6 @@ FIREWORKS = Provider(
     base_url="https://api.fireworks.ai/inference/v1",
     key_env=("FIREWORKS_API_KEY",),
     key_page="https://app.fireworks.ai/settings/users/api-keys",
-    dialect=ChatCompletionsDialect(),
     # The schema is "enforced during generation": https://docs.fireworks.ai/structured-responses/structured-response-formatting
     models=llama_vision_models(
         "accounts/fireworks/models/llama-v3p2-{}b-vision-instruct", enforces_schema=True
@@ -272,7 +263,7 @@ FIREWORKS = Provider(
     # images must be less than 10MB"; .png, .jpg, .jpeg, .gif, .bmp, .tiff, .ppm. At an address each has to be smaller than
     # 5 MB and to arrive within 1.5 s. Images come before the text for these models, as everywhere: see `adaptation.message_order`.
     image_rules=ImageConstraints(
-        media_types=_JPEG_PNG | {"image/gif", "image/bmp", "image/tiff"},
+        media_types=JPEG_PNG | {"image/gif", "image/bmp", "image/tiff"},
         max_count=30,
         max_total_base64_chars=10_000_000,
     ),
@@ -286,13 +277,12 @@ NVIDIA = Provider(
     base_url="https://integrate.api.nvidia.com/v1",
     key_env=("NVIDIA_API_KEY",),
     key_page="https://build.nvidia.com/settings/api-keys",
-    dialect=ChatCompletionsDialect(),
     # "You can constrain the output to follow a particular JSON schema", among vision models with Llama 3.2 only:
     # https://docs.nvidia.com/nim/vision-language-models/latest/structured-generation.html
     models=llama_vision_models("meta/llama-3.2-{}b-vision-instruct", enforces_schema=True),
     # Its API reference: "images can be PNG, JPG or JPEG". Its samples: `assert len(image_b64) < 180_000, "To upload larger
     # images, use the assets API"`, which is not built here. A second image is an error.
-    image_rules=ImageConstraints(media_types=_JPEG_PNG, max_count=1, max_base64_chars=180_000),
+    image_rules=ImageConstraints(media_types=JPEG_PNG, max_count=1, max_base64_chars=180_000),
     docs="https://docs.nvidia.com/nim/vision-language-models/latest/examples/llama3-2/api.html",
 )
 
@@ -302,7 +292,6 @@ HUGGINGFACE = Provider(
     base_url="https://router.huggingface.co/v1",
     key_env=("HF_TOKEN",),
     key_page="https://huggingface.co/settings/tokens",
-    dialect=ChatCompletionsDialect(),
     # `model="meta-llama/Llama-3.2-11B-Vision-Instruct:<provider>"` chooses who answers; limits and errors are theirs.
     models=(LLAMA_11B,),
     docs="https://huggingface.co/docs/inference-providers/tasks/chat-completion",
@@ -314,7 +303,6 @@ SAMBANOVA = Provider(
     base_url="https://api.sambanova.ai/v1",
     key_env=("SAMBANOVA_API_KEY",),
     key_page="https://cloud.sambanova.ai/apis",
-    dialect=ChatCompletionsDialect(),
     models=llama_vision_models(
         "Llama-3.2-{}B-Vision-Instruct", deprecation="SambaNova replaced it by Llama 4."
     ),
@@ -329,12 +317,11 @@ HYPERBOLIC = Provider(
     base_url="https://api.hyperbolic.xyz/v1",
     key_env=("HYPERBOLIC_API_KEY",),
     key_page="https://app.hyperbolic.ai",
-    dialect=ChatCompletionsDialect(),
     models=llama_vision_models(
         deprecation='Hyperbolic\'s sunset notice: "All vision language models on this page are being discontinued."'
     ),
     # https://docs.hyperbolic.ai/inference/vlm-apis: base64 only, JPG and PNG, at most 2048 x 2048, one.
-    image_rules=ImageConstraints(media_types=_JPEG_PNG, accepts_urls=False, max_count=1, max_side=2048),
+    image_rules=ImageConstraints(media_types=JPEG_PNG, accepts_urls=False, max_count=1, max_side=2048),
     docs="https://docs.hyperbolic.ai/inference/vlm-apis",
 )
 

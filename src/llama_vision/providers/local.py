@@ -13,9 +13,7 @@ LOCAL = Provider(
         *llama_vision_models(enforces_schema=True),
     ),
     image_rules=ImageConstraints(
-        media_types=frozenset(
-            {"image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff"}
-        ),
+        media_types=ImageConstraints().media_types | {"image/bmp", "image/tiff"},
         decoded_by_backend=True,
         accepts_urls=False,
         allows_system_message=False,

@@ -5,20 +5,14 @@ from dataclasses import dataclass, field
 
 from llama_vision.core.formatting import html_table
 from llama_vision.core.models import ModelInfo
+from llama_vision.dialects.chat_completions.dialect import ChatCompletionsDialect
 from llama_vision.dialects.dialect import Dialect
 from llama_vision.images.constraints import ImageConstraints
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """The documented range of a parameter.
-
-    Attributes:
-        low: Minimum.
-        high: Maximum.
-        exclusive_minimum: Whether `low` itself is too small.
-
-    """
+    """The documented range of a parameter; with `exclusive_minimum`, `low` itself is too small."""
 
     low: float
     high: float
@@ -32,11 +26,11 @@ class Range:
 
 
 UNBOUNDED = Range(float("-inf"), float("inf"))
-"""For a parameter that exists, of which no range is documented."""
+"""The range of a parameter for which none is documented."""
 
 
 def unbounded(*names: str) -> dict[str, Range]:
-    """List parameters that exist, of which no range is documented."""
+    """Make the ranges of parameters for which none is documented."""
     return dict.fromkeys(names, UNBOUNDED)
 
 
@@ -48,7 +42,6 @@ class LicenseAgreement:
         url: The text of the license.
         path: Where to accept it, after the base URL; `{account}` and `{model}` are filled in.
         body: The request body that accepts it.
-
     """
 
     url: str
@@ -62,13 +55,13 @@ class Provider:
 
     Attributes:
         name: The value of `provider=`, such as `deepinfra`.
-        title: The name for people to read.
-        dialect: The wire format; None for the model on this machine.
+        title: The name to display.
+        dialect: The wire format, by default that of OpenAI's chat completions; None for the model on this machine.
         models: Those on offer, the default first.
         base_url: Everything before the dialect's path; None where the user has to give it, and for `local`.
         key_env: Environment variables that may hold the key; the first that is set counts.
         key_page: Where to get a key.
-        key_required: Whether nothing works without a key.
+        key_required: Whether every call needs a key.
         account_env: Environment variables that may hold the account's id, where URLs contain one.
         image_rules: Which images it takes.
         parameters: The documented ones by their names in `core.call_options`, with their ranges (of `stop`: how many).
@@ -76,13 +69,12 @@ class Provider:
         client_side_stop: Whether stop strings are applied on this side, because the provider has none.
         license: What has to be accepted before the first call.
         docs: URL of its own documentation.
-
     """
 
     name: str
     title: str
-    dialect: Dialect | None
-    models: tuple[ModelInfo, ...]
+    dialect: Dialect | None = field(default_factory=ChatCompletionsDialect)
+    models: tuple[ModelInfo, ...] = field(kw_only=True)
     base_url: str | None = None
     key_env: tuple[str, ...] = ()
     key_page: str | None = None
@@ -95,12 +87,25 @@ class Provider:
     docs: str = ""
 
     def model_info(self, name: str) -> ModelInfo:
-        """Find a model by our name or the provider's id; an unknown name is passed on as the id."""
-        known = next((model for model in self.models if name in (model.name, model.id)), None)
-        return known or ModelInfo(name, name)
+        """Find a model.
+
+        Args:
+            name: Our name, or the provider's id.
+
+        Returns:
+            The model; of an unknown name, one that is sent as it is.
+        """
+        return next((model for model in self.models if name in (model.name, model.id)), ModelInfo(name, name))
 
     def supports(self, parameter: str) -> bool:
-        """Tell whether a parameter of `core.call_options` is documented; all are, where there is no list."""
+        """Return whether a parameter may be sent.
+
+        Args:
+            parameter: A name of `core.call_options`.
+
+        Returns:
+            Whether it is documented, or there is no list of those that are.
+        """
         return self.parameters is None or parameter in self.parameters
 
     def _repr_html_(self) -> str:

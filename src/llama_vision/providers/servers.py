@@ -1,6 +1,6 @@
 """Servers that people run themselves, where each listens by default, and any other OpenAI-compatible endpoint.
 
-`base_url` says where else one is. None asks for a key unless it was started with one: give that as `api_key`.
+`base_url` sets another address. None asks for a key unless it was started with one: pass that as `api_key`.
 """
 
 from llama_vision.core.models import llama_vision_models
@@ -9,7 +9,7 @@ from llama_vision.dialects.chat_completions.usage import CostField, UsageFormat
 from llama_vision.dialects.error_bodies import OUT_OF_CREDITS, ErrorParser
 from llama_vision.dialects.workers_ai.dialect import NEURON_COST
 from llama_vision.dialects.workers_ai.error_codes import ERROR_CODES
-from llama_vision.providers.hosted import DEEPINFRA_UNPAID
+from llama_vision.providers.hosted import DEEPINFRA_UNPAID, JPEG_PNG, JPEG_PNG_WEBP
 from llama_vision.providers.provider import ImageConstraints, Provider, unbounded
 
 # vLLM: "the output will follow the JSON schema", https://docs.vllm.ai/en/latest/features/structured_outputs/. SGLang:
@@ -21,15 +21,12 @@ OLLAMA = Provider(
     title="Ollama",
     base_url="http://localhost:11434/v1",
     key_required=False,
-    dialect=ChatCompletionsDialect(),
     # "llama3.2-vision does not support tools": https://github.com/ollama/ollama/issues/8345
     # Schemas become grammars of llama.cpp: "enforce a JSON schema on model responses", https://docs.ollama.com/capabilities/structured-outputs
     models=llama_vision_models("llama3.2-vision:{}b", tools=False, enforces_schema=True),
     # openai/openai.go: "image URLs are not currently supported", and jpeg, jpg, png, webp.
     # "vision model only supports a single image per message": https://github.com/ollama/ollama/issues/9020
-    image_rules=ImageConstraints(
-        media_types=frozenset({"image/jpeg", "image/png", "image/webp"}), accepts_urls=False, max_count=1
-    ),
+    image_rules=ImageConstraints(media_types=JPEG_PNG_WEBP, accepts_urls=False, max_count=1),
     # "Supported request fields" of its page; tool_choice is there as not supported.
     parameters=unbounded(
         *("max_tokens", "temperature", "top_p", "frequency_penalty", "presence_penalty"),
@@ -43,7 +40,6 @@ VLLM = Provider(
     title="vLLM",
     base_url="http://localhost:8000/v1",
     key_required=False,
-    dialect=ChatCompletionsDialect(),
     models=_GUIDED,
     # The model's own template raised "Prompting with images is incompatible with system messages" until December 2024, and
     # files from before are in use: https://github.com/vllm-project/vllm/issues/8854. How many images a request may have is
@@ -57,7 +53,6 @@ SGLANG = Provider(
     title="SGLang",
     base_url="http://localhost:30000/v1",
     key_required=False,
-    dialect=ChatCompletionsDialect(),
     # Its own chat template for the model is named `llama_3_vision`.
     models=_GUIDED,
     docs="https://docs.sglang.io/docs/basic_usage/openai_api_vision",
@@ -68,7 +63,6 @@ LM_STUDIO = Provider(
     title="LM Studio",
     base_url="http://localhost:1234/v1",
     key_required=False,
-    dialect=ChatCompletionsDialect(),
     # The id is that of the file on the machine: `model=` takes what `lms ls` shows. Of formats it takes json_schema only:
     # "'response_format.type' must be 'json_schema' or 'text'". It is kept to by llama.cpp's grammars or by Outlines:
     # https://lmstudio.ai/docs/advanced/structured-output
@@ -77,7 +71,7 @@ LM_STUDIO = Provider(
     ),
     # Addresses get "'url' field must be a base64 encoded image", and so does WebP:
     # https://github.com/lmstudio-ai/lmstudio-bug-tracker/issues/1752
-    image_rules=ImageConstraints(media_types=frozenset({"image/jpeg", "image/png"}), accepts_urls=False),
+    image_rules=ImageConstraints(media_types=JPEG_PNG, accepts_urls=False),
     # "Supported payload parameters" of its page, and what its pages on tools and structured output add.
     parameters=unbounded(
         *("max_tokens", "temperature", "top_p", "top_k", "frequency_penalty", "presence_penalty"),

@@ -12,7 +12,6 @@ from typing import Any, Self
 from typing_extensions import override
 
 from llama_vision.core.models import ModelInfo
-from llama_vision.dialects.chat_completions.dialect import ChatCompletionsDialect
 from llama_vision.providers.provider import Provider
 from llama_vision.testing.received import ReceivedRequest
 from llama_vision.testing.script import Answer, Failure, ScriptEntry, to_scripted_reply
@@ -88,7 +87,6 @@ class ScriptedServer:
             title="The scripted server",
             base_url=self.base_url,
             key_required=False,
-            dialect=ChatCompletionsDialect(),
             # Objects in a script are sent as JSON text, so structured output has to use a JSON schema and no tool.
             models=(ModelInfo("llama-3.2-11b-vision", "scripted-vision", enforces_schema=True),),
         )
