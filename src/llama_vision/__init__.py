@@ -24,7 +24,6 @@ def use_aiohttp(*, enabled: bool = True) -> None:
 
     Raises:
         MissingDependencyError: The extra is not installed.
-
     """
     from llama_vision.backends.http import connection_pools  # noqa: PLC0415 - loads httpx, for who asks for it
 

@@ -37,9 +37,8 @@ def run(options: argparse.Namespace) -> None:
         raise ConfigurationError("The license was not accepted; nothing was sent.")
     request = ChatRequest(provider.models[0].id, (Message("user", (Text("Hello"),)),))
     backend.accept_license(request)
-    reply = backend.complete(
-        request
-    )  # the agreement's own response is not documented; a real reply proves it
+    # The agreement's own response is not documented; a real reply proves it.
+    reply = backend.complete(request)
     print(f"Accepted: {reply.model or request.model} answers.")
 
 

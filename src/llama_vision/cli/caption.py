@@ -68,7 +68,7 @@ async def _caption(options: argparse.Namespace) -> None:
 
         def on_done(result: CaptionResult) -> None:
             failed = isinstance(result, CaptionFailure)
-            progress.step(failed=failed, asked=runner.num_asked, usage=runner.usage)
+            progress.step(failed=failed, num_replies=runner.num_asked, usage=runner.usage)
 
         try:
             results = await runner.run(images, concurrency=options.concurrency, on_done=on_done)
@@ -101,12 +101,7 @@ def _caption_task(
 
 
 def _report(results: list[CaptionResult], runner: CaptionRunner, seconds: float) -> None:
-    """Print failures and a summary to stderr.
-
-    Raises:
-        LlamaVisionError: Images are left without a caption.
-
-    """
+    """Print failures and a summary to stderr; raise LlamaVisionError where images are left without a caption."""
     captioned = [result for result in results if isinstance(result, CaptionedImage)]
     failures = [result for result in results if isinstance(result, CaptionFailure)]
     facts = [f"{len(captioned)} captions, {runner.num_asked} new", f"{seconds:.1f} s"]

@@ -23,7 +23,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0; 1 where a call or a caption failed; 2 where the usage, the configuration or an image is wrong; 130 on Ctrl-C.
-
     """
     options = _parser().parse_args(arguments)
     try:

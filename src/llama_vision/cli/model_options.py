@@ -26,7 +26,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def select_model(options: argparse.Namespace) -> tuple[Provider, Backend, str]:
-    """Give the provider that the options name, its backend, and the model's id there."""
+    """Return the provider that the options name, its backend, and the model's id there."""
     provider = find_provider(options.provider or default_provider())
     backend = create_backend(provider, base_url=options.base_url)
     return provider, backend, provider.model_info(options.model or default_model(provider)).id
@@ -35,7 +35,7 @@ def select_model(options: argparse.Namespace) -> tuple[Provider, Backend, str]:
 def build_request(
     options: argparse.Namespace, model: str, text: str, images: Iterable[Image] = ()
 ) -> ChatRequest:
-    """Make a request of the options, the user's text and images."""
+    """Make a request from the options, the user's text and images."""
     return ChatRequest(
         model=model,
         messages=single_turn_messages(text, images, options.system),

@@ -33,14 +33,10 @@ class ProgressLine:
         """Seconds since the start."""
         return time.monotonic() - self._start
 
-    def step(self, *, failed: bool, asked: int, usage: Usage) -> None:
-        """Count one more item as done.
+    def step(self, *, failed: bool, num_replies: int, usage: Usage) -> None:
+        """Count one more item as done, with the number and usage of the replies so far.
 
-        Args:
-            failed: Whether it failed.
-            asked: Replies so far; items that were in the log already take no time and don't count for the rate.
-            usage: The replies' usage.
-
+        The rate is that of replies (`num_replies`): items that were in the log already take no time.
         """
         self._done += 1
         self._failed += failed
@@ -49,13 +45,13 @@ class ProgressLine:
             self._drawn_at = now
             # Some terminals begin a new line after the last column.
             width = shutil.get_terminal_size().columns - 1
-            line = self._line(asked, usage)[:width]
+            line = self._line(num_replies, usage)[:width]
             print(f"\r{line:<{width}}", end="", file=sys.stderr, flush=True)
 
-    def _line(self, asked: int, usage: Usage) -> str:
+    def _line(self, num_replies: int, usage: Usage) -> str:
         facts = [f"{self._done} of {self._total}"]
-        rate = asked / max(self.seconds, 1e-9)
-        if asked:
+        rate = num_replies / max(self.seconds, 1e-9)
+        if num_replies:
             facts.append(f"{rate:.1f} a second")
             left = round((self._total - self._done) / rate)
             facts.append(f"{left // 60}:{left % 60:02} left")

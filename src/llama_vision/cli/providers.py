@@ -42,7 +42,7 @@ def markdown_table() -> str:
     ]
     rows += [
         f"| [`{provider.name}`]({provider.docs}) | {_models(provider)} | {_by_model(provider, _tokens)} "
-        f"| {_by_model(provider, _price)} | {_variables(provider)} | {_images(provider.image_rules)} |"
+        f"| {_by_model(provider, _price)} | {_variables(provider)} | {', '.join(_image_rules(provider.image_rules))} |"
         for provider in PROVIDERS.values()
     ]
     return "\n".join([*rows, "", f"{_DEPRECATED} It may no longer answer. {' '.join(_notes())}"])
@@ -86,13 +86,10 @@ def _variables(provider: Provider) -> str:
     return f"{keys}<br>account: {accounts}" if accounts else keys
 
 
-def _images(rules: ImageConstraints) -> str:
-    if rules.max_count == 0:
-        return "none"
-    return ", ".join(_image_rules(rules))
-
-
 def _image_rules(rules: ImageConstraints) -> Iterator[str]:
+    if rules.max_count == 0:
+        yield "none"
+        return
     if rules.max_count is not None:
         yield f"{rules.max_count} at most" if rules.max_count > 1 else "one"
     yield " ".join(sorted(kind.removeprefix("image/") for kind in rules.media_types))
@@ -111,7 +108,7 @@ def _image_rules(rules: ImageConstraints) -> Iterator[str]:
 
 
 def _notes() -> Iterator[str]:
-    """Give the reason of each deprecation, once per provider."""
+    """Yield the reason of each deprecation, once per provider."""
     for provider in PROVIDERS.values():
         for reason in dict.fromkeys(model.deprecation for model in provider.models if model.deprecation):
             yield f"`{provider.name}`: {reason}"

@@ -34,7 +34,6 @@ def main() -> int:
 
     Returns:
         0 where all replies are right, else 1.
-
     """
     start = time.monotonic()
     print("provider: local, model: tiny (3.6 million parameters, a toy for demonstration and tests)\n")

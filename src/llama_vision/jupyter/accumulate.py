@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 from llama_vision.core.events import Finished, Started, TextDelta, ToolCallDelta, UsageReport
 from llama_vision.core.formatting import format_reply
@@ -13,11 +13,10 @@ from llama_vision.core.reply import Reply, ReplyBuilder
 from llama_vision.core.usage import Usage
 
 _EVENTS = (Started, TextDelta, ToolCallDelta, UsageReport, Finished)
-_PAIR = 2  # LangGraph streams pairs of a message and its metadata
 
 
 def unwrap_stream(answer: Any) -> Any:
-    """Get the stream inside a response of LlamaIndex's engines; anything else is returned as it is."""
+    """Return the stream in a response of LlamaIndex's engines; anything else is returned as it is."""
     if getattr(answer, "is_dummy_stream", None) is False:  # complete: its generator only raises
         return answer
     if getattr(answer, "achat_stream", None) is not None:  # its synchronous generator would block for ever
@@ -26,49 +25,40 @@ def unwrap_stream(answer: Any) -> Any:
 
 
 class ReplyAccumulator:
-    """Accumulates the items of a stream of either framework to one reply."""
+    """Accumulates the items of a stream of either framework to one reply.
+
+    Attributes:
+        reply: The reply so far: of an agent's turns the last, with the usage of all.
+        previous_turns: Text and tool calls of an agent's earlier turns, each ending its line.
+    """
 
     def __init__(self) -> None:
-        self._reply = Reply()
-        self._previous_turns = ""
+        self.reply = Reply()
+        self.previous_turns = ""
         self._events = ReplyBuilder()
         self._calls: dict[object, ToolCall] = {}
         self._message_id: str | None = None
 
-    @property
-    def reply(self) -> Reply:
-        """The reply so far: of an agent's turns the last, with the usage of all."""
-        return self._reply
-
-    @property
-    def previous_turns(self) -> str:
-        """Text and tool calls of an agent's earlier turns, each ending its line."""
-        return self._previous_turns
-
-    def add(self, item: object) -> None:
-        """Add the next item, or a complete reply.
-
-        Args:
-            item: A message or chunk of LangChain, a response of LlamaIndex, a string, or one of our events or replies.
+    def add(self, item: Any) -> None:
+        """Add a message or chunk of LangChain, a response of LlamaIndex, a string, or one of our events or replies.
 
         Raises:
             TypeError: It is none of these.
-
         """
         match item:
             case str():
                 self._append(item)
             case Reply():
-                self._reply = item
-            case tuple() if _is_pair(cast("tuple[object, ...]", item)):
-                self.add(cast("tuple[object, ...]", item)[0])
+                self.reply = item
+            case (message, dict()) if isinstance(item, tuple) and hasattr(message, "content"):  # of LangGraph
+                self.add(message)
             case _ if isinstance(item, _EVENTS):
                 self._events.add(item)
-                self._reply = self._events.reply()
+                self.reply = self._events.reply()
             case _ if hasattr(item, "usage_metadata") and hasattr(item, "content"):
                 self._add_message(item)
-            case _ if _is_other_message(item):
-                self._end_turn()
+            case _ if hasattr(item, "content") and hasattr(item, "response_metadata"):
+                self._end_turn()  # a tool's or the user's message, which LangChain's agents stream too
             case _ if hasattr(item, "raw") and hasattr(item, "delta"):
                 self._add_response(item)
             case _ if isinstance(text := getattr(item, "response", None), str):  # of LlamaIndex's engines
@@ -81,13 +71,13 @@ class ReplyAccumulator:
 
     def _end_turn(self) -> None:
         """Move the reply so far to the previous turns."""
-        if text := format_reply(self._reply.text, self._reply.tool_calls):
-            self._previous_turns += f"{text}\n"
+        if text := format_reply(self.reply.text, self.reply.tool_calls):
+            self.previous_turns += f"{text}\n"
         self._calls.clear()
-        self._reply = Reply(usage=self._reply.usage)
+        self.reply = Reply(usage=self.reply.usage)
 
     def _append(self, text: str) -> None:
-        self._reply = _replace_known(self._reply, text=self._reply.text + text)
+        self.reply = _replace_known(self.reply, text=self.reply.text + text)
 
     def _add_message(self, message: Any) -> None:
         """Add a message of LangChain, or a chunk: text, calls and usage of chunks add up."""
@@ -96,12 +86,15 @@ class ReplyAccumulator:
             self._message_id = message.id
         metadata = as_mapping(message.response_metadata)
         for key, call in _message_calls(message):
-            self._calls[key] = _merge_call(self._calls.get(key), call)
-        self._reply = _replace_known(
-            self._reply,
-            text=self._reply.text + str(message.text),
+            begun = self._calls.get(key, ToolCall(None, "", ""))
+            self._calls[key] = ToolCall(
+                begun.id or call.id, begun.name or call.name, begun.arguments + call.arguments
+            )
+        self.reply = _replace_known(
+            self.reply,
+            text=self.reply.text + str(message.text),
             tool_calls=tuple(self._calls.values()),
-            usage=self._reply.usage + _message_usage(message),
+            usage=self.reply.usage + _message_usage(message),
             finish_reason=metadata.get("finish_reason"),
             model=metadata.get("model_name"),
             id=metadata.get("id"),
@@ -112,25 +105,16 @@ class ReplyAccumulator:
         """Add a response of LlamaIndex: each is a snapshot of all so far."""
         message = getattr(response, "message", None)
         raw, extra = as_mapping(response.raw), as_mapping(response.additional_kwargs)
-        self._reply = _replace_known(
-            self._reply,
+        self.reply = _replace_known(
+            self.reply,
             text=(response.text if message is None else message.content) or "",
             tool_calls=_completion_calls(response) if message is None else _block_calls(message.blocks),
-            usage=self._reply.usage.merge(Usage.from_openai({**extra, **as_mapping(raw.get("usage"))})),
+            usage=self.reply.usage.merge(Usage.from_openai({**extra, **as_mapping(raw.get("usage"))})),
             finish_reason=raw.get("finish_reason"),
             model=raw.get("model"),
             id=raw.get("id"),
             request_id=raw.get("request_id"),
         )
-
-
-def _is_pair(item: Sequence[object]) -> bool:
-    return len(item) == _PAIR and isinstance(item[1], dict) and hasattr(item[0], "content")
-
-
-def _is_other_message(item: object) -> bool:
-    """Recognise tool and user messages, which LangChain's agents stream too and which are no part of the reply."""
-    return hasattr(item, "content") and hasattr(item, "response_metadata")
 
 
 def _replace_known(reply: Reply, **changes: Any) -> Reply:
@@ -139,7 +123,7 @@ def _replace_known(reply: Reply, **changes: Any) -> Reply:
 
 
 def _message_calls(message: Any) -> list[tuple[object, ToolCall]]:
-    """Give a message's calls, each with a key that is the same in all chunks of the call."""
+    """Return a message's calls, each with a key that is the same in all chunks of the call."""
     chunks: list[Any] | None = getattr(message, "tool_call_chunks", None)
     if chunks is None:
         return [
@@ -155,19 +139,13 @@ def _message_calls(message: Any) -> list[tuple[object, ToolCall]]:
     ]
 
 
-def _merge_call(call: ToolCall | None, more: ToolCall) -> ToolCall:
-    if call is None:
-        return more
-    return ToolCall(call.id or more.id, call.name or more.name, call.arguments + more.arguments)
-
-
 def _block_calls(blocks: Sequence[Any]) -> tuple[ToolCall, ...]:
     calls = [block for block in blocks if block.block_type == "tool_call"]
     return tuple(ToolCall(call.tool_call_id, call.tool_name, _as_text(call.tool_kwargs)) for call in calls)
 
 
 def _completion_calls(response: Any) -> tuple[ToolCall, ...]:
-    """Give the calls of a completion response, which has no blocks."""
+    """Return the calls of a completion response, which has no blocks."""
     calls: Sequence[object] = as_mapping(response.additional_kwargs).get("tool_calls") or ()
     functions = [(as_mapping(call).get("id"), as_mapping(as_mapping(call).get("function"))) for call in calls]
     return tuple(

@@ -2,13 +2,17 @@
 
 import inspect
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Coroutine, Iterator
+from collections.abc import AsyncIterable, Awaitable, Coroutine, Iterator
 from types import TracebackType
 from typing import Any, Self, cast, overload
 
+from llama_vision.core.formatting import html_text, sanitize
 from llama_vision.jupyter.accumulate import ReplyAccumulator, unwrap_stream
 from llama_vision.jupyter.displayed_reply import DisplayedReply
-from llama_vision.jupyter.renderers import Renderer, create_renderer
+from llama_vision.jupyter.notebook import ipython_display, is_notebook
+
+_REDRAW_S = 0.05
+"""Minimum time between updates of a notebook, each of which sends the whole text."""
 
 
 @overload
@@ -28,9 +32,9 @@ def show(
         await show(llm.astream_complete("Hi"))
         show(model.invoke(messages))                        # whole
 
-    In a notebook the text grows in place, below the cell; elsewhere it is printed as it comes. It is escaped, and never rendered
-    as HTML, Markdown or formulas; at most 20,000 characters are displayed. Each tool call gets a line. When a stream fails, its
-    text so far stays, and its error is raised.
+    In a notebook the text grows in place, below the cell; elsewhere it is printed as it arrives. It is escaped, and never
+    rendered as HTML, Markdown or formulas; at most 20,000 characters are displayed. Each tool call gets a line. When a stream
+    fails, its text so far stays, and its error is raised.
 
     Args:
         answer: A stream or a complete reply: messages and chunks of LangChain, also those of an agent's
@@ -44,7 +48,6 @@ def show(
     Raises:
         MissingDependencyError: `notebook` is True, and IPython is not installed.
         TypeError: `answer` is none of these.
-
     """
     answer = unwrap_stream(answer)
     if isinstance(answer, AsyncIterable) or inspect.isawaitable(answer):
@@ -58,12 +61,12 @@ def _show_whole(answer: object, notebook: bool | None) -> DisplayedReply:
     accumulator = ReplyAccumulator()
     accumulator.add(answer)
     displayed = DisplayedReply(accumulator.reply)
-    create_renderer(notebook).finish(displayed)
+    _create_renderer(notebook).finish(displayed)
     return displayed
 
 
 def _show_stream(stream: Iterator[Any], notebook: bool | None) -> DisplayedReply:
-    with _LiveDisplay(create_renderer(notebook)) as display:
+    with _LiveDisplay(notebook) as display:
         try:
             for item in stream:
                 display.add(item)
@@ -74,36 +77,33 @@ def _show_stream(stream: Iterator[Any], notebook: bool | None) -> DisplayedReply
 
 
 async def _show_async(answer: AsyncIterable[Any] | Awaitable[Any], notebook: bool | None) -> DisplayedReply:
-    with _LiveDisplay(create_renderer(notebook)) as display:
+    with _LiveDisplay(notebook) as display:
         if not isinstance(answer, AsyncIterable):
             answer = unwrap_stream(await answer)
         if isinstance(answer, AsyncIterable):
-            await _consume(answer.__aiter__(), display)
+            stream = aiter(answer)
+            try:
+                async for item in stream:
+                    display.add(item)
+            finally:
+                if (close := getattr(stream, "aclose", None)) is not None:
+                    await close()
         else:
             display.add(answer)
     return display.displayed()
 
 
-async def _consume(stream: AsyncIterator[Any], display: "_LiveDisplay") -> None:
-    try:
-        async for item in stream:
-            display.add(item)
-    finally:
-        if (close := getattr(stream, "aclose", None)) is not None:
-            await close()
-
-
 class _LiveDisplay:
     """Accumulates one stream and renders it; the end is rendered however the stream ends."""
 
-    def __init__(self, renderer: Renderer) -> None:
-        self._renderer = renderer
+    def __init__(self, notebook: bool | None) -> None:
+        self._renderer = _create_renderer(notebook)
         self._accumulator = ReplyAccumulator()
         self._error_name = ""
-
-    def __enter__(self) -> Self:
         self._start = self._last = time.monotonic()
         self._time_to_first_token: float | None = None
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -129,3 +129,53 @@ class _LiveDisplay:
             self._error_name,
             self._accumulator.previous_turns,
         )
+
+
+class _NotebookRenderer:
+    """Updates one display below the cell. It needs no widgets, and the notebook keeps the last update."""
+
+    def __init__(self) -> None:
+        self._ipython = ipython_display()
+        self._handle: Any = None
+        self._drawn_at = 0.0
+
+    def update(self, displayed: DisplayedReply) -> None:
+        if time.monotonic() - self._drawn_at >= _REDRAW_S:
+            self._draw(html_text(displayed.full_text), sanitize(displayed.full_text))
+            self._drawn_at = time.monotonic()
+
+    def finish(self, displayed: DisplayedReply) -> None:
+        self._draw(displayed._repr_html_(), str(displayed))  # pyright: ignore[reportPrivateUsage] - IPython's name for it
+
+    def _draw(self, html: str, text: str) -> None:
+        content = {"text/html": html, "text/plain": text}
+        if self._handle is None:
+            self._handle = self._ipython.display(content, raw=True, display_id=True)
+        else:  # in place: clearing the output would make the page jump
+            self._handle.update(content, raw=True)
+
+
+class _TerminalRenderer:
+    """Prints text as it comes, and tool calls once they are complete."""
+
+    def __init__(self) -> None:
+        self._printed = ""
+
+    def update(self, displayed: DisplayedReply) -> None:
+        self._print(displayed.previous_turns + displayed.reply.text)
+
+    def finish(self, displayed: DisplayedReply) -> None:
+        self._print(displayed.full_text)
+        print("\n" * bool(displayed.full_text) + f"[{displayed.summary}]", flush=True)
+
+    def _print(self, text: str) -> None:
+        prefix = self._printed if text.startswith(self._printed) else ""
+        if prefix != self._printed:  # text was retracted: a terminal can only restart on a new line
+            print()
+        new = text[len(prefix) :]
+        print(sanitize(new, len(new)), end="", flush=True)
+        self._printed = text
+
+
+def _create_renderer(notebook: bool | None) -> _NotebookRenderer | _TerminalRenderer:
+    return _NotebookRenderer() if is_notebook(notebook) else _TerminalRenderer()

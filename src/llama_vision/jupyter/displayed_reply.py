@@ -17,7 +17,6 @@ class DisplayedReply:
         time_to_first_token: Seconds from `show` to the first text or tool call; None as above, or where none came.
         error_name: Class name of the error that ended the stream, or empty.
         previous_turns: Text and tool calls of an agent's earlier turns, each ending its line.
-
     """
 
     reply: Reply
@@ -60,6 +59,6 @@ class DisplayedReply:
         return f"<DisplayedReply: {len(self.text):,} characters, {self.summary}>"
 
     def _ipython_display_(self) -> None:
-        """Display it, unless this cell has already: as a cell's last value it would appear twice."""
+        """Display it, unless this cell has already: as the cell's last value it would appear twice."""
         if self._cell is None or self._cell != execution_count():
             display_html(self._repr_html_(), str(self))

@@ -43,7 +43,6 @@ class ImageGrid:
 
     Attributes:
         captions: One for each image.
-
     """
 
     def __init__(
@@ -54,19 +53,7 @@ class ImageGrid:
         columns: int | None = None,
         width: int = 200,
     ) -> None:
-        """Make the thumbnails.
-
-        Args:
-            images: In any form that `llama_vision.image_from_any` takes, except URLs; a mapping's keys are captions.
-            captions: One for each image, converted by `str`. They are escaped.
-            columns: Images per row; None fits as many as there is room for.
-            width: Of each image on the page, in CSS pixels.
-
-        Raises:
-            ImageError: An image can't be read, or is a URL. The text begins with its number.
-            ValueError: `captions` and `images` differ in length, or a number is less than 1.
-
-        """
+        """Make the thumbnails; arguments and errors are those of `show_images`."""
         if width < 1 or (columns is not None and columns < 1):
             raise ValueError(f"columns and width are 1 or more, and not {columns} and {width}.")
         named = _named(images)
@@ -84,8 +71,7 @@ class ImageGrid:
         ]
 
     def _repr_html_(self) -> str:
-        wide = f"{self._width}px"
-        across = f"repeat({self._columns or 'auto-fill'}, {wide})"
+        across = f"repeat({self._columns or 'auto-fill'}, {self._width}px)"
         figures = "".join(map(self._figure, self._thumbnails, self.captions))
         more = f"<div>... and {self._num_hidden} more</div>" if self._num_hidden else ""
         return (
@@ -130,7 +116,7 @@ def show_images(
     Args:
         images: One or several, in any form that `llama_vision.image_from_any` takes, except URLs. A mapping's keys are
             captions.
-        captions: One for each image; by default their file names.
+        captions: One for each image, converted by `str`; by default their file names. They are escaped.
         columns: Images per row; None fits as many as there is room for.
         width: Of each image on the page, in CSS pixels.
         notebook: Whether this is a notebook; None detects it.
@@ -139,7 +125,6 @@ def show_images(
         ImageError: An image can't be read, or is a URL. The text begins with its number.
         ValueError: `captions` and `images` differ in length, or a number is less than 1.
         MissingDependencyError: `notebook` is True, and IPython is not installed.
-
     """
     grid = ImageGrid(images, captions, columns=columns, width=width)
     if is_notebook(notebook):

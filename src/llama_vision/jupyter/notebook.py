@@ -7,12 +7,12 @@ from llama_vision.core.errors import MissingDependencyError
 
 
 def is_notebook(notebook: bool | None) -> bool:
-    """Tell whether output may be HTML; None detects it: IPython has a kernel in a notebook, and none in a terminal."""
+    """Return whether output may be HTML; None detects it: IPython has a kernel in a notebook, and none in a terminal."""
     return getattr(_shell(), "kernel", None) is not None if notebook is None else notebook
 
 
 def execution_count() -> int | None:
-    """Give the number of the running cell; None outside IPython."""
+    """Return the number of the running cell; None outside IPython."""
     return getattr(_shell(), "execution_count", None)
 
 
@@ -34,6 +34,6 @@ def ipython_display() -> Any:
 
 
 def _shell() -> Any:
-    """Get IPython's shell, without importing IPython in plain Python."""
+    """Return IPython's shell, without importing IPython in plain Python."""
     ipython: Any = sys.modules.get("IPython")
     return ipython.get_ipython() if ipython is not None else None

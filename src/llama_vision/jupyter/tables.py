@@ -18,20 +18,12 @@ class Table:
     Attributes:
         headings: One for each column.
         rows: Lists of cells.
-
     """
 
     def __init__(
         self, headings: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[str] = ()
     ) -> None:
-        """Make a table.
-
-        Args:
-            headings: One for each column.
-            rows: Lists of cells, as many as there are headings. They are escaped.
-            numbers: Headings of the right-aligned columns.
-
-        """
+        """Make a table, with the columns under these headings, `numbers`, right-aligned. Cells are escaped."""
         self.headings = list(headings)
         self.rows = [list(row) for row in rows]
         self._numbers = numbers
@@ -43,8 +35,13 @@ class Table:
         """Format as aligned columns, long cells truncated."""
         lines = [[_cell(text) for text in row] for row in [self.headings, *self.rows]]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        right = [heading in self._numbers for heading in self.headings]
-        return "\n".join("  ".join(map(_padded, line, widths, right)).rstrip() for line in lines)
+        sides = [">" if heading in self._numbers else "<" for heading in self.headings]
+        return "\n".join(
+            "  ".join(
+                f"{text:{side}{width}}" for text, side, width in zip(line, sides, widths, strict=True)
+            ).rstrip()
+            for line in lines
+        )
 
     def show(self, *, notebook: bool | None = None) -> None:
         """Display the table.
@@ -54,7 +51,6 @@ class Table:
 
         Raises:
             MissingDependencyError: `notebook` is True, and IPython is not installed.
-
         """
         if is_notebook(notebook):
             display_html(self._repr_html_(), repr(self))
@@ -70,13 +66,12 @@ def show_providers(*, notebook: bool | None = None) -> None:
 
     Raises:
         MissingDependencyError: `notebook` is True, and IPython is not installed.
-
     """
     rows = [
         [
             provider.name,
             provider.title,
-            ", ".join(model.name for model in provider.models),
+            ", ".join(info.name for info in provider.models),
             describe_key(provider),
         ]
         for provider in PROVIDERS.values()
@@ -93,7 +88,6 @@ def show_answers(answers: Mapping[str, DisplayedReply | Exception], *, notebook:
 
     Raises:
         MissingDependencyError: `notebook` is True, and IPython is not installed.
-
     """
     rows = [[name, *_answer_cells(answer)] for name, answer in answers.items()]
     Table(["who", "answer", *_NUMBERS], rows, _NUMBERS).show(notebook=notebook)
@@ -113,7 +107,3 @@ def _answer_cells(answer: DisplayedReply | Exception) -> list[str]:
 def _cell(text: str) -> str:
     line = " ".join(sanitize(text).split())
     return line if len(line) <= _MAX_CELL else f"{line[: _MAX_CELL - 3]}..."
-
-
-def _padded(text: str, width: int, right: bool) -> str:
-    return text.rjust(width) if right else text.ljust(width)

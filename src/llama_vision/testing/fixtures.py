@@ -25,7 +25,6 @@ def llama_vision_server() -> Iterator[ScriptedServer]:
 
     Yields:
         The server, with an empty script.
-
     """
     with ScriptedServer() as server:
         yield server

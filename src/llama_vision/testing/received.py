@@ -15,7 +15,6 @@ class ReceivedRequest:
     Attributes:
         body: The JSON body.
         headers: By name, in lower case.
-
     """
 
     body: dict[str, Any]

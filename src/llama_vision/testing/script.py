@@ -21,7 +21,6 @@ class Answer:
         usage: Its token counts; None counts 10 for the prompt and one for each word of the text. `Usage()` reports
             none, as some servers do.
         pause_s: Seconds before each chunk of a streamed reply, and before a whole one.
-
     """
 
     text: str = ""
@@ -39,7 +38,6 @@ class Failure:
         status: Such as 401 (a wrong key), 402 (no credit left), 429 (too many calls) or 500.
         message: The error's text.
         retry_after_s: The `Retry-After` header in seconds; None sends none, and clients take their own back-off.
-
     """
 
     status: int
@@ -67,7 +65,6 @@ def tool_call(name: str, /, **arguments: Any) -> ToolCall:
 
     Returns:
         The call. For invalid JSON make a `ToolCall` yourself.
-
     """
     return ToolCall(None, name, json.dumps(arguments, ensure_ascii=False))
 

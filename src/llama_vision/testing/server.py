@@ -34,16 +34,14 @@ class ScriptedServer:
 
     Attributes:
         requests: The requests so far, in order.
-
     """
 
     def __init__(self, *script: ScriptEntry) -> None:
-        """Take the script; `with` starts the server.
+        """Set the script; `with` starts the server.
 
         Args:
             *script: The replies, in order: text, a `tool_call`, an object that is sent as JSON, an `Answer`, a
                 `Failure`, or a function that takes the `ReceivedRequest` and returns one of these.
-
         """
         self.requests: list[ReceivedRequest] = []
         self._script: deque[ScriptEntry] = deque(script)
@@ -59,7 +57,6 @@ class ScriptedServer:
 
         Args:
             *lines: As for `ScriptedServer` itself.
-
         """
         self._script.extend(lines)
 
@@ -68,7 +65,6 @@ class ScriptedServer:
 
         Args:
             line: As for the script.
-
         """
         self._default = line
 
@@ -95,10 +91,8 @@ class ScriptedServer:
     def model_options(self) -> dict[str, Any]:
         """What `ChatLlamaVision`, `LlamaVision` and `LlamaVisionMultiModal` take: provider and model."""
         provider = self.provider
-        return {
-            "provider": provider,
-            "model": provider.models[0].name,
-        }  # so that $LLAMA_VISION_MODEL is ignored
+        # The model is named so that $LLAMA_VISION_MODEL is ignored.
+        return {"provider": provider, "model": provider.models[0].name}
 
     def __enter__(self) -> Self:
         self._closing.clear()
@@ -131,31 +125,30 @@ class ScriptedServer:
 
         Returns:
             The reply, and its number from 1 on.
-
         """
         with self._lock:
             self.requests.append(request)
             number = len(self.requests)
             line = self._script.popleft() if self._script else self._default
         try:
-            return self._reply_to(line, request, number), number
+            return _reply_to(line, request, number), number
         except BaseException as error:  # noqa: BLE001 - raised again at the end, in the test's thread; pytest.fail is no Exception
             self._errors.append(error)
             return Failure(400, f"{type(error).__name__}: {error}"), number  # a status that is not retried
-
-    def _reply_to(self, line: ScriptEntry | None, request: ReceivedRequest, number: int) -> Answer | Failure:
-        if line is None:
-            raise AssertionError(f"The script has no line for request {number}: {request.text[:200]!r}")
-        return to_scripted_reply(line(request) if callable(line) else line)
 
     def pause(self, seconds: float) -> None:
         """Wait, but not beyond the end of `with`; the server calls this.
 
         Args:
             seconds: How long.
-
         """
         self._closing.wait(seconds)
+
+
+def _reply_to(line: ScriptEntry | None, request: ReceivedRequest, number: int) -> Answer | Failure:
+    if line is None:
+        raise AssertionError(f"The script has no line for request {number}: {request.text[:200]!r}")
+    return to_scripted_reply(line(request) if callable(line) else line)
 
 
 class _Server(ThreadingHTTPServer):
@@ -164,7 +157,7 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Handles one request, and closes its connection, so that none is pooled when the server is gone."""
+    """Handles one request, and closes its connection, so that none is pooled after the server has stopped."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True  # chunks arrive when they are sent
@@ -218,14 +211,12 @@ class _Handler(BaseHTTPRequestHandler):
 @contextlib.contextmanager
 def _without_proxy() -> Generator[None]:
     """Exclude this host from a proxy of the environment."""
-    before = {name: os.environ.get(name) for name in ("NO_PROXY", "no_proxy")}
+    names = ("NO_PROXY", "no_proxy")
+    before = {name: os.environ[name] for name in names if name in os.environ}
     try:
-        for name, value in before.items():
-            os.environ[name] = f"{value},{_HOST}" if value else _HOST
+        os.environ.update({name: f"{before.get(name, '')},{_HOST}".lstrip(",") for name in names})
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        for name in names:
+            os.environ.pop(name, None)
+        os.environ.update(before)

@@ -15,7 +15,6 @@ class DeltaEmitter:
     Attributes:
         count: Number of calls that have begun.
         unfinished: Indices of those that have not ended.
-
     """
 
     __slots__ = ("_arguments", "_events", "_head", "_ids", "_text", "count", "unfinished")
