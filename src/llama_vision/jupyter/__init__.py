@@ -1,12 +1,4 @@
-"""Displays replies, images and providers in a notebook; in a terminal, the same as plain text.
-
-from llama_vision.jupyter import show, show_images
-
-show_images(["cat.jpg", "dog.jpg"], captions=["a cat", "a dog"])
-show(model.stream(messages))                # LangChain: text appears as it is generated
-await show(model.astream(messages))
-answer = show(llm.stream_complete("Hi"))    # LlamaIndex; `answer.text` has all of it
-"""
+"""Displays replies, images and providers in a notebook; in a terminal, the same as plain text."""
 
 from llama_vision.jupyter.display import show
 from llama_vision.jupyter.displayed_reply import DisplayedReply

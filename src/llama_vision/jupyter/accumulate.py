@@ -86,9 +86,9 @@ class ReplyAccumulator:
             self._message_id = message.id
         metadata = as_mapping(message.response_metadata)
         for key, call in _message_calls(message):
-            begun = self._calls.get(key, ToolCall(None, "", ""))
+            previous = self._calls.get(key, ToolCall(None, "", ""))
             self._calls[key] = ToolCall(
-                begun.id or call.id, begun.name or call.name, begun.arguments + call.arguments
+                previous.id or call.id, previous.name or call.name, previous.arguments + call.arguments
             )
         self.reply = _replace_known(
             self.reply,

@@ -3,7 +3,6 @@
 import base64
 import math
 from collections.abc import Iterable, Mapping, Sequence, ValuesView
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias, cast
@@ -29,13 +28,6 @@ _QUALITY = 80
 _CAPTION = (
     "white-space: pre-wrap; overflow-wrap: anywhere; font-size: 90%; margin-top: 0.3em; line-height: 1.3"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class _Thumbnail:
-    name: str
-    data: bytes
-    media_type: str
 
 
 class ImageGrid:
@@ -65,9 +57,10 @@ class ImageGrid:
         self._columns = columns
         self._width = width
         self._num_hidden = max(0, len(named) - _MAX_IMAGES)
+        self._names = [name for name, _ in named[:_MAX_IMAGES]]
         self._thumbnails = [
-            _thumbnail(number, name, source, width)
-            for number, (name, source) in enumerate(named[:_MAX_IMAGES], start=1)
+            _thumbnail(number, source, width)
+            for number, (_, source) in enumerate(named[:_MAX_IMAGES], start=1)
         ]
 
     def _repr_html_(self) -> str:
@@ -79,8 +72,7 @@ class ImageGrid:
             f'grid-template-columns: {across}">{figures}</div>{more}</div>'
         )
 
-    def _figure(self, image: _Thumbnail, caption: str) -> str:
-        source = f"data:{image.media_type};base64,{base64.b64encode(image.data).decode()}"
+    def _figure(self, source: str, caption: str) -> str:
         text = escape_html(caption, _MAX_CAPTION)
         return (
             f'<figure style="margin: 0"><img alt="{text}" width="{self._width}" src="{source}" '
@@ -91,8 +83,8 @@ class ImageGrid:
     def __repr__(self) -> str:
         """Format a line per image; image bytes are never printed."""
         lines = [
-            f"[{sanitize(image.name, _MAX_CAPTION)}] {sanitize(caption, _MAX_CAPTION)}"
-            for image, caption in zip(self._thumbnails, self.captions, strict=False)
+            f"[{sanitize(name, _MAX_CAPTION)}] {sanitize(caption, _MAX_CAPTION)}"
+            for name, caption in zip(self._names, self.captions, strict=False)
         ]
         return "\n".join([*lines, *([f"... and {self._num_hidden} more"] if self._num_hidden else [])])
 
@@ -148,7 +140,8 @@ def _name(source: ImageSource, number: int) -> str:
     return Path(cast("str | Path", source)).name if is_path else f"image {number}"
 
 
-def _thumbnail(number: int, name: str, source: ImageSource, width: int) -> _Thumbnail:
+def _thumbnail(number: int, source: ImageSource, width: int) -> str:
+    """Encode a thumbnail as a data URL."""
     try:
         side = math.ceil(width * _PIXEL_RATIO)
         image = decode(_bytes_of(source), partial(fit_within, max_width=side, max_height=2 * side)).image
@@ -156,7 +149,7 @@ def _thumbnail(number: int, name: str, source: ImageSource, width: int) -> _Thum
         data, media_type = encode(image, kinds, _QUALITY, _MAX_BYTES)
     except ImageError as error:
         raise ImageError(f"Image {number}: {error}") from error
-    return _Thumbnail(name, data, media_type)
+    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
 
 
 def _bytes_of(source: ImageSource) -> bytes:

@@ -19,7 +19,7 @@ __all__ = [
 PROVIDERS: dict[str, Provider] = {
     record.name: record for record in (LOCAL, *HOSTED, *SERVERS, OPENAI_COMPATIBLE)
 }
-"""All records by name. One added here is found by its name everywhere."""
+"""All records by name; one that is added here can be used by its name everywhere."""
 
 
 def find_provider(provider: str | Provider) -> Provider:

@@ -112,16 +112,13 @@ AIGATEWAY = Provider(
         # The same file: US dollars in `usage.cost`, and X-Cost-Cents.
         usage=UsageFormat(cost_headers=(CostField("x-cost-cents", usd_per_unit=0.01),)),
     ),
-    models=(
-        replace(
-            LLAMA_11B,
-            id="meta/llama-3.2-11b-vision-instruct",
-            context_window=128_000,
-            max_output_tokens=4096,
-            response_formats=frozenset(),
-            price=Price(0.049, 0.680),
-        ),
-    ),
+    models=llama_vision_models(
+        "meta/llama-3.2-{}b-vision-instruct",
+        context_window=128_000,
+        max_output_tokens=4096,
+        response_formats=frozenset(),
+        price=Price(0.049, 0.680),
+    )[:1],  # the 11B only
     # All that its OpenAPI file has; no ranges are documented.
     parameters=unbounded("max_tokens", "temperature", "top_p", "tools"),
     client_side_stop=True,
@@ -154,15 +151,12 @@ CLOUDFLARE = Provider(
     dialect=WorkersAiDialect(),
     # The list price per token is an estimate where a reply reports no neurons.
     # JSON mode does not list this model: https://developers.cloudflare.com/workers-ai/features/json-mode/
-    models=(
-        replace(
-            LLAMA_11B,
-            id="@cf/meta/llama-3.2-11b-vision-instruct",
-            context_window=128_000,
-            response_formats=frozenset(),
-            price=Price(0.049, 0.68),
-        ),
-    ),
+    models=llama_vision_models(
+        "@cf/meta/llama-3.2-{}b-vision-instruct",
+        context_window=128_000,
+        response_formats=frozenset(),
+        price=Price(0.049, 0.68),
+    )[:1],  # the 11B only
     image_rules=ImageConstraints(media_types=JPEG_PNG_WEBP, accepts_urls=False, max_count=1, min_side=10),
     parameters=_CLOUDFLARE_PARAMETERS,
     client_side_stop=True,
@@ -292,7 +286,7 @@ HUGGINGFACE = Provider(
     base_url="https://router.huggingface.co/v1",
     key_env=("HF_TOKEN",),
     key_page="https://huggingface.co/settings/tokens",
-    # `model="meta-llama/Llama-3.2-11B-Vision-Instruct:<provider>"` chooses who answers; limits and errors are theirs.
+    # `model="meta-llama/Llama-3.2-11B-Vision-Instruct:<provider>"` selects the host; limits and errors are that host's.
     models=(LLAMA_11B,),
     docs="https://huggingface.co/docs/inference-providers/tasks/chat-completion",
 )

@@ -64,7 +64,7 @@ LM_STUDIO = Provider(
     base_url="http://localhost:1234/v1",
     key_required=False,
     # The id is that of the file on the machine: `model=` takes what `lms ls` shows. Of formats it takes json_schema only:
-    # "'response_format.type' must be 'json_schema' or 'text'". It is kept to by llama.cpp's grammars or by Outlines:
+    # "'response_format.type' must be 'json_schema' or 'text'". llama.cpp's grammars or Outlines enforce it:
     # https://lmstudio.ai/docs/advanced/structured-output
     models=llama_vision_models(
         "llama-3.2-{}b-vision", response_formats=frozenset({"json_schema"}), enforces_schema=True
@@ -86,7 +86,7 @@ OPENAI_COMPATIBLE = Provider(
     # Not OPENAI_API_KEY: a key for one company would go to whatever host the address names.
     key_env=("LLAMA_VISION_API_KEY",),
     key_required=False,
-    # It may be any host, or a proxy before one: what the records of `hosted` say of usage and errors is all understood.
+    # It may be any host, or a proxy before one: all formats of usage and errors in `hosted` are understood.
     dialect=ChatCompletionsDialect(
         usage=UsageFormat(
             paths=(("x_groq", "usage"), ("meta", "usage")),

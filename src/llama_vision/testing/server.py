@@ -5,7 +5,7 @@ import json
 import os
 import threading
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
@@ -48,7 +48,6 @@ class ScriptedServer:
         self._default: ScriptEntry | None = None
         self._errors: list[BaseException] = []
         self._lock = threading.Lock()
-        self._closing = threading.Event()
         self._exit_stack = contextlib.ExitStack()
         self._server: _Server | None = None
 
@@ -95,19 +94,18 @@ class ScriptedServer:
         return {"provider": provider, "model": provider.models[0].name}
 
     def __enter__(self) -> Self:
-        self._closing.clear()
         self._server = _Server((_HOST, 0), _Handler)
-        self._server.scripted = self
+        self._server.choose_reply = self._choose_reply
         serving = threading.Thread(target=self._server.serve_forever, args=(0.02,), name="scripted-server")
         self._exit_stack.enter_context(_without_proxy())
         self._exit_stack.callback(serving.join)
         self._exit_stack.callback(self._server.server_close)
         self._exit_stack.callback(self._server.shutdown)
+        self._exit_stack.callback(self._server.closing.set)
         serving.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._closing.set()
         self._exit_stack.close()
         self._server = None
         if kind is not None:  # the first error says more
@@ -117,15 +115,8 @@ class ScriptedServer:
         if self._script:
             raise AssertionError(f"Of the script {len(self._script)} lines were never asked for.")
 
-    def answer(self, request: ReceivedRequest) -> tuple[Answer | Failure, int]:
-        """Record a request and choose its reply; the server calls this.
-
-        Args:
-            request: The request.
-
-        Returns:
-            The reply, and its number from 1 on.
-        """
+    def _choose_reply(self, request: ReceivedRequest) -> tuple[Answer | Failure, int]:
+        """Record a request, and choose its reply, which is returned with its number from 1 on."""
         with self._lock:
             self.requests.append(request)
             number = len(self.requests)
@@ -136,14 +127,6 @@ class ScriptedServer:
             self._errors.append(error)
             return Failure(400, f"{type(error).__name__}: {error}"), number  # a status that is not retried
 
-    def pause(self, seconds: float) -> None:
-        """Wait, but not beyond the end of `with`; the server calls this.
-
-        Args:
-            seconds: How long.
-        """
-        self._closing.wait(seconds)
-
 
 def _reply_to(line: ScriptEntry | None, request: ReceivedRequest, number: int) -> Answer | Failure:
     if line is None:
@@ -153,7 +136,11 @@ def _reply_to(line: ScriptEntry | None, request: ReceivedRequest, number: int) -
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = False  # closing waits for the threads, so that no connection is left open
-    scripted: ScriptedServer
+    choose_reply: Callable[[ReceivedRequest], tuple[Answer | Failure, int]]
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(address, handler)
+        self.closing = threading.Event()  # ends all pauses
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -162,11 +149,10 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True  # chunks arrive when they are sent
     timeout = _IDLE_S
-    server: _Server  # pyright: ignore[reportIncompatibleVariableOverride] - it is only ever made by ours
+    server: _Server  # pyright: ignore[reportIncompatibleVariableOverride] - only `_Server` creates it
 
     def do_POST(self) -> None:
         """Read the request and send the script's reply."""
-        scripted = self.server.scripted
         content = self.rfile.read(int(self.headers.get("content-length") or 0))
         self.close_connection = True
         with contextlib.suppress(ConnectionError):  # the client has left
@@ -175,7 +161,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             headers = {name.lower(): value for name, value in self.headers.items()}
             request = ReceivedRequest(json.loads(content), headers)
-            answer, number = scripted.answer(request)
+            answer, number = self.server.choose_reply(request)
             if isinstance(answer, Failure):
                 seconds = answer.retry_after_s
                 headers = {} if seconds is None else {"Retry-After": f"{seconds:g}"}
@@ -183,13 +169,13 @@ class _Handler(BaseHTTPRequestHandler):
             elif request.streamed:
                 self._stream(answer, request, number)
             else:
-                scripted.pause(answer.pause_s)
+                self.server.closing.wait(answer.pause_s)
                 self._send(200, encode_completion(answer, request, number))
 
     def _stream(self, answer: Answer, request: ReceivedRequest, number: int) -> None:
         self._head(200, "text/event-stream", **{"Transfer-Encoding": "chunked"})
         for event in encode_chunks(answer, request, number):
-            self.server.scripted.pause(answer.pause_s)
+            self.server.closing.wait(answer.pause_s)
             self.wfile.write(f"{len(event):x}\r\n".encode() + event + b"\r\n")
         self.wfile.write(b"0\r\n\r\n")
 

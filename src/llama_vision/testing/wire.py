@@ -84,9 +84,7 @@ def _deltas(answer: Answer, number: int) -> Iterator[dict[str, Any]]:
 
 
 def _usage(answer: Answer) -> dict[str, Any]:
-    usage = answer.usage
-    if usage is None:
-        usage = Usage(_PROMPT_TOKENS, len(_WORD.findall(answer.text)))
+    usage = answer.usage or Usage(_PROMPT_TOKENS, len(_WORD.findall(answer.text)))
     cached = usage.cached_input_tokens
     fields = {
         "prompt_tokens": usage.input_tokens,

@@ -5,7 +5,7 @@ import json
 from llama_vision.toolcalls.emitter import DeltaEmitter, PendingCall
 from llama_vision.toolcalls.json_format import read_json_call
 from llama_vision.toolcalls.literals import read_object_body
-from llama_vision.toolcalls.pythonic_format import read_call_list, read_dot_call, read_prefixed
+from llama_vision.toolcalls.pythonic_format import read_call_list, read_dot_call
 from llama_vision.toolcalls.scanner import IncrementalScanner, NotACall, Scan
 from llama_vision.toolcalls.special_tokens import STOP_TOKENS
 from llama_vision.toolcalls.tool_names import ToolNames
@@ -75,7 +75,7 @@ class CallFormats:
         self.in_code_fence = not self.in_code_fence
         if not self.in_code_fence:
             raise NotACall
-        yield from self._source.word(_MAX_LANGUAGE)
+        yield from self._source.word(limit=_MAX_LANGUAGE)
 
     def read_end_of_fence(self) -> Scan[None]:
         """Read the backticks after a call."""
@@ -144,7 +144,7 @@ class CallFormats:
     def _read_function(self) -> Scan[None]:
         """Read `<function=name>{...}</function>` from its name on. Meta's own parser does without the end tag."""
         source = self._source
-        name = yield from read_prefixed(source, self._tool_names.prefixes)
+        name = yield from source.word(prefixes=self._tool_names.prefixes)
         if name not in self._tool_names.names:
             raise NotACall
         yield from source.expect(">")

@@ -1,11 +1,11 @@
 """Calls as JSON objects: `{"name": ..., "parameters": {...}}`."""
 
 import json
-from collections.abc import Callable, Container
+from collections.abc import Container
 
 from llama_vision.toolcalls.emitter import PendingCall
 from llama_vision.toolcalls.literals import read_object_body, read_string, read_value, take_plain_string
-from llama_vision.toolcalls.scanner import IncrementalScanner, NotACall, Scan, discard
+from llama_vision.toolcalls.scanner import IncrementalScanner, NotACall, Scan, Write, discard
 from llama_vision.toolcalls.tool_names import ToolNames, prefixes
 
 _ARGUMENTS = frozenset({"parameters", "arguments"})
@@ -126,7 +126,7 @@ def _read_one_of(source: IncrementalScanner, allowed: Container[str], max_length
     return decoded
 
 
-def _read_quoted(source: IncrementalScanner, check: Callable[[str], object]) -> Scan[str]:
+def _read_quoted(source: IncrementalScanner, check: Write) -> Scan[str]:
     pieces: list[str] = []
 
     def write(piece: str) -> None:
@@ -137,15 +137,15 @@ def _read_quoted(source: IncrementalScanner, check: Callable[[str], object]) -> 
     return "".join(pieces)
 
 
-def _begins_object() -> Callable[[str], None]:
+def _begins_object() -> Write:
     """Make a check that raises `NotACall` for a string that does not begin with a brace."""
-    begun = False
+    has_begun = False
 
     def check(piece: str) -> None:
-        nonlocal begun
+        nonlocal has_begun
         text = piece.lstrip('" ')
-        if text and not begun:
-            begun = True
+        if text and not has_begun:
+            has_begun = True
             if text[0] not in "{\\":  # an escape is decoded once the string is complete
                 raise NotACall
 

@@ -3,13 +3,8 @@
 import json
 import math
 import re
-from collections.abc import Callable
-from typing import TypeAlias
 
-from llama_vision.toolcalls.scanner import IncrementalScanner, NotACall, Scan
-
-Write: TypeAlias = Callable[[str], object]
-"""Receives the next piece of JSON."""
+from llama_vision.toolcalls.scanner import IncrementalScanner, NotACall, Scan, Write
 
 _MAX_DEPTH = 100
 """No tool's arguments are nested this deep, and Python's own json module fails at a few hundred levels."""
@@ -117,7 +112,7 @@ def _octal(source: IncrementalScanner, write: Write, digits: str) -> Scan[None]:
 
 
 def _scalar(source: IncrementalScanner, write: Write, *, python: bool) -> Scan[None]:
-    word = yield from source.word(_MAX_NUMBER)
+    word = yield from source.word(limit=_MAX_NUMBER)
     if word in _CONSTANTS:
         write(_CONSTANTS[word])
     elif _NUMBER.fullmatch(word):

@@ -39,12 +39,7 @@ _SEPARATORS = re.compile(r"[ \t\r\n;,]*")
 
 @dataclass(frozen=True, slots=True)
 class ParsedOutput:
-    """A text without the calls in it.
-
-    Attributes:
-        content: The text; None where there is none.
-        tool_calls: The calls, in order.
-    """
+    """A text without the tool calls in it, None where there is none, and the calls in order."""
 
     content: str | None
     tool_calls: tuple[ToolCall, ...]

@@ -1,15 +1,11 @@
 """Calls in Python syntax: `[f(a="x", b=1), g()]`, and `f.call(a="x")`."""
 
 import json
-from collections.abc import Container
 
 from llama_vision.toolcalls.emitter import DeltaEmitter, PendingCall
 from llama_vision.toolcalls.literals import read_value
-from llama_vision.toolcalls.scanner import WORD, IncrementalScanner, NotACall, Scan
+from llama_vision.toolcalls.scanner import IncrementalScanner, NotACall, Scan
 from llama_vision.toolcalls.tool_names import DOT_CALL, ToolNames
-
-_MAX_NAME = 200
-"""Characters of an argument's name, or of a name that is no tool's."""
 
 
 def read_call_list(source: IncrementalScanner, tool_names: ToolNames, output: DeltaEmitter) -> Scan[None]:
@@ -18,7 +14,7 @@ def read_call_list(source: IncrementalScanner, tool_names: ToolNames, output: De
     A call that is followed by another one, or by the bracket, is complete, and is dropped from the source's record. `NotACall`
     is raised where the list goes wrong; what is in the record then is not part of a call.
     """
-    name = yield from read_prefixed(source, tool_names.prefixes)
+    name = yield from source.word(prefixes=tool_names.prefixes)
     yield from source.expect("(")
     while name in tool_names.names:
         call = PendingCall(output, name)
@@ -32,7 +28,7 @@ def read_call_list(source: IncrementalScanner, tool_names: ToolNames, output: De
                 source.position += 1
             else:
                 source.structure = source.num_recorded
-                name = yield from source.word(_MAX_NAME)
+                name = yield from source.word()
                 yield from source.expect("(")
         elif following != "]":
             raise NotACall
@@ -48,7 +44,7 @@ def read_dot_call(source: IncrementalScanner, tool_names: ToolNames, output: Del
 
     Llama 3.3 writes the latter too: https://github.com/meta-llama/llama-models/issues/266.
     """
-    written = yield from read_prefixed(source, tool_names.tagged_prefixes)
+    written = yield from source.word(prefixes=tool_names.tagged_prefixes)
     name = written if written in tool_names.names else written.removesuffix(DOT_CALL)
     if name not in tool_names.names:
         raise NotACall
@@ -58,22 +54,11 @@ def read_dot_call(source: IncrementalScanner, tool_names: ToolNames, output: Del
     call.end()
 
 
-def read_prefixed(source: IncrementalScanner, prefixes: Container[str]) -> Scan[str]:
-    """Read a name, and raise `NotACall` at the first character with which it is not among the prefixes."""
-    word = ""
-    while True:
-        word += source.take_match(WORD)
-        if word not in prefixes:
-            raise NotACall
-        if source.position < len(source.text) or not (yield from source.peek()):
-            return word
-
-
 def _read_keyword_arguments(source: IncrementalScanner, call: PendingCall) -> Scan[None]:
     """Read arguments from behind the opening parenthesis to behind the closing one."""
     names: set[str] = set()
     while (yield from source.space()) != ")":
-        name = yield from source.word(_MAX_NAME)
+        name = yield from source.word()
         yield from source.expect("=")
         if not name.isidentifier() or name in names:
             raise NotACall

@@ -1,7 +1,7 @@
 """Incremental scanner: reads text that arrives in pieces as if all of it were there."""
 
 import re
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Container, Generator
 from typing import TypeAlias, TypeVar
 
 _Result = TypeVar("_Result")
@@ -9,10 +9,16 @@ _Result = TypeVar("_Result")
 Scan: TypeAlias = Generator[None, None, _Result]
 """A resumable read: it yields at the end of the text received so far, and is resumed when more has been added."""
 
+Write: TypeAlias = Callable[[str], object]
+"""Receives the next piece of text, or of JSON."""
+
 _SPACES = " \t\r\n"
 SPACE = re.compile(f"[{_SPACES}]*")
 WORD = re.compile(r"[\w.+\-]*")
 """Names and numbers."""
+
+_MAX_NAME = 200
+"""Characters of a name that is no tool's, such as an argument's."""
 
 
 def discard(piece: str) -> None:
@@ -122,7 +128,7 @@ class IncrementalScanner:
             yield
         return self.text[self.position]
 
-    def space(self, write: Callable[[str], object] | None = None) -> Scan[str]:
+    def space(self, write: Write | None = None) -> Scan[str]:
         """Read over white space, which `write` receives, and return the next character as `peek` does."""
         while True:
             following = self.buffered_char
@@ -134,25 +140,26 @@ class IncrementalScanner:
             if following or not (yield from self.peek()):
                 return following
 
-    def read_while(self, pattern: re.Pattern[str], write: Callable[[str], object] = discard) -> Scan[None]:
+    def read_while(self, pattern: re.Pattern[str], write: Write = discard) -> Scan[None]:
         """Read what matches a pattern, across pieces, which `write` receives."""
         while True:
             write(self.take_match(pattern))
             if self.position < len(self.text) or not (yield from self.peek()):
                 return
 
-    def word(self, limit: int) -> Scan[str]:
-        """Read a name or a number, or raise `NotACall` where it has more than `limit` characters."""
-        pieces: list[str] = []
-        length = 0
+    def word(self, *, prefixes: Container[str] | None = None, limit: int = _MAX_NAME) -> Scan[str]:
+        """Read a name or a number.
+
+        `NotACall` is raised at the first character with which it is not among the prefixes; without any, where it has more than
+        `limit` characters.
+        """
+        word = ""
         while True:
-            piece = self.take_match(WORD)
-            pieces.append(piece)
-            length += len(piece)
-            if length > limit:
+            word += self.take_match(WORD)
+            if len(word) > limit if prefixes is None else word not in prefixes:
                 raise NotACall
             if self.position < len(self.text) or not (yield from self.peek()):
-                return "".join(pieces)
+                return word
 
     def expect(self, char: str) -> Scan[None]:
         """Read this character after white space, or raise `NotACall`."""

@@ -1,9 +1,8 @@
-"""Skips a balanced structure that is not a call, so that nothing inside it is taken for one."""
+"""Skips a balanced structure that is not a call, so that nothing inside it is parsed as one."""
 
 import re
-from collections.abc import Callable
 
-from llama_vision.toolcalls.scanner import SPACE, WORD, IncrementalScanner, Scan
+from llama_vision.toolcalls.scanner import SPACE, WORD, IncrementalScanner, Scan, Write
 
 # A lone quote opens a string that does not end in this piece.
 _TOKEN = re.compile(
@@ -15,7 +14,7 @@ _TAG = re.compile(r"[^<>{\n]*")
 _IN_STRING = {'"': re.compile(r'[^"\\\n]*'), "'": re.compile(r"[^'\\\n]*")}
 
 
-def skip_structure(source: IncrementalScanner, write: Callable[[str], object]) -> Scan[None]:
+def skip_structure(source: IncrementalScanner, write: Write) -> Scan[None]:
     """Read a structure, however broken it is, and write it as text.
 
     It begins with a brace, a bracket before a name or another bracket, a name, or a tag.
@@ -42,7 +41,7 @@ def skip_structure(source: IncrementalScanner, write: Callable[[str], object]) -
     yield from _skip_brackets(source, write, depth=0)
 
 
-def _skip_brackets(source: IncrementalScanner, write: Callable[[str], object], depth: int) -> Scan[None]:
+def _skip_brackets(source: IncrementalScanner, write: Write, depth: int) -> Scan[None]:
     """Read to the bracket that closes the first one, or the one that `depth` counts already."""
     while (yield from source.peek()):
         for token in _TOKEN.finditer(source.text, source.position):
@@ -61,7 +60,7 @@ def _skip_brackets(source: IncrementalScanner, write: Callable[[str], object], d
             write(source.take(len(source.text)))
 
 
-def _skip_string(source: IncrementalScanner, write: Callable[[str], object], quote: str) -> Scan[None]:
+def _skip_string(source: IncrementalScanner, write: Write, quote: str) -> Scan[None]:
     """Read to the closing quote, or to the end of the line where it is missing."""
     while True:
         yield from source.read_while(_IN_STRING[quote], write)
