@@ -165,7 +165,7 @@ def test_a_key_stays_with_its_company(monkeypatch):
     assert kept.llama_vision_api_key.belongs_to(kept._provider)
     model = ChatLlamaVision(provider="deepinfra", api_key="k")
     model.llama_vision_api_key = SecretStr("given later")  # whoever sets it knows for whom
-    assert model._backend()._settings.api_key == "given later"
+    assert model._backend()._config.api_key == "given later"
 
 
 def test_a_key_is_compared_as_any_secret():

@@ -43,7 +43,7 @@ def test_a_retry_is_logged_with_its_wait(emulator: Emulator, way, caplog):
     repeating = {"error": {"message": f"overloaded, {KEY}"}}
     emulator.script(refusal(503, retry_after=0.25), json_answer(repeating, 500), completion("Hi"))
     assert ask(backend_for(emulator), way).text == "Hi"
-    first, second = logged(caplog, logging.WARNING)
+    first, second = logged(caplog, logging.INFO)
     assert first == "deepinfra: status 503, retrying in 0.25 s (2 attempts left)"
     assert re.fullmatch(r"deepinfra: status 500, retrying in 0\.\d\d s \(1 attempts left\)", second)
     assert KEY not in caplog.text

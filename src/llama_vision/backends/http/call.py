@@ -183,7 +183,7 @@ class PreparedCall:
             self._wire = self._config.dialect.encode(self._request, stream=True)
             return RetryAction()
         delay = self._retries.next_delay(error)
-        _logger.warning(
+        _logger.info(
             "%s: %s, retrying in %.2f s (%d attempts left)",
             self._config.provider.name,
             f"status {error.status_code}" if isinstance(error, StatusError) else type(error).__name__,
