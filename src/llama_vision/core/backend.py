@@ -1,4 +1,4 @@
-"""The protocol of whatever answers a request: a hosted endpoint, or a model on this machine."""
+"""The protocol of whatever replies to a request: a hosted endpoint, or a model on this machine."""
 
 from collections.abc import AsyncGenerator, Generator
 from typing import Protocol, Self
@@ -16,19 +16,19 @@ class Backend(Protocol):
     """
 
     def complete(self, request: ChatRequest) -> Reply:
-        """Answer as a whole."""
+        """Return the whole reply."""
         ...
 
     def stream(self, request: ChatRequest) -> Generator[Event]:
-        """Answer as a stream of events."""
+        """Yield the events of the reply."""
         ...
 
     async def acomplete(self, request: ChatRequest) -> Reply:
-        """Answer as a whole, without blocking the event loop."""
+        """Return the whole reply, without blocking the event loop."""
         ...
 
     def astream(self, request: ChatRequest) -> AsyncGenerator[Event]:
-        """Answer as a stream of events, without blocking the event loop."""
+        """Yield the events of the reply, without blocking the event loop."""
         ...
 
     def close(self) -> None:

@@ -21,12 +21,7 @@ _MODES = {"auto": ToolChoice("auto"), "none": ToolChoice("none"), "any": _REQUIR
 
 
 def build_request(model: str, messages: Sequence[Message], options: Mapping[str, Any]) -> ChatRequest:
-    """Build a request.
-
-    Args:
-        model: The provider's id of the model.
-        messages: The conversation.
-        options: Those of `CALL_OPTIONS` that are set; None counts as not set.
+    """Build a request from the options that are set; None counts as not set.
 
     Raises:
         UnsupportedInputError: An option or its value is unknown; the text names it.
@@ -38,7 +33,7 @@ def build_request(model: str, messages: Sequence[Message], options: Mapping[str,
             f"There is no option {', '.join(unknown)}. To send a field of the provider's own, use "
             f"extra_body={{{unknown[0]!r}: ...}}."
         )
-    chosen = {name: value for name in SAMPLING_OPTIONS if (value := options.get(name)) is not None}
+    sampling = {name: value for name in SAMPLING_OPTIONS if (value := options.get(name)) is not None}
     stop: Any = options.get("stop")
     return ChatRequest(
         model=model,
@@ -47,7 +42,7 @@ def build_request(model: str, messages: Sequence[Message], options: Mapping[str,
         tool_choice=parse_tool_choice(options.get("tool_choice")),
         parallel_tool_calls=options.get("parallel_tool_calls"),
         response_format=parse_response_format(options.get("response_format")),
-        sampling=SamplingParams(**chosen),
+        sampling=SamplingParams(**sampling),
         stop=(stop,) if isinstance(stop, str) else tuple(stop or ()),
         stream_usage=options.get("stream_usage") is not False,
         extra_body=options.get("extra_body") or {},
@@ -67,11 +62,9 @@ def parse_tool(spec: Mapping[str, Any]) -> Tool:
 
 
 def parse_tool_choice(choice: object) -> ToolChoice | None:
-    """Parse a tool choice in any of the spellings in use.
+    """Parse `"auto"`, `"none"`, `"any"`, `"required"`, True, a tool's name, or OpenAI's dictionary.
 
-    Args:
-        choice: `"auto"`, `"none"`, `"any"`, `"required"`, True, a tool's name, or OpenAI's dictionary; None or False
-            leave it to the provider.
+    None and False leave the choice to the provider.
 
     Raises:
         UnsupportedInputError: It is none of these.
@@ -83,12 +76,12 @@ def parse_tool_choice(choice: object) -> ToolChoice | None:
         return _REQUIRED
     if isinstance(choice, str):
         return _MODES.get(choice) or ToolChoice("named", choice)
-    spelled = as_mapping(choice)
-    name = as_mapping(spelled.get("function", spelled)).get("name")
+    spec = as_mapping(choice)
+    name = as_mapping(spec.get("function", spec)).get("name")
     if isinstance(name, str):
         return ToolChoice("named", name)
-    if spelled.get("type") in _MODES:
-        return parse_tool_choice(spelled["type"])
+    if spec.get("type") in _MODES:
+        return _MODES[spec["type"]]
     raise UnsupportedInputError(
         f"tool_choice={choice!r} is not known. Use 'auto', 'none', 'any', a tool's name, "
         'or {"type": "function", "function": {"name": ...}}.'

@@ -20,9 +20,9 @@ _CELL = "text-align: {align}; vertical-align: top; white-space: pre-wrap; word-b
 
 def sanitize(text: str, max_characters: int = MAX_CHARACTERS) -> str:
     r"""Make a text safe for a terminal: control characters are spelt out (`\x1b`), and a long text is truncated."""
-    kept = text[:max_characters].translate(_CONTROLS)
-    rest = len(text) - max_characters
-    return kept if rest <= 0 else f"{kept}... ({rest:,} characters more)"
+    truncated = text[:max_characters].translate(_CONTROLS)
+    excess = len(text) - max_characters
+    return truncated if excess <= 0 else f"{truncated}... ({excess:,} characters more)"
 
 
 def escape_html(text: str, max_characters: int = MAX_CHARACTERS) -> str:
@@ -41,14 +41,7 @@ def html_note(text: str) -> str:
 
 
 def html_table(headings: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[str] = ()) -> str:
-    """Render a table that scrolls where it is too wide.
-
-    Args:
-        headings: One for each column; none for a table without a head.
-        rows: Cells, as many as there are columns.
-        numbers: Headings of the columns that are aligned to the right.
-
-    """
+    """Render a table that scrolls where it is too wide, with the columns in `numbers` aligned to the right."""
     sides = ["right" if heading in numbers else "left" for heading in headings]
     head = f"<thead><tr>{_cells('th', headings, sides)}</tr></thead>" if headings else ""
     body = "".join(f"<tr>{_cells('td', row, sides or ['left'] * len(row))}</tr>" for row in rows)

@@ -25,9 +25,8 @@ class Price:
         """Estimate the cost of a reply in US dollars; None where a count is missing."""
         if usage.input_tokens is None or usage.output_tokens is None:
             return None
-        return (
-            usage.input_tokens * self.input_per_million + usage.output_tokens * self.output_per_million
-        ) / 1_000_000
+        input_cost = usage.input_tokens * self.input_per_million
+        return (input_cost + usage.output_tokens * self.output_per_million) / 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +58,7 @@ class ModelInfo:
 
 
 def llama_vision_models(id_format: str = _HUB_ID, **facts: Any) -> tuple[ModelInfo, ModelInfo]:
-    """Make the 11B and the 90B of a provider.
-
-    Args:
-        id_format: The provider's ids, with `{}` for the number: those of the Hugging Face Hub, if not given.
-        **facts: Fields of `ModelInfo` that differ at this provider.
-
-    """
+    """Make the 11B and the 90B of a provider, whose ids have `{}` for the number, and other fields of `ModelInfo`."""
     small, large = (
         ModelInfo(f"llama-3.2-{size}b-vision", id_format.format(size), **facts) for size in (11, 90)
     )

@@ -34,9 +34,9 @@ def sampling_fields(request: ChatRequest) -> dict[str, Any]:
 
 def validate_extra_body(extra: Mapping[str, Any]) -> Mapping[str, Any]:
     """Pass the user's own fields through, except those that would break the decoding of the reply."""
-    if taken := sorted(_RESERVED_FIELDS.intersection(extra)):
+    if reserved := sorted(_RESERVED_FIELDS.intersection(extra)):
         raise UnsupportedInputError(
-            f"extra_body may not hold {', '.join(taken)}: use the parameter or the method of that name."
+            f"extra_body may not hold {', '.join(reserved)}: use the parameter or the method of that name."
         )
     if extra.get("n", 1) not in (1, None):
         raise UnsupportedInputError(

@@ -40,11 +40,11 @@ class Decoder(Protocol):
 
     @property
     def done(self) -> bool:
-        """Whether the end mark has come."""
+        """Whether the end mark has been received."""
         ...
 
     def close(self) -> list[Event]:
-        """End the reply, and give its last events up to `Finished`.
+        """End the reply, and return its last events up to `Finished`.
 
         Raises:
             TruncatedStreamError: The reply was cut off.
@@ -72,12 +72,5 @@ class Dialect(Protocol):
         ...
 
     def decoder(self, model: str, headers: Mapping[str, str], *, max_tokens: int | None = None) -> Decoder:
-        """Make a decoder for one reply.
-
-        Args:
-            model: The requested model.
-            headers: Response headers, names in lower case.
-            max_tokens: The requested limit.
-
-        """
+        """Make a decoder for one reply to a request for `model`; names of response headers are in lower case."""
         ...

@@ -37,12 +37,10 @@ _LAST_STATUS = 599
 _MAX_QUOTED = 500
 
 _TOO_LONG = re.compile(
-    r"maximum context length|context window|prompt is too long|too many tokens",
-    re.IGNORECASE,
+    r"maximum context length|context window|prompt is too long|too many tokens", re.IGNORECASE
 )
-_TOO_LONG_CODE = (
-    '"context_length_exceeded"'  # the message may not say it; quotes in a quoted text are escaped
-)
+# The message may not say it. Quotes in a quoted text are escaped.
+_TOO_LONG_CODE = '"context_length_exceeded"'
 _CODE_IN_MESSAGE = re.compile(r"\b(\d{4,5})\s*:")
 _REQUEST_ID_HEADERS = ("x-request-id", "x-inference-id", "cf-aig-log-id", "cf-ray")
 
@@ -98,15 +96,12 @@ class ErrorParser:
     codes: Mapping[int, ErrorCode] = field(default_factory=dict[int, ErrorCode], hash=False, repr=False)
 
     def parse(self, status: int, body: bytes, headers: Mapping[str, str]) -> StatusError:
-        """Make the exception for an error response.
+        """Make the exception for an error response, without `retry_after`, which takes a clock.
 
         Args:
             status: The HTTP status, or the one that an error behind a 200 stands for.
             body: The whole body; it need not be JSON.
             headers: Response headers, names in lower case.
-
-        Returns:
-            The exception. Its `retry_after` is left to whoever has a clock.
 
         """
         text = body.decode(errors="replace").strip()
@@ -124,15 +119,7 @@ class ErrorParser:
         return error
 
     def find(self, payload: bytes) -> StatusError | None:
-        """Look for an error behind a 200.
-
-        Args:
-            payload: A body, or the payload of one event of a stream.
-
-        Returns:
-            The exception; None where the payload reports no error.
-
-        """
+        """Find an error behind a 200 in a body or in the payload of a stream's event; None where it reports none."""
         fields = _parse_object(payload)
         # `statusCode` is AI/ML API's shape, `"object": "error"` vLLM's, `success` Cloudflare's.
         reported = fields.get("error") or fields.get("detail") or fields.get("statusCode")
@@ -214,8 +201,8 @@ def _find_message(value: Any) -> str:
         return ""
     for name in ("error", "errors", "detail", "message", "msg"):
         if text := _find_message(fields.get(name)):
-            place = fields.get("loc")
-            where = ".".join(map(str, cast("list[Any]", place))) + ": " if isinstance(place, list) else ""
+            path = fields.get("loc")
+            where = ".".join(map(str, cast("list[Any]", path))) + ": " if isinstance(path, list) else ""
             code: Any = fields.get("code")
             # A provider's own code is worth quoting; an HTTP status stands before the message already.
             is_own_code = isinstance(code, int) and code > _LAST_STATUS and name == "message"

@@ -10,10 +10,10 @@ _BOM = b"\xef\xbb\xbf"
 class SseDecoder:
     """Decodes the event stream of one reply."""
 
-    __slots__ = ("_at_start", "_data", "_event", "_rest", "_skip_lf")
+    __slots__ = ("_at_start", "_data", "_event", "_partial_line", "_skip_lf")
 
     def __init__(self) -> None:
-        self._rest: bytes = b""  # an unfinished line
+        self._partial_line: bytes = b""  # an unfinished line
         self._data: list[bytes] = []  # the data lines of an unfinished event
         self._event = b""
         self._skip_lf = False  # the last byte was a CR, whose LF may still come
@@ -28,34 +28,33 @@ class SseDecoder:
             return []
         if self._skip_lf:
             received = received.removeprefix(b"\n")
-        text = self._rest + received if self._rest else received
+        text = self._partial_line + received if self._partial_line else received
         if self._at_start:
             if len(text) < len(_BOM) and _BOM.startswith(text):
-                self._rest = text
+                self._partial_line = text
                 return []
             text = text.removeprefix(_BOM)
             self._at_start = False
         lines = text.splitlines(keepends=True)
-        self._rest = lines.pop() if lines and not lines[-1].endswith((b"\n", b"\r")) else b""
+        self._partial_line = lines.pop() if lines and not lines[-1].endswith((b"\n", b"\r")) else b""
         self._skip_lf = text.endswith(b"\r")
         payloads: list[bytes] = []
         for line in lines:
-            self._take_line(line.rstrip(b"\r\n"), payloads)
+            self._process_line(line.rstrip(b"\r\n"), payloads)
         return payloads
 
     def close(self) -> list[bytes]:
-        """End the stream, and give the payload of a last event that lacks its blank line.
+        """End the stream, and return the payload of a last event that lacks its blank line.
 
         The standard drops it; providers have been seen to end that way, and the decoder of the payload notices a cut one.
         """
         payloads: list[bytes] = []
-        if self._rest:
-            self._take_line(self._rest, payloads)
-            self._rest = b""
-        self._take_line(b"", payloads)
+        self._process_line(self._partial_line, payloads)
+        self._process_line(b"", payloads)
+        self._partial_line = b""
         return payloads
 
-    def _take_line(self, line: bytes, payloads: list[bytes]) -> None:
+    def _process_line(self, line: bytes, payloads: list[bytes]) -> None:
         if line.startswith(b"data:"):
             self._data.append(line[6:] if line.startswith(b" ", 5) else line[5:])
         elif not line:

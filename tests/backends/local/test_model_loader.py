@@ -108,8 +108,9 @@ DAMAGED = [
 @pytest.mark.parametrize(("damage", "text"), DAMAGED, ids=[damage.__name__ for damage, _ in DAMAGED])
 def test_a_damaged_checkpoint_is_refused_with_advice(folder, damage, text):
     damage(folder)
-    with pytest.raises(LocalModelError, match=rf"(?s)model can't be loaded: .*{text}"):
+    with pytest.raises(LocalModelError, match=rf"(?s)model can't be loaded: .*{text}") as caught:
         load_model(str(folder))
+    assert caught.value.__cause__ is not caught.value  # or walking the chain would never end
 
 
 def test_after_a_failure_the_repaired_folder_loads(folder):

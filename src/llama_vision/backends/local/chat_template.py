@@ -8,10 +8,10 @@ a user's text is ten characters and not the end of the turn.
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, assert_never
+from typing import TypeAlias
 
 from llama_vision.core.errors import UnsupportedInputError
-from llama_vision.core.messages import Image, Message, Text, ToolCall, ToolResult
+from llama_vision.core.messages import Image, Message, Part, Text, ToolCall, ToolResult
 from llama_vision.core.request import ChatRequest, Tool
 
 
@@ -25,9 +25,14 @@ class SpecialToken:
 PromptPart: TypeAlias = SpecialToken | str | Image
 """A part of a rendered prompt; an `Image` stands for its `<|image|>` token."""
 
-_BEGIN = SpecialToken("<|begin_of_text|>")
-_END_OF_TURN = SpecialToken("<|eot_id|>")
 IMAGE_TOKEN = SpecialToken("<|image|>")
+
+_ALLOWED_PARTS: dict[str, tuple[type[Part], ...]] = {
+    "system": (Text,),
+    "user": (Text, Image),
+    "assistant": (Text, ToolCall),
+    "tool": (ToolResult,),
+}
 
 # The format requires a date. A fixed one keeps prompts reproducible.
 _DATE_HEADER = "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n"
@@ -46,18 +51,16 @@ def apply_chat_template(request: ChatRequest) -> list[PromptPart]:
         UnsupportedInputError: A message part is not possible in its role.
 
     """
+    for message in request.messages:
+        _check_parts(message)
     system, turns = _split_system(request.messages)
-    parts: list[PromptPart] = [_BEGIN]
+    parts: list[PromptPart] = [SpecialToken("<|begin_of_text|>")]
     if not request.images():
         environment = "Environment: ipython\n" if request.tools else ""
         parts += _turn("system", environment + _DATE_HEADER + system)
-    elif (
-        system
-    ):  # against the format; `adaptation.message_order` folds it into the user's turn before it comes here
+    elif system:  # against the format: `adaptation.message_order` moves it into the user's turn
         parts += _turn("system", system)
-    instructions = (
-        _TOOL_INSTRUCTIONS + "".join(_tool(tool) + "\n\n" for tool in request.tools) if request.tools else ""
-    )
+    instructions = "".join([_TOOL_INSTRUCTIONS, *map(_tool, request.tools)]) if request.tools else ""
     for message in turns:
         parts += _message(message, instructions)
         instructions = "" if message.role == "user" else instructions
@@ -66,17 +69,20 @@ def apply_chat_template(request: ChatRequest) -> list[PromptPart]:
     return [*parts, *_header("assistant")]
 
 
+def _check_parts(message: Message) -> None:
+    for part in message.parts:
+        if not isinstance(part, _ALLOWED_PARTS[message.role]):
+            article = "An" if message.role == "assistant" else "A"
+            raise UnsupportedInputError(
+                f"{article} {message.role} message can't hold a {type(part).__name__}."
+            )
+
+
 def _split_system(messages: Sequence[Message]) -> tuple[str, list[Message]]:
     """Join the leading system messages. Later ones stay turns of their own."""
     count = next((index for index, message in enumerate(messages) if message.role != "system"), len(messages))
-    texts = [_system_text(message).strip() for message in messages[:count]]
+    texts = [message.text.strip() for message in messages[:count]]
     return "\n\n".join(filter(None, texts)), list(messages[count:])
-
-
-def _system_text(message: Message) -> str:
-    if other := next((part for part in message.parts if not isinstance(part, Text)), None):
-        raise UnsupportedInputError(f"A system message can't hold a {type(other).__name__}.")
-    return message.text
 
 
 def _header(role: str) -> list[PromptPart]:
@@ -84,13 +90,9 @@ def _header(role: str) -> list[PromptPart]:
 
 
 def _turn(role: str, *content: PromptPart) -> list[PromptPart]:
-    return _merge_text([*_header(role), *content, _END_OF_TURN])
-
-
-def _merge_text(parts: Sequence[PromptPart]) -> list[PromptPart]:
-    """Merge adjacent texts, because they are tokenized together."""
+    """Render a turn. Adjacent texts are merged, because they are tokenized together."""
     merged: list[PromptPart] = []
-    for part in parts:
+    for part in (*_header(role), *content, SpecialToken("<|eot_id|>")):
         if isinstance(part, str) and merged and isinstance(merged[-1], str):
             merged[-1] += part
         elif part != "":
@@ -103,13 +105,11 @@ def _message(message: Message, instructions: str) -> Iterator[PromptPart]:
         case "user":
             yield from _user_turn(message, instructions)
         case "system":
-            yield from _turn("system", _system_text(message))
+            yield from _turn("system", message.text)
         case "assistant":
             yield from _assistant_turns(message)
         case "tool":
             yield from _tool_turns(message)
-        case _:
-            assert_never(message.role)
 
 
 def _user_turn(message: Message, instructions: str) -> list[PromptPart]:
@@ -117,33 +117,18 @@ def _user_turn(message: Message, instructions: str) -> list[PromptPart]:
     content: list[PromptPart] = []
     before = instructions + (f"{message.name}: " if message.name else "")
     for part in message.parts:
-        match part:
-            case Image():
-                content.append(part)
-            case Text():
-                follows_text = bool(content) and isinstance(content[-1], str)
-                content.append(before + ("\n" if follows_text else "") + part.text)
-                before = ""
-            case ToolCall() | ToolResult():
-                raise UnsupportedInputError(f"A user message can't hold a {type(part).__name__}.")
-            case _:
-                assert_never(part)
+        if isinstance(part, Image):
+            content.append(part)
+        elif isinstance(part, Text):
+            follows_text = bool(content) and isinstance(content[-1], str)
+            content.append(before + ("\n" if follows_text else "") + part.text)
+            before = ""
     return _turn("user", *content, before)
 
 
 def _assistant_turns(message: Message) -> Iterator[PromptPart]:
     """Render an assistant message. The format has one call a turn, so several calls become several turns."""
-    calls: list[ToolCall] = []
-    for part in message.parts:
-        match part:
-            case Text():
-                pass
-            case ToolCall():
-                calls.append(part)
-            case Image() | ToolResult():
-                raise UnsupportedInputError(f"An assistant message can't hold a {type(part).__name__}.")
-            case _:
-                assert_never(part)
+    calls = [part for part in message.parts if isinstance(part, ToolCall)]
     if message.text or not calls:
         yield from _turn("assistant", message.text)
     for call in calls:
@@ -152,15 +137,12 @@ def _assistant_turns(message: Message) -> Iterator[PromptPart]:
 
 
 def _tool_turns(message: Message) -> Iterator[PromptPart]:
-    for part in message.parts:
-        if not isinstance(part, ToolResult):
-            raise UnsupportedInputError(f"A tool message can't hold a {type(part).__name__}.")
-        images = [content for content in part.parts if isinstance(content, Image)]
-        text = "\n".join(content.text for content in part.parts if isinstance(content, Text))
+    for result in (part for part in message.parts if isinstance(part, ToolResult)):
+        images = [content for content in result.parts if isinstance(content, Image)]
         # As a JSON string, as the template published with the 11B writes tool results.
-        yield from _turn("ipython", *images, json.dumps(text, ensure_ascii=False))
+        yield from _turn("ipython", *images, json.dumps(result.text, ensure_ascii=False))
 
 
 def _tool(tool: Tool) -> str:
     function = {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}
-    return json.dumps({"type": "function", "function": function}, indent=4, ensure_ascii=False)
+    return json.dumps({"type": "function", "function": function}, indent=4, ensure_ascii=False) + "\n\n"

@@ -46,6 +46,9 @@ class LocalSettings:
             cross-attention layers stay in `bfloat16`. Logits differ a little, the tiny model's by 0.6% with `int8`, as
             much as with `bfloat16`, and by 3% with `fp8`. None changes nothing.
 
+    Raises:
+        ConfigurationError: A value is out of range.
+
     """
 
     max_batch_size: int = 16
@@ -58,12 +61,6 @@ class LocalSettings:
     quantization: Quantization | None = None
 
     def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            ConfigurationError: A value is out of range.
-
-        """
         for name, minimum in _MINIMUMS.items():
             value = getattr(self, name)
             if value is not None and value < minimum:
@@ -76,7 +73,7 @@ class LocalSettings:
             )
         if self.quantization == "fp8" and self.dtype not in ("auto", "bfloat16"):
             raise ConfigurationError(
-                f"quantization='fp8' goes with dtype='bfloat16', and not with {self.dtype!r}."
+                f"quantization='fp8' goes with dtype='bfloat16', not with {self.dtype!r}."
             )
 
 

@@ -37,12 +37,7 @@ class CudaGraphRunner:
     def run(
         self, decode_inputs: Sequence[tuple[int, int, int]], shape: DecodeShape, kv_cache: KVCache
     ) -> torch.Tensor:
-        """Replay the graph of a decode step, and capture it first where there is none.
-
-        Args:
-            decode_inputs: As `prepare_decode` takes them.
-            shape: The step's shape.
-            kv_cache: The KV cache; where it was reallocated, all graphs are captured anew.
+        """Replay the graph of a decode step, and capture it first where there is none or the KV cache was reallocated.
 
         Returns:
             Logits, (batch or more, vocab_size), valid until the next step.
@@ -72,7 +67,7 @@ class CudaGraphRunner:
         torch.cuda.current_stream().wait_stream(side)
         self._pool = self._pool or torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
-        # Other threads, such as another model's, may go on using the GPU.
+        # Other threads, such as another model's, may use the GPU meanwhile.
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             logits = self._forward(self._static_inputs, shape)
         return graph, logits

@@ -75,7 +75,7 @@ class Engine:
             return
         try:
             self._allocate(seqs)
-        except Exception as error:  # noqa: BLE001 - whatever it is, someone is waiting to hear of it
+        except Exception as error:  # noqa: BLE001 - whatever it is, consumers wait for it
             self._remove(seqs)
             if len(seqs) == 1:
                 seqs[0].fail(error)
@@ -94,15 +94,14 @@ class Engine:
             return
         try:
             logits = self._decode()
-            decoding = [
-                (row, seq) for row, seq in enumerate(self._running) if not seq.num_remaining_prompt_tokens
-            ]
-            for _, seq in decoding:
-                seq.num_computed_tokens += 1
+            seqs = [*self._running]
+            rows = [row for row, seq in enumerate(seqs) if not seq.num_remaining_prompt_tokens]
+            for row in rows:
+                seqs[row].num_computed_tokens += 1
             if self._prefilling:
-                logits = logits[[row for row, _ in decoding]]
-            self._sample_and_append(logits, [seq for _, seq in decoding])
-        except Exception as error:  # noqa: BLE001 - it concerns all, and each waits to hear of it
+                logits = logits[rows]
+            self._sample_and_append(logits, [seqs[row] for row in rows])
+        except Exception as error:  # noqa: BLE001 - it concerns all sequences, and each consumer waits for it
             self.abort_all(error)
 
     def abort_all(self, error: Exception) -> None:
@@ -127,16 +126,9 @@ class Engine:
         """Encode the images of new sequences, and give each a row of the KV cache with its cached prefix."""
         prefixes = [self._prefix_cache.match(seq.prompt.cache_key) for seq in seqs]
         for seq, cached_kv in zip(seqs, prefixes, strict=True):
-            seq.num_cached_tokens = 0 if cached_kv is None else cached_kv.shape[2]
-            seq.num_computed_tokens = seq.num_cached_tokens
-        self.vision_encoder.encode(
-            [
-                span.image
-                for seq in seqs
-                for span in seq.prompt.image_spans
-                if span.end > seq.num_computed_tokens
-            ]
-        )
+            seq.num_computed_tokens = seq.num_cached_tokens = 0 if cached_kv is None else cached_kv.shape[2]
+        spans = [(seq, span) for seq in seqs for span in seq.prompt.image_spans]
+        self.vision_encoder.encode([span.image for seq, span in spans if span.end > seq.num_computed_tokens])
         self._kv_cache.self_attention.ensure_capacity(
             len(self._running) + len(seqs), max(len(seq.prompt.token_ids) for seq in seqs), self.max_model_len
         )
@@ -156,9 +148,9 @@ class Engine:
         """Prefill a group of chunks; where that fails, each by itself, so that one does not spoil the others."""
         batch = [(seq, self._chunk(seq, count)) for seq, count in group]
         batch.sort(key=lambda item: not item[1].visible_image_spans)
-        seqs, chunks = [seq for seq, _ in batch], [chunk for _, chunk in batch]
+        seqs = [seq for seq, _ in batch]
         try:
-            logits = self._prefill(chunks)
+            logits = self._prefill([chunk for _, chunk in batch])
         except Exception as error:  # noqa: BLE001 - as in `add_sequences`
             if len(group) > 1:
                 _logger.debug("Prefill of %d sequences failed, one at a time now: %s", len(group), error)
@@ -172,9 +164,9 @@ class Engine:
             seq.num_computed_tokens = chunk.stop
         self._prefilling = [seq for seq in self._prefilling if seq.num_remaining_prompt_tokens]
         done = [index for index, seq in enumerate(seqs) if not seq.num_remaining_prompt_tokens]
-        for index in done:
-            seqs[index].emit_started()
         if done:
+            for index in done:
+                seqs[index].emit_started()
             self._sample_and_append(logits[done], [seqs[index] for index in done])
 
     def _chunk(self, seq: Sequence, num_tokens: int) -> PrefillChunk:
@@ -195,13 +187,10 @@ class Engine:
         cross_kv_lens = [seq.cross_kv_len for seq in seqs[: self._running.num_image_seqs]]
         kv_len = max(seq.num_computed_tokens for seq in seqs) + 1
         self._kv_cache.self_attention.ensure_capacity(len(seqs), kv_len, self.max_model_len)
+        last_tokens = [seq.output_token_ids[-1] if seq.output_token_ids else 0 for seq in seqs]
         decode_inputs = [
-            (
-                seq.output_token_ids[-1] if seq.output_token_ids else 0,
-                seq.num_computed_tokens,
-                seq.cross_kv_len,
-            )
-            for seq in seqs
+            (token_id, seq.num_computed_tokens, seq.cross_kv_len)
+            for token_id, seq in zip(last_tokens, seqs, strict=True)
         ]
         shape = DecodeShape(
             num_seqs=len(seqs),
@@ -218,11 +207,11 @@ class Engine:
                 raise
             except RuntimeError as error:
                 self._cuda_graphs = None
-                lost = (
+                text = (
                     f"Decode steps can't be captured as CUDA graphs on this GPU, so they take longer: {error}"
                 )
-                _logger.warning(lost)
-                warnings.warn(lost, stacklevel=2)
+                _logger.warning(text)
+                warnings.warn(text, stacklevel=2)
         return self._decode_logits(torch.tensor(decode_inputs, device=self._reference.device), shape)
 
     def _decode_logits(self, decode_inputs: torch.Tensor, shape: DecodeShape) -> torch.Tensor:

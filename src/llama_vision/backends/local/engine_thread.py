@@ -42,14 +42,7 @@ class EngineThread:
         self._thread.start()
 
     def submit(self, request: ChatRequest, on_output: Callable[[EngineOutput], None]) -> Sequence:
-        """Queue a request.
-
-        Args:
-            request: The request.
-            on_output: Called in the engine's threads; it must not block.
-
-        Returns:
-            Its sequence; setting `cancelled` takes it out.
+        """Queue a request; setting `cancelled` of its sequence removes it. `on_output` must not block.
 
         Raises:
             LocalModelError: Too many wait already, or the program is ending.
@@ -89,18 +82,19 @@ class EngineThread:
             try:
                 engine.add_sequences(seqs)
                 engine.step()
-            except Exception as error:  # noqa: BLE001 - whatever it is, someone is waiting to hear of it
+            except Exception as error:  # noqa: BLE001 - whatever it is, consumers wait for it
                 engine.abort_all(error)
                 for seq in seqs:
                     seq.fail(error)
-        self._fail_all()
+        if self._engine is not None:
+            self._engine.abort_all(_shutdown_error())
+        for seq in self._clear_queue():
+            seq.fail(_shutdown_error())
 
     def _ensure_engine(self) -> "Engine | None":
-        """Load the model when the first request comes; where that fails, fail all that wait, and try again with the next.
+        """Load the model with the first request; None where the program ends first.
 
-        Returns:
-            The engine, or None when it is time to stop.
-
+        Where loading fails, all waiting requests fail, and the next one loads again.
         """
         while self._engine is None:
             with self._condition:
@@ -115,9 +109,8 @@ class EngineThread:
                 continue
             self._engine = engine
             name = f"llama-vision {self._model} requests"
-            threading.Thread(
-                target=self._prepare_loop, args=(engine.input_processor,), name=name, daemon=True
-            ).start()
+            args = (engine.input_processor,)
+            threading.Thread(target=self._prepare_loop, args=args, name=name, daemon=True).start()
         return self._engine
 
     def _prepare_loop(self, input_processor: "InputProcessor") -> None:
@@ -134,48 +127,36 @@ class EngineThread:
                 self._condition.notify_all()
 
     def _next_to_prepare(self) -> Sequence | None:
-        limit = self._settings.max_batch_size
         with self._condition:
-            self._condition.wait_for(
-                lambda: (
-                    self._stopping
-                    or (self._unprepared and len(self._waiting) - len(self._unprepared) < limit)
-                )
-            )
+            self._condition.wait_for(lambda: self._stopping or self._can_prepare())
             return None if self._stopping else self._unprepared.popleft()
 
+    def _can_prepare(self) -> bool:
+        num_prepared = len(self._waiting) - len(self._unprepared)
+        return bool(self._unprepared) and num_prepared < self._settings.max_batch_size
+
     def _take_prepared(self, engine: "Engine") -> list[Sequence] | None:
-        """Take prepared sequences off the queue, first come first served; while the engine is idle, wait for one.
+        """Dequeue prepared sequences, first come first served; an idle engine waits for one, or for its idle timeout.
 
         Returns:
-            The sequences to add; empty where only running ones go on, or where the engine was idle for a while. None when
-            it is time to stop.
+            The sequences to add, possibly none. None where the program is ending.
 
         """
         limit = min(engine.num_free, _MAX_ADMITTED_PER_STEP) if engine.num_running else engine.num_free
-        taken: list[Sequence] = []
+        admitted: list[Sequence] = []
         with self._condition:
             if not engine.num_running:
-                self._condition.wait_for(
-                    lambda: self._stopping or self._has_prepared(),
-                    _IDLE_TIMEOUT_S if engine.can_trim else None,
-                )
-            while self._has_prepared() and len(taken) < limit:
+                timeout = _IDLE_TIMEOUT_S if engine.can_trim else None
+                self._condition.wait_for(lambda: self._stopping or self._has_prepared(), timeout)
+            while self._has_prepared() and len(admitted) < limit:
                 seq = self._waiting.popleft()
                 if not (seq.is_finished or seq.cancelled.is_set()):
-                    taken.append(seq)
+                    admitted.append(seq)
             self._condition.notify_all()
-            return None if self._stopping else taken
+            return None if self._stopping else admitted
 
     def _has_prepared(self) -> bool:
         return bool(self._waiting) and self._waiting[0].status is not SequenceStatus.QUEUED
-
-    def _fail_all(self) -> None:
-        """Fail everything that runs or waits, at the end of the program."""
-        if self._engine is not None:
-            self._engine.abort_all(_shutdown_error())
-        for seq in self._clear_queue():
-            seq.fail(_shutdown_error())
 
     def _clear_queue(self) -> list[Sequence]:
         with self._condition:
@@ -194,13 +175,11 @@ def _shutdown_error() -> LocalModelError:
 
 
 def _load_engine(model: str, settings: LocalSettings) -> "Engine":
-    # torch is imported in the engine thread; where it is not installed, the first of these says so.
-    from llama_vision.backends.local.model_loader import load_model  # noqa: PLC0415 - as said
-
-    loaded = load_model(model, settings)
+    # torch is imported in the engine thread; where it is not installed, `model_loader` raises the error that says so.
+    from llama_vision.backends.local.model_loader import load_model  # noqa: PLC0415, I001 - as said
     from llama_vision.backends.local.engine import Engine  # noqa: PLC0415 - as said
 
-    return Engine(loaded, settings)
+    return Engine(load_model(model, settings), settings)
 
 
 _DEFAULT = LocalSettings()

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, assert_never
+from typing import Any
 
 from llama_vision.backends.local.schema_narrowing import ANY_VALUE, Schema, narrow_schema
 from llama_vision.core.request import ChatRequest, ResponseFormat, Tool
@@ -26,13 +26,7 @@ TEXT: /(?s:.*)/ & ~/\{TOOL_CALL_PREFIX}(?s:.*)/
 
 @dataclass(frozen=True, slots=True)
 class GrammarSchema:
-    """One schema of a grammar.
-
-    Attributes:
-        label: Its name in error messages.
-        schema: The schema, self-contained.
-
-    """
+    """One self-contained schema of a grammar, with its name in error messages."""
 
     label: str
     schema: Schema
@@ -65,33 +59,20 @@ def build_grammar(request: ChatRequest) -> Grammar | None:
 
 def _callable_tools(request: ChatRequest) -> tuple[Sequence[Tool], bool]:
     """The tools that may be called, and whether one has to be."""
-    mode = "auto" if request.tool_choice is None else request.tool_choice.mode
-    match mode:
-        case "auto":
-            return request.tools if request.text_tool_calls else (), False
-        case "none":
-            return (), False
-        case "required":
-            return request.tools, True
-        case "named":
-            name = request.tool_choice and request.tool_choice.name
-            return [tool for tool in request.tools if tool.name == name], True
-        case _:
-            assert_never(mode)
+    choice = request.tool_choice
+    if choice is None or choice.mode in ("auto", "none"):
+        return request.text_parsed_tools, False
+    if choice.mode == "required":
+        return request.tools, True
+    return [tool for tool in request.tools if tool.name == choice.name], True
 
 
 def _response_schema(response_format: ResponseFormat | None) -> Schema | None:
-    if response_format is None:
+    if response_format is None or response_format.type == "text":
         return None
-    match response_format.type:
-        case "text":
-            return None
-        case "json_object":
-            return _ANY_OBJECT
-        case "json_schema":
-            return _ANY_OBJECT if response_format.schema is None else dict(response_format.schema)
-        case _:
-            assert_never(response_format.type)
+    if response_format.type == "json_object" or response_format.schema is None:
+        return _ANY_OBJECT
+    return dict(response_format.schema)
 
 
 def _tool_call_or_json(tools: Sequence[Tool], response: Schema | None) -> Grammar:

@@ -30,7 +30,7 @@ class GrammarMatcher:
 
     @property
     def is_active(self) -> bool:
-        """Whether any token is forbidden from here on; free text, once it is known to be that, is not restricted."""
+        """Whether any token may be forbidden from here on; output that is known to be free text is not restricted."""
         return self._matcher is not None
 
     @property
@@ -70,20 +70,11 @@ class GrammarMatcher:
     @staticmethod
     def _check(matcher: "LLMatcher") -> None:
         if matcher.is_error():
-            raise LocalModelError(f"llguidance can't follow the answer: {matcher.get_error()}")
+            raise LocalModelError(f"llguidance can't follow the output: {matcher.get_error()}")
 
 
 def unpack_bitmask(bitmasks: Sequence[bytes], vocab_size: int) -> "npt.NDArray[np.bool_]":
-    """Unpack bitmasks, true for allowed tokens.
-
-    Args:
-        bitmasks: Of one tokenizer, which has one token more than the logits: `<|image|>` is cut off.
-        vocab_size: Number of logits.
-
-    Returns:
-        (bitmasks, vocab_size).
-
-    """
+    """Unpack bitmasks to (bitmasks, vocab_size), true for allowed tokens; `<|image|>`, which has no logit, is cut off."""
     import numpy as np  # noqa: PLC0415 - comes with transformers, so only where the extra is installed
 
     packed = np.frombuffer(b"".join(bitmasks), dtype=np.uint8).reshape(len(bitmasks), -1)
@@ -105,12 +96,9 @@ class GrammarCompiler:
     def compile(self, grammar: Grammar) -> GrammarMatcher | None:
         """Compile a grammar.
 
-        Args:
-            grammar: What the output has to match.
-
         Returns:
-            A matcher for one sequence. None where free text is allowed and a tool call's schema can't be enforced: nobody
-            asked for that, and most hosted models don't either.
+            A matcher for one sequence. None where free text is allowed and a tool call's schema can't be enforced: the
+            request does not demand it, and most hosted models don't enforce one either.
 
         Raises:
             MissingDependencyError: llguidance is not installed.
@@ -158,7 +146,7 @@ def _unsupported_schema_message(grammar: Grammar, error: str) -> str:
         if reason and not reason.startswith("WARNING"):
             return (
                 f"The local model can't be kept to the schema of {part.label}: llguidance says {_one_line(reason)}. "
-                "Leave that out of the schema, and check it in the answer."
+                "Leave that out of the schema, and check it in the reply."
             )
     return f"The local model can't be kept to these schemas: llguidance says {_one_line(error)}. Make them simpler."
 

@@ -20,25 +20,13 @@ _TYPES = ("MllamaImageProcessor", "MllamaImageProcessorFast", "MllamaImageProces
 
 # Without effect here. `do_convert_rgb` is among them: the model takes three channels, so there is no choice.
 _IGNORED_OPTIONS = frozenset(
-    {
-        *(
-            "data_format",
-            "default_to_square",
-            "device",
-            "disable_grouping",
-            "do_convert_rgb",
-            "do_pad",
-            "do_resize",
-        ),
-        *("feature_extractor_type", "image_processor_type", "image_seq_length", "input_data_format"),
-        *("processor_class", "return_tensors"),
-    }
+    {"data_format", "default_to_square", "device", "disable_grouping", "do_convert_rgb", "do_pad"}
+    | {"do_resize", "feature_extractor_type", "image_processor_type", "image_seq_length"}
+    | {"input_data_format", "processor_class", "return_tensors"}
 )
 _SUPPORTED_OPTIONS = frozenset(
-    {
-        *("do_normalize", "do_rescale", "image_mean", "image_std"),
-        *("max_image_tiles", "resample", "rescale_factor", "size"),
-    }
+    {"do_normalize", "do_rescale", "image_mean", "image_std"}
+    | {"max_image_tiles", "resample", "rescale_factor", "size"}
 )
 _LEVELS = 256
 
@@ -49,8 +37,6 @@ class ImageProcessorConfig:
 
     Attributes:
         tile_size: Width and height of a tile, in pixels.
-        max_tiles: Tiles of an image at most.
-        resample: Pillow's resampling filter.
         normalized_levels: Lookup table: the normalized value of each level 0 to 255, for each channel, (3, 256).
 
     """
@@ -63,14 +49,7 @@ class ImageProcessorConfig:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TiledImage:
-    """An image, resized and padded to a grid of tiles.
-
-    Attributes:
-        canvas: (rows x tile_size, columns x tile_size, 3), uint8, on the CPU.
-        rows: Rows of the grid.
-        columns: Columns of the grid.
-
-    """
+    """An image, resized and padded to a grid of tiles: (rows x tile_size, columns x tile_size, 3), uint8, on the CPU."""
 
     canvas: torch.Tensor
     rows: int
@@ -83,13 +62,7 @@ class TiledImage:
 
 
 def parse_image_processor_config(options: Mapping[str, Any]) -> ImageProcessorConfig:
-    """Parse a checkpoint's image processor configuration.
-
-    Args:
-        options: From its `preprocessor_config.json` or `processor_config.json`.
-
-    Returns:
-        The configuration.
+    """Parse a checkpoint's `preprocessor_config.json` or `processor_config.json`.
 
     Raises:
         LocalModelError: An option or value is not supported.
@@ -142,12 +115,6 @@ def to_pixel_values(
     images: Sequence[TiledImage], config: ImageProcessorConfig, device: torch.device, dtype: torch.dtype
 ) -> dict[str, torch.Tensor]:
     """Normalize tiled images on the device, and batch them as inputs of the vision model.
-
-    Args:
-        images: The batch.
-        config: The model's.
-        device: Device of the model.
-        dtype: Its dtype.
 
     Returns:
         `pixel_values` (batch, 1, max_tiles, 3, tile_size, tile_size), zeros for padding tiles;

@@ -58,7 +58,7 @@ class InputProcessor:
             hint = f", or set LocalSettings(max_model_len=...) to up to {context_window}"
             raise UnsupportedInputError(
                 f"The prompt has {len(prompt.token_ids)} tokens and the model's context {limit}: nothing is left "
-                f"for an answer. Shorten the conversation{hint if limit < context_window else ''}."
+                f"for a reply. Shorten the conversation{hint if limit < context_window else ''}."
             )
         return limit - len(prompt.token_ids)
 

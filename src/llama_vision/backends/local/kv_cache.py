@@ -17,8 +17,7 @@ class KVCacheGroup:
     also what the attention mask hides must be a number.
 
     Attributes:
-        keys: By layer index.
-        values: By layer index.
+        keys: By layer index; `values` too.
         num_rows: Sequences there is room for.
         capacity: Tokens there is room for, of each sequence.
         generation: How often the tensors were reallocated.
@@ -93,15 +92,10 @@ class KVCache:
         empty = torch.zeros(
             0, config.num_key_value_heads, 0, head_dim, dtype=model.dtype, device=model.device
         )
-        self.self_attention = KVCacheGroup(
-            [layer for layer in range(config.num_hidden_layers) if layer not in cross],
-            empty,
-            max_rows,
-            _INITIAL_CAPACITY,
-        )
-        self.cross_attention = KVCacheGroup(
-            sorted(cross), empty, max_rows, model.model.vision_model.num_patches
-        )
+        self_attention_layers = [layer for layer in range(config.num_hidden_layers) if layer not in cross]
+        self.self_attention = KVCacheGroup(self_attention_layers, empty, max_rows, _INITIAL_CAPACITY)
+        num_patches = model.model.vision_model.num_patches
+        self.cross_attention = KVCacheGroup(sorted(cross), empty, max_rows, num_patches)
 
     @property
     def generation(self) -> int:

@@ -22,18 +22,12 @@ _MAX_NAMES = 3
 
 def load_error(model: str, device: torch.device, error: Exception) -> LocalModelError:
     """Translate what loading a model raised into an error that says what to do."""
-    if isinstance(error, LocalModelError):
-        return error
     if _is_out_of_memory(error):
-        text = (
+        return LocalModelError(
             f"{model} does not fit into the memory of {device}: the 11B takes 22 GB, the 90B 180 GB, and half of it with "
             f"LocalSettings(quantization='int8'). {error}"
         )
-    else:
-        text = f"{model} can't be loaded: {_hint(model, error)} The reason: {error}"
-    failure = LocalModelError(text)
-    failure.__cause__ = error
-    return failure
+    return LocalModelError(f"{model} can't be loaded: {_hint(model, error)} The reason: {error}")
 
 
 def wrong_architecture_error(model: str, model_type: str) -> LocalModelError:
@@ -45,12 +39,9 @@ def wrong_architecture_error(model: str, model_type: str) -> LocalModelError:
 
 
 def check_weights(model: str, loading_info: dict[str, Any]) -> None:
-    """Refuse missing or mismatched weights: transformers initializes them at random.
+    """Refuse missing or mismatched weights, which transformers initializes at random.
 
-    Args:
-        model: The folder or id.
-        loading_info: From `from_pretrained(output_loading_info=True)`.
-
+    `loading_info` comes from `from_pretrained(output_loading_info=True)`.
     """
     missing = sorted(str(key) for key in loading_info["missing_keys"])
     if missing:
@@ -75,12 +66,10 @@ def device_error(name: str, error: Exception) -> LocalModelError:
     available = [*(f"cuda:{index}" for index in range(torch.cuda.device_count())), "cpu"]
     if torch.backends.mps.is_available():
         available.insert(0, "mps")
-    failure = LocalModelError(
+    return LocalModelError(
         f"torch can't use a device {name!r}. Is it there? LocalSettings(device=...) can be {' or '.join(map(repr, available))}; "
         f"None takes the fastest. The reason: {error}"
     )
-    failure.__cause__ = error
-    return failure
 
 
 def _hint(model: str, error: Exception) -> str:
@@ -109,13 +98,11 @@ def _hint(model: str, error: Exception) -> str:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    for cause in _exception_chain(error):
-        text = str(cause).lower()
-        if isinstance(cause, (torch.OutOfMemoryError, MemoryError)) or any(
-            message in text for message in _OOM_MESSAGES
-        ):
-            return True
-    return False
+    return any(
+        isinstance(cause, (torch.OutOfMemoryError, MemoryError))
+        or any(message in str(cause).lower() for message in _OOM_MESSAGES)
+        for cause in _exception_chain(error)
+    )
 
 
 def _exception_chain(error: BaseException | None) -> Iterator[BaseException]:

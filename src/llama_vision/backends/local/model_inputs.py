@@ -8,20 +8,11 @@ import torch
 from llama_vision.backends.local.kv_cache import KVCache
 from llama_vision.backends.local.sequence import ImageSpan, TokenizedPrompt
 from llama_vision.backends.local.text_decoder import CrossAttentionInputs, ForwardBatch
-from llama_vision.backends.local.vision_encoder import CrossAttentionKV
 
 
 @dataclass(frozen=True, slots=True)
 class PrefillChunk:
-    """Prompt tokens that are computed in one forward pass.
-
-    Attributes:
-        prompt: The prompt.
-        cache_row: Row of the KV cache, which holds the tokens before these.
-        start: Index of the first token.
-        stop: Index after the last.
-
-    """
+    """Prompt tokens `start` to `stop`, exclusive, which one forward pass computes; `cache_row` holds those before."""
 
     prompt: TokenizedPrompt
     cache_row: int
@@ -45,9 +36,6 @@ def prepare_prefill(
         max_model_len: Upper bound of prompt and output tokens together.
         reference: A tensor of the model's device and dtype.
 
-    Returns:
-        The inputs, (chunks, longest chunk).
-
     """
     device = reference.device
     max_chunk_len = max(chunk.stop - chunk.start for chunk in chunks)
@@ -60,17 +48,15 @@ def prepare_prefill(
     query_positions = positions if len({chunk.start for chunk in chunks}) > 1 else positions[:1]
     rows = [chunk.cache_row for chunk in chunks]
     is_contiguous = rows == [*range(rows[0], rows[0] + len(rows))]
+    visible = torch.arange(kv_len, device=device) <= query_positions[:, None, :, None]
+    with_images = [chunk for chunk in chunks if chunk.visible_image_spans]
     return ForwardBatch(
         input_ids=input_ids,
         positions=positions,
         cache_rows=torch.tensor(rows, device=device)[:, None],
         kv_len=kv_len,
-        attention_mask=_additive_mask(
-            torch.arange(kv_len, device=device) <= query_positions[:, None, :, None], reference
-        ),
-        cross_attention=_prefill_cross_attention(
-            [chunk for chunk in chunks if chunk.visible_image_spans], max_chunk_len, reference
-        ),
+        attention_mask=_additive_mask(visible, reference),
+        cross_attention=_prefill_cross_attention(with_images, max_chunk_len, reference),
         first_row=rows[0] if is_contiguous else None,
     )
 
@@ -100,18 +86,9 @@ class DecodeShape:
 def prepare_decode(decode_inputs: torch.Tensor, shape: DecodeShape, kv_cache: KVCache) -> ForwardBatch:
     """Build the inputs of a decode forward pass, without a read back from the device.
 
-    Args:
-        decode_inputs: Token id, position and number of vision tokens of each sequence, (batch or more, 3).
-        shape: The shapes.
-        kv_cache: The KV cache, whose rows are the batch.
-
-    Returns:
-        The inputs, (batch, 1).
-
+    `decode_inputs` are token id, position and number of vision tokens of each sequence, (batch or more, 3).
     """
-    input_ids, positions, cross_kv_lens = (
-        decode_inputs[: shape.num_seqs, column : column + 1] for column in range(3)
-    )
+    input_ids, positions, cross_kv_lens = decode_inputs[: shape.num_seqs].chunk(3, dim=1)
     attention_mask = None
     if shape.needs_mask:
         reference = next(iter(kv_cache.self_attention.keys.values()))
@@ -142,13 +119,9 @@ def _decode_cross_attention(
     reference = next(iter(keys.values()))
     # A softmax over nothing is NaN: rows without images attend to one vision token, and the row mask drops it.
     visible = torch.arange(shape.cross_kv_len, device=cross_kv_lens.device) < cross_kv_lens.clamp(min=1)
-    return CrossAttentionInputs(
-        shape.num_image_seqs,
-        keys,
-        values,
-        _additive_mask(visible, reference)[:, None, None],
-        (cross_kv_lens > 0).to(reference)[..., None],
-    )
+    attention_mask = _additive_mask(visible, reference)[:, None, None]
+    row_mask = (cross_kv_lens > 0).to(reference)[..., None]
+    return CrossAttentionInputs(shape.num_image_seqs, keys, values, attention_mask, row_mask)
 
 
 def _prefill_cross_attention(
@@ -157,7 +130,10 @@ def _prefill_cross_attention(
     """Concatenate the vision keys and values of each chunk, and build the cross-attention mask."""
     if not chunks:
         return None
-    images = [_encoded_images(chunk) for chunk in chunks]
+    images = [
+        [(span, kv) for span in chunk.visible_image_spans if (kv := span.image.kv) is not None]
+        for chunk in chunks
+    ]
     cross_kv_len = max(sum(kv.num_vision_tokens for _, kv in row) for row in images)
     visible = torch.zeros(
         len(chunks), 1, max_chunk_len, cross_kv_len, dtype=torch.bool, device=reference.device
@@ -179,17 +155,8 @@ def _prefill_cross_attention(
                 for layer, tensor in image_tensors.items():
                     batch_tensors[layer][row, :, start:end] = tensor
     row_mask = visible.any(-1, keepdim=True)
-    return CrossAttentionInputs(
-        len(chunks),
-        keys,
-        values,
-        _additive_mask(visible | ~row_mask, reference),
-        row_mask[:, 0].to(reference),
-    )
-
-
-def _encoded_images(chunk: PrefillChunk) -> list[tuple[ImageSpan, CrossAttentionKV]]:
-    return [(span, kv) for span in chunk.visible_image_spans if (kv := span.image.kv) is not None]
+    attention_mask = _additive_mask(visible | ~row_mask, reference)
+    return CrossAttentionInputs(len(chunks), keys, values, attention_mask, row_mask[:, 0].to(reference))
 
 
 def _additive_mask(visible: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:

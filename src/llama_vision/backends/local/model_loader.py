@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 
 from llama_vision.backends.local.config import TINY_MODEL, LocalSettings
 from llama_vision.backends.local.guided_decoding import GrammarCompiler
-from llama_vision.core.errors import MissingDependencyError
+from llama_vision.core.errors import LocalModelError, MissingDependencyError
 
 try:
     import torch
@@ -53,8 +53,6 @@ class LoadedModel:
         image_processor_config: As the checkpoint has it; `parse_image_processor_config` reads it.
         tokenizer: Encodes special tokens in text as plain text: special tokens are inserted by their ids.
         context_window: In tokens, prompt and output together.
-        eos_token_ids: The tokens that end a reply.
-        grammar_compiler: Compiles grammars for the tokenizer.
 
     """
 
@@ -84,14 +82,9 @@ def default_device() -> "torch.device":
 
 
 def load_model(model: str, settings: LocalSettings | None = None) -> LoadedModel:
-    """Load a checkpoint, once in the process for as long as it is in use.
+    """Load a checkpoint, once in the process for as long as it is in use with equal `device`, `dtype` and `quantization`.
 
-    Args:
-        model: `tiny`, a folder, or an id on the Hugging Face hub, which is downloaded or found in its cache.
-        settings: `device`, `dtype` and `quantization` matter.
-
-    Returns:
-        The model; the same object for equal values of these.
+    `model` is `tiny`, a folder, or an id on the Hugging Face hub, which is downloaded unless it is in its cache.
 
     Raises:
         LocalModelError: It can't be found, read or fitted into memory; the text says what to do.
@@ -134,6 +127,8 @@ def _load_uncached(model: str, device: "torch.device", settings: LocalSettings) 
         with _no_progress_bar() if model == TINY_MODEL else contextlib.nullcontext():
             began = time.monotonic()
             loaded = _from_pretrained(path, device, settings)
+    except LocalModelError:
+        raise
     except Exception as error:
         raise load_error(model, device, error) from error
     _logger.info(
@@ -185,11 +180,8 @@ def _device(settings: LocalSettings) -> "torch.device":
 
 def _to_device(mllama: Any, device: "torch.device", settings: LocalSettings) -> Any:
     """Quantize and move to the device. A CPU runs a small model fastest in float32; a large one would not fit."""
-    if (
-        device.type == "cpu"
-        and settings.dtype == "auto"
-        and mllama.num_parameters() < _SMALL_MODEL_PARAMETERS
-    ):
+    is_auto = device.type == "cpu" and settings.dtype == "auto"
+    if is_auto and mllama.num_parameters() < _SMALL_MODEL_PARAMETERS:
         mllama = mllama.float()
     if settings.quantization is not None:
         quantize(mllama, settings.quantization, device)

@@ -40,12 +40,8 @@ class PrefixCache:
     def match(self, tokens: Sequence[PrefixKey]) -> torch.Tensor | None:
         """Find the longest cached prefix of a prompt.
 
-        Args:
-            tokens: The prompt.
-
         Returns:
-            Its keys and values, as `KVCacheGroup.read` returns them, but never those of the last token, whose logits
-            have to be computed. None where nothing is cached.
+            Keys and values as from `KVCacheGroup.read`, never those of the last token, whose logits have to be computed.
 
         """
         cached, matched = self._longest_match(tokens)
@@ -55,13 +51,7 @@ class PrefixCache:
         return cached.kv[:, :, : min(matched, len(tokens) - 1)]
 
     def insert(self, tokens: Sequence[PrefixKey], read_kv: Callable[[], torch.Tensor]) -> None:
-        """Cache a sequence, in place of a prefix of it.
-
-        Args:
-            tokens: Prompt and output.
-            read_kv: Copies their keys and values, as `KVCacheGroup.read` does; called only where they are cached.
-
-        """
+        """Cache the tokens of prompt and output, in place of a prefix of them; `read_kv` copies their keys and values."""
         if not self._max_bytes or len(tokens) < _BLOCK_SIZE:
             return
         cached, matched = self._longest_match(tokens)

@@ -1,7 +1,6 @@
 """Quantized linear layers: int8 weights, or fp8 weights and activations."""
 
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,8 +18,6 @@ _HOPPER = (9, 0)
 # eight. It reads past the end of rows whose width is no multiple of this.
 _INT8PACK_WIDTH = 64
 _INT8PACK_MAX_ROWS = 32
-
-_LayerFilter: TypeAlias = Callable[[str], bool]
 
 
 class Int8Linear(nn.Module):
@@ -73,10 +70,9 @@ class Fp8Linear(nn.Module):
 
 def check_quantization(quantization: str | None, device: torch.device) -> None:
     """Refuse fp8 on a device other than a Hopper GPU."""
-    if quantization != "fp8":
-        return
-    if device.type != "cuda" or torch.cuda.get_device_capability(device) != _HOPPER:
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"the device {device}"
+    is_cuda = device.type == "cuda"
+    if quantization == "fp8" and not (is_cuda and torch.cuda.get_device_capability(device) == _HOPPER):
+        name = torch.cuda.get_device_name(device) if is_cuda else f"the device {device}"
         raise LocalModelError(
             f"quantization='fp8' takes an NVIDIA GPU of the Hopper kind (H100, H200, H800, GH200), and this is {name}. "
             "quantization='int8' works everywhere."
@@ -86,33 +82,16 @@ def check_quantization(quantization: str | None, device: torch.device) -> None:
 def quantize(model: Any, quantization: str, device: torch.device) -> None:
     """Replace linear layers in place, one at a time, so that the model never has to fit on the device unquantized.
 
-    The LM head is kept. With `fp8` so are the vision encoder, the projector and the cross-attention layers.
-
-    Args:
-        model: A Mllama; replaced layers end up on the device, others stay where they are.
-        quantization: `int8` or `fp8`.
-        device: Device of the quantized layers.
-
+    With `int8` all but the LM head; with `fp8` those of the text decoder's self-attention layers. They end up on the
+    device, others stay where they are.
     """
-    layer_type, is_quantized = _METHODS[quantization]
+    layer_type = Fp8Linear if quantization == "fp8" else Int8Linear
     for name, module in list(model.named_modules()):
-        if isinstance(module, nn.Linear) and is_quantized(name):
+        is_fp8_layer = "language_model.layers" in name and "cross_attn" not in name
+        is_quantized = is_fp8_layer if quantization == "fp8" else not name.endswith("lm_head")
+        if isinstance(module, nn.Linear) and is_quantized:
             parent, _, attribute = name.rpartition(".")
             setattr(model.get_submodule(parent), attribute, layer_type(module.to(device)))
-
-
-def _is_int8_layer(name: str) -> bool:
-    return not name.endswith("lm_head")
-
-
-def _is_fp8_layer(name: str) -> bool:
-    return "language_model.layers" in name and "cross_attn" not in name
-
-
-_METHODS: dict[str, tuple[type[Int8Linear] | type[Fp8Linear], _LayerFilter]] = {
-    "int8": (Int8Linear, _is_int8_layer),
-    "fp8": (Fp8Linear, _is_fp8_layer),
-}
 
 
 def _per_row_scale(rows: torch.Tensor, max_value: float) -> torch.Tensor:

@@ -16,14 +16,7 @@ _DEFAULT_TOP_K = 50
 class Sampler:
     """Sampling parameters, random generator and grammar of one sequence; independent of the rest of the batch.
 
-    Attributes:
-        greedy: Whether the most likely token is taken.
-        temperature: Divides the logits.
-        top_k: Sample from so many tokens; 0 means all.
-        top_p: Sample from the most likely tokens that together have this probability.
-        min_p: Drop tokens less likely than this share of the most likely one.
-        grammar_matcher: What the output has to match, for guided decoding.
-
+    The attributes are those of `SamplingParams`, with defaults filled in; a `top_k` of 0 means all tokens.
     """
 
     def __init__(
@@ -61,17 +54,14 @@ class Sampler:
 
     def apply_repetition_penalty(self, logits: torch.Tensor) -> torch.Tensor:
         """Repetition penalty on prompt and output tokens, as in transformers: (vocab_size,) -> the same."""
-        if self._repetition_penalty is not None and self._seen_token_ids is not None:
-            # A prompt may hold `<|image|>`, which has no logit.
-            token_ids = self._seen_token_ids[self._seen_token_ids < len(logits)]
-            seen_logits = logits[token_ids]
-            penalized = torch.where(
-                seen_logits < 0,
-                seen_logits * self._repetition_penalty,
-                seen_logits / self._repetition_penalty,
-            )
-            logits = logits.index_copy(0, token_ids, penalized)
-        return logits
+        penalty = self._repetition_penalty
+        if penalty is None or self._seen_token_ids is None:
+            return logits
+        # A prompt may hold `<|image|>`, which has no logit.
+        token_ids = self._seen_token_ids[self._seen_token_ids < len(logits)]
+        seen_logits = logits[token_ids]
+        penalized = torch.where(seen_logits < 0, seen_logits * penalty, seen_logits / penalty)
+        return logits.index_copy(0, token_ids, penalized)
 
     def exponential_noise(self, probs: torch.Tensor) -> torch.Tensor:
         """Noise for exponential-race (Gumbel-max) sampling: one draw per token, so a mask does not shift the others'."""
@@ -88,9 +78,8 @@ class Sampler:
 
         """
         if self._seen_token_ids is not None:
-            self._seen_token_ids = torch.cat(
-                (self._seen_token_ids, self._seen_token_ids.new_tensor([token_id]))
-            )
+            new = self._seen_token_ids.new_tensor([token_id])
+            self._seen_token_ids = torch.cat((self._seen_token_ids, new))
         if self.grammar_matcher is None:
             return False
         self.grammar_matcher.accept_token(token_id)
@@ -98,16 +87,7 @@ class Sampler:
 
 
 def sample(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[int | Exception]:
-    """Sample the next token of each sequence.
-
-    Args:
-        logits: (batch, vocab_size).
-        samplers: One per row.
-
-    Returns:
-        For each row a token id, or why there is none.
-
-    """
+    """Sample the next token of each sequence: logits (batch, vocab_size) -> a token id, or an error, for each row."""
     failures: dict[int, Exception] = {}
     logits = _apply_grammar_masks(logits, samplers, failures)
     token_ids = logits.argmax(-1)
@@ -117,7 +97,7 @@ def sample(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[int | Exce
         try:
             row_logits = sampler.apply_repetition_penalty(logits[row].float())
             token_ids[row] = row_logits.argmax() if sampler.greedy else _sample_filtered(row_logits, sampler)
-        except Exception as error:  # noqa: BLE001 - it concerns one row, and the others go on
+        except Exception as error:  # noqa: BLE001 - it concerns one row only
             failures[row] = error
     return [failures.get(row, token_id) for row, token_id in enumerate(_to_list(token_ids))]
 

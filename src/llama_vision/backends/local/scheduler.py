@@ -27,7 +27,7 @@ def schedule_prefill(
         decoding: Whether others wait for their next token.
 
     Returns:
-        Groups that share a forward pass: sequences, and how many tokens to compute of each.
+        Groups that share a forward pass: each sequence with its number of tokens to compute.
 
     """
     budget = _PREFILL_BUDGET_BESIDE_DECODE if decoding else _MAX_PREFILL_TOKENS
@@ -36,15 +36,9 @@ def schedule_prefill(
 
 
 def split_token_budget(remaining: abc.Sequence[int], budget: int) -> list[int]:
-    """Give half of the budget, or what the others leave, to the first, and the rest to the shortest first.
+    """Split a token budget: half, or what the others leave, to the first sequence, the remainder to the shortest first.
 
-    Args:
-        remaining: Prompt tokens left of each sequence, in order of arrival.
-        budget: How many tokens to compute at most.
-
-    Returns:
-        Tokens to compute of each; some may be 0.
-
+    `remaining` has the prompt tokens left of each sequence, in order of arrival. Returns the tokens to compute of each.
     """
     counts = [0] * len(remaining)
     if remaining:

@@ -53,16 +53,10 @@ _OBJECT_KEYWORDS = _OPEN_OBJECT_KEYWORDS | {"properties", "required"}
 
 
 def narrow_schema(schema: Mapping[str, Any], ref_prefix: str) -> Schema:
-    """Limit strings without a limit, and close objects that don't say that they are open.
+    """Limit strings without a limit, close objects that don't say that they are open, and drop annotations.
 
-    Args:
-        schema: The user's; it is not modified.
-        ref_prefix: JSON pointer to it in the bundled schema, such as `#/$defs/response`, prepended to its references. The
-            bundle has to hold `ANY_VALUE` as `$defs/any`.
-
-    Returns:
-        The narrowed schema, without annotations such as `description`.
-
+    `ref_prefix` is the JSON pointer to the schema in the bundled one, such as `#/$defs/response`, and is prepended to its
+    references. The bundle has to hold `ANY_VALUE` as `$defs/any`.
     """
     return _SchemaNarrower(schema, ref_prefix).schema(schema)
 
@@ -79,16 +73,15 @@ class _SchemaNarrower:
             return self.schema({})
         if not isinstance(schema, Mapping):
             return schema
-        kept = {
-            key: self._value(key, value)
-            for key, value in cast("Mapping[str, Any]", schema).items()
-            if key not in _ANNOTATION_KEYWORDS
+        original = cast("Mapping[str, Any]", schema)
+        narrowed = {
+            key: self._value(key, value) for key, value in original.items() if key not in _ANNOTATION_KEYWORDS
         }
-        if not kept.keys() - {"$defs", "definitions"}:
-            return kept | {"$ref": "#/$defs/any"} if self._has_no_composition else kept
-        if "anyOf" not in kept and self._is_discriminated_union(cast("Mapping[str, Any]", schema)):
-            kept["anyOf"] = kept.pop("oneOf")
-        return self._limit_keys(_limit_string(kept))
+        if not narrowed.keys() - {"$defs", "definitions"}:
+            return narrowed | {"$ref": "#/$defs/any"} if self._has_no_composition else narrowed
+        if "anyOf" not in narrowed and self._is_discriminated_union(original):
+            narrowed["anyOf"] = narrowed.pop("oneOf")
+        return self._limit_keys(_limit_string(narrowed))
 
     def _value(self, key: str, value: Any) -> Any:
         if key == "$ref" and isinstance(value, str) and (value == "#" or value.startswith("#/")):
@@ -122,11 +115,8 @@ class _SchemaNarrower:
         return _get_path(self._root, *ref.split("/")[1:]) if isinstance(ref, str) else schema
 
     def _limit_keys(self, schema: Schema) -> Schema:
-        if (
-            not self._has_no_composition
-            or "object" not in _types(schema)
-            or schema.keys() & _APPLICATOR_KEYWORDS
-        ):
+        is_plain_object = "object" in _types(schema) and not schema.keys() & _APPLICATOR_KEYWORDS
+        if not (self._has_no_composition and is_plain_object):
             return schema
         if not schema.keys() & (_OBJECT_KEYWORDS - {"additionalProperties", "minProperties"}):
             values = schema.get("additionalProperties", {"$ref": "#/$defs/any"})

@@ -24,28 +24,17 @@ EngineOutput: TypeAlias = Event | LlamaVisionError
 
 
 class SequenceStatus(enum.Enum):
-    """How far a sequence is."""
+    """State of a sequence."""
 
-    QUEUED = enum.auto()
-    """Its prompt is not tokenized yet."""
-    PREPARED = enum.auto()
-    """It waits for a row of the KV cache."""
-    RUNNING = enum.auto()
-    """In prefill or decode."""
-    FINISHED = enum.auto()
-    """Its last output was sent, or nobody waits for it."""
+    QUEUED = enum.auto()  # its prompt is not tokenized yet
+    PREPARED = enum.auto()  # it waits for a row of the KV cache
+    RUNNING = enum.auto()  # in prefill or decode
+    FINISHED = enum.auto()  # its last output was sent, or it was cancelled
 
 
 @dataclass(frozen=True, slots=True)
 class ImageSpan:
-    """The tokens whose cross-attention includes an image.
-
-    Attributes:
-        image: The image.
-        start: Index of its `<|image|>` token, the first that attends to it.
-        end: Index after the last that does.
-
-    """
+    """The tokens that attend to an image: from its `<|image|>` token at `start` up to `end`, exclusive."""
 
     image: "ImageInput"
     start: int
@@ -54,13 +43,7 @@ class ImageSpan:
 
 @dataclass(frozen=True, slots=True)
 class TokenizedPrompt:
-    """A prompt as token ids and images.
-
-    Attributes:
-        token_ids: The token ids.
-        image_spans: The images, in order.
-
-    """
+    """A prompt as token ids and images, both in order."""
 
     token_ids: list[int]
     image_spans: tuple[ImageSpan, ...]
@@ -84,16 +67,10 @@ class Sequence:
     """One request and what has been computed of it.
 
     Attributes:
-        request: The request.
         on_output: Receives each output, in the engine's threads; it must not block.
         cancelled: Set by the consumer to stop the work at the next step, without `Finished`.
-        status: How far it is.
-        model: The model; this and the next five are set by `InputProcessor.process`.
-        prompt: The tokenized prompt.
-        sampler: Sampling parameters, generator and grammar.
+        model: This and the next five are set by `InputProcessor.process`.
         max_new_tokens: Upper bound of `num_output_tokens`.
-        detokenizer: Turns token ids into text incrementally.
-        stop_filter: Holds back text that may begin a stop string.
         output_token_ids: Generated tokens. Keys and values of the last one are not computed yet.
         num_computed_tokens: Tokens whose keys and values are in the KV cache, so the position of the next one.
         num_cached_tokens: How many of those came from the prefix cache.

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from llama_vision.backends.local.kv_cache import KVCache, KVCacheGroup
+from llama_vision.backends.local.kv_cache import KVCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +87,6 @@ class TextDecoder:
     def forward(self, batch: ForwardBatch, kv_cache: KVCache) -> torch.Tensor:
         """Run the layers, and write the new tokens' keys and values to the KV cache.
 
-        Args:
-            batch: The inputs.
-            kv_cache: Holds the tokens before them.
-
         Returns:
             Hidden states before the final RMSNorm, (batch, seq_len, hidden_size).
 
@@ -100,9 +96,7 @@ class TextDecoder:
         cross = batch.cross_attention
         for index, layer in enumerate(self._text_model.layers):
             if index not in self._cross_attention_layers:
-                hidden = hidden + self._self_attention(
-                    layer, index, hidden, batch, kv_cache.self_attention, cos_sin
-                )
+                hidden = hidden + self._self_attention(layer, index, hidden, batch, kv_cache, cos_sin)
                 hidden = hidden + layer.mlp(_rms_norm(layer.post_attention_layernorm, hidden))
             elif cross is not None:
                 with_images = self._cross_attention_layer(layer, index, hidden[: cross.num_seqs], cross)
@@ -120,7 +114,7 @@ class TextDecoder:
         index: int,
         hidden: torch.Tensor,
         batch: ForwardBatch,
-        cache: KVCacheGroup,
+        kv_cache: KVCache,
         cos_sin: tuple[torch.Tensor, torch.Tensor],
     ) -> torch.Tensor:
         """Causal self-attention over the KV cache, with RoPE applied to queries and keys."""
@@ -129,30 +123,23 @@ class TextDecoder:
         query, key = self._split_heads(attention.q_proj(normed)), self._split_heads(attention.k_proj(normed))
         rotated = _apply_rotary_pos_emb(torch.cat((query, key), dim=2), *cos_sin)
         query, key = rotated[:, :, : query.shape[2]], rotated[:, :, query.shape[2] :]
-        keys, values = cache.keys[index], cache.values[index]
+        keys, values = kv_cache.self_attention.keys[index], kv_cache.self_attention.values[index]
         keys[batch.cache_rows, :, batch.positions] = key
         values[batch.cache_rows, :, batch.positions] = self._split_heads(attention.v_proj(normed))
-        rows = (
-            batch.cache_rows[:, 0]
-            if batch.first_row is None
-            else slice(batch.first_row, batch.first_row + len(batch.input_ids))
-        )
-        attn_output = self._grouped_query_attention(
-            query, keys[rows, :, : batch.kv_len], values[rows, :, : batch.kv_len], batch.attention_mask
-        )
-        return attention.o_proj(attn_output)
+        first = batch.first_row
+        rows = batch.cache_rows[:, 0] if first is None else slice(first, first + len(batch.input_ids))
+        keys, values = keys[rows, :, : batch.kv_len], values[rows, :, : batch.kv_len]
+        return attention.o_proj(self._grouped_query_attention(query, keys, values, batch.attention_mask))
 
     def _cross_attention_layer(
         self, layer: Any, index: int, hidden: torch.Tensor, cross: CrossAttentionInputs
     ) -> torch.Tensor:
         """Gated cross-attention to the vision tokens, and gated MLP."""
         attention, (attention_gate, mlp_gate) = layer.cross_attn, self._gates[index]
-        query = _rms_norm(
-            attention.q_norm, self._split_heads(attention.q_proj(_rms_norm(layer.input_layernorm, hidden)))
-        )
-        attn_output = attention.o_proj(
-            self._grouped_query_attention(query, cross.keys[index], cross.values[index], cross.attention_mask)
-        )
+        query = self._split_heads(attention.q_proj(_rms_norm(layer.input_layernorm, hidden)))
+        query, keys, values = _rms_norm(attention.q_norm, query), cross.keys[index], cross.values[index]
+        attn_output = self._grouped_query_attention(query, keys, values, cross.attention_mask)
+        attn_output = attention.o_proj(attn_output)
         row_mask = cross.row_mask
         hidden = hidden + attention_gate * (attn_output if row_mask is None else row_mask * attn_output)
         mlp_output = layer.mlp(_rms_norm(layer.post_attention_layernorm, hidden))
@@ -171,15 +158,8 @@ class TextDecoder:
     ) -> torch.Tensor:
         """Grouped-query attention: the query heads of one KV head are folded into the sequence dimension.
 
-        Args:
-            query: (batch, seq_len, num_heads, head_dim).
-            keys: (batch, num_kv_heads, kv_len, head_dim).
-            values: The same.
-            attention_mask: Additive, (batch or 1, 1, seq_len or 1, kv_len), or None.
-
-        Returns:
-            (batch, seq_len, num_heads x head_dim).
-
+        Query (batch, seq_len, num_heads, head_dim), keys and values (batch, num_kv_heads, kv_len, head_dim), additive mask
+        (batch or 1, 1, seq_len or 1, kv_len) -> (batch, seq_len, num_heads x head_dim).
         """
         batch, seq_len, num_heads, head_dim = query.shape
         num_kv_heads = keys.shape[1]
@@ -188,9 +168,7 @@ class TextDecoder:
             folded = query.view(batch, num_kv_heads, num_queries_per_kv, head_dim)
         else:
             folded = query.view(batch, seq_len, num_kv_heads, num_queries_per_kv, head_dim)
-            folded = folded.permute(0, 2, 3, 1, 4).reshape(
-                batch, num_kv_heads, num_queries_per_kv * seq_len, head_dim
-            )
+            folded = folded.permute(0, 2, 3, 1, 4).reshape(batch, num_kv_heads, -1, head_dim)
             if attention_mask is not None:
                 attention_mask = attention_mask.repeat(1, 1, num_queries_per_kv, 1)
         attn_output = functional.scaled_dot_product_attention(
@@ -199,7 +177,7 @@ class TextDecoder:
         if seq_len > 1:
             attn_output = attn_output.view(batch, num_kv_heads, num_queries_per_kv, seq_len, head_dim)
             attn_output = attn_output.permute(0, 3, 1, 2, 4)
-        return attn_output.reshape(batch, seq_len, num_heads * head_dim)
+        return attn_output.reshape(batch, seq_len, -1)
 
 
 def _rms_norm(norm: Any, hidden: torch.Tensor) -> torch.Tensor:

@@ -42,14 +42,7 @@ class CrossAttentionKV:
 
 @dataclass(slots=True)
 class ImageInput:
-    """An image of a prompt.
-
-    Attributes:
-        key: Hash of its bytes.
-        tiles: Its pixels, until it is encoded.
-        kv: What `VisionEncoder.encode` made of it.
-
-    """
+    """An image of a prompt: the hash of its bytes, its pixels until it is encoded, then its keys and values."""
 
     key: bytes
     tiles: "TiledImage | None" = None
@@ -75,15 +68,8 @@ class VisionEncoder:
     def preprocess(self, image: Image, number: int) -> ImageInput:
         """Decode and tile an image that is not in the encoder cache. It may run in any thread, and takes milliseconds.
 
-        Args:
-            image: With its bytes.
-            number: Which of the conversation's images it is, from 1.
-
-        Returns:
-            The image, with its tiles or already encoded.
-
         Raises:
-            ImageError: It can't be decoded.
+            ImageError: It can't be decoded; the text has its number in the conversation, from 1.
             LocalModelError: The checkpoint's image processor is not supported.
 
         """

@@ -40,7 +40,7 @@ class ChatCompletionsDecoder:
             parse: Parses a payload, and raises pydantic's `ValidationError`.
             errors: Recognizes the provider's errors.
             usage: Where the provider reports usage.
-            max_tokens: The requested limit, where the provider does not report `finish_reason`.
+            max_tokens: The requested limit, where the provider reports no `finish_reason`.
 
         """
         self._model = model
@@ -86,8 +86,8 @@ class ChatCompletionsDecoder:
                 "The stream ended before the model had finished. The part that arrived is in `.partial`."
             )
         events: list[Event] = []
-        if rest := self._text.close():
-            events.append(TextDelta(rest))
+        if held := self._text.close():
+            events.append(TextDelta(held))
         events += self._calls.close(cut=self._finish_reason == "length")
         events.append(Finished(self._finish_reason or self._infer_finish_reason()))
         return events
@@ -101,10 +101,9 @@ class ChatCompletionsDecoder:
             unreadable = MalformedReplyError(f"The provider sent something that can't be read: {quoted!r}")
             raise (self._find_error(payload) or unreadable) from error
         # Without a reply it is an error behind a 200, or a chunk of the provider's own.
-        if completion.error is not None or not (completion.choices or usage is not None):
-            failure = self._find_error(payload)
-            if failure is not None:
-                raise failure
+        has_reply = completion.error is None and (completion.choices or usage is not None)
+        if not has_reply and (error := self._find_error(payload)) is not None:
+            raise error
         return completion, usage
 
     def _find_error(self, payload: bytes) -> StatusError | None:
@@ -130,19 +129,15 @@ class ChatCompletionsDecoder:
         self._finish_reason = self._finish_reason or choice.finish_reason
 
     def _handle_message(self, message: WireMessage, events: list[Event]) -> None:
-        content = message.content or message.refusal
-        if content:
+        if content := message.content or message.refusal:
             text = self._text.feed(content if isinstance(content, str) else _join_blocks(content))
             if text:
                 events.append(TextDelta(text))
         calls = message.tool_calls or ()
         for position, call in enumerate(calls):
-            delta = (
-                self._calls.start_call(call)
-                if self._whole
-                else self._calls.add_fragment(call, position, len(calls))
-            )
-            if delta is not None:
+            if self._whole:
+                events.append(self._calls.start_call(call))
+            elif delta := self._calls.add_fragment(call, position, len(calls)):
                 events.append(delta)
 
     def _report_usage(self, events: list[Event]) -> None:
@@ -152,11 +147,11 @@ class ChatCompletionsDecoder:
 
 
 def _check_not_empty(choice: WireChoice, message: WireMessage) -> None:
-    """Refuse an empty reply, such as Cloudflare's /ai/v1 gives to an image it did not look at."""
+    """Refuse an empty reply, which Cloudflare's /ai/v1 sends for an image that it ignores."""
     has_content = message.content is not None or message.refusal is not None or message.tool_calls
     if not has_content and choice.finish_reason in (None, "stop"):
         raise MalformedReplyError(
-            "The provider answered with nothing: neither text nor tool calls. It may not have understood the request; "
+            "The provider's reply is empty: neither text nor tool calls. It may not have understood the request; "
             "where there is an image, it may not take images in this way."
         )
 

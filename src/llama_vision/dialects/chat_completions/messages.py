@@ -16,7 +16,7 @@ def encode_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
     (LM Studio, vLLM and others answer anything else with a 400).
 
     Raises:
-        UnsupportedInputError: A part stands where its role can't have one.
+        UnsupportedInputError: A message holds a part that its role can't have.
 
     """
     encoded: list[dict[str, Any]] = []

@@ -121,11 +121,8 @@ def _content(message: Message) -> str:
 def _tool_turn(result: Part, names: Mapping[str | None, str]) -> dict[str, Any]:
     if not isinstance(result, ToolResult):
         raise UnsupportedInputError(f"A tool message can't hold a {type(result).__name__}.")
-    turn = {
-        "role": "tool",
-        "content": result.text,
-    }
-    return turn | ({"name": names[result.call_id]} if result.call_id in names else {})
+    name = {"name": names[result.call_id]} if result.call_id in names else {}
+    return {"role": "tool", "content": result.text, **name}
 
 
 def _tool(tool: Tool) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from llama_vision.dialects.error_bodies import ErrorCode
 
 _CHECK_ACCOUNT = "Check the account id."
 
-
 ERROR_CODES: Mapping[int, ErrorCode] = {
     3003: ErrorCode(400, InvalidRequestError),
     3006: ErrorCode(413, InvalidRequestError, "The request is too large; scale the image down."),
