@@ -1,1 +1,1 @@
-"""The types that all other packages share: messages, requests, events, replies, errors. It imports nothing of ours."""
+"""The types that all other packages share: messages, requests, events, replies, errors. It imports no other package."""

@@ -11,10 +11,8 @@ from llama_vision.core.request import ChatRequest, ResponseFormat, SamplingParam
 
 SAMPLING_OPTIONS = frozenset(field.name for field in fields(SamplingParams))
 
-CALL_OPTIONS = SAMPLING_OPTIONS | {
-    *("tools", "tool_choice", "parallel_tool_calls", "response_format"),
-    *("stop", "stream_usage", "extra_body", "text_tool_calls"),
-}
+_REQUEST_FIELDS = {field.name for field in fields(ChatRequest)}
+CALL_OPTIONS = SAMPLING_OPTIONS | _REQUEST_FIELDS - {"model", "messages", "sampling"}
 
 _REQUIRED = ToolChoice("required")
 _MODES = {"auto": ToolChoice("auto"), "none": ToolChoice("none"), "any": _REQUIRED, "required": _REQUIRED}

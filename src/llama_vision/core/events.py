@@ -1,4 +1,4 @@
-"""The events a reply consists of: a closed union, so that a type checker finds every place that forgets one."""
+"""The events of a reply: a closed union, so that a type checker finds every `match` that lacks one."""
 
 from dataclasses import dataclass, field
 from typing import TypeAlias

@@ -19,7 +19,7 @@ _CELL = "text-align: {align}; vertical-align: top; white-space: pre-wrap; word-b
 
 
 def sanitize(text: str, max_characters: int = MAX_CHARACTERS) -> str:
-    r"""Make a text safe for a terminal: control characters are spelt out (`\x1b`), and a long text is truncated."""
+    r"""Make a text safe for a terminal: control characters are escaped (`\x1b`), and a long text is truncated."""
     truncated = text[:max_characters].translate(_CONTROLS)
     excess = len(text) - max_characters
     return truncated if excess <= 0 else f"{truncated}... ({excess:,} characters more)"
@@ -66,7 +66,7 @@ def format_tool_calls(tool_calls: Sequence[ToolCall]) -> list[str]:
 
 
 def format_usage(usage: Usage) -> str:
-    """Format usage, such as `12 tokens in, 5 out, about 0.000120 USD`; what is unknown is said to be."""
+    """Format usage, such as `12 tokens in, 5 out, about 0.000120 USD`, with `?` or `not told` for what is unknown."""
     counts = ["?" if count is None else f"{count:,}" for count in (usage.input_tokens, usage.output_tokens)]
     tokens = "tokens not told" if counts == ["?", "?"] else f"{counts[0]} tokens in, {counts[1]} out"
     return f"{tokens}, {format_cost(usage)}"

@@ -134,16 +134,9 @@ class Message:
 def single_turn_messages(
     text: str, images: Iterable[Image] = (), system: str | None = None
 ) -> tuple[Message, ...]:
-    """Make a conversation of one user message, in which images come first: text before an image can't attend to it.
+    """Make a user message, in which images come first: text before an image can't attend to it.
 
-    Args:
-        text: The text after the images.
-        images: The images.
-        system: The text of a system message before it; none if empty.
-
-    Returns:
-        One message, or two.
-
+    A system message precedes it where `system` is not empty.
     """
     user = Message("user", (*images, Text(text)))
     return (Message("system", (Text(system),)), user) if system else (user,)

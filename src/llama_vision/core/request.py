@@ -122,7 +122,7 @@ class ChatRequest:
 
     @property
     def text_parsed_tools(self) -> tuple[Tool, ...]:
-        """The tools whose calls are looked for in the text of the reply."""
+        """The tools whose calls are parsed from the text of the reply."""
         forbidden = self.tool_choice is not None and self.tool_choice.mode == "none"
         return self.tools if self.text_tool_calls and not forbidden else ()
 

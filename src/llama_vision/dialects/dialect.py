@@ -53,7 +53,7 @@ class Decoder(Protocol):
         ...
 
 
-@runtime_checkable  # pydantic asks, where a model has a Provider among its fields
+@runtime_checkable  # pydantic calls isinstance where a model has a field of type Provider
 class Dialect(Protocol):
     """A wire format. One instance serves many replies at once: it holds facts and no state."""
 

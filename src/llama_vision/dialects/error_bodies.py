@@ -204,7 +204,7 @@ def _find_message(value: Any) -> str:
             path = fields.get("loc")
             where = ".".join(map(str, cast("list[Any]", path))) + ": " if isinstance(path, list) else ""
             code: Any = fields.get("code")
-            # A provider's own code is worth quoting; an HTTP status stands before the message already.
+            # A provider's own code is worth quoting; an HTTP status precedes the message already.
             is_own_code = isinstance(code, int) and code > _LAST_STATUS and name == "message"
             return where + (f"{code}: " if is_own_code else "") + text
     return ""

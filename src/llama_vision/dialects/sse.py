@@ -22,7 +22,7 @@ class SseDecoder:
     def feed(self, received: bytes) -> list[bytes]:
         """Decode the next bytes into the payloads that are complete now.
 
-        The payload of an event named `error` becomes `{"error": payload}`, so that it can't be taken for a part of the reply.
+        The payload of an event named `error` becomes `{"error": payload}`, so that it is not mistaken for a part of the reply.
         """
         if not received:
             return []

@@ -1,8 +1,8 @@
 """Llama 3.2 chat template.
 
 After Meta's prompt format pages (https://www.llama.com/docs/model-cards-and-prompt-formats/) and the output of the
-template published with the 11B. Special tokens are kept apart from text all the way to the tokenizer, so `<|eot_id|>` in
-a user's text is ten characters and not the end of the turn.
+template published with the 11B. Special tokens are separate from text all the way to the tokenizer, so `<|eot_id|>` in a
+user's text is ten characters and not the end of the turn.
 """
 
 import json

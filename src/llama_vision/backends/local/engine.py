@@ -81,7 +81,7 @@ class Engine:
                 seqs[0].fail(error)
                 return
             _logger.debug("Adding %d sequences failed, one at a time now: %s", len(seqs), error)
-            for seq in seqs:  # so that one does not spoil the others
+            for seq in seqs:  # so that the failure of one does not affect the others
                 self.add_sequences([seq])
 
     @torch.inference_mode()
@@ -145,7 +145,7 @@ class Engine:
                 self._kv_cache.self_attention.write(self._running.row_of(seq), cached_kv)
 
     def _prefill_or_fail(self, group: abc.Sequence[tuple[Sequence, int]]) -> None:
-        """Prefill a group of chunks; where that fails, each by itself, so that one does not spoil the others."""
+        """Prefill a group of chunks; where that fails, one at a time, so that the failure of one affects no other."""
         batch = [(seq, self._chunk(seq, count)) for seq, count in group]
         batch.sort(key=lambda item: not item[1].visible_image_spans)
         seqs = [seq for seq, _ in batch]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
     from tokenizers import Tokenizer
 
-# A token brings a character at least, and `<|python_tag|>` may stand in front.
+# A token is at least one character, and `<|python_tag|>` may come first.
 _MAX_PREFIX_TOKENS = len(TOOL_CALL_PREFIX) + 1
 _MAX_ERROR_LENGTH = 300
 
@@ -145,10 +145,12 @@ def _unsupported_schema_message(grammar: Grammar, error: str) -> str:
         reason = LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(part.schema))
         if reason and not reason.startswith("WARNING"):
             return (
-                f"The local model can't be kept to the schema of {part.label}: llguidance says {_one_line(reason)}. "
+                f"The local model can't enforce the schema of {part.label}: llguidance says {_one_line(reason)}. "
                 "Leave that out of the schema, and check it in the reply."
             )
-    return f"The local model can't be kept to these schemas: llguidance says {_one_line(error)}. Make them simpler."
+    return (
+        f"The local model can't enforce these schemas: llguidance says {_one_line(error)}. Make them simpler."
+    )
 
 
 def _one_line(error: str) -> str:

@@ -162,6 +162,6 @@ def _per_channel(value: Any) -> torch.Tensor:
 
 def _unsupported_option(reason: str) -> LocalModelError:
     return LocalModelError(
-        f"The checkpoint's image processor asks for {reason}. Use a checkpoint with the configuration of Llama 3.2 Vision "
+        f"The checkpoint's image processor requires {reason}. Use a checkpoint with the configuration of Llama 3.2 Vision "
         "as Meta published it, or correct its preprocessor_config.json."
     )

@@ -83,7 +83,7 @@ def _hint(model: str, error: Exception) -> str:
         return "the Hugging Face hub shows no such model. Check the id; if it is private, log in with `hf auth login`."
     if any(isinstance(cause, (LocalEntryNotFoundError, OfflineModeIsEnabled)) for cause in causes):
         return (
-            "it is not on this machine, and the Hugging Face hub can't be asked. Go online without HF_HUB_OFFLINE, or pass "
+            "it is not on this machine, and the Hugging Face hub can't be reached. Go online without HF_HUB_OFFLINE, or pass "
             "a folder that holds the weights."
         )
     if Path(model).is_dir():

@@ -77,7 +77,7 @@ class PrefixCache:
         self.num_bytes = 0
 
     def _longest_match(self, tokens: Sequence[PrefixKey]) -> tuple[_CachedPrefix | None, int]:
-        """Find the entry that shares most blocks, and how many tokens it shares."""
+        """Find the entry with the most blocks in common, and its number of tokens in common."""
         matches = [entry for block in _block_hashes(tokens) if (entry := self._index.get(block)) is not None]
         if not matches:
             return None, 0

@@ -39,8 +39,10 @@ class Int8Linear(nn.Module):
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """(..., in_features) -> (..., out_features)."""
         if _can_use_int8pack(hidden):
-            flat = hidden.reshape(-1, hidden.shape[-1])
-            output = _int8pack_mm(flat, self.weight, self.scale).view(*hidden.shape[:-1], -1)
+            output: torch.Tensor = torch._weight_int8pack_mm(  # noqa: SLF001 - torch's only name for it  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+                hidden.reshape(-1, hidden.shape[-1]), self.weight, self.scale
+            )
+            output = output.view(*hidden.shape[:-1], -1)
         else:
             output = functional.linear(hidden, self.weight.to(hidden.dtype)) * self.scale
         return output if self.bias is None else output + self.bias
@@ -61,7 +63,7 @@ class Fp8Linear(nn.Module):
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """(..., in_features) -> (..., out_features)."""
         quantized, scale = _quantize_fp8(hidden.reshape(-1, hidden.shape[-1]))
-        output: torch.Tensor = torch._scaled_mm(  # noqa: SLF001 - torch's only name for it  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+        output: torch.Tensor = torch._scaled_mm(  # noqa: SLF001 - as above  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
             quantized, self.weight.t(), scale_a=scale, scale_b=self.scale, out_dtype=hidden.dtype
         )
         output = output.view(*hidden.shape[:-1], -1)
@@ -106,10 +108,5 @@ def _quantize_fp8(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _can_use_int8pack(hidden: torch.Tensor) -> bool:
     width = hidden.shape[-1]
-    few_rows = hidden.numel() <= _INT8PACK_MAX_ROWS * width
-    fits = width % _INT8PACK_WIDTH == 0 and hidden.dtype == torch.bfloat16
-    return few_rows and fits and hidden.device.type == "cpu"
-
-
-def _int8pack_mm(hidden: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    return torch._weight_int8pack_mm(hidden, weight, scale)  # noqa: SLF001 - as above  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+    fits = width % _INT8PACK_WIDTH == 0 and hidden.numel() <= _INT8PACK_MAX_ROWS * width
+    return fits and hidden.dtype == torch.bfloat16 and hidden.device.type == "cpu"

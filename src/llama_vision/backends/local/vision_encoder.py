@@ -1,19 +1,23 @@
 """Vision encoder, with an LRU cache of each image's cross-attention keys and values."""
 
+import functools
 import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
+from llama_vision.backends.local.image_processor import (
+    ImageProcessorConfig,
+    TiledImage,
+    parse_image_processor_config,
+    preprocess_image,
+    to_pixel_values,
+)
 from llama_vision.backends.local.model_loader import LoadedModel
 from llama_vision.core.messages import Image
-
-if TYPE_CHECKING:
-    from llama_vision.backends.local.image_processor import ImageProcessorConfig, TiledImage
 
 _MAX_ENCODER_BATCH = 8
 """An image takes 19 TFLOP and a few GB of activations with the 11B."""
@@ -45,7 +49,7 @@ class ImageInput:
     """An image of a prompt: the hash of its bytes, its pixels until it is encoded, then its keys and values."""
 
     key: bytes
-    tiles: "TiledImage | None" = None
+    tiles: TiledImage | None = None
     kv: CrossAttentionKV | None = None
 
 
@@ -62,7 +66,6 @@ class VisionEncoder:
         self._max_cache_bytes = max_cache_bytes
         self._cache: OrderedDict[bytes, CrossAttentionKV] = OrderedDict()
         self._lock = threading.Lock()
-        self._config: ImageProcessorConfig | None = None
         self.cached_bytes = 0
 
     def preprocess(self, image: Image, number: int) -> ImageInput:
@@ -73,15 +76,12 @@ class VisionEncoder:
             LocalModelError: The checkpoint's image processor is not supported.
 
         """
-        # Here and not above: a request without images needs none of it.
-        from llama_vision.backends.local.image_processor import preprocess_image  # noqa: PLC0415 - as said
-
         key = hashlib.blake2b(image.data or b"", digest_size=16).digest()
         with self._lock:
             if (kv := self._cache.get(key)) is not None:
                 self._cache.move_to_end(key)
                 return ImageInput(key, kv=kv)
-        return ImageInput(key, tiles=preprocess_image(image, number, self._processor_config()))
+        return ImageInput(key, tiles=preprocess_image(image, number, self._processor_config))
 
     def encode(self, images: Sequence[ImageInput]) -> None:
         """Encode the images that are not encoded yet, equal ones once. For the engine thread."""
@@ -98,11 +98,9 @@ class VisionEncoder:
             image.tiles = None
 
     def _encode_batch(self, images: Sequence[ImageInput]) -> None:
-        from llama_vision.backends.local.image_processor import to_pixel_values  # noqa: PLC0415 - see `preprocess`
-
         model = self._model.model
         tiles = [image.tiles for image in images if image.tiles is not None]
-        pixel_values = to_pixel_values(tiles, self._processor_config(), self._model.device, model.dtype)
+        pixel_values = to_pixel_values(tiles, self._processor_config, self._model.device, model.dtype)
         hidden = model.model.vision_model(**pixel_values).last_hidden_state
         vision_tokens = model.model.multi_modal_projector(hidden)[:, 0]
         for image, tiled, image_tokens in zip(images, tiles, vision_tokens, strict=True):
@@ -110,12 +108,10 @@ class VisionEncoder:
             image.kv = self._project_kv(image_tokens[: tiled.count].flatten(0, 1))
             self._cache_put(image.key, image.kv)
 
-    def _processor_config(self) -> "ImageProcessorConfig":
-        from llama_vision.backends.local.image_processor import parse_image_processor_config  # noqa: PLC0415 - see `preprocess`
-
-        if self._config is None:
-            self._config = parse_image_processor_config(self._model.image_processor_config)
-        return self._config
+    @functools.cached_property
+    def _processor_config(self) -> ImageProcessorConfig:
+        # Not in the constructor: requests without images work whatever the image processor is.
+        return parse_image_processor_config(self._model.image_processor_config)
 
     def _project_kv(self, vision_tokens: torch.Tensor) -> CrossAttentionKV:
         """Project (num_vision_tokens, hidden_size) to keys and values of every cross-attention layer."""

@@ -71,7 +71,7 @@ def _parser(usage: UsageFormat) -> Callable[[bytes], WireCompletion]:
 
 
 def _tools(request: ChatRequest) -> dict[str, Any]:
-    """Encode the tools. Without tools nothing is sent: many servers answer an empty list with a 400."""
+    """Encode the tools. Without tools nothing is sent: many servers respond to an empty list with a 400."""
     if not request.tools:
         return {}
     body: dict[str, Any] = {"tools": [encode_tool(tool) for tool in request.tools]}

@@ -13,7 +13,7 @@ def encode_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
     """Encode a conversation as the `messages` of a body.
 
     Images in a tool's result follow in a user message of their own: servers take only strings in `role: tool`
-    (LM Studio, vLLM and others answer anything else with a 400).
+    (LM Studio, vLLM and others respond to anything else with a 400).
 
     Raises:
         UnsupportedInputError: A message holds a part that its role can't have.

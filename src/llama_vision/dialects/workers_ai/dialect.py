@@ -104,7 +104,7 @@ def _content(message: Message) -> str:
         match part:
             case Text():
                 texts.append(part.text)
-            case ToolCall():  # as the model wrote it, because the schema has no place for calls
+            case ToolCall():  # as the model wrote it, because the schema has no field for calls
                 arguments = part.arguments if part.arguments.strip() else "{}"
                 texts.append(f'{{"name": {json.dumps(part.name)}, "parameters": {arguments}}}')
             case Image():
