@@ -98,11 +98,7 @@ class ErrorParser:
     def parse(self, status: int, body: bytes, headers: Mapping[str, str]) -> StatusError:
         """Make the exception for an error response, without `retry_after`, which takes a clock.
 
-        Args:
-            status: The HTTP status, or the one that an error behind a 200 stands for.
-            body: The whole body; it need not be JSON.
-            headers: Response headers, names in lower case.
-
+        The body need not be JSON; header names are in lower case.
         """
         text = body.decode(errors="replace").strip()
         fields = _parse_object(text)

@@ -34,12 +34,6 @@ class Engine:
     A step is chunked prefill of the prompts that are not computed yet, then one decode step of the batch. Sequences in
     prefill take part in the decode step: their output is ignored, and what they write to the KV cache is overwritten by
     their next chunk.
-
-    Attributes:
-        max_model_len: Upper bound of prompt and output tokens together.
-        vision_encoder: Encodes images.
-        input_processor: Prepares sequences, in any thread.
-
     """
 
     def __init__(self, model: LoadedModel, settings: LocalSettings) -> None:

@@ -77,13 +77,7 @@ class KVCacheGroup:
 
 
 class KVCache:
-    """The KV cache of a Mllama text decoder.
-
-    Attributes:
-        self_attention: Of the self-attention layers.
-        cross_attention: Of the cross-attention layers, over vision tokens; empty while no request has images.
-
-    """
+    """The KV cache of a Mllama text decoder; `cross_attention` holds vision tokens, none while no request has images."""
 
     def __init__(self, model: Any, max_rows: int) -> None:
         config = model.config.text_config

@@ -24,12 +24,7 @@ class _CachedPrefix:
 
 
 class PrefixCache:
-    """Self-attention keys and values by prefix. They depend on nothing but the tokens and images of that prefix.
-
-    Attributes:
-        num_bytes: Memory in use.
-
-    """
+    """Self-attention keys and values by prefix. They depend on nothing but the tokens and images of that prefix."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes

@@ -10,10 +10,6 @@ class RunningBatch:
     """Continuous batching: rows without gaps, sequences with images first.
 
     So a decode step computes no empty rows, and text-only rows skip the cross-attention layers.
-
-    Attributes:
-        num_image_seqs: How many sequences have images.
-
     """
 
     def __init__(self, kv_cache: KVCache) -> None:

@@ -6,18 +6,15 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
-from llama_vision.backends.local.image_processor import (
-    ImageProcessorConfig,
-    TiledImage,
-    parse_image_processor_config,
-    preprocess_image,
-    to_pixel_values,
-)
 from llama_vision.backends.local.model_loader import LoadedModel
 from llama_vision.core.messages import Image
+
+if TYPE_CHECKING:
+    from llama_vision.backends.local.image_processor import ImageProcessorConfig, TiledImage
 
 _MAX_ENCODER_BATCH = 8
 """An image takes 19 TFLOP and a few GB of activations with the 11B."""
@@ -49,24 +46,19 @@ class ImageInput:
     """An image of a prompt: the hash of its bytes, its pixels until it is encoded, then its keys and values."""
 
     key: bytes
-    tiles: TiledImage | None = None
+    tiles: "TiledImage | None" = None
     kv: CrossAttentionKV | None = None
 
 
 class VisionEncoder:
-    """Vision model, projector, and the key and value projections of the cross-attention layers.
-
-    Attributes:
-        cached_bytes: Memory of the encoder cache.
-
-    """
+    """Vision model, projector, and the key and value projections of the cross-attention layers."""
 
     def __init__(self, model: LoadedModel, max_cache_bytes: int) -> None:
         self._model = model
         self._max_cache_bytes = max_cache_bytes
         self._cache: OrderedDict[bytes, CrossAttentionKV] = OrderedDict()
         self._lock = threading.Lock()
-        self.cached_bytes = 0
+        self.cached_bytes = 0  # memory of the encoder cache
 
     def preprocess(self, image: Image, number: int) -> ImageInput:
         """Decode and tile an image that is not in the encoder cache. It may run in any thread, and takes milliseconds.
@@ -76,6 +68,9 @@ class VisionEncoder:
             LocalModelError: The checkpoint's image processor is not supported.
 
         """
+        # Here and not above: a request without images needs none of it.
+        from llama_vision.backends.local.image_processor import preprocess_image  # noqa: PLC0415 - as said
+
         key = hashlib.blake2b(image.data or b"", digest_size=16).digest()
         with self._lock:
             if (kv := self._cache.get(key)) is not None:
@@ -98,6 +93,8 @@ class VisionEncoder:
             image.tiles = None
 
     def _encode_batch(self, images: Sequence[ImageInput]) -> None:
+        from llama_vision.backends.local.image_processor import to_pixel_values  # noqa: PLC0415 - see `preprocess`
+
         model = self._model.model
         tiles = [image.tiles for image in images if image.tiles is not None]
         pixel_values = to_pixel_values(tiles, self._processor_config, self._model.device, model.dtype)
@@ -109,8 +106,9 @@ class VisionEncoder:
             self._cache_put(image.key, image.kv)
 
     @functools.cached_property
-    def _processor_config(self) -> ImageProcessorConfig:
-        # Not in the constructor: requests without images work whatever the image processor is.
+    def _processor_config(self) -> "ImageProcessorConfig":
+        from llama_vision.backends.local.image_processor import parse_image_processor_config  # noqa: PLC0415 - see `preprocess`
+
         return parse_image_processor_config(self._model.image_processor_config)
 
     def _project_kv(self, vision_tokens: torch.Tensor) -> CrossAttentionKV:

@@ -34,14 +34,8 @@ class ChatCompletionsDecoder:
     ) -> None:
         """Begin a reply.
 
-        Args:
-            model: The requested model.
-            headers: Response headers, names in lower case.
-            parse: Parses a payload, and raises pydantic's `ValidationError`.
-            errors: Recognizes the provider's errors.
-            usage: Where the provider reports usage.
-            max_tokens: The requested limit, where the provider reports no `finish_reason`.
-
+        `parse` raises pydantic's `ValidationError`; `max_tokens` is the requested limit, where the provider reports no
+        `finish_reason`.
         """
         self._model = model
         self._request_id = find_request_id(headers)
