@@ -50,7 +50,16 @@ class LlamaVisionError(Exception):
     partial: Reply | None = None
 
     def with_context(self, provider: str, model: str | None = None) -> Self:
-        """Set `provider` and `model`, unless they are known already, and return the error itself."""
+        """Set `provider` and `model`, unless they are known already.
+
+        Args:
+            provider: The provider's name.
+            model: The provider's id of the model.
+
+        Returns:
+            The error itself.
+
+        """
         self.provider = self.provider or provider
         self.model = self.model or model
         return self

@@ -53,7 +53,10 @@ class ToolCall:
     arguments: str
 
     def parsed(self) -> dict[str, Any]:
-        """Parse the arguments; empty where the model wrote none.
+        """Parse the arguments.
+
+        Returns:
+            The arguments by name; empty where the model wrote none.
 
         Raises:
             ValueError: The text is not a JSON object, for instance because the reply was cut off, or is nested too deeply.

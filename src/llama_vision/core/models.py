@@ -22,7 +22,15 @@ class Price:
     output_per_million: float
 
     def estimate(self, usage: Usage) -> float | None:
-        """Estimate the cost of a reply in US dollars; None where a count is missing."""
+        """Estimate the cost of a reply.
+
+        Args:
+            usage: Its token counts.
+
+        Returns:
+            US dollars; None where a count is missing.
+
+        """
         if usage.input_tokens is None or usage.output_tokens is None:
             return None
         input_cost = usage.input_tokens * self.input_per_million

@@ -38,7 +38,15 @@ class Reply:
 
     @classmethod
     def from_events(cls, events: Iterable[Event]) -> "Reply":
-        """Add up events, which may end early."""
+        """Add up events.
+
+        Args:
+            events: Of one reply; they may end early.
+
+        Returns:
+            The reply so far.
+
+        """
         builder = ReplyBuilder()
         for event in events:
             builder.add(event)

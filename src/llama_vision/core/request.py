@@ -127,5 +127,10 @@ class ChatRequest:
         return self.tools if self.text_tool_calls and not forbidden else ()
 
     def images(self) -> list[Image]:
-        """Collect the images of the conversation in order, those in tool results included."""
+        """Collect the images of the conversation.
+
+        Returns:
+            The images in order, those in tool results included.
+
+        """
         return [image for message in self.messages for image in message.images()]

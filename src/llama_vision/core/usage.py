@@ -29,7 +29,15 @@ class Usage:
 
     @classmethod
     def from_openai(cls, fields: Mapping[str, Any]) -> "Usage":
-        """Read OpenAI's names of token counts (`prompt_tokens`, ...), and our own of the cost; any may be missing."""
+        """Read usage from OpenAI's field names.
+
+        Args:
+            fields: `prompt_tokens`, ..., and this package's `cost_usd` and `cost_is_estimate`; any may be missing.
+
+        Returns:
+            The usage.
+
+        """
         return cls(
             input_tokens=fields.get("prompt_tokens"),
             output_tokens=fields.get("completion_tokens"),
@@ -53,6 +61,13 @@ class Usage:
 
         Providers repeat the counts as they grow, and one sends zeros at the end (Cloudflare /ai/v1), so the larger
         number of each field is right: neither the last nor the sum.
+
+        Args:
+            later: The report that arrived after this one.
+
+        Returns:
+            The merged usage.
+
         """
         known = [usage for usage in (self, later) if usage.cost_usd is not None]
         cost = max(known, key=lambda usage: (not usage.cost_is_estimate, usage.cost_usd), default=later)
