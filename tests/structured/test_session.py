@@ -93,7 +93,7 @@ def test_partial_values_grow_and_none_comes_twice():
     partial = [state.partial(Reply(text[:end])) for end in range(len(text) + 1)]
     cities = [value.get("city") for value in partial if value is not None]
     assert cities == [None, "", "R", "Ro", "Rom", "Rome"]
-    assert state.displayed == {"city": "Rome"}
+    assert state.last_partial == {"city": "Rome"}
     assert state.partial(Reply('{"city": "Rome"}')) is None
 
 

@@ -33,7 +33,7 @@ def absolute(path: str | Path) -> Path:
     """Make a path absolute.
 
     Args:
-        path: Absolute, or relative to the current directory; `~` is the user's home.
+        path: Absolute, or relative to the current directory; `~` is the home directory.
 
     Returns:
         The absolute path; symbolic links are not resolved.
@@ -49,14 +49,14 @@ def find_images(paths: Paths, *, exclude: Path | None = None) -> ImageFiles:
     and that is reported.
 
     Args:
-        paths: Where to look.
+        paths: Files and folders.
         exclude: A file to leave out.
 
     Returns:
         The files.
 
     Raises:
-        ImageError: A single path was given, and there is nothing.
+        ImageError: A single path was given, and it does not exist.
 
     """
     if isinstance(paths, (str, Path)) and not absolute(paths).exists():

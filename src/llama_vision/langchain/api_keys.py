@@ -8,14 +8,14 @@ from llama_vision.providers.provider import Provider
 
 
 class ProviderKey(SecretStr):
-    """An API key, and the company that it is for."""
+    """An API key bound to the company it belongs to."""
 
     def __init__(self, key: str, provider: Provider) -> None:
         super().__init__(key)
         self._variables = provider.key_env  # the same at all endpoints of one company
 
     def belongs_to(self, provider: Provider) -> bool:
-        """Tell whether the key is this provider's: `configurable_fields` copies all fields to a model of another one."""
+        """Whether this is the provider's key: `configurable_fields` copies all fields to a model of another provider."""
         return self._variables == provider.key_env
 
     @override
@@ -28,13 +28,13 @@ class ProviderKey(SecretStr):
 
 
 def key_from_environment(provider: Provider) -> ProviderKey | None:
-    """Look for the provider's key in the environment."""
+    """Read the provider's key from the environment."""
     key = find_api_key(provider)
     return ProviderKey(key, provider) if key else None
 
 
 def resolve_key(key: SecretStr | None, provider: Provider) -> str | None:
-    """Get the key for a call; None, for the environment to be searched, where it is another company's or missing."""
+    """Return the key for a call; None, so that the environment is read, if it is missing or another company's."""
     if key is None or (isinstance(key, ProviderKey) and not key.belongs_to(provider)):
         return None
     return key.get_secret_value()

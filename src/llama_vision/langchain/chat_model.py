@@ -2,9 +2,8 @@
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Any, Literal, Self, cast
+from typing import Any, Self, cast
 
-import httpx
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import LangSmithParams, LanguageModelInput, ModelProfile
 from langchain_core.language_models.chat_models import BaseChatModel
@@ -13,15 +12,14 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from pydantic import ConfigDict, Field, InstanceOf, SecretStr, field_validator, model_validator
+from pydantic import ConfigDict, Field, SecretStr, field_validator, model_validator
 from typing_extensions import override
 
 from llama_vision.adaptation.token_estimate import estimate_text_tokens, estimate_tokens
-from llama_vision.backends import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT_S, create_backend
-from llama_vision.core.backend import Backend, CloseMixin
+from llama_vision.backends.model_fields import BackendFields
+from llama_vision.core.backend import Backend
 from llama_vision.core.call_options import SAMPLING_OPTIONS, parse_tool
-from llama_vision.core.request import DEFAULT_MAX_TOKENS, ChatRequest
-from llama_vision.images.settings import OverflowPolicy, build_image_settings
+from llama_vision.core.request import ChatRequest
 from llama_vision.langchain.api_keys import ProviderKey, key_from_environment, resolve_key
 from llama_vision.langchain.convert import (
     ChunkConverter,
@@ -34,7 +32,7 @@ from llama_vision.langchain.errors import TranslateErrors
 from llama_vision.langchain.profile import DerivedProfile, model_profile
 from llama_vision.langchain.translator import register
 from llama_vision.providers import Provider, find_provider
-from llama_vision.providers.defaults import default_model, default_provider
+from llama_vision.providers.defaults import default_model
 from llama_vision.structured.method import StructuredMethod, plan_structured_output
 from llama_vision.version import __version__
 
@@ -48,7 +46,7 @@ def _provider_of(fields: dict[str, Any]) -> Provider:
         return find_provider(fields.get("provider", "local"))
 
 
-class ChatLlamaVision(CloseMixin, BaseChatModel):
+class ChatLlamaVision(BackendFields, BaseChatModel):
     """A chat model for Llama 3.2 Vision: hosted, behind any OpenAI-compatible endpoint, or on this machine.
 
     Without arguments it is the tiny model that comes with the package, which knows drawn shapes, colours and short
@@ -117,15 +115,11 @@ class ChatLlamaVision(CloseMixin, BaseChatModel):
         hide_input_in_errors=True,
     )
 
-    provider: str | InstanceOf[Provider] = Field(default_factory=default_provider)
     model_name: str = Field(default_factory=lambda fields: default_model(_provider_of(fields)), alias="model")
     llama_vision_api_key: SecretStr | None = Field(
         default_factory=lambda fields: key_from_environment(_provider_of(fields)), alias="api_key"
     )
     base_url: str | None = None
-    account_id: str | None = None
-    accept_license: bool = False
-    temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
     min_p: float | None = None
@@ -133,26 +127,11 @@ class ChatLlamaVision(CloseMixin, BaseChatModel):
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
     repetition_penalty: float | None = None
-    max_tokens: int | None = DEFAULT_MAX_TOKENS
     stop: list[str] | None = Field(default=None, alias="stop_sequences")
-    timeout: float | httpx.Timeout | None = DEFAULT_TIMEOUT_S
-    max_retries: int = DEFAULT_MAX_RETRIES
-    # None and not False: LangChain takes what is set, also by `configurable_fields`, for an order not to stream.
+    # None and not False: LangChain never streams if it is set to False, also by `configurable_fields`.
     streaming: bool | None = None
     stream_usage: bool | None = None
-    text_tool_calls: bool | None = None
-    image_max_pixels: int | None = None
-    image_format: Literal["auto", "jpeg", "png"] = "auto"
-    image_quality: int = 85
-    image_policy: OverflowPolicy = "error"
-    image_allowed_hosts: list[str] | None = None
-    image_private_networks: bool = False
-    local_settings: dict[str, Any] | None = None
-    # Headers may hold keys of other companies, so they stay out of what is printed and saved.
-    default_headers: dict[str, str] | None = Field(default=None, repr=False, exclude=True)
     extra_body: dict[str, Any] | None = None
-    http_client: httpx.Client | None = Field(default=None, repr=False, exclude=True)
-    http_async_client: httpx.AsyncClient | None = Field(default=None, repr=False, exclude=True)
 
     @field_validator("profile", mode="before")
     @classmethod
@@ -162,20 +141,16 @@ class ChatLlamaVision(CloseMixin, BaseChatModel):
 
     @model_validator(mode="after")
     def _check_provider(self) -> Self:
-        """Refuse an unknown provider, and bind the key to the provider."""
+        """Refuse an unknown provider, bind the key to the provider, and tell LangChain the package's version."""
         provider, key = self._provider, self.llama_vision_api_key
         if key is not None and not isinstance(key, ProviderKey):
             self.llama_vision_api_key = ProviderKey(key.get_secret_value(), provider)
-        return self
-
-    @model_validator(mode="after")
-    def _set_llama_vision_version(self) -> Self:
         self._add_version("llama-vision", __version__)
         return self
 
     @property
     def model(self) -> str:
-        """The model's name, as it was given."""
+        """The model's name, as passed."""
         return self.model_name
 
     @property
@@ -186,7 +161,7 @@ class ChatLlamaVision(CloseMixin, BaseChatModel):
     @property
     @override
     def _identifying_params(self) -> dict[str, Any]:
-        """What identifies a model in caches and traces."""
+        """Parameters that identify the model in caches and traces."""
         return {
             "provider": self._provider.name,
             "model": self.model_name,
@@ -200,7 +175,7 @@ class ChatLlamaVision(CloseMixin, BaseChatModel):
 
     @override
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
-        """Tell the user's own records apart too, which LangChain does not: two would share cached replies."""
+        """Distinguish custom provider records, which LangChain does not: two would share cached replies."""
         own = "" if isinstance(self.provider, str) else f"---{self._identifying_params}"
         return super()._get_llm_string(stop=stop, **kwargs) + own
 
@@ -216,7 +191,7 @@ class ChatLlamaVision(CloseMixin, BaseChatModel):
 
     @override
     def __getstate__(self) -> dict[Any, Any]:
-        """Leave out keys, which don't belong in a pickle, and connections, which can't be in one."""
+        """Leave keys and connections out of pickles."""
         state = super().__getstate__()
         hidden = ("llama_vision_api_key", "default_headers", "http_client", "http_async_client")
         return {**state, "__dict__": {**state["__dict__"], **dict.fromkeys(hidden)}}
@@ -239,21 +214,18 @@ class ChatLlamaVision(CloseMixin, BaseChatModel):
 
     @override
     def get_num_tokens(self, text: str) -> int:
-        """Estimate the tokens of a text, without a network."""
+        """Estimate the tokens of a text, without a network call."""
         return estimate_text_tokens(text)
 
     @override
     def get_num_tokens_from_messages(
         self, messages: list[BaseMessage], tools: Sequence[Any] | None = None
     ) -> int:
-        """Estimate the tokens of a conversation, without a network.
+        """Estimate the tokens of a conversation, without a network call.
 
         Args:
             messages: The conversation; images count by their tiles.
             tools: Tools offered with it, in any form that LangChain knows.
-
-        Returns:
-            Tokens.
 
         """
         with TranslateErrors():
@@ -267,28 +239,8 @@ class ChatLlamaVision(CloseMixin, BaseChatModel):
 
     @override
     def _backend(self) -> Backend:
-        """Create the backend of one call; it holds no connection, and so follows the fields as they are now."""
-        return create_backend(
-            self._provider,
-            api_key=resolve_key(self.llama_vision_api_key, self._provider),
-            account_id=self.account_id,
-            accept_license=self.accept_license,
-            base_url=self.base_url,
-            timeout=self.timeout,
-            max_retries=self.max_retries,
-            headers=self.default_headers,
-            images=build_image_settings(
-                max_pixels=self.image_max_pixels,
-                image_format=self.image_format,
-                quality=self.image_quality,
-                on_too_many=self.image_policy,
-                allowed_hosts=tuple(self.image_allowed_hosts or ()),
-                private_networks=self.image_private_networks,
-            ),
-            local=self.local_settings,
-            http_client=self.http_client,
-            http_async_client=self.http_async_client,
-        )
+        key = resolve_key(self.llama_vision_api_key, self._provider)
+        return self._create_backend(self._provider, key, self.base_url)
 
     def _request(
         self, messages: list[BaseMessage], stop: list[str] | None, call: dict[str, Any]

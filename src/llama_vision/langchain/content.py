@@ -15,13 +15,7 @@ _IGNORED_BLOCK_TYPES = frozenset(
 
 
 def content_parts(content: str | list[str | dict[str, Any]]) -> tuple[Text | Image, ...]:
-    """Convert the content of a message.
-
-    Args:
-        content: A string, or strings and blocks: LangChain's v1 and v0, OpenAI's and Anthropic's.
-
-    Returns:
-        Text and images, in order.
+    """Convert the content of a message: a string, or strings and blocks of LangChain's v1 and v0, OpenAI's and Anthropic's.
 
     Raises:
         UnsupportedInputError: A block is something else; the text names its type.

@@ -35,7 +35,7 @@ from llama_vision.langchain.truncated_calls import check_arguments_begun, invali
 from llama_vision.providers.provider import Provider
 
 MODEL_PROVIDER = "llama_vision"
-"""What messages say in `response_metadata["model_provider"]`: the key of our content translator."""
+"""`response_metadata["model_provider"]` of our messages: the key of our content-block translator."""
 
 _ROLES: dict[str, Role] = {
     "system": "system",
@@ -45,35 +45,31 @@ _ROLES: dict[str, Role] = {
     "ai": "assistant",
 }
 
-
-# For LangChain itself, which passes them on to the hooks.
 _LANGCHAIN_OPTIONS = frozenset({"stream", "strict", "ls_structured_output_format"})
+"""Options for LangChain itself, which passes them on to the hooks."""
 
 
 def to_request(
     provider: Provider, messages: Sequence[BaseMessage], options: Mapping[str, Any]
 ) -> ChatRequest:
-    """Convert a call; nothing given is changed.
+    """Convert a call to a request; the arguments are not modified.
 
     Args:
-        provider: The provider's record.
+        provider: The provider, which knows the model's id.
         messages: The conversation.
-        options: Fields of the chat model, overridden by the arguments of the call, `model` among them. Tools may
-            have any form that LangChain knows; `response_format` may be a class or a schema.
-
-    Returns:
-        The request.
+        options: Fields of the chat model, overridden by the arguments of the call; `model` among them. Tools may have any
+            form that LangChain knows; `response_format` may be a class or a schema.
 
     Raises:
         UnsupportedInputError: An option or a part of a message can't be expressed; the text names it.
         ImageError: An image can't be read.
 
     """
-    ours = {name: value for name, value in options.items() if name not in _LANGCHAIN_OPTIONS}
-    model: str = ours.pop("model")
-    ours["tools"] = [convert_to_openai_tool(tool) for tool in ours.get("tools") or ()]
-    ours["response_format"] = _response_format(ours.get("response_format"))
-    return build_request(provider.model_info(model).id, to_messages(messages), ours)
+    call = {name: value for name, value in options.items() if name not in _LANGCHAIN_OPTIONS}
+    model: str = call.pop("model")
+    call["tools"] = [convert_to_openai_tool(tool) for tool in call.get("tools") or ()]
+    call["response_format"] = _response_format(call.get("response_format"))
+    return build_request(provider.model_info(model).id, to_messages(messages), call)
 
 
 def _response_format(spec: object) -> dict[str, Any] | None:
@@ -85,12 +81,12 @@ def _response_format(spec: object) -> dict[str, Any] | None:
 
 
 def to_messages(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
-    """Convert a conversation; the messages given are not changed.
+    """Convert a conversation.
 
-    Invalid tool calls and their results become text: many servers refuse arguments that are not JSON.
+    Tool calls whose arguments are not JSON become text, and so do their results: many servers refuse them.
 
     Raises:
-        UnsupportedInputError: A message holds what a Llama does not take; the text names the message.
+        UnsupportedInputError: A message holds a part that the model can't take; the text names the message.
         ImageError: An image can't be read; the text names the message.
 
     """
@@ -143,18 +139,7 @@ def invalid_tool_calls(message: AIMessage) -> list[ToolCall]:
 
 
 def to_message(reply: Reply, provider: str) -> AIMessage:
-    """Convert a whole reply of a provider to a message with usage and metadata."""
-    calls, invalid = _split_calls(reply)
-    return AIMessage(
-        content=reply.text,
-        tool_calls=calls,
-        invalid_tool_calls=invalid,
-        usage_metadata=_usage_metadata(reply.usage),
-        response_metadata=_metadata(reply, provider),
-    )
-
-
-def _split_calls(reply: Reply) -> tuple[list[LangChainToolCall], list[InvalidToolCall]]:
+    """Convert a reply to a message with usage and metadata."""
     valid: list[LangChainToolCall] = []
     invalid: list[InvalidToolCall] = []
     for call in reply.tool_calls:
@@ -165,7 +150,13 @@ def _split_calls(reply: Reply) -> tuple[list[LangChainToolCall], list[InvalidToo
             invalid.append(
                 invalid_tool_call(name=call.name, args=call.arguments, id=call.id, error=str(error))
             )
-    return valid, invalid
+    return AIMessage(
+        content=reply.text,
+        tool_calls=valid,
+        invalid_tool_calls=invalid,
+        usage_metadata=_usage_metadata(reply.usage),
+        response_metadata=_metadata(reply, provider),
+    )
 
 
 class ChunkConverter:
@@ -178,7 +169,7 @@ class ChunkConverter:
     def to_chunk(self, event: Event) -> ChatGenerationChunk | None:
         """Convert the next event; None for one that has no chunk of its own.
 
-        Usage and metadata are on the last chunk alone: LangChain adds up numbers and strings of chunks it merges.
+        Usage and metadata are on the last chunk only: LangChain adds up numbers and concatenates strings when merging chunks.
         """
         match event:
             case TextDelta():
@@ -231,14 +222,13 @@ def _metadata(reply: Reply, provider: str) -> dict[str, Any]:
         "id": reply.id,
         "request_id": reply.request_id,
         "cost_usd": reply.usage.cost_usd,
+        "cost_is_estimate": None if reply.usage.cost_usd is None else reply.usage.cost_is_estimate,
     }
-    if reply.usage.cost_usd is not None:
-        metadata["cost_is_estimate"] = reply.usage.cost_is_estimate
     return {name: value for name, value in metadata.items() if value is not None}
 
 
 def _usage_metadata(usage: Usage) -> UsageMetadata | None:
-    """Give counts only where both are known: LangChain has no way to leave one out."""
+    """Return counts only if both are known: LangChain has no way to leave one out."""
     if usage.input_tokens is None or usage.output_tokens is None:
         return None
     metadata = UsageMetadata(
@@ -252,10 +242,7 @@ def _usage_metadata(usage: Usage) -> UsageMetadata | None:
 
 
 def to_result(reply: Reply, provider: str) -> ChatResult:
-    """Convert a whole reply to a result with one generation.
-
-    Its `llm_output` has the token counts under OpenAI's names, as in all of LangChain's chat models, for callbacks.
-    """
+    """Convert a reply to a result, with the token counts under OpenAI's names in `llm_output`, for callbacks."""
     message = to_message(reply, provider)
     output: dict[str, Any] = {} if reply.model is None else {"model_name": reply.model}
     if usage := message.usage_metadata:
@@ -268,19 +255,13 @@ def to_result(reply: Reply, provider: str) -> ChatResult:
 
 
 def combine_llm_outputs(outputs: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
-    """Add up the token counts of several results, where all have them, and keep the model's name.
-
-    Args:
-        outputs: The `llm_output` of each; None of one that was streamed or came from a cache.
-
-    """
+    """Add up the token counts of several `llm_output`s, if all have them; None is one streamed or cached."""
     known = [output or {} for output in outputs]
-    total: dict[str, Any] = {}
-    for one in known:
-        total |= {name: one[name] for name in ("model_name",) if name in one}
-    if known and all("token_usage" in one for one in known):
+    names = [output["model_name"] for output in known if "model_name" in output]
+    total: dict[str, Any] = {"model_name": names[-1]} if names else {}
+    if known and all("token_usage" in output for output in known):
         tokens: Counter[str] = Counter()
-        for one in known:
-            tokens.update(one["token_usage"])
+        for output in known:
+            tokens.update(output["token_usage"])
         total["token_usage"] = dict(tokens)
     return total

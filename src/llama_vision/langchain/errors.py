@@ -43,34 +43,23 @@ _LANGCHAIN_ERRORS: dict[type[LlamaVisionError], type[ModelError]] = {
     ours.TruncatedStreamError: ModelConnectionError,
     ours.LocalModelError: ModelAPIError,
 }
-"""Ours to LangChain's. An error that is not here is what its ancestors are."""
+"""LangChain's class for each of ours; for a class that is not here, those of its bases."""
 
 
 @dataclass(frozen=True, slots=True)
 class TraceResponse:
-    """The response behind an error, for tracers; LangChain reads it as `.response`.
-
-    Attributes:
-        body: The provider's, and what had arrived of a reply before.
-
-    """
+    """The response behind an error, for tracers: `body` is the provider's, and the partial reply. LangChain reads it as `.response`."""
 
     body: Any
 
     def json(self) -> Any:
-        """Give the body, as `httpx.Response` does."""
+        """Return the body, as `httpx.Response` does."""
         return self.body
 
 
 @dataclass(frozen=True, slots=True)
 class TraceStatusResponse(TraceResponse):
-    """A response with an error status.
-
-    Attributes:
-        status_code: The HTTP status.
-        headers: `retry-after` alone: others, such as cookies, may be secret.
-
-    """
+    """A response with an error status; of its headers only `retry-after`, since others, such as cookies, may be secret."""
 
     status_code: int
     headers: Mapping[str, str]
@@ -86,12 +75,12 @@ class TranslateErrors:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, LlamaVisionError) and not isinstance(error, ModelError):
-            # With the trace and the cause of the original, which would only be shown twice.
+            # With the original's traceback and cause: chaining it would print it twice.
             raise to_langchain_error(error).with_traceback(error.__traceback__) from error.__cause__
 
 
 class _TranslatedError(LlamaVisionError, ModelError):
-    """Parent of the classes made here."""
+    """Base of the classes created here."""
 
     ours: type[LlamaVisionError]
 
@@ -113,7 +102,7 @@ def to_langchain_error(error: LlamaVisionError) -> LlamaVisionError:
 def _make(
     kind: type[LlamaVisionError], args: tuple[Any, ...], attributes: dict[str, Any]
 ) -> LlamaVisionError:
-    """Make an error without its constructor, which may take other arguments."""
+    """Create an error without its constructor, which may take other arguments."""
     both = _translated_class(kind)
     error = both.__new__(both, *args)
     error.__dict__.update(attributes)
@@ -122,11 +111,16 @@ def _make(
 
 @cache
 def _translated_class(kind: type[LlamaVisionError]) -> type[LlamaVisionError]:
-    theirs = dict.fromkeys(
+    bases = dict.fromkeys(
         _LANGCHAIN_ERRORS[ancestor] for ancestor in kind.__mro__ if ancestor in _LANGCHAIN_ERRORS
     )
-    told = {"__doc__": kind.__doc__, "__module__": __name__, "ours": kind, "is_retryable": kind.retryable}
-    return cast("type[LlamaVisionError]", type(kind.__name__, (_TranslatedError, kind, *theirs), told))
+    attributes = {
+        "__doc__": kind.__doc__,
+        "__module__": __name__,
+        "ours": kind,
+        "is_retryable": kind.retryable,
+    }
+    return cast("type[LlamaVisionError]", type(kind.__name__, (_TranslatedError, kind, *bases), attributes))
 
 
 def _trace_response(error: LlamaVisionError) -> TraceResponse | None:
@@ -143,7 +137,7 @@ def _trace_response(error: LlamaVisionError) -> TraceResponse | None:
 
 
 def _partial_reply(partial: Reply | None) -> dict[str, Any]:
-    """Give what had arrived of a reply; of a streamed `invoke` LangChain itself keeps nothing."""
+    """Return what had arrived of a reply; LangChain keeps nothing of a streamed `invoke`."""
     if partial is None or not (partial.text or partial.tool_calls):
         return {}
     calls = [{"name": call.name, "arguments": call.arguments} for call in partial.tool_calls]

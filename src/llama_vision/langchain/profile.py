@@ -16,13 +16,8 @@ class DerivedProfile(dict[str, object]):
 def model_profile(provider: Provider, name: str, *, text_tool_calls: bool) -> ModelProfile:
     """Derive a model's profile, for agents and their middleware.
 
-    Image URLs count as supported where images are: where the provider doesn't fetch them, they are fetched here.
-
-    Args:
-        provider: The provider's record.
-        name: Our name for the model, or the provider's id.
-        text_tool_calls: Whether tools are emulated as text where the provider has no field for them.
-
+    Image URLs count as supported where images are: those that the provider doesn't fetch are fetched here. `text_tool_calls`
+    says whether tools are emulated as text where the provider has no field for them.
     """
     emulated = text_tool_calls and provider.dialect is not None
     info = provider.model_info(name)

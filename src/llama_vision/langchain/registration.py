@@ -47,7 +47,7 @@ def register_with_langchain() -> None:
 
 
 def _is_as_expected(table: object) -> bool:
-    """Tell whether a table has `name: (module, class, factory)`."""
+    """Tell whether the table's rows are `name: (module, class, factory)`."""
     rows = list(cast("dict[object, object]", table).values()) if isinstance(table, dict) else []
     return bool(rows) and all(
         isinstance(row, tuple)
@@ -57,7 +57,7 @@ def _is_as_expected(table: object) -> bool:
 
 
 def _create(cls: Callable[..., BaseChatModel], model: str, **options: Any) -> BaseChatModel:
-    """Make the chat model; `model` is what follows the colon."""
+    """Create the chat model; `model` is what follows the colon."""
     if "provider" not in options:
         before, slash, after = model.partition("/")
         if slash or before in PROVIDERS:

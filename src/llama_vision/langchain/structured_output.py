@@ -43,7 +43,6 @@ class StructuredOutputRunnable(Runnable[LanguageModelInput, Any]):
         *,
         include_raw: bool,
     ) -> None:
-        """Wrap a model that has the plan's options bound to it."""
         self.bound = bound
         self.plan = plan
         self.schema = schema
@@ -75,14 +74,17 @@ class StructuredOutputRunnable(Runnable[LanguageModelInput, Any]):
     ) -> Any:
         return await self._acall_with_config(cast("Any", self._ainvoke), input, config, **kwargs)
 
+    def _start(self, prompt: LanguageModelInput) -> "_StructuredRun":
+        return _StructuredRun(self.plan, prompt, include_raw=self.include_raw)
+
     def _invoke(self, prompt: LanguageModelInput, config: RunnableConfig, **kwargs: Any) -> Any:
-        run = _StructuredRun(self.plan, prompt, include_raw=self.include_raw)
+        run = self._start(prompt)
         while not run.session.done:
             run.add_message(self.bound.invoke(run.prompt, config, **kwargs))
         return run.result()
 
     async def _ainvoke(self, prompt: LanguageModelInput, config: RunnableConfig, **kwargs: Any) -> Any:
-        run = _StructuredRun(self.plan, prompt, include_raw=self.include_raw)
+        run = self._start(prompt)
         while not run.session.done:
             run.add_message(await self.bound.ainvoke(run.prompt, config, **kwargs))
         return run.result()
@@ -119,13 +121,8 @@ class StructuredOutputRunnable(Runnable[LanguageModelInput, Any]):
             async for part in parts:
                 yield part
 
-    def _stream(
-        self,
-        inputs: Iterator[LanguageModelInput],
-        config: RunnableConfig,
-        **kwargs: Any,
-    ) -> Iterator[Any]:
-        run = _StructuredRun(self.plan, _merge(list(inputs)), include_raw=self.include_raw)
+    def _stream(self, inputs: Iterator[Any], config: RunnableConfig, **kwargs: Any) -> Iterator[Any]:
+        run = self._start(reduce(operator.add, inputs))
         while not run.session.done:
             chunks = cast("Generator[AIMessageChunk]", self.bound.stream(run.prompt, config, **kwargs))
             with contextlib.closing(chunks):
@@ -135,13 +132,9 @@ class StructuredOutputRunnable(Runnable[LanguageModelInput, Any]):
         yield from run.final_results()
 
     async def _astream(
-        self,
-        inputs: AsyncIterator[LanguageModelInput],
-        config: RunnableConfig,
-        **kwargs: Any,
+        self, inputs: AsyncIterator[Any], config: RunnableConfig, **kwargs: Any
     ) -> AsyncIterator[Any]:
-        prompt = _merge([one async for one in inputs])
-        run = _StructuredRun(self.plan, prompt, include_raw=self.include_raw)
+        run = self._start(reduce(operator.add, [chunk async for chunk in inputs]))
         while not run.session.done:
             chunks = cast("AsyncGenerator[AIMessageChunk]", self.bound.astream(run.prompt, config, **kwargs))
             async with contextlib.aclosing(chunks):
@@ -180,17 +173,17 @@ class _StructuredRun:
 
     @property
     def prompt(self) -> LanguageModelInput:
-        """What to send next."""
+        """The next request's prompt."""
         retries = self.session.retry_messages
         return [*_to_messages(self._prompt), *map(_retry_message, retries)] if retries else self._prompt
 
     def add_message(self, message: AIMessage) -> None:
-        """Take in a whole reply."""
+        """Add a whole reply."""
         self._raw = message
         self.session.add_reply(Reply(message.text, _tool_calls(message), finish_reason=_end(message)))
 
     def partial_results(self, chunk: AIMessageChunk) -> Iterator[Any]:
-        """Take in a chunk of a reply, and give what is new."""
+        """Add a chunk of a reply, and yield what is new."""
         self._chunks.append(chunk)
         for event in _delta_events(chunk):
             self._streamed.add(event)
@@ -201,7 +194,7 @@ class _StructuredRun:
             yield parsed
 
     def end_stream(self) -> None:
-        """Take in the end of a streamed reply. A model that is told not to stream gives its message as the only chunk."""
+        """End a streamed reply. A model with streaming disabled yields its message as the only chunk."""
         first, *others = self._chunks
         self._raw = add_ai_message_chunks(first, *others) if others else first
         calls = self._streamed.tool_calls or _tool_calls(self._raw)
@@ -209,11 +202,9 @@ class _StructuredRun:
         self._chunks, self._streamed = [], ReplyBuilder()
 
     def result(self) -> Any:
-        """Give what `invoke` returns, or raise an `OutputParserException` where `include_raw` is off."""
+        """Return what `invoke` returns, or raise `OutputParserException` unless `include_raw` is set."""
         session = self.session
-        error = (
-            None if session.error is None else OutputParserException(session.error, llm_output=session.output)
-        )
+        error = OutputParserException(session.error, llm_output=session.output) if session.error else None
         if self._include_raw:
             return {"raw": self._raw, "parsed": session.value, "parsing_error": error}
         if error is not None:
@@ -221,11 +212,11 @@ class _StructuredRun:
         return session.value
 
     def final_results(self) -> Iterator[Any]:
-        """Give what ends a stream; see `result`."""
+        """Yield the end of a stream; see `result`."""
         result = self.result()
         if self._include_raw:
             yield RawAndParsed(parsed=result["parsed"], parsing_error=result["parsing_error"])
-        elif self.session.displayed is None or result != self.session.displayed:
+        elif self.session.last_partial is None or result != self.session.last_partial:
             yield result
 
 
@@ -271,7 +262,7 @@ def bind_structured_output(
 
 
 def _titled(schema: OutputSchema) -> dict[str, Any]:
-    """Give a JSON schema the title that LangChain's conversions ask for."""
+    """Return the JSON schema with a title, which LangChain's conversions require."""
     return {"title": "answer", **(schema.json_schema or {})}
 
 
@@ -282,7 +273,7 @@ def _to_messages(prompt: LanguageModelInput) -> list[BaseMessage]:
 
 
 def _append_instructions(messages: list[BaseMessage], instructions: str) -> list[BaseMessage]:
-    """Append to the user's last text, where small models heed it most; nothing given is changed."""
+    """Append to the user's last text; the messages are not modified."""
     *before, last = messages or [HumanMessage("")]
     if not isinstance(last, HumanMessage):
         return [*messages, HumanMessage(instructions)]
@@ -309,11 +300,6 @@ def _retry_message(message: Message) -> BaseMessage:
 
 def _tool_calls(message: AIMessage) -> tuple[ToolCall, ...]:
     return (*valid_tool_calls(message), *invalid_tool_calls(message))
-
-
-def _merge(inputs: list[Any]) -> Any:
-    """Add up an input that came in chunks."""
-    return reduce(operator.add, inputs)
 
 
 def _delta_events(chunk: AIMessage) -> Iterator[TextDelta | ToolCallDelta]:

@@ -16,20 +16,8 @@ from llama_vision.langchain.convert import MODEL_PROVIDER
 def translate(message: AIMessage) -> list[types.ContentBlock]:
     """Translate a whole message."""
     blocks = _content(message, {})
-    blocks += [
-        {"type": "tool_call", "id": call.get("id"), "name": call["name"], "args": call["args"]}
-        for call in message.tool_calls
-    ]
-    blocks += [
-        {
-            "type": "invalid_tool_call",
-            "id": call.get("id"),
-            "name": call["name"],
-            "args": call["args"],
-            "error": call["error"],
-        }
-        for call in message.invalid_tool_calls
-    ]
+    blocks += [{**call, "type": "tool_call"} for call in message.tool_calls]
+    blocks += [{**call, "type": "invalid_tool_call"} for call in message.invalid_tool_calls]
     return cast("list[types.ContentBlock]", blocks)
 
 
@@ -39,13 +27,7 @@ def translate_chunk(message: AIMessageChunk) -> list[types.ContentBlock]:
         return translate(message)
     blocks = _content(message, {"index": "lc_txt_0"})
     blocks += [
-        {
-            "type": "tool_call_chunk",
-            "id": call.get("id"),
-            "name": call.get("name"),
-            "args": call.get("args"),
-            "index": f"lc_tc_{call.get('index') or 0}",
-        }
+        {**call, "type": "tool_call_chunk", "index": f"lc_tc_{call.get('index') or 0}"}
         for call in message.tool_call_chunks
     ]
     return cast("list[types.ContentBlock]", blocks)

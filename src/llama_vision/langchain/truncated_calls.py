@@ -12,7 +12,7 @@ _STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*("?)|[{}\[\]]', re.DOTA
 
 
 def check_arguments_begun(arguments: str, finish_reason: str | None) -> None:
-    """Refuse arguments that were cut off before they began; without a cut, empty text is an empty object.
+    """Refuse arguments that were cut off before they began; otherwise empty text is an empty object.
 
     Raises:
         ValueError: They were cut off.
@@ -23,42 +23,27 @@ def check_arguments_begun(arguments: str, finish_reason: str | None) -> None:
 
 
 def invalidating_suffix(arguments: str, finish_reason: str) -> str:
-    """Find the suffix of a call's arguments.
-
-    Args:
-        arguments: All of them.
-        finish_reason: The reply's.
-
-    Returns:
-        Nothing for a JSON object; else a mismatched bracket, which no parser repairs, and a note for people.
-
-    """
+    """Return what to append to arguments that are no JSON object: a mismatched bracket, which no parser repairs, and a note."""
     try:
         check_arguments_begun(arguments, finish_reason)
         ToolCall(None, "", arguments).parsed()
     except ValueError:
-        return _mismatched_bracket(arguments) + (
-            " (cut off)" if finish_reason == "length" else " (unreadable)"
-        )
-    return (
-        "{}" if arguments and not arguments.strip() else ""
-    )  # LangChain takes only empty text for no arguments
+        note = " (cut off)" if finish_reason == "length" else " (unreadable)"
+        return _mismatched_bracket(arguments) + note
+    # LangChain takes only empty text for no arguments.
+    return "{}" if arguments and not arguments.strip() else ""
 
 
 def _mismatched_bracket(text: str) -> str:
-    """Close an open string, and then a bracket that is not open."""
+    """Close an open string, then a bracket that is not open."""
     opened: list[str] = []
     start = ""
     for token in _STRING_OR_BRACKET.finditer(text):
-        match token[0]:
-            case "{" | "[":
-                opened.append(token[0])
-            case "}" | "]":
-                if opened:
-                    opened.pop()
-            case _ if not token[1]:
-                escapes = token.end() < len(text)  # a lone backslash at the very end
-                start = '\\"' if escapes else '"'
-            case _:
-                pass
+        if token[0] in ("{", "["):
+            opened.append(token[0])
+        elif token[0] in ("}", "]"):
+            del opened[-1:]
+        elif not token[1]:
+            escapes = token.end() < len(text)  # a lone backslash at the very end
+            start = '\\"' if escapes else '"'
     return start + ("}" if opened and opened[-1] == "[" else "]")

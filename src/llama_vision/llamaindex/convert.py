@@ -161,17 +161,10 @@ def legacy_tool_calls(message: ChatMessage) -> list[ToolCall]:
 
 
 def to_response(reply: Reply, provider: str, delta: str | None = None) -> ChatResponse:
-    """Convert a reply, whole or partial.
+    """Convert a reply, whole or partial, to a response; `delta` is the new text in a stream.
 
-    Args:
-        reply: Ours.
-        provider: The provider's name.
-        delta: The new text, in a stream.
-
-    Returns:
-        LlamaIndex's response. Tool calls are in its blocks, and for older parts of LlamaIndex also in
-        `message.additional_kwargs["tool_calls"]`; token counts are in `raw["usage"]` and `additional_kwargs`.
-
+    Tool calls are in its blocks, and for older parts of LlamaIndex also in `message.additional_kwargs["tool_calls"]`; token
+    counts are in `raw["usage"]` and `additional_kwargs`.
     """
     blocks: list[TextBlock | ToolCallBlock] = []
     if reply.text or not reply.tool_calls:
@@ -242,10 +235,7 @@ class SnapshotConverter:
 def call_block(call: ToolCall, *, truncated: bool) -> ToolCallBlock:
     """Convert a tool call, whole or partial: arguments that are a JSON object are parsed, others stay text.
 
-    Args:
-        call: The call.
-        truncated: Whether the reply was cut off: empty arguments are then missing, and not an empty object.
-
+    In a reply that was cut off (`truncated`), empty arguments are missing, and not an empty object.
     """
     arguments: dict[str, Any] | str = call.arguments
     if call.arguments.strip() or not truncated:

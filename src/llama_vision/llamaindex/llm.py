@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
-from typing import Any, Literal, Self, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 import httpx
 from llama_index.core import instrumentation
@@ -35,7 +35,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    InstanceOf,
     SecretStr,
     field_serializer,
     field_validator,
@@ -44,11 +43,10 @@ from pydantic import (
 from typing_extensions import override
 
 from llama_vision.adaptation.token_estimate import estimate_tokens
-from llama_vision.backends import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT_S, create_backend
-from llama_vision.core.backend import Backend, CloseMixin
+from llama_vision.backends.model_fields import BackendFields
+from llama_vision.core.backend import Backend
 from llama_vision.core.errors import UnsupportedInputError
 from llama_vision.core.request import DEFAULT_MAX_TOKENS, ChatRequest
-from llama_vision.images.settings import OverflowPolicy, build_image_settings
 from llama_vision.llamaindex.callbacks import chat_callback, completion_callback
 from llama_vision.llamaindex.convert import (
     SnapshotConverter,
@@ -71,7 +69,7 @@ from llama_vision.llamaindex.tools import (
     tool_selections,
 )
 from llama_vision.providers import Provider, find_provider
-from llama_vision.providers.defaults import default_model, default_provider
+from llama_vision.providers.defaults import default_model
 from llama_vision.structured.method import StructuredMethod, plan_structured_output
 from llama_vision.structured.output_schema import OutputSchema
 
@@ -79,7 +77,7 @@ _Model = TypeVar("_Model", bound=BaseModel)
 _dispatcher = cast("Any", instrumentation).get_dispatcher(__name__)
 
 
-class LlamaVision(CloseMixin, FunctionCallingLLM):
+class LlamaVision(BackendFields, FunctionCallingLLM):
     """LlamaIndex LLM for Llama 3.2 Vision: hosted, behind any OpenAI-compatible endpoint, or local.
 
     Without arguments it is the tiny model bundled with the package, which recognizes drawn shapes, colours and short
@@ -143,29 +141,11 @@ class LlamaVision(CloseMixin, FunctionCallingLLM):
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    provider: str | InstanceOf[Provider] = Field(default_factory=default_provider)
     model: str = Field(default_factory=lambda fields: default_model(fields.get("provider", "local")))
     api_key: SecretStr | None = Field(default=None, exclude=True, repr=False)
     api_base: str | None = None
-    account_id: str | None = None
-    accept_license: bool = False
-    temperature: float | None = None
-    max_tokens: int | None = DEFAULT_MAX_TOKENS
     additional_kwargs: dict[str, Any] = Field(default_factory=dict)
-    max_retries: int = DEFAULT_MAX_RETRIES
-    timeout: float | InstanceOf[httpx.Timeout] | None = DEFAULT_TIMEOUT_S
     structured_output: StructuredMethod = "auto"
-    text_tool_calls: bool | None = None
-    image_max_pixels: int | None = None
-    image_format: Literal["auto", "jpeg", "png"] = "auto"
-    image_quality: int = 85
-    image_policy: OverflowPolicy = "error"
-    image_allowed_hosts: list[str] | None = None
-    image_private_networks: bool = False
-    local_settings: dict[str, Any] | None = None
-    default_headers: dict[str, str] | None = Field(default=None, exclude=True, repr=False)
-    http_client: InstanceOf[httpx.Client] | None = Field(default=None, exclude=True, repr=False)
-    http_async_client: InstanceOf[httpx.AsyncClient] | None = Field(default=None, exclude=True, repr=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -237,28 +217,8 @@ class LlamaVision(CloseMixin, FunctionCallingLLM):
 
     @override
     def _backend(self) -> Backend:
-        """Make the backend of one call; it holds no connection, so it reflects the fields as they are now."""
-        return create_backend(
-            self._provider,
-            api_key=self.api_key.get_secret_value() if self.api_key else None,
-            account_id=self.account_id,
-            accept_license=self.accept_license,
-            base_url=self.api_base,
-            timeout=self.timeout,
-            max_retries=self.max_retries,
-            headers=self.default_headers,
-            images=build_image_settings(
-                max_pixels=self.image_max_pixels,
-                image_format=self.image_format,
-                quality=self.image_quality,
-                on_too_many=self.image_policy,
-                allowed_hosts=tuple(self.image_allowed_hosts or ()),
-                private_networks=self.image_private_networks,
-            ),
-            local=self.local_settings,
-            http_client=self.http_client,
-            http_async_client=self.http_async_client,
-        )
+        key = self.api_key.get_secret_value() if self.api_key else None
+        return self._create_backend(self._provider, key, self.api_base)
 
     def _request(self, messages: Sequence[ChatMessage], call: Mapping[str, Any]) -> ChatRequest:
         # Chat engines without a system prompt send an empty one, which would suppress the model's own.
@@ -553,8 +513,7 @@ class LlamaVision(CloseMixin, FunctionCallingLLM):
         chat_history: list[ChatMessage] | None = None,
         verbose: bool = False,
         allow_parallel_tool_calls: bool = False,
-        error_on_no_tool_call: bool = True,
-        error_on_tool_error: bool = False,
+        *args: Any,
         **kwargs: Any,
     ) -> AgentChatResponse:
         """Let the model choose a tool, and call it. See LlamaIndex's `FunctionCallingLLM`."""
@@ -564,14 +523,7 @@ class LlamaVision(CloseMixin, FunctionCallingLLM):
         if prediction is not None:
             return to_agent_response(tools[0], self._predict(prediction), prediction.text)
         return super().predict_and_call(
-            tools,
-            user_msg,
-            chat_history,
-            verbose,
-            allow_parallel_tool_calls,
-            error_on_no_tool_call,
-            error_on_tool_error,
-            **kwargs,
+            tools, user_msg, chat_history, verbose, allow_parallel_tool_calls, *args, **kwargs
         )
 
     @override
@@ -582,8 +534,7 @@ class LlamaVision(CloseMixin, FunctionCallingLLM):
         chat_history: list[ChatMessage] | None = None,
         verbose: bool = False,
         allow_parallel_tool_calls: bool = False,
-        error_on_no_tool_call: bool = True,
-        error_on_tool_error: bool = False,
+        *args: Any,
         **kwargs: Any,
     ) -> AgentChatResponse:
         """Let the model choose a tool, and call it. See LlamaIndex's `FunctionCallingLLM`."""
@@ -593,14 +544,7 @@ class LlamaVision(CloseMixin, FunctionCallingLLM):
         if prediction is not None:
             return to_agent_response(tools[0], await self._apredict(prediction), prediction.text)
         return await super().apredict_and_call(
-            tools,
-            user_msg,
-            chat_history,
-            verbose,
-            allow_parallel_tool_calls,
-            error_on_no_tool_call,
-            error_on_tool_error,
-            **kwargs,
+            tools, user_msg, chat_history, verbose, allow_parallel_tool_calls, *args, **kwargs
         )
 
     @override

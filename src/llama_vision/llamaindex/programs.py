@@ -23,17 +23,7 @@ def output_class_of(tools: Sequence[BaseTool]) -> type[BaseModel] | None:
 
 
 def to_agent_response(tool: BaseTool, output: BaseModel, text: str) -> AgentChatResponse:
-    """Present an object as the output of the program's tool.
-
-    Args:
-        tool: The program's tool.
-        output: The object.
-        text: The object's JSON, as the model wrote it.
-
-    Returns:
-        What `predict_and_call` returns.
-
-    """
+    """Present an object and its JSON text, as the model wrote it, as the output of the program's tool."""
     source = ToolOutput(
         tool_name=tool.metadata.get_name(),
         content=text,

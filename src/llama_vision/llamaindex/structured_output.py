@@ -23,7 +23,12 @@ from llama_vision.structured.session import StructuredOutputSession, append_to_l
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
-_PROGRAM_OPTIONS = frozenset({"tool_required", "tool_choice", "allow_parallel_tool_calls"})
+_PROGRAM_OPTIONS = frozenset(
+    {
+        *("tool_required", "tool_choice", "allow_parallel_tool_calls"),
+        *("error_on_no_tool_call", "error_on_tool_error"),
+    }
+)
 """Options that LlamaIndex's programs drop too: they force the tool in any case."""
 
 
@@ -39,17 +44,10 @@ class StructuredPrediction(Generic[_Model]):
         *,
         retries: bool = True,
     ) -> None:
-        """Start a prediction.
-
-        Args:
-            output_cls: The class of the object.
-            plan: How it is requested; its schema is that of `output_cls`.
-            messages: The prompt; it is not modified.
-            options: Further arguments of `chat`.
-            retries: Whether to retry if a reply doesn't validate and the plan allows it.
+        """Start a prediction of `output_cls`, whose plan may retry if `retries` is set; `messages` are not modified.
 
         Raises:
-            UnsupportedInputError: The options set what the plan sets.
+            UnsupportedInputError: The options of `chat` set what the plan sets.
 
         """
         schema = replace(plan.schema, partial_class=create_flexible_model(output_cls))
@@ -72,20 +70,15 @@ class StructuredPrediction(Generic[_Model]):
         return json.dumps(self._session.json, ensure_ascii=False)
 
     def partial(self, response: ChatResponse) -> BaseModel | None:
-        """Parse the snapshot of a stream.
+        """Parse the snapshot of a stream; None if nothing is new.
 
-        Returns:
-            The object so far: an instance of the class once it validates; until then of LlamaIndex's flexible copy of the
-            class, whose fields are optional and of any type. None if nothing is new.
-
+        Returns an instance of the class once it validates; until then of LlamaIndex's flexible copy of the class, whose fields
+        are optional and of any type.
         """
         return self._session.partial(to_reply(response))
 
     def read(self, response: ChatResponse) -> _Model | None:
-        """Validate the response to `call`.
-
-        Returns:
-            The object; None to retry: `call` then includes what was wrong.
+        """Validate the response to `call`; None to retry: `call` then includes what was wrong.
 
         Raises:
             StructuredOutputError: The reply doesn't validate, and there is no retry left.

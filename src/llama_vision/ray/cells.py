@@ -18,7 +18,7 @@ def is_missing(cell: object) -> bool:
 
 
 def parse_prompt(cell: object) -> str:
-    """Check that a cell is text, and not blank.
+    """Return a cell that is text and not blank.
 
     Raises:
         UnsupportedInputError: It is not.
@@ -31,14 +31,11 @@ def parse_prompt(cell: object) -> str:
 
 
 def parse_images(cell: object) -> tuple[Image, ...]:
-    """Parse the images of a cell.
+    """Parse the images of a cell, in order.
 
     Args:
         cell: Bytes, a path, a URL, a PIL image, an array (height x width x 3), an image of Hugging Face's datasets
             (`{"bytes": ..., "path": ...}`), a list of these, or a missing value.
-
-    Returns:
-        The images, in order.
 
     Raises:
         ImageError: One can't be read, or is missing among others.
@@ -59,7 +56,7 @@ def parse_images(cell: object) -> tuple[Image, ...]:
 
 
 def _as_list(cell: object) -> list[object] | None:
-    """Give the items of a list or an array of objects; an array of numbers is one image."""
+    """Return the items of a list or an array of objects; an array of numbers is one image."""
     if isinstance(cell, list | tuple):
         return list(cast("Iterable[object]", cell))
     kind = getattr(getattr(cell, "dtype", None), "kind", "")

@@ -23,13 +23,7 @@ class ColumnBatch(Protocol):
 
 
 def as_column_batch(batch: object) -> ColumnBatch:
-    """Wrap a batch.
-
-    Args:
-        batch: A dictionary of arrays or lists of the same length, a pandas DataFrame or a pyarrow Table.
-
-    Returns:
-        Its columns.
+    """Wrap a dictionary of arrays or lists of the same length, a pandas DataFrame or a pyarrow Table.
 
     Raises:
         ConfigurationError: It is something else.

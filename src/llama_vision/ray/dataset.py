@@ -118,7 +118,7 @@ def _cpus_per_actor(num_cpus: float | None, actors: int) -> float:
 
 
 def _cluster_resource(resource: str, default: float) -> float:
-    """Give what the cluster has of a resource, without starting one."""
+    """Return the cluster's amount of a resource, without starting a cluster."""
     import ray  # noqa: PLC0415 - as above
 
     untyped = cast("Any", ray)

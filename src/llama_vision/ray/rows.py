@@ -47,7 +47,7 @@ class RowResult:
     error: Exception | None = None
 
     def cells(self) -> dict[str, Any]:
-        """Give a cell for each column of `COLUMN_TYPES`; None where it is empty."""
+        """Return a cell for each column of `COLUMN_TYPES`; None if it is empty."""
         reply = self.reply or Reply()
         usage, told = reply.usage, self.error is None
         return {
@@ -67,17 +67,7 @@ class RowResult:
 def ask_row(
     backend: Backend, make: Callable[[], ChatRequest], plan: StructuredOutputPlan | None
 ) -> RowResult:
-    """Ask about one row, and keep whatever comes of it.
-
-    Args:
-        backend: What answers.
-        make: Makes the request; what it raises is kept too.
-        plan: How structured output is requested and validated; None takes any text.
-
-    Returns:
-        The row's result.
-
-    """
+    """Ask about one row; every error is kept in the result, also one that making the request raises. A `plan` validates the output."""
     began = time.monotonic()
     replies: list[Reply] = []
     output, failure = None, None
@@ -97,7 +87,7 @@ def ask_row(
 def _ask_until_valid(
     backend: Backend, request: ChatRequest, session: StructuredOutputSession, replies: list[Reply]
 ) -> str:
-    """Send a request until its reply is valid, and note all replies."""
+    """Send a request until its reply is valid, and collect all replies."""
     while not session.done:
         replies.append(
             backend.complete(replace(request, messages=(*request.messages, *session.retry_messages)))
@@ -109,10 +99,10 @@ def _ask_until_valid(
 
 
 def _total(replies: list[Reply]) -> Reply | None:
-    """Give the last reply with the usage of all."""
+    """Return the last reply with the usage of all."""
     return replace(replies[-1], usage=sum((reply.usage for reply in replies), Usage())) if replies else None
 
 
 def _escape_surrogates(text: str) -> str:
-    """Escape lone surrogates, such as an undecodable file name holds: a column of text takes none."""
+    """Escape lone surrogates, such as an undecodable file name holds: a text column takes none."""
     return text.encode(errors="backslashreplace").decode()

@@ -8,18 +8,15 @@ from llama_vision.ray.rows import RowResult
 
 
 def run_rows(rows: Sequence[Callable[[], RowResult]], *, concurrency: int, keep: bool) -> list[RowResult]:
-    """Run rows concurrently. Threads share connections from batch to batch, which event loops would not.
+    """Run rows concurrently, in order. Threads share connections from batch to batch, which event loops would not.
 
     Args:
-        rows: One callable for each row; it raises nothing.
-        concurrency: The maximum number of rows in flight.
+        rows: One callable for each row, which raises nothing.
+        concurrency: Maximum rows in flight.
         keep: Whether failures are kept in their rows.
 
-    Returns:
-        The results, in the order of the rows.
-
     Raises:
-        Exception: The first failure, where they are not kept, with a note that says of which row.
+        Exception: The first failure, unless they are kept, with a note that names the row.
 
     """
     stopped: Exception | None = None

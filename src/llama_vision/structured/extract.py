@@ -10,11 +10,11 @@ _OPENING = re.compile(r"[{\[]")
 _STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[{}\[\]]', re.DOTALL)
 
 _MAX_UNCLOSED = 16
-"""Each unclosed bracket costs a scan of all of the rest, so that is given up after a few."""
+"""Each unclosed bracket costs a scan to the end of the text."""
 
 
 def schema_instructions(schema: Mapping[str, Any]) -> str:
-    """Write the prompt text that requests JSON of a schema."""
+    """Return the prompt text that requests JSON of a schema."""
     return (
         "Answer with one JSON value and nothing else: no explanation, no code fence. "
         "It must be an instance of this JSON schema, not the schema itself:\n"
@@ -28,34 +28,32 @@ def append_instructions(text: str, instructions: str) -> str:
 
 
 def retry_message(error: str) -> str:
-    """Write the user message that requests invalid output again, with what was wrong with it."""
+    """Return the user message that requests invalid output again, with the error."""
     return f"That answer does not fit:\n{error}\nAnswer again with the corrected JSON alone."
 
 
 def extract_json(text: str, *, truncated: bool = False) -> str:
-    """Extract JSON from a reply, in linear time.
+    """Extract JSON from a reply, in linear time: from JSON alone, in a code fence, or with text around it.
 
-    Args:
-        text: JSON alone, in a code fence, or with text around it.
-        truncated: Whether the reply was cut off. Then what is inside of an unclosed bracket is only a part of the JSON.
+    If the reply was cut off (`truncated`), what is inside an unclosed bracket is only a part of the JSON.
 
     Returns:
-        The whole text if it is JSON; else the first object (or list, where there is no object) that parses, those in
-        code fences first; else the first object with balanced brackets, so that an error can point into it; else the
-        text, stripped.
+        The whole text if it is JSON; else the first object (or list, if there is no object) that parses, those in code
+        fences first; else the first object with balanced brackets, so that an error can point into it; else the text,
+        stripped.
 
     """
     whole = text.strip()
     if _is_json(whole):
         return whole
     attempts = 1 if truncated else _MAX_UNCLOSED
-    fenced = [found for fence in _FENCE.finditer(whole) for found in _iter_balanced(fence[1], attempts)]
+    fenced = [part for fence in _FENCE.finditer(whole) for part in _iter_balanced(fence[1], attempts)]
     everywhere = list(_iter_balanced(whole, attempts))
     for candidates in (fenced, everywhere):
-        readable = [found for found in candidates if _is_json(found)]
-        if readable:  # a reference such as "[1]" is a list too, so objects go first
-            return next((found for found in readable if "{" in found), readable[0])
-    return next((found for found in (*fenced, *everywhere) if found.startswith("{")), whole)
+        valid = [part for part in candidates if _is_json(part)]
+        if valid:  # a reference such as "[1]" is a list too, so objects go first
+            return next((part for part in valid if "{" in part), valid[0])
+    return next((part for part in (*fenced, *everywhere) if part.startswith("{")), whole)
 
 
 def _is_json(text: str) -> bool:
@@ -67,7 +65,7 @@ def _is_json(text: str) -> bool:
 
 
 def _iter_balanced(text: str, attempts: int) -> Iterator[str]:
-    """Iterate over bracketed substrings, from left to right, until so many brackets were unclosed."""
+    """Iterate over bracketed substrings, from left to right, until `attempts` brackets were unclosed."""
     position = 0
     for _ in range(attempts):
         while (opening := _OPENING.search(text, position)) is not None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, assert_never, get_args
+from typing import Any, Literal, TypeAlias, assert_never, cast, get_args
 
 from llama_vision.adaptation.prompted_tools import emulates_parallel_tool_calls
 from llama_vision.core.call_options import parse_tool
@@ -29,10 +29,10 @@ class StructuredOutputPlan:
 
     Attributes:
         schema: What replies are validated against.
-        method: The method, resolved.
-        options: Call options, as `core.call_options` spells them.
-        instructions: Text to append to the prompt; empty where the options say it all.
-        max_retries: How often a reply that does not validate is requested again.
+        method: The resolved method.
+        options: Call options, by the names of `core.call_options`.
+        instructions: Text to append to the prompt; empty if the options are enough.
+        max_retries: Retries of a reply that does not validate.
 
     """
 
@@ -54,26 +54,21 @@ class StructuredOutputPlan:
             UnsupportedInputError: The caller sets `tools` or `response_format`.
 
         """
-        if taken := sorted(options.keys() & {"tools", "response_format"}):
+        if conflicts := sorted(options.keys() & {"tools", "response_format"}):
             raise UnsupportedInputError(
-                f"Structured output sets {taken[0]} by itself: leave it out, or call the model without a schema."
+                f"Structured output sets {conflicts[0]} by itself: leave it out, or call the model without a schema."
             )
         return {**options, **self.options}
 
 
 def parse_method(method: str) -> StructuredMethod:
-    """Check a method given by the user.
-
-    Raises:
-        StructuredMethodError: It is unknown; the text names the known ones.
-
-    """
-    for known in get_args(StructuredMethod):
-        if method == known:
-            return known
-    raise StructuredMethodError(
-        f"There is no method {method!r} for structured output. Known are: {', '.join(get_args(StructuredMethod))}."
-    )
+    """Check the name of a method; `StructuredMethodError` names the known ones."""
+    known = get_args(StructuredMethod)
+    if method not in known:
+        raise StructuredMethodError(
+            f"There is no method {method!r} for structured output. Known are: {', '.join(known)}."
+        )
+    return cast("StructuredMethod", method)
 
 
 def plan_structured_output(
@@ -90,15 +85,12 @@ def plan_structured_output(
     `auto` and `prompt` validate every reply and retry; the other methods send one request.
 
     Args:
-        schema: What is wanted.
+        schema: The output schema.
         method: One of `StructuredMethod`.
         provider: The provider's record.
         model: Our name for the model, or the provider's id.
-        strict: Ask the provider to enforce the schema; None says nothing.
+        strict: Whether the provider is asked to enforce the schema; None leaves the field out.
         text_tool_calls: Whether tools may be emulated as text.
-
-    Returns:
-        The plan.
 
     Raises:
         StructuredMethodError: The method is unknown, or conflicts with the other arguments.
@@ -112,18 +104,16 @@ def plan_structured_output(
     if schema.json_schema is None and requested != "json_mode":
         raise StructuredMethodError(f"method={requested!r} needs a schema; only json_mode does without.")
     resolved = choose_method(requested, provider, model, schema)
-    options = _call_options(schema, resolved, strict)
+    spec, options = schema.json_schema, _call_options(schema, resolved, strict)
     if "tools" in options and _supports_single_call(provider, model, options, text_tool_calls):
         options["parallel_tool_calls"] = False
-    # Servers that constrain decoding say that the model sees nothing of the schema unless the prompt has it.
+    # Where decoding is constrained, the model sees nothing of the schema unless it is in the prompt.
     in_prompt = resolved in ("prompt", "json_mode") or (resolved == "json_schema" and requested == "auto")
     return StructuredOutputPlan(
         schema=schema,
         method=resolved,
         options=options,
-        instructions=schema_instructions(schema.json_schema)
-        if in_prompt and schema.json_schema is not None
-        else "",
+        instructions=schema_instructions(spec) if in_prompt and spec is not None else "",
         max_retries=MAX_OUTPUT_RETRIES if requested in ("auto", "prompt") else 0,
     )
 
@@ -139,16 +129,10 @@ def choose_method(
 
 
 def best_method(provider: Provider, model: str) -> Literal["json_schema", "function_calling", "prompt"]:
-    """Find the method that most reliably yields JSON that fits a schema.
+    """Return the method that most reliably yields JSON that fits a schema.
 
-    Args:
-        provider: The provider's record.
-        model: Our name for the model, or the provider's id.
-
-    Returns:
-        `json_schema` where the server constrains decoding, else `function_calling` where a tool call can be forced,
-        else `prompt`: the schema is part of the prompt.
-
+    It is `json_schema` if the server constrains decoding, else `function_calling` if a tool call can be forced, else
+    `prompt`: the schema is part of the prompt.
     """
     info = provider.model_info(model)
     if _enforces_schema(provider, model) and "json_schema" in info.response_formats:
@@ -161,7 +145,7 @@ def best_method(provider: Provider, model: str) -> Literal["json_schema", "funct
 def _enforces_schema(provider: Provider, model: str) -> bool:
     """Tell whether decoding is constrained; a model missing from the record counts as those that are in it.
 
-    The server does it, whatever the weights, and people give their own files any name.
+    The server does it, whatever the weights, and local files may have any name.
     """
     info = provider.model_info(model)
     like = (info,) if info in provider.models else provider.models

@@ -34,13 +34,7 @@ class OutputSchema:
 
     @classmethod
     def from_schema(cls, schema: object) -> "OutputSchema":
-        """Read a schema.
-
-        Args:
-            schema: A pydantic class, or a JSON schema, also in OpenAI's `response_format`; None takes any JSON.
-
-        Returns:
-            The output schema.
+        """Read a pydantic class, or a JSON schema, also in OpenAI's `response_format`; None takes any JSON.
 
         Raises:
             ConfigurationError: It is neither.
@@ -62,20 +56,12 @@ class OutputSchema:
 
     @property
     def name(self) -> str:
-        """The schema's title, in the characters that all servers take in a tool's name."""
-        return _INVALID_IN_NAMES.sub("_", str((self.json_schema or {}).get("title") or "answer"))[
-            :_MAX_NAME_LENGTH
-        ]
+        """The schema's title, with only the characters that all servers accept in a tool's name."""
+        title = str((self.json_schema or {}).get("title") or "answer")
+        return _INVALID_IN_NAMES.sub("_", title)[:_MAX_NAME_LENGTH]
 
     def validate(self, value: object, *, validates_dicts: bool = True) -> Any:
-        """Turn parsed JSON into what the user wants.
-
-        Args:
-            value: From `parse_json`.
-            validates_dicts: Whether it is checked against the JSON schema where there is no class.
-
-        Returns:
-            An instance of the class, or the value itself.
+        """Convert parsed JSON to an instance of the class, or leave it as it is; `validates_dicts` checks it even without a class.
 
         Raises:
             ValueError: It does not fit; the text says where, for the model to read.
@@ -92,7 +78,7 @@ class OutputSchema:
         return value
 
     def parse_partial(self, value: object) -> Any:
-        """Turn the JSON so far into an instance of either class, or leave it as it is; None where neither takes it."""
+        """Convert the JSON so far to an instance of either class, or leave it as it is; None if neither takes it."""
         if self.model_class is None:
             return value
         for candidate in filter(None, (self.model_class, self.partial_class)):
@@ -104,14 +90,9 @@ class OutputSchema:
 
 
 def parse_json(text: str, *, truncated: bool = False) -> Any:
-    """Parse the JSON in a reply.
+    """Parse the JSON in a reply, which may be in a code fence or between other text; `truncated` if the reply was cut off.
 
-    Args:
-        text: JSON, also in a code fence or between other text.
-        truncated: Whether the reply was cut off.
-
-    Returns:
-        The value. NaN, Infinity and numbers too large for a float are not JSON.
+    NaN, Infinity and numbers too large for a float are not JSON.
 
     Raises:
         ValueError: There is none; the text says why, for the model to read.
@@ -128,7 +109,7 @@ def parse_json(text: str, *, truncated: bool = False) -> Any:
 
 
 def _unwrap_openai_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Take a schema out of OpenAI's `response_format`, titled by its name there."""
+    """Unwrap the schema of OpenAI's `response_format`, titled by its name there."""
     inner: Mapping[str, Any] = schema.get("json_schema", schema)
     return {**inner["schema"], "title": inner.get("name") or "answer"} if "schema" in inner else dict(inner)
 

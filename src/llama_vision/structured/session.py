@@ -17,7 +17,7 @@ _MAX_QUOTED = 200
 """Characters of the output in an error's text."""
 
 _GROWTH = 1 / 256
-"""By how much partial output grows before it is parsed again: parsing a long one for each token is quadratic."""
+"""Relative growth of partial output before it is parsed again: parsing a long one for each token is quadratic."""
 
 _Block = TypeVar("_Block")
 
@@ -30,14 +30,14 @@ class StructuredOutputSession:
 
     Attributes:
         plan: How the output is requested and validated.
-        retry_messages: What follows the prompt in the next request: earlier outputs, and what was wrong with them.
+        retry_messages: Messages after the prompt in the next request: earlier outputs and their errors.
         done: Whether there is nothing more to send.
-        json: The last reply's JSON, parsed, as far as it has come; None where there is none.
+        json: The last reply's JSON, parsed, whole or partial; None if there is none.
         value: The validated value; None until a reply is valid.
-        error: What was wrong with the last reply, for the user to read; None where it is valid.
-        cause: The error behind `error`, pydantic's own where a class refused.
+        error: What was wrong with the last reply, for the user to read; None if it is valid.
+        cause: The error behind `error`; pydantic's own if a class refused.
         output: The last reply's output as the model wrote it: text, or the arguments of its tool call.
-        displayed: The last partial value that was given.
+        last_partial: The last partial value that was returned.
 
     """
 
@@ -50,12 +50,12 @@ class StructuredOutputSession:
         self.error: str | None = None
         self.cause: BaseException | None = None
         self.output = ""
-        self.displayed: Any = None
+        self.last_partial: Any = None
         self._num_attempts = 0
         self._parsed_length = 0
 
     def add_reply(self, reply: Reply) -> None:
-        """Validate a reply, and decide whether to retry. One that was cut off is not retried."""
+        """Validate a reply, and decide whether to retry; a truncated one is not retried."""
         self._num_attempts += 1
         self._parsed_length = 0
         self.json = self.value = self.error = self.cause = None
@@ -69,22 +69,14 @@ class StructuredOutputSession:
             self.error = self._error_text(problem, cut_off=cut_off)
             self.cause = error.__cause__ or error
             if not cut_off and self._num_attempts <= self.plan.max_retries:
-                said = (Message("assistant", (Text(self.output),)),) if self.output.strip() else ()
-                again = Message("user", (Text(retry_message(problem)),))
-                self.retry_messages = (*self.retry_messages, *said, again)
+                if self.output.strip():
+                    self.retry_messages += (Message("assistant", (Text(self.output),)),)
+                self.retry_messages += (Message("user", (Text(retry_message(problem)),)),)
                 return
         self.done = True
 
     def partial(self, reply: Reply) -> Any:
-        """Parse a reply that is still being streamed.
-
-        Args:
-            reply: All of it so far.
-
-        Returns:
-            The value so far, see `OutputSchema.parse_partial`; None where nothing is new.
-
-        """
+        """Parse a reply that is still being streamed; None if nothing is new. See `OutputSchema.parse_partial`."""
         calls = reply.tool_calls if self.plan.method == "function_calling" else ()
         text = (self._call(reply) or calls[0]).arguments if calls else reply.text
         if self._parsed_length <= len(text) <= int(self._parsed_length * (1 + _GROWTH)):
@@ -92,13 +84,13 @@ class StructuredOutputSession:
         self._parsed_length = len(text)
         partial = _parse_partial_json(text, "{" if self.plan.schema.is_object else "{[")
         value = None if partial is None else self.plan.schema.parse_partial(partial)
-        if value is None or value == self.displayed:
+        if value is None or value == self.last_partial:
             return None
-        self.json, self.displayed = partial, value
+        self.json, self.last_partial = partial, value
         return value
 
     def _call(self, reply: Reply) -> ToolCall | None:
-        """Find the tool call that stands for the schema."""
+        """Find the tool call that carries the output."""
         if self.plan.method != "function_calling":
             return None
         return next((call for call in reply.tool_calls if call.name == self.plan.schema.name), None)
@@ -114,7 +106,7 @@ class StructuredOutputSession:
         called = self.plan.method != "function_calling" or self._call(reply) is not None
         if not called and not reply.text.strip():
             raise ValueError(f"{self.plan.schema.name} was not called.")
-        # Also text in place of a call: some models write there what they should call with.
+        # Also text in place of a call: some models write the arguments there.
         return parse_json(self.output, truncated=reply.finish_reason == "length")
 
     def _error_text(self, problem: str, *, cut_off: bool) -> str:
@@ -138,16 +130,15 @@ def append_to_last_text(
     text_of: Callable[[_Block], str | None],
     to_block: Callable[[str], _Block],
 ) -> list[_Block]:
-    """Append to the last text of a message, not after an image behind it, which has to stay last to be moved to the front.
+    """Append instructions to the last text of a message's blocks, and return the new blocks.
+
+    An image behind that text stays last: only a trailing image is moved to the front.
 
     Args:
-        blocks: The message's content; it is not changed.
+        blocks: The message's content; not modified.
         instructions: The text to append.
-        text_of: The text of a block; None where it is not text.
+        text_of: Returns the text of a block; None if it is not text.
         to_block: Makes a block of text.
-
-    Returns:
-        The new content.
 
     """
     added = list(blocks)
@@ -159,7 +150,7 @@ def append_to_last_text(
 
 
 def _arguments(call: ToolCall, finish_reason: str | None) -> str:
-    """Spell arguments as `json.dumps` does, which is all that some frameworks keep of them; unreadable ones stay."""
+    """Format arguments as `json.dumps` does, which is all that some frameworks keep of them; invalid ones stay."""
     if finish_reason == "length" and not call.arguments.strip():
         return call.arguments  # cut off before they began: that is no empty object
     try:
@@ -169,7 +160,7 @@ def _arguments(call: ToolCall, finish_reason: str | None) -> str:
 
 
 def _parse_partial_json(text: str, brackets: str) -> Any:
-    """Parse the beginning of JSON at the first of each bracket."""
+    """Parse the beginning of JSON, at the first of each bracket."""
     for start in sorted(set(map(text.find, brackets)) - {-1}):
         with contextlib.suppress(ValueError):
             return from_json(text[start:], allow_inf_nan=False, allow_partial="trailing-strings")

@@ -25,25 +25,14 @@ _TYPES: dict[str, Callable[[Any], bool]] = {
 
 
 def first_violation(value: object, schema: Mapping[str, Any]) -> str:
-    """Find the first violation of a schema.
-
-    Args:
-        value: Parsed JSON.
-        schema: JSON schema; references point into it.
-
-    Returns:
-        The path and what is wrong there, such as `days: should be integer, not "two"`; empty where the value is valid.
-
-    """
+    """Return the path of the first violation and what is wrong, as in `days: should be integer, not "two"`; empty if valid."""
     return _Validator(schema).violation(value, schema, "")
 
 
 def format_validation_error(error: ValueError) -> str:
-    """Format a `ValidationError` of either version of pydantic, one line for each of its first ten errors."""
-    errors = cast("list[Mapping[str, Any]]", cast("Any", error).errors())
-    return "\n".join(
-        f"{'.'.join(map(str, one['loc'])) or 'the answer'}: {one['msg']}" for one in errors[:_MAX_ERRORS]
-    )
+    """Format a `ValidationError` of pydantic 1 or 2, one line for each of its first ten errors."""
+    errors: list[Mapping[str, Any]] = cast("Any", error).errors()[:_MAX_ERRORS]
+    return "\n".join(f"{'.'.join(map(str, one['loc'])) or 'the answer'}: {one['msg']}" for one in errors)
 
 
 class _Validator:
@@ -51,7 +40,7 @@ class _Validator:
         self._root = root
 
     def violation(self, value: object, schema: Mapping[str, Any], path: str) -> str:
-        """Validate a value and all below it."""
+        """Return the first violation in a value or below it."""
         if not schema:
             return ""
         if "$ref" in schema:
@@ -64,25 +53,25 @@ class _Validator:
         )
 
     def _check_combinators(self, value: object, schema: Mapping[str, Any], path: str) -> str:
-        for part in cast("Sequence[Mapping[str, Any]]", schema.get("allOf", ())):
-            if found := self.violation(value, part, path):
-                return found
+        for subschema in cast("Sequence[Mapping[str, Any]]", schema.get("allOf", ())):
+            if violation := self.violation(value, subschema, path):
+                return violation
         options = cast("Sequence[Mapping[str, Any]]", schema.get("anyOf") or schema.get("oneOf") or ())
-        found = [self.violation(value, option, path) for option in options]
-        return " or ".join(dict.fromkeys(found)) if found and all(found) else ""
+        violations = [self.violation(value, option, path) for option in options]
+        return " or ".join(dict.fromkeys(violations)) if all(violations) else ""
 
     def _check_object(self, value: object, schema: Mapping[str, Any], path: str) -> str:
         if not isinstance(value, dict):
             return ""
-        given = cast("dict[str, object]", value)
+        fields = cast("dict[str, object]", value)
         for name in cast("Sequence[str]", schema.get("required", ())):
-            if name not in given:
+            if name not in fields:
                 return f"{_join_path(path, name)}: is missing"
         properties = as_mapping(schema.get("properties"))
-        for name, inner in given.items():
+        for name, inner in fields.items():
             if name in properties:
-                if found := self.violation(inner, as_mapping(properties[name]), _join_path(path, name)):
-                    return found
+                if violation := self.violation(inner, as_mapping(properties[name]), _join_path(path, name)):
+                    return violation
             elif schema.get("additionalProperties") is False:
                 return f"{_join_path(path, name)}: should not be there"
         return ""
@@ -92,15 +81,15 @@ class _Validator:
             return ""
         items = as_mapping(schema.get("items"))
         for number, inner in enumerate(cast("list[object]", value)):
-            if found := self.violation(inner, items, _join_path(path, str(number))):
-                return found
+            if violation := self.violation(inner, items, _join_path(path, str(number))):
+                return violation
         return ""
 
     def _resolve(self, reference: str) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = self._root
-        for step in reference.removeprefix("#").strip("/").split("/"):
-            found = as_mapping(found.get(step)) if step else found
-        return found if found is not self._root or reference == "#" else {}
+        schema: Mapping[str, Any] = self._root
+        for key in reference.removeprefix("#").strip("/").split("/"):
+            schema = as_mapping(schema.get(key)) if key else schema
+        return schema if schema is not self._root or reference == "#" else {}
 
 
 def _check_type_and_enum(value: object, schema: Mapping[str, Any], path: str) -> str:
