@@ -71,7 +71,7 @@ class CaptionLog:
         """Look up a caption.
 
         Args:
-            key: The key that it was added with.
+            key: The key it was added with.
 
         Returns:
             The caption, or None.

@@ -156,11 +156,10 @@ class CaptionRunner:
         except FATAL_ERRORS as error:
             self.fatal_error = error
             raise
-        seconds = time.monotonic() - start
+        seconds, usage = time.monotonic() - start, reply.usage
         self.num_asked += 1
-        self.usage = self.usage + reply.usage
+        self.usage += usage
         caption = self._to_caption(reply)
-        usage = reply.usage
         self._add_to_log(
             key,
             caption,

@@ -17,19 +17,19 @@ _TABLE = "_BUILTIN_PROVIDERS"  # private, hence done by no import; langchain has
 def register_with_langchain() -> None:
     """Make `init_chat_model("llama_vision:...")` give a `ChatLlamaVision`; `create_agent` takes the same strings.
 
-    After the colon stands `provider/model`:
+    The format is `llama_vision:provider/model`:
 
         llama_vision:deepinfra/llama-3.2-11b-vision                       our name of the model, at DeepInfra
         llama_vision:vllm/meta-llama/Llama-3.2-11B-Vision-Instruct        the server's own, after the first slash
         llama_vision:deepinfra                                            the provider's first model
         llama_vision:tiny                                                 at $LLAMA_VISION_PROVIDER, else local
 
-    With `init_chat_model(..., provider="deepinfra")` all that follows the colon is the model. Further arguments are
-    those of `ChatLlamaVision`. Calling this again does no harm.
+    With `init_chat_model(..., provider="deepinfra")` everything after the colon is the model. Further arguments are
+    those of `ChatLlamaVision`. It may be called repeatedly.
 
     Raises:
         MissingDependencyError: The package `langchain` is not installed.
-        ConfigurationError: It keeps its providers in another way than this knows.
+        ConfigurationError: This version of it registers providers in an unknown way.
 
     """
     try:

@@ -171,9 +171,8 @@ def to_response(reply: Reply, provider: str, delta: str | None = None) -> ChatRe
         blocks.append(TextBlock(text=reply.text))
     truncated = reply.finish_reason == "length"
     blocks += [call_block(call, truncated=truncated) for call in reply.tool_calls]
-    additional: dict[str, Any] = (
-        {"tool_calls": [_openai_call(call) for call in reply.tool_calls]} if reply.tool_calls else {}
-    )
+    legacy_calls = [_openai_call(call) for call in reply.tool_calls]
+    additional: dict[str, Any] = {"tool_calls": legacy_calls} if legacy_calls else {}
     counts = _token_counts(reply.usage)
     raw = {
         "provider": provider,

@@ -28,6 +28,8 @@ from llama_vision.structured.output_schema import OutputSchema
 _LOCAL_CONCURRENCY = 32
 """The local model runs as many together as fit, and queues the others."""
 
+_WITHOUT_IMAGES = "To ask without images, give image_column=None."
+
 _REQUEST_OPTIONS = SAMPLING_OPTIONS | {"stop", "extra_body"}
 # The others are parameters of `BatchAsker`, or can't be sent to another process: a header may be a key, a client is a socket.
 _BACKEND_OPTIONS = frozenset(inspect.signature(create_backend).parameters) - {
@@ -79,7 +81,7 @@ class BatchAsker:
 
     Raises:
         ConfigurationError: Something does not fit together.
-        UnsupportedInputError: The provider can't do what is wanted.
+        UnsupportedInputError: The provider can't do it.
 
     """
 
@@ -141,9 +143,15 @@ class BatchAsker:
         columns = as_column_batch(batch)
         added = [name for name in COLUMN_TYPES if name != "json" or self._plan is not None]
         self._check_names(columns, added)
+        prompts: Sequence[Any] = [self._prompt] * columns.num_rows
+        if self._prompt_column is not None:
+            prompts = columns.read(self._prompt_column)
+        images: Sequence[Any] = [None] * columns.num_rows
+        if self._image_column is not None:
+            images = columns.read(self._image_column)
         rows = [
             partial(ask_row, self._get_backend(), partial(self._request, prompt, image), self._plan)
-            for prompt, image in zip(*self._cells(columns), strict=True)
+            for prompt, image in zip(prompts, images, strict=True)
         ]
         results = run_rows(rows, concurrency=self._concurrency, keep=self._on_error == "keep")
         cells = [result.cells() for result in results]
@@ -151,26 +159,16 @@ class BatchAsker:
             {f"{self._prefix}{name}": (COLUMN_TYPES[name], [row[name] for row in cells]) for name in added}
         )
 
-    def _cells(self, columns: ColumnBatch) -> tuple[Sequence[Any], Sequence[Any]]:
-        """Read the prompts and the images."""
-        prompts, images = self._prompt_column, self._image_column
-        return (
-            [self._prompt] * columns.num_rows if prompts is None else columns.read(prompts),
-            [None] * columns.num_rows if images is None else columns.read(images),
-        )
-
     def _check_names(self, columns: ColumnBatch, added: list[str]) -> None:
         for name in (self._prompt_column, self._image_column):
             if name is not None and name not in columns.names:
-                instead = (
-                    " To ask without images, give image_column=None." if name == self._image_column else ""
-                )
+                advice = f" {_WITHOUT_IMAGES}" if name == self._image_column else ""
                 raise ConfigurationError(
-                    f"The batch has no column {name!r}. Its columns are: {', '.join(columns.names)}.{instead}"
+                    f"The batch has no column {name!r}. Its columns are: {', '.join(columns.names)}.{advice}"
                 )
-        if taken := [f"{self._prefix}{name}" for name in added if f"{self._prefix}{name}" in columns.names]:
+        if existing := {f"{self._prefix}{name}" for name in added}.intersection(columns.names):
             raise ConfigurationError(
-                f"The batch has the columns {', '.join(taken)} already. Give another prefix=... for the new ones."
+                f"The batch has the columns {', '.join(sorted(existing))} already. Give another prefix=... for the new ones."
             )
 
     def _request(self, prompt: object, image: object) -> ChatRequest:
@@ -185,7 +183,7 @@ class BatchAsker:
         return plan_structured_output(OutputSchema.from_schema(schema), "auto", self.provider, self.model)
 
     def _get_backend(self) -> Backend:
-        """Create the backend in the process that uses it; threads may race, since it holds nothing yet."""
+        """Create the backend in the process that uses it; threads may race, since it holds no state yet."""
         if self._backend is None:
             key = None if self._api_key is None else self._api_key()
             self._backend = create_backend(self.provider, api_key=key, **self._backend_options)
@@ -200,12 +198,10 @@ class BatchAsker:
             raise ConfigurationError(
                 f"There is no option {', '.join(unknown)}. Known are: {', '.join(sorted(_REQUEST_OPTIONS | _BACKEND_OPTIONS))}."
             )
-        request = self._request(self._prompt or DEFAULT_PROMPT, None)
-        validate_request(self.provider, request)
+        validate_request(self.provider, self._request(self._prompt or DEFAULT_PROMPT, None))
         if self._image_column is not None and self.provider.image_rules.max_count == 0:
             raise UnsupportedInputError(
-                f"{self.provider.title} takes no images. {self.provider.image_rules.alternative} "
-                "To ask without images, give image_column=None."
+                f"{self.provider.title} takes no images. {self.provider.image_rules.alternative} {_WITHOUT_IMAGES}"
             )
         if self.provider.dialect is not None:  # the local one may need what only the workers have
             create_backend(self.provider, **self._backend_options)
@@ -222,7 +218,7 @@ def _checked_prompt(prompt: str | None, column: str | None) -> str | None:
 def _checked_key(key: object) -> Any:
     if key is None or callable(key):
         return key
-    raise ConfigurationError(  # and the text does not show it
+    raise ConfigurationError(  # without the key in its text
         "A key would be pickled, and sent to every worker as it is. Set the provider's variable in the environment of the "
         "workers, or give a function that returns the key: api_key=lambda: os.environ['MY_KEY']."
     )

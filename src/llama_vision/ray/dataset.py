@@ -31,8 +31,8 @@ def ask_dataset(
         answers = ask_dataset(ray.data.read_images("photos"), "What is it?", actors=4, model="llama-3.2-11b-vision")
         answers.write_parquet("answers")
 
-    Each actor loads the model and sends the rows of a batch concurrently. A row's error stands in the row; where an actor
-    dies, Ray starts another with the same rows, which hosted providers bill again.
+    Each actor loads the model and sends the rows of a batch concurrently. An error is kept in its row; if an actor dies,
+    Ray starts another with the same rows, which hosted providers bill again.
 
     Rows keep their order within a block. Among blocks Ray keeps it only if that was set before:
     `ray.data.DataContext.get_current().execution_options.preserve_order = True`.
@@ -42,9 +42,8 @@ def ask_dataset(
         prompt: What to ask about each row; as for `BatchAsker`.
         actors: The number of actors, or its minimum and maximum.
         batch_size: Rows of a batch.
-        num_cpus: CPUs reserved for each actor; for the local model also its threads. Default: 1, or less where all actors
-            would hold more than half of the cluster's: the tasks that read and shuffle need some, and wait for ever where
-            actors hold them all.
+        num_cpus: CPUs reserved for each actor; for the local model also its threads. Default: 1, or less if all actors
+            would hold more than half of the cluster's: tasks that read and shuffle would wait forever for one.
         num_gpus: GPUs reserved for each actor; a fraction lets several share one. Default: 1 for the local model where the
             cluster has any; 0 for `tiny` and for hosted models.
         **asker: Further arguments of `BatchAsker`.
@@ -55,7 +54,7 @@ def ask_dataset(
     Raises:
         MissingDependencyError: Ray is not installed.
         ConfigurationError: Something does not fit together.
-        UnsupportedInputError: The provider can't do what is wanted.
+        UnsupportedInputError: The provider can't do it.
 
     """
     try:

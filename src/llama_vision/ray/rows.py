@@ -34,10 +34,10 @@ class RowResult:
     """The result of a row.
 
     Attributes:
-        reply: The last reply, with the usage of all of the row's requests; of a failure what had arrived.
-        json: The validated JSON, where a schema is given.
+        reply: The last reply, with the usage of all of the row's requests; partial if the last one failed.
+        json: The validated JSON, if there is a schema.
         seconds: Wall time, including the wait for other rows on the same model.
-        error: What went wrong; None where nothing did.
+        error: What went wrong, or None.
 
     """
 
@@ -48,10 +48,10 @@ class RowResult:
 
     def cells(self) -> dict[str, Any]:
         """Return a cell for each column of `COLUMN_TYPES`; None if it is empty."""
-        reply = self.reply or Reply()
-        usage, told = reply.usage, self.error is None
+        reply, succeeded = self.reply or Reply(), self.error is None
+        usage = reply.usage
         return {
-            "text": _escape_surrogates(reply.text) if told or reply.text else None,
+            "text": _escape_surrogates(reply.text) if succeeded or reply.text else None,
             "json": None if self.json is None else _escape_surrogates(self.json),
             "finish_reason": reply.finish_reason,
             "input_tokens": usage.input_tokens,
@@ -59,8 +59,8 @@ class RowResult:
             "cost_usd": usage.cost_usd,
             "cost_is_estimate": None if usage.cost_usd is None else usage.cost_is_estimate,
             "seconds": round(self.seconds, 6),
-            "error_type": None if told else type(self.error).__name__,
-            "error": None if told else _escape_surrogates(str(self.error)),
+            "error_type": None if succeeded else type(self.error).__name__,
+            "error": None if succeeded else _escape_surrogates(str(self.error)),
         }
 
 
@@ -68,7 +68,7 @@ def ask_row(
     backend: Backend, make: Callable[[], ChatRequest], plan: StructuredOutputPlan | None
 ) -> RowResult:
     """Ask about one row; every error is kept in the result, also one that making the request raises. A `plan` validates the output."""
-    began = time.monotonic()
+    start = time.monotonic()
     replies: list[Reply] = []
     output, failure = None, None
     try:
@@ -81,7 +81,7 @@ def ask_row(
         failure = error
         if isinstance(error, LlamaVisionError) and error.partial is not None:
             replies.append(error.partial)
-    return RowResult(_total(replies), output, time.monotonic() - began, failure)
+    return RowResult(_total(replies), output, time.monotonic() - start, failure)
 
 
 def _ask_until_valid(
