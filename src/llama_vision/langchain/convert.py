@@ -37,6 +37,8 @@ from llama_vision.providers.provider import Provider
 MODEL_PROVIDER = "llama_vision"
 """`response_metadata["model_provider"]` of our messages: the key of our content-block translator."""
 
+_CHUNK_METADATA = {"model_provider": MODEL_PROVIDER}  # pydantic copies it into each chunk
+
 _ROLES: dict[str, Role] = {
     "system": "system",
     "user": "user",
@@ -173,18 +175,14 @@ class ChunkConverter:
         """
         match event:
             case TextDelta():
-                message = AIMessageChunk(
-                    content=event.text, response_metadata={"model_provider": MODEL_PROVIDER}
-                )
+                message = AIMessageChunk(content=event.text, response_metadata=_CHUNK_METADATA)
             case ToolCallDelta():
                 self._builder.add(event)
                 fragment = tool_call_chunk(
                     name=event.name, args=event.arguments, id=event.id, index=event.index
                 )
                 message = AIMessageChunk(
-                    content="",
-                    tool_call_chunks=[fragment],
-                    response_metadata={"model_provider": MODEL_PROVIDER},
+                    content="", tool_call_chunks=[fragment], response_metadata=_CHUNK_METADATA
                 )
             case Started() | UsageReport():
                 self._builder.add(event)

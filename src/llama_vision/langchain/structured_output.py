@@ -21,7 +21,7 @@ from typing_extensions import override
 
 from llama_vision.core.events import TextDelta, ToolCallDelta
 from llama_vision.core.json_types import as_mapping
-from llama_vision.core.messages import Message, ToolCall
+from llama_vision.core.messages import ToolCall
 from llama_vision.core.reply import Reply, ReplyBuilder
 from llama_vision.langchain.convert import invalid_tool_calls, valid_tool_calls
 from llama_vision.structured.method import StructuredOutputPlan
@@ -174,13 +174,20 @@ class _StructuredRun:
     @property
     def prompt(self) -> LanguageModelInput:
         """The next request's prompt."""
-        retries = self.session.retry_messages
-        return [*_to_messages(self._prompt), *map(_retry_message, retries)] if retries else self._prompt
+        if not self.session.retry_messages:
+            return self._prompt
+        retries = [
+            AIMessage(retry.text) if retry.role == "assistant" else HumanMessage(retry.text)
+            for retry in self.session.retry_messages
+        ]
+        return [*_to_messages(self._prompt), *retries]
 
-    def add_message(self, message: AIMessage) -> None:
-        """Add a whole reply."""
+    def add_message(self, message: AIMessage, calls: tuple[ToolCall, ...] = ()) -> None:
+        """Add a whole reply, with its tool calls as the model wrote them, if they are known."""
         self._raw = message
-        self.session.add_reply(Reply(message.text, _tool_calls(message), finish_reason=_end(message)))
+        calls = calls or (*valid_tool_calls(message), *invalid_tool_calls(message))
+        finish_reason = message.response_metadata.get("finish_reason")
+        self.session.add_reply(Reply(message.text, calls, finish_reason=finish_reason))
 
     def partial_results(self, chunk: AIMessageChunk) -> Iterator[Any]:
         """Add a chunk of a reply, and yield what is new."""
@@ -196,9 +203,8 @@ class _StructuredRun:
     def end_stream(self) -> None:
         """End a streamed reply. A model with streaming disabled yields its message as the only chunk."""
         first, *others = self._chunks
-        self._raw = add_ai_message_chunks(first, *others) if others else first
-        calls = self._streamed.tool_calls or _tool_calls(self._raw)
-        self.session.add_reply(Reply(self._raw.text, calls, finish_reason=_end(self._raw)))
+        message = add_ai_message_chunks(first, *others) if others else first
+        self.add_message(message, self._streamed.tool_calls)
         self._chunks, self._streamed = [], ReplyBuilder()
 
     def result(self) -> Any:
@@ -294,21 +300,9 @@ def _block_text(block: object) -> str | None:
     return str(spec.get("text") or "") if spec.get("type") in ("text", "text-plain") else None
 
 
-def _retry_message(message: Message) -> BaseMessage:
-    return AIMessage(message.text) if message.role == "assistant" else HumanMessage(message.text)
-
-
-def _tool_calls(message: AIMessage) -> tuple[ToolCall, ...]:
-    return (*valid_tool_calls(message), *invalid_tool_calls(message))
-
-
 def _delta_events(chunk: AIMessage) -> Iterator[TextDelta | ToolCallDelta]:
     """Undo `ChunkConverter`, but for the suffix that keeps arguments invalid: it is not the model's."""
     yield TextDelta(chunk.text)
     if isinstance(chunk, AIMessageChunk) and chunk.chunk_position != "last":
         for call in chunk.tool_call_chunks:
             yield ToolCallDelta(call["index"] or 0, call["id"], call["name"], call["args"] or "")
-
-
-def _end(message: AIMessage) -> str | None:
-    return message.response_metadata.get("finish_reason")

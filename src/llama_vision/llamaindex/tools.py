@@ -1,5 +1,6 @@
 """Tool calling: LlamaIndex's tools to options of a call, and responses to its tool selections."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -79,10 +80,9 @@ def tool_selections(response: ChatResponse, *, error_on_no_tool_call: bool) -> l
             f"The model called no tool; it said: {response.message.content!r}. "
             "Pass tool_required=True to make it call one."
         )
-    read = _final_arguments if is_final(response) else _partial_arguments
     return [
         ToolSelection(
-            tool_id=call.tool_call_id or "", tool_name=call.tool_name, tool_kwargs=read(call, response)
+            tool_id=call.tool_call_id or "", tool_name=call.tool_name, tool_kwargs=_arguments(call, response)
         )
         for call in calls
     ]
@@ -95,13 +95,18 @@ def _call_blocks(response: ChatResponse) -> list[ToolCallBlock]:
     return calls or [call_block(call, truncated=truncated) for call in legacy_tool_calls(response.message)]
 
 
-def _final_arguments(call: ToolCallBlock, response: ChatResponse) -> dict[str, Any]:
-    """Return the arguments of a complete response, or raise: a tool must not run with incomplete arguments.
+def _arguments(call: ToolCallBlock, response: ChatResponse) -> dict[str, Any]:
+    """Return the arguments; in an unfinished stream those so far, a string at their end included.
 
-    Dropping the call instead would make an agent take the rest of the reply for its final answer.
+    Incomplete arguments of a complete response raise, since a tool must not run with them. Dropping the call instead
+    would make an agent take the rest of the reply for its final answer.
     """
     if not isinstance(call.tool_kwargs, str):
         return call.tool_kwargs
+    if not is_final(response):
+        with contextlib.suppress(ValueError):
+            return dict(as_mapping(from_json(call.tool_kwargs, allow_partial="trailing-strings")))
+        return {}
     raw = as_mapping(response.raw)
     if raw.get("finish_reason") == "length":
         why = "The reply was cut off at max_tokens, in the middle of the call: raise max_tokens."
@@ -115,13 +120,3 @@ def _final_arguments(call: ToolCallBlock, response: ChatResponse) -> dict[str, A
         f"They are: {quoted!r}"
     )
     raise error.with_context(raw.get("provider") or "", raw.get("model"))
-
-
-def _partial_arguments(call: ToolCallBlock, _: ChatResponse) -> dict[str, Any]:
-    """Return the arguments of an unfinished stream, as far as they have come, a string at their end included."""
-    if not isinstance(call.tool_kwargs, str):
-        return call.tool_kwargs
-    try:
-        return dict(as_mapping(from_json(call.tool_kwargs, allow_partial="trailing-strings")))
-    except ValueError:
-        return {}
