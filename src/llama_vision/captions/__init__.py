@@ -1,6 +1,6 @@
 """Captioning of many images: finding files, asking about each once, logging captions for a later run."""
 
-from llama_vision.captions.image_files import ImageFiles, Paths, absolute, find_images
+from llama_vision.captions.image_files import ImageFiles, Paths, find_images
 from llama_vision.captions.log import Caption, CaptionLog
 from llama_vision.captions.runner import (
     DEFAULT_CONCURRENCY,
@@ -8,7 +8,6 @@ from llama_vision.captions.runner import (
     CaptionFailure,
     CaptionResult,
     CaptionRunner,
-    check_concurrency,
 )
 from llama_vision.captions.task import DEFAULT_PROMPT, CaptionTask
 
@@ -24,7 +23,5 @@ __all__ = [
     "CaptionedImage",
     "ImageFiles",
     "Paths",
-    "absolute",
-    "check_concurrency",
     "find_images",
 ]

@@ -30,15 +30,7 @@ class ImageFiles:
 
 
 def absolute(path: str | Path) -> Path:
-    """Make a path absolute.
-
-    Args:
-        path: Absolute, or relative to the current directory; `~` is the home directory.
-
-    Returns:
-        The absolute path; symbolic links are not resolved.
-
-    """
+    """Make a path absolute; `~` is the home directory, and symbolic links are not resolved."""
     return Path(path).expanduser().absolute()
 
 

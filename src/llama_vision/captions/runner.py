@@ -70,7 +70,7 @@ class CaptionRunner:
 
     Attributes:
         num_asked: Captions written by the model.
-        usage: Their tokens and cost, as far as the provider told.
+        usage: Their tokens and cost, as far as the provider reports them.
         fatal_error: The error after which no further call was made, or None.
 
     """
@@ -188,15 +188,7 @@ class CaptionRunner:
 
 
 def check_concurrency(concurrency: int) -> None:
-    """Check a number of calls in flight.
-
-    Args:
-        concurrency: The number.
-
-    Raises:
-        ConfigurationError: It is less than 1.
-
-    """
+    """Raise `ConfigurationError` for a maximum of calls in flight below 1."""
     if concurrency < 1:
         raise ConfigurationError(f"concurrency has to be at least 1, and is {concurrency}.")
 

@@ -1,4 +1,4 @@
-"""What is asked about each image, and of which model."""
+"""The captioning task: prompt, model and settings, and the key of a caption."""
 
 import hashlib
 import json

@@ -15,10 +15,10 @@ from llama_vision.captions import (
     CaptionResult,
     CaptionRunner,
     CaptionTask,
-    absolute,
-    check_concurrency,
     find_images,
 )
+from llama_vision.captions.image_files import absolute
+from llama_vision.captions.runner import check_concurrency
 from llama_vision.cli.model_options import add_model_arguments, build_request, select_model
 from llama_vision.cli.progress import ProgressLine
 from llama_vision.core.backend import Backend

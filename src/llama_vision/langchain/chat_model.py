@@ -357,7 +357,7 @@ class ChatLlamaVision(BackendFields, BaseChatModel):
     ) -> Runnable[LanguageModelInput, Any]:
         """Structured output: make the model reply with an object.
 
-        Streams give the partial object. An invalid reply raises `OutputParserException`, whose `llm_output` is what the
+        Streams yield the partial object. An invalid reply raises `OutputParserException`, whose `llm_output` is what the
         model wrote; one that was cut off says so, and is not retried.
 
         Args:
@@ -368,12 +368,12 @@ class ChatLlamaVision(BackendFields, BaseChatModel):
                 does `"json_mode"`. `"auto"` takes the provider's best one. With it, and with `"prompt"`, a reply is
                 validated against the schema and requested again, with what was wrong, at most twice; the other methods
                 send one request, and validate pydantic classes only.
-            include_raw: Give `{"raw": message, "parsed": object, "parsing_error": error}` in place of raising.
+            include_raw: Return `{"raw": message, "parsed": object, "parsing_error": error}` in place of raising.
             strict: Ask the provider to enforce the schema; not for `"json_mode"`.
             **kwargs: Further arguments of each call, such as `temperature`.
 
         Returns:
-            A runnable that takes what the model takes, and gives objects.
+            A runnable with the model's input, whose output is the object.
 
         Raises:
             StructuredMethodError: There is no such method, or it does not go with `strict` or without a schema.

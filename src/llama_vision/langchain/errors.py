@@ -1,4 +1,4 @@
-"""Errors of `ChatLlamaVision`: each is one of ours, and LangChain's own for the same cause."""
+"""Errors of `ChatLlamaVision`: each is both an error of this package and LangChain's own for the same cause."""
 
 import json
 from collections.abc import Mapping
@@ -20,30 +20,30 @@ from langchain_core.exceptions import (
 )
 from typing_extensions import override
 
-from llama_vision.core import errors as ours
+from llama_vision.core import errors
 from llama_vision.core.errors import LlamaVisionError, StatusError
 from llama_vision.core.reply import Reply
 
 _LANGCHAIN_ERRORS: dict[type[LlamaVisionError], type[ModelError]] = {
     LlamaVisionError: ModelError,
-    ours.MissingKeyError: ModelAuthenticationError,
-    ours.UnsupportedInputError: ModelInvalidRequestError,
-    ours.ImageError: ModelInvalidRequestError,
-    ours.ConnectionFailedError: ModelConnectionError,
-    ours.RequestTimeoutError: ModelTimeoutError,
-    ours.InvalidRequestError: ModelInvalidRequestError,
-    ours.ContextTooLongError: ContextOverflowError,
-    ours.AuthenticationError: ModelAuthenticationError,
-    ours.InsufficientCreditsError: ModelPermissionDeniedError,  # LangChain has none for 402
-    ours.PermissionDeniedError: ModelPermissionDeniedError,
-    ours.ModelNotFoundError: ModelNotFoundError,
-    ours.RateLimitError: ModelRateLimitError,
-    ours.ServerError: ModelAPIError,
-    ours.MalformedReplyError: ModelAPIError,
-    ours.TruncatedStreamError: ModelConnectionError,
-    ours.LocalModelError: ModelAPIError,
+    errors.MissingKeyError: ModelAuthenticationError,
+    errors.UnsupportedInputError: ModelInvalidRequestError,
+    errors.ImageError: ModelInvalidRequestError,
+    errors.ConnectionFailedError: ModelConnectionError,
+    errors.RequestTimeoutError: ModelTimeoutError,
+    errors.InvalidRequestError: ModelInvalidRequestError,
+    errors.ContextTooLongError: ContextOverflowError,
+    errors.AuthenticationError: ModelAuthenticationError,
+    errors.InsufficientCreditsError: ModelPermissionDeniedError,  # LangChain has none for 402
+    errors.PermissionDeniedError: ModelPermissionDeniedError,
+    errors.ModelNotFoundError: ModelNotFoundError,
+    errors.RateLimitError: ModelRateLimitError,
+    errors.ServerError: ModelAPIError,
+    errors.MalformedReplyError: ModelAPIError,
+    errors.TruncatedStreamError: ModelConnectionError,
+    errors.LocalModelError: ModelAPIError,
 }
-"""LangChain's class for each of ours; for a class that is not here, those of its bases."""
+"""LangChain's class for each of this package; a class that is not here gets those of its bases."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +82,11 @@ class TranslateErrors:
 class _TranslatedError(LlamaVisionError, ModelError):
     """Base of the classes created here."""
 
-    ours: type[LlamaVisionError]
+    original: type[LlamaVisionError]
 
     @override
     def __reduce__(self) -> tuple[Any, ...]:
-        return _make, (self.ours, self.args, self.__dict__)  # pickle finds no class that is in no module
+        return _make, (self.original, self.args, self.__dict__)  # pickle finds no class that is in no module
 
 
 def to_langchain_error(error: LlamaVisionError) -> LlamaVisionError:
@@ -117,7 +117,7 @@ def _translated_class(kind: type[LlamaVisionError]) -> type[LlamaVisionError]:
     attributes = {
         "__doc__": kind.__doc__,
         "__module__": __name__,
-        "ours": kind,
+        "original": kind,
         "is_retryable": kind.retryable,
     }
     return cast("type[LlamaVisionError]", type(kind.__name__, (_TranslatedError, kind, *bases), attributes))

@@ -15,7 +15,7 @@ _TABLE = "_BUILTIN_PROVIDERS"  # private, hence done by no import; langchain has
 
 
 def register_with_langchain() -> None:
-    """Make `init_chat_model("llama_vision:...")` give a `ChatLlamaVision`; `create_agent` takes the same strings.
+    """Make `init_chat_model("llama_vision:...")` return a `ChatLlamaVision`; `create_agent` takes the same strings.
 
     The format is `llama_vision:provider/model`:
 

@@ -33,7 +33,7 @@ _TOOL_KEYS = frozenset({"name", "function", "toolSpec"})
 
 
 class StructuredOutputRunnable(Runnable[LanguageModelInput, Any]):
-    """A chat model that gives objects; what `with_structured_output` returns."""
+    """A chat model whose replies are objects; what `with_structured_output` returns."""
 
     def __init__(
         self,
@@ -147,7 +147,7 @@ class StructuredOutputRunnable(Runnable[LanguageModelInput, Any]):
 
 
 class RawAndParsed(AddableDict):
-    """A chunk of `{"raw", "parsed", "parsing_error"}`; all chunks add up to what `invoke` gives."""
+    """A chunk of `{"raw", "parsed", "parsing_error"}`; all chunks add up to what `invoke` returns."""
 
     @override
     def __add__(self, other: AddableDict) -> "RawAndParsed":

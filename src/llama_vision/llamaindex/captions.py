@@ -22,10 +22,10 @@ from llama_vision.captions import (
     CaptionRunner,
     CaptionTask,
     Paths,
-    absolute,
-    check_concurrency,
     find_images,
 )
+from llama_vision.captions.image_files import absolute
+from llama_vision.captions.runner import check_concurrency
 from llama_vision.core.formatting import format_cost
 from llama_vision.core.messages import Image
 from llama_vision.core.reply import Reply

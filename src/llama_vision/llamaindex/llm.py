@@ -1,7 +1,7 @@
 """`LlamaVision`: Llama 3.2 Vision as a LlamaIndex LLM, hosted or local."""
 
 import contextlib
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from typing import Any, Self, TypeVar, cast
 
 import httpx
@@ -26,6 +26,7 @@ from llama_index.core.instrumentation.events.llm import (
     LLMStructuredPredictEndEvent,
     LLMStructuredPredictStartEvent,
 )
+from llama_index.core.llms import callbacks
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.prompts.base import BasePromptTemplate
@@ -47,7 +48,6 @@ from llama_vision.backends.model_fields import BackendFields
 from llama_vision.core.backend import Backend
 from llama_vision.core.errors import UnsupportedInputError
 from llama_vision.core.request import DEFAULT_MAX_TOKENS, ChatRequest
-from llama_vision.llamaindex.callbacks import chat_callback, completion_callback
 from llama_vision.llamaindex.convert import (
     SnapshotConverter,
     is_empty_system_message,
@@ -74,7 +74,17 @@ from llama_vision.structured.method import StructuredMethod, plan_structured_out
 from llama_vision.structured.output_schema import OutputSchema
 
 _Model = TypeVar("_Model", bound=BaseModel)
+_Method = TypeVar("_Method", bound=Callable[..., Any])
 _dispatcher = cast("Any", instrumentation).get_dispatcher(__name__)
+
+
+def _chat_callback(method: _Method) -> _Method:
+    """Report the start and the end of a chat to LlamaIndex's callbacks: its decorator, typed."""
+    return cast("_Method", cast("Any", callbacks).llm_chat_callback()(method))
+
+
+def _completion_callback(method: _Method) -> _Method:
+    return cast("_Method", cast("Any", callbacks).llm_completion_callback()(method))
 
 
 class LlamaVision(BackendFields, FunctionCallingLLM):
@@ -276,7 +286,7 @@ class LlamaVision(BackendFields, FunctionCallingLLM):
     # The eight endpoints. Each reports one start and one end to the callbacks. Input is validated when one is called; a
     # stream makes its call when the first response is asked for.
 
-    @chat_callback
+    @_chat_callback
     @override
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Reply to a conversation.
@@ -294,30 +304,30 @@ class LlamaVision(BackendFields, FunctionCallingLLM):
         """
         return self._chat(self._request(messages, kwargs))
 
-    @chat_callback
+    @_chat_callback
     @override
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
         """Stream a reply: each response holds all text so far, and the new text in `delta`. See `chat`."""
         return self._stream_chat(self._request(messages, kwargs))
 
-    @chat_callback
+    @_chat_callback
     @override
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Reply to a conversation, asynchronously. See `chat`."""
         return await self._achat(self._request(messages, kwargs))
 
-    @chat_callback
+    @_chat_callback
     @override
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
         """Stream a reply, asynchronously. See `stream_chat`."""
         return self._astream_chat(self._request(messages, kwargs))
 
-    @completion_callback
+    @_completion_callback
     @override
     def complete(
         self, prompt: str, formatted: bool = False, image_documents: Images | None = None, **kwargs: Any
     ) -> CompletionResponse:
-        """Reply to a prompt.
+        """Reply to a prompt; returns and raises as `chat` does.
 
         Args:
             prompt: The prompt.
@@ -325,17 +335,11 @@ class LlamaVision(BackendFields, FunctionCallingLLM):
             image_documents: Images: `ImageDocument`, `ImageNode`, `ImageBlock`, a path, bytes, a URL, a PIL image.
             **kwargs: Options that override the fields.
 
-        Returns:
-            The response; token counts and cost in `additional_kwargs`.
-
-        Raises:
-            LlamaVisionError: The call failed; the classes are listed in `llama_vision.core.errors`.
-
         """
         request = self._prompt_request(prompt, formatted, image_documents, kwargs)
         return chat_response_to_completion_response(self._chat(request))
 
-    @completion_callback
+    @_completion_callback
     @override
     def stream_complete(
         self, prompt: str, formatted: bool = False, image_documents: Images | None = None, **kwargs: Any
@@ -344,7 +348,7 @@ class LlamaVision(BackendFields, FunctionCallingLLM):
         request = self._prompt_request(prompt, formatted, image_documents, kwargs)
         return stream_chat_response_to_completion_response(self._stream_chat(request))
 
-    @completion_callback
+    @_completion_callback
     @override
     async def acomplete(
         self, prompt: str, formatted: bool = False, image_documents: Images | None = None, **kwargs: Any
@@ -353,7 +357,7 @@ class LlamaVision(BackendFields, FunctionCallingLLM):
         request = self._prompt_request(prompt, formatted, image_documents, kwargs)
         return chat_response_to_completion_response(await self._achat(request))
 
-    @completion_callback
+    @_completion_callback
     @override
     async def astream_complete(
         self, prompt: str, formatted: bool = False, image_documents: Images | None = None, **kwargs: Any

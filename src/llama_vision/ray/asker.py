@@ -9,7 +9,8 @@ from pydantic import BaseModel
 
 from llama_vision.adaptation.validate import validate_request
 from llama_vision.backends import create_backend
-from llama_vision.captions import DEFAULT_CONCURRENCY, DEFAULT_PROMPT, check_concurrency
+from llama_vision.captions import DEFAULT_CONCURRENCY, DEFAULT_PROMPT
+from llama_vision.captions.runner import check_concurrency
 from llama_vision.core.backend import Backend
 from llama_vision.core.call_options import SAMPLING_OPTIONS, build_request
 from llama_vision.core.errors import ConfigurationError, UnsupportedInputError

@@ -67,7 +67,7 @@ class RowResult:
 def ask_row(
     backend: Backend, make: Callable[[], ChatRequest], plan: StructuredOutputPlan | None
 ) -> RowResult:
-    """Ask about one row; every error is kept in the result, also one that making the request raises. A `plan` validates the output."""
+    """Ask about one row, with structured output if there is a plan; the result holds any error, also one of `make`."""
     start = time.monotonic()
     replies: list[Reply] = []
     output, failure = None, None

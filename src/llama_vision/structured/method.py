@@ -103,8 +103,11 @@ def plan_structured_output(
         )
     if schema.json_schema is None and requested != "json_mode":
         raise StructuredMethodError(f"method={requested!r} needs a schema; only json_mode does without.")
-    resolved = choose_method(requested, provider, model, schema)
-    spec, options = schema.json_schema, _call_options(schema, resolved, strict)
+    resolved: ResolvedMethod = best_method(provider, model) if requested == "auto" else requested
+    if requested == "auto" and resolved == "function_calling" and not schema.is_object:
+        resolved = "prompt"  # the arguments of a tool have to be an object
+    spec = schema.json_schema
+    options = _call_options(schema, resolved, strict)
     if "tools" in options and _supports_single_call(provider, model, options, text_tool_calls):
         options["parallel_tool_calls"] = False
     # Where decoding is constrained, the model sees nothing of the schema unless it is in the prompt.
@@ -116,16 +119,6 @@ def plan_structured_output(
         instructions=schema_instructions(spec) if in_prompt and spec is not None else "",
         max_retries=MAX_OUTPUT_RETRIES if requested in ("auto", "prompt") else 0,
     )
-
-
-def choose_method(
-    method: StructuredMethod, provider: Provider, model: str, schema: OutputSchema
-) -> ResolvedMethod:
-    """Resolve `auto` to the provider's best method; the arguments of a tool have to be an object, so others are prompted."""
-    if method != "auto":
-        return method
-    best = best_method(provider, model)
-    return "prompt" if best == "function_calling" and not schema.is_object else best
 
 
 def best_method(provider: Provider, model: str) -> Literal["json_schema", "function_calling", "prompt"]:

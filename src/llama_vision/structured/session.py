@@ -117,10 +117,9 @@ class StructuredOutputSession:
                 f"The reply was cut off at max_tokens before the {name} was complete: raise max_tokens. "
                 f"It was: {quoted}"
             )
-        asked = "" if self._num_attempts == 1 else f", asked {self._num_attempts} times"
-        return (
-            f"The reply does not fit {name} (method {self.plan.method!r}){asked}: {problem}\nIt was: {quoted}"
-        )
+        attempts = "" if self._num_attempts == 1 else f", asked {self._num_attempts} times"
+        method = f"(method {self.plan.method!r})"
+        return f"The reply does not fit {name} {method}{attempts}: {problem}\nIt was: {quoted}"
 
 
 def append_to_last_text(
