@@ -33,13 +33,10 @@ class CaptionLog:
     """
 
     def __init__(self, path: Path | None) -> None:
-        """Read the file.
-
-        Args:
-            path: The file; it need not exist.
+        """Read the file, which need not exist.
 
         Raises:
-            ConfigurationError: It can't be read or written, or holds something else, which is left as it is.
+            ConfigurationError: It can't be read or written, or holds something else, which is left unchanged.
 
         """
         self._captions: dict[str, Caption] = {}

@@ -83,16 +83,7 @@ class CaptionRunner:
         name_in_log: Callable[[Path], str] = lambda path: path.name,
         log_duplicates: bool = False,
     ) -> None:
-        """Prepare to run.
-
-        Args:
-            task: What to ask about each image.
-            log: Earlier captions; new ones are added.
-            name_in_log: Returns the name of a file in the log.
-            log_duplicates: Whether the log gets a line for each captioned file, copies and renamed images included, and
-                not only for those that were asked about.
-
-        """
+        """Prepare to run; `log_duplicates` logs every captioned file, also copies and renamed ones, and not only new captions."""
         self._task = task
         self._log = log
         self._name_in_log = name_in_log

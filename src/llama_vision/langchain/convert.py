@@ -83,9 +83,7 @@ def _response_format(spec: object) -> dict[str, Any] | None:
 
 
 def to_messages(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
-    """Convert a conversation.
-
-    Tool calls whose arguments are not JSON become text, and so do their results: many servers refuse them.
+    """Convert a conversation; invalid tool calls and their results become text, since many servers refuse them.
 
     Raises:
         UnsupportedInputError: A message holds a part that the model can't take; the text names the message.

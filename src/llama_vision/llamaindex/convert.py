@@ -70,9 +70,7 @@ def to_request(
 
 
 def to_messages(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
-    """Convert a conversation.
-
-    Tool calls whose arguments are not JSON become text, and so do their results: many servers refuse them.
+    """Convert a conversation; invalid tool calls and their results become text, since many servers refuse them.
 
     Raises:
         UnsupportedInputError: A message holds a part that the model can't take; the text names the message.
@@ -142,12 +140,7 @@ def is_empty_system_message(message: ChatMessage) -> bool:
 
 
 def legacy_tool_calls(message: ChatMessage) -> list[ToolCall]:
-    """Read tool calls of `additional_kwargs`, where they were before there were blocks.
-
-    Raises:
-        UnsupportedInputError: They are not in OpenAI's format.
-
-    """
+    """Read the tool calls of `additional_kwargs`, where they were before there were blocks, in OpenAI's format only."""
     calls: list[ToolCall] = []
     for spec in message.additional_kwargs.get("tool_calls") or ():
         call = as_mapping(spec)
