@@ -22,7 +22,6 @@ class ImageFiles:
     Attributes:
         images: Absolute paths, each once, in the order given; those of a folder sorted.
         skipped: Files in folders that neither are images nor have an image's suffix.
-
     """
 
     images: list[Path]
@@ -49,7 +48,6 @@ def find_images(paths: Paths, *, exclude: Path | None = None) -> ImageFiles:
 
     Raises:
         ImageError: A single path was given, and it does not exist.
-
     """
     if isinstance(paths, (str, Path)) and not absolute(paths).exists():
         raise ImageError(f"There is no folder or image {str(paths)!r}.")

@@ -18,7 +18,6 @@ class Caption:
     Attributes:
         text: The caption.
         truncated: Whether it was cut off at max_tokens.
-
     """
 
     text: str
@@ -37,7 +36,6 @@ class CaptionLog:
 
         Raises:
             ConfigurationError: It can't be read or written, or holds something else, which is left unchanged.
-
         """
         self._captions: dict[str, Caption] = {}
         self._lines: set[tuple[str, str]] = set()  # (key, file)
@@ -72,7 +70,6 @@ class CaptionLog:
 
         Returns:
             The caption, or None.
-
         """
         return self._captions.get(key)
 
@@ -85,7 +82,6 @@ class CaptionLog:
 
         Returns:
             Whether there is one.
-
         """
         return (key, file) in self._lines
 
@@ -97,7 +93,6 @@ class CaptionLog:
             caption: The caption.
             file: The image's name in the log.
             **details: Further fields of the line, for people who read the file.
-
         """
         self._captions[key] = caption
         self._lines.add((key, file))

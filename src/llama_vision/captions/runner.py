@@ -34,7 +34,6 @@ class CaptionedImage:
         digest: SHA-256 of its bytes.
         media_type: From the file's first bytes, such as `image/png`.
         caption: The model's caption.
-
     """
 
     path: Path
@@ -50,7 +49,6 @@ class CaptionFailure:
     Attributes:
         path: The file.
         error: What went wrong; its text says what can be done.
-
     """
 
     path: Path
@@ -72,7 +70,6 @@ class CaptionRunner:
         num_asked: Captions written by the model.
         usage: Their tokens and cost, as far as the provider reports them.
         fatal_error: The error after which no further call was made, or None.
-
     """
 
     def __init__(
@@ -105,7 +102,6 @@ class CaptionRunner:
 
         Returns:
             The results, in the order of the files.
-
         """
         results: dict[Path, CaptionResult] = {}
         queue = iter(files)  # one for all workers: each file is taken once

@@ -24,7 +24,6 @@ class CaptionTask:
         settings: Whatever else the reply depends on, by `LlamaVision`'s field names.
         options: Further options of each call.
         ask: Makes the call.
-
     """
 
     prompt: str
@@ -42,7 +41,6 @@ class CaptionTask:
 
         Returns:
             SHA-256, as hexadecimal digits.
-
         """
         key = [digest, self.prompt, self.provider, self.model, self.settings, self.options]
         return hashlib.sha256(json.dumps(key, sort_keys=True, default=repr).encode()).hexdigest()

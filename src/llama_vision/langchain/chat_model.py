@@ -105,7 +105,6 @@ class ChatLlamaVision(BackendFields, BaseChatModel):
 
     Raises:
         UnknownProviderError: There is no provider of this name.
-
     """
 
     model_config = ConfigDict(
@@ -226,7 +225,6 @@ class ChatLlamaVision(BackendFields, BaseChatModel):
         Args:
             messages: The conversation; images count by their tiles.
             tools: Tools offered with it, in any form that LangChain knows.
-
         """
         with TranslateErrors():
             offered = [parse_tool(convert_to_openai_tool(tool)) for tool in tools or ()]
@@ -335,7 +333,6 @@ class ChatLlamaVision(BackendFields, BaseChatModel):
 
         Returns:
             The model with the tools bound to it.
-
         """
         options = {
             "tools": [convert_to_openai_tool(tool, strict=strict) for tool in tools] or None,
@@ -378,7 +375,6 @@ class ChatLlamaVision(BackendFields, BaseChatModel):
         Raises:
             StructuredMethodError: There is no such method, or it does not go with `strict` or without a schema.
             ValueError: LangChain can't read the schema.
-
         """
         from llama_vision.langchain.structured_output import (  # noqa: PLC0415 - 6 ms that only this takes
             bind_structured_output,

@@ -20,7 +20,6 @@ def content_parts(content: str | list[str | dict[str, Any]]) -> tuple[Text | Ima
     Raises:
         UnsupportedInputError: A block is something else; the text names its type.
         ImageError: An image can't be read.
-
     """
     if isinstance(content, str):
         return (Text(content),) if content else ()

@@ -65,7 +65,6 @@ def to_request(
     Raises:
         UnsupportedInputError: An option or a part of a message can't be expressed; the text names it.
         ImageError: An image can't be read.
-
     """
     call = {name: value for name, value in options.items() if name not in _LANGCHAIN_OPTIONS}
     model: str = call.pop("model")
@@ -88,7 +87,6 @@ def to_messages(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
     Raises:
         UnsupportedInputError: A message holds a part that the model can't take; the text names the message.
         ImageError: An image can't be read; the text names the message.
-
     """
     converted: list[Message] = []
     for position, message in enumerate(messages):

@@ -30,7 +30,6 @@ def register_with_langchain() -> None:
     Raises:
         MissingDependencyError: The package `langchain` is not installed.
         ConfigurationError: This version of it registers providers in an unknown way.
-
     """
     try:
         table: object = getattr(importlib.import_module(_MODULE), _TABLE, None)

@@ -231,7 +231,6 @@ def to_output_schema(schema: Any, *, strict: bool | None) -> OutputSchema:
 
     Raises:
         ValueError: It is none of these.
-
     """
     if schema is None or (isinstance(schema, type) and issubclass(schema, BaseModel) and not strict):
         return OutputSchema.from_schema(schema)

@@ -16,7 +16,6 @@ def check_arguments_begun(arguments: str, finish_reason: str | None) -> None:
 
     Raises:
         ValueError: They were cut off.
-
     """
     if finish_reason == "length" and not arguments.strip():
         raise ValueError("The reply was cut off before the arguments: raise max_tokens.")

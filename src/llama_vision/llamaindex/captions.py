@@ -58,7 +58,6 @@ class Captions:
         truncated: Images whose caption was cut off at max_tokens.
         num_asked: Captions written by the model in this run; the others were known, or belong to copies.
         usage: Tokens and US dollars of this run; None where the provider didn't tell.
-
     """
 
     nodes: list[ImageNode]
@@ -128,7 +127,6 @@ def caption_images(
     Raises:
         ImageError: There is nothing at the path.
         ConfigurationError: `concurrency` is less than 1, or `resume` can't be read or written.
-
     """
     work = acaption_images(
         paths, llm, prompt=prompt, concurrency=concurrency, resume=resume, progress=progress, **options

@@ -57,7 +57,6 @@ def to_request(
     Raises:
         UnsupportedInputError: An option or a part of a message can't be expressed; the text names it.
         ImageError: An image can't be read.
-
     """
     known = {name: value for name, value in additional.items() if name in CALL_OPTIONS}
     specific = {name: value for name, value in additional.items() if name not in CALL_OPTIONS}
@@ -75,7 +74,6 @@ def to_messages(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
     Raises:
         UnsupportedInputError: A message holds a part that the model can't take; the text names the message.
         ImageError: An image can't be read; the text names the message.
-
     """
     converted: list[Message] = []
     for position, message in enumerate(messages):
@@ -199,7 +197,6 @@ class SnapshotConverter:
 
     Attributes:
         final: The last response, once `Finished` has come.
-
     """
 
     def __init__(self, provider: str) -> None:

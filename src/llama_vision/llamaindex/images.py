@@ -29,7 +29,6 @@ def to_image(source: ImageLike) -> Image:
 
     Raises:
         ImageError: The source holds no image, or one that can't be read.
-
     """
     match source:
         case ImageBlock():

@@ -146,7 +146,6 @@ class LlamaVision(BackendFields, FunctionCallingLLM):
 
     Raises:
         UnknownProviderError: There is no provider of this name.
-
     """
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
@@ -217,7 +216,6 @@ class LlamaVision(BackendFields, FunctionCallingLLM):
 
         Returns:
             Tokens.
-
         """
         return estimate_tokens(to_messages(messages))
 
@@ -300,7 +298,6 @@ class LlamaVision(BackendFields, FunctionCallingLLM):
 
         Raises:
             LlamaVisionError: The call failed; the classes are listed in `llama_vision.core.errors`.
-
         """
         return self._chat(self._request(messages, kwargs))
 
@@ -334,7 +331,6 @@ class LlamaVision(BackendFields, FunctionCallingLLM):
             formatted: Whether the prompt has already gone through `completion_to_prompt`.
             image_documents: Images: `ImageDocument`, `ImageNode`, `ImageBlock`, a path, bytes, a URL, a PIL image.
             **kwargs: Options that override the fields.
-
         """
         request = self._prompt_request(prompt, formatted, image_documents, kwargs)
         return chat_response_to_completion_response(self._chat(request))
@@ -419,7 +415,6 @@ class LlamaVision(BackendFields, FunctionCallingLLM):
         Raises:
             ToolArgumentsError: The response is complete, and a call's arguments are not a JSON object.
             ValueError: There is no call, and `error_on_no_tool_call` is set.
-
         """
         return tool_selections(response, error_on_no_tool_call=error_on_no_tool_call)
 
@@ -447,7 +442,6 @@ class LlamaVision(BackendFields, FunctionCallingLLM):
         Raises:
             StructuredOutputError: The model's reply doesn't validate; it is a `ValueError` too.
             LlamaVisionError: The call failed; the classes are listed in `llama_vision.core.errors`.
-
         """
         if self._uses_llamaindex_program:
             return super().structured_predict(output_cls, prompt, llm_kwargs, **prompt_args)

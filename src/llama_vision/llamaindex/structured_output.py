@@ -48,7 +48,6 @@ class StructuredPrediction(Generic[_Model]):
 
         Raises:
             UnsupportedInputError: The options of `chat` set what the plan sets.
-
         """
         schema = replace(plan.schema, partial_class=create_flexible_model(output_cls))
         max_retries = plan.max_retries if retries else 0
@@ -82,7 +81,6 @@ class StructuredPrediction(Generic[_Model]):
 
         Raises:
             StructuredOutputError: The reply doesn't validate, and there is no retry left.
-
         """
         session = self._session
         session.add_reply(to_reply(response))

@@ -83,7 +83,6 @@ class BatchAsker:
     Raises:
         ConfigurationError: Something does not fit together.
         UnsupportedInputError: The provider can't do it.
-
     """
 
     def __init__(
@@ -139,7 +138,6 @@ class BatchAsker:
         Raises:
             ConfigurationError: It is no batch, lacks a column, or has one of the new ones.
             LlamaVisionError: With `on_error="raise"`, what went wrong with a row.
-
         """
         columns = as_column_batch(batch)
         added = [name for name in COLUMN_TYPES if name != "json" or self._plan is not None]

@@ -22,7 +22,6 @@ def parse_prompt(cell: object) -> str:
 
     Raises:
         UnsupportedInputError: It is not.
-
     """
     if isinstance(cell, str) and cell.strip():
         return cell
@@ -39,7 +38,6 @@ def parse_images(cell: object) -> tuple[Image, ...]:
 
     Raises:
         ImageError: One can't be read, or is missing among others.
-
     """
     if is_missing(cell):
         return ()

@@ -27,7 +27,6 @@ def as_column_batch(batch: object) -> ColumnBatch:
 
     Raises:
         ConfigurationError: It is something else.
-
     """
     # A library that is not loaded has made no batch.
     pandas, pyarrow = (cast("Any", sys.modules.get(name)) for name in ("pandas", "pyarrow"))

@@ -55,7 +55,6 @@ def ask_dataset(
         MissingDependencyError: Ray is not installed.
         ConfigurationError: Something does not fit together.
         UnsupportedInputError: The provider can't do it.
-
     """
     try:
         from ray import cloudpickle  # noqa: PLC0415 - takes a second; `BatchAsker` does without

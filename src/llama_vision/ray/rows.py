@@ -38,7 +38,6 @@ class RowResult:
         json: The validated JSON, if there is a schema.
         seconds: Wall time, including the wait for other rows on the same model.
         error: What went wrong, or None.
-
     """
 
     reply: Reply | None = None

@@ -17,7 +17,6 @@ def run_rows(rows: Sequence[Callable[[], RowResult]], *, concurrency: int, keep:
 
     Raises:
         Exception: The first failure, unless they are kept, with a note that names the row.
-
     """
     stopped: Exception | None = None
 

@@ -41,7 +41,6 @@ def extract_json(text: str, *, truncated: bool = False) -> str:
         The whole text if it is JSON; else the first object (or list, if there is no object) that parses, those in code
         fences first; else the first object with balanced brackets, so that an error can point into it; else the text,
         stripped.
-
     """
     whole = text.strip()
     if _is_json(whole):

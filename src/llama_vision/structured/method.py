@@ -33,7 +33,6 @@ class StructuredOutputPlan:
         options: Call options, by the names of `core.call_options`.
         instructions: Text to append to the prompt; empty if the options are enough.
         max_retries: Retries of a reply that does not validate.
-
     """
 
     schema: OutputSchema
@@ -52,7 +51,6 @@ class StructuredOutputPlan:
 
         Raises:
             UnsupportedInputError: The caller sets `tools` or `response_format`.
-
         """
         if conflicts := sorted(options.keys() & {"tools", "response_format"}):
             raise UnsupportedInputError(
@@ -94,7 +92,6 @@ def plan_structured_output(
 
     Raises:
         StructuredMethodError: The method is unknown, or conflicts with the other arguments.
-
     """
     requested = parse_method(method)
     if strict is not None and requested == "json_mode":

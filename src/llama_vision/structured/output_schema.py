@@ -25,7 +25,6 @@ class OutputSchema:
         json_schema: For the model to read, and for validation where there is no class; None takes any JSON.
         model_class: A pydantic class (version 1 or 2); None leaves JSON as it is.
         partial_class: A pydantic class for partial values that `model_class` does not take yet.
-
     """
 
     json_schema: Mapping[str, Any] | None
@@ -38,7 +37,6 @@ class OutputSchema:
 
         Raises:
             ConfigurationError: It is neither.
-
         """
         if schema is None:
             return cls(None)
@@ -65,7 +63,6 @@ class OutputSchema:
 
         Raises:
             ValueError: It does not fit; the text says where, for the model to read.
-
         """
         try:
             if self.model_class is not None:
@@ -96,7 +93,6 @@ def parse_json(text: str, *, truncated: bool = False) -> Any:
 
     Raises:
         ValueError: There is none; the text says why, for the model to read.
-
     """
     try:
         value = json.loads(extract_json(text, truncated=truncated), strict=False)

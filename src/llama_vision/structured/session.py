@@ -38,7 +38,6 @@ class StructuredOutputSession:
         cause: The error behind `error`; pydantic's own if a class refused.
         output: The last reply's output as the model wrote it: text, or the arguments of its tool call.
         last_partial: The last partial value that was returned.
-
     """
 
     def __init__(self, plan: StructuredOutputPlan) -> None:
@@ -138,7 +137,6 @@ def append_to_last_text(
         instructions: The text to append.
         text_of: Returns the text of a block; None if it is not text.
         to_block: Makes a block of text.
-
     """
     added = list(blocks)
     for index in reversed(range(len(added))):
