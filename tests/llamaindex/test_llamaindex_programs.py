@@ -7,6 +7,7 @@ import pytest
 from llama_index.core.agent.workflow import FunctionAgent
 from llama_index.core.base.llms.types import ChatMessage, ImageBlock, TextBlock
 from llama_index.core.program import FunctionCallingProgram
+from llama_index.core.program.function_program import get_function_tool
 from llama_index.core.program.utils import get_program_for_llm
 from llama_index.core.types import PydanticProgramMode
 
@@ -67,6 +68,21 @@ def run_program(program, way, **options):
             return list(program.stream_call(name="Tom", **options))
         case _:
             return asyncio.run(astream())
+
+
+@pytest.mark.parametrize("positional", [True, False])
+def test_llamaindexs_flags_are_no_options_of_the_call(emulator_of, positional):
+    emulator = emulator_of("deepinfra")
+    emulator.always(good("deepinfra"))
+    tools, model = [get_function_tool(Cat)], model_at(emulator, "deepinfra")
+    flags = {"error_on_no_tool_call": False, "error_on_tool_error": True}
+    args, kwargs = ((None, False, False, *flags.values()), {}) if positional else ((), flags)
+    outputs = [
+        model.predict_and_call(tools, "Describe Tom", *args, **kwargs),
+        asyncio.run(model.apredict_and_call(tools, "Describe Tom", *args, **kwargs)),
+    ]
+    assert [output.sources[0].raw_output for output in outputs] == [Cat(name="Tom", age=3)] * 2
+    assert not any(flag in request.body for request in emulator.requests for flag in flags)
 
 
 @AT_EVERY_PROVIDER
