@@ -165,9 +165,11 @@ class BatchAsker:
                 raise ConfigurationError(
                     f"The batch has no column {name!r}. Its columns are: {', '.join(columns.names)}.{advice}"
                 )
-        if existing := {f"{self._prefix}{name}" for name in added}.intersection(columns.names):
+        if existing := [
+            name for name in (f"{self._prefix}{name}" for name in added) if name in columns.names
+        ]:
             raise ConfigurationError(
-                f"The batch has the columns {', '.join(sorted(existing))} already. Give another prefix=... for the new ones."
+                f"The batch has the columns {', '.join(existing)} already. Give another prefix=... for the new ones."
             )
 
     def _request(self, prompt: object, image: object) -> ChatRequest:
