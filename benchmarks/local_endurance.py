@@ -68,7 +68,6 @@ def run_many(requests, threads=8):
 
     Returns:
         How many were answered, seconds of CPU time, and megabytes of memory after each fifth.
-
     """
     one, numbers, answered = backend(), iter(range(requests)), []
     lock, marks = threading.Lock(), []
@@ -102,7 +101,6 @@ class Soak:
     Attributes:
         counts: How often each kind ended as it should.
         lost: What did not.
-
     """
 
     seconds: float

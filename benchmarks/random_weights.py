@@ -23,7 +23,6 @@ class Shape:
         tokens: Decode steps that are timed.
         warmup: Decode steps before them.
         copied: Bytes that are copied to measure the memory bandwidth.
-
     """
 
     vision: dict

@@ -55,7 +55,6 @@ class Case:
         options: Of the call.
         error: What it ends in, if not in an answer.
         refused: Status and words of the refusal that the emulator is told to give.
-
     """
 
     provider: str

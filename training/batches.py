@@ -35,7 +35,6 @@ class Batch:
         places: (images, patches), as `Drawing.places`.
         middles: (images, patches), the label of the object whose centre is there, or 0.
         image_mask: (batch, seq_len, 1), whether the token attends to the image of its row.
-
     """
 
     ids: np.ndarray
@@ -52,7 +51,6 @@ def tile_of(drawing: Drawing) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nd
 
     Returns:
         Pixels, (3, side, side), 0 to 255; and for each patch the label and place at its centre, and the object whose centre is in it.
-
     """
     image, side = drawing.image.convert("RGB"), IMAGE_SIZE
     scale = side / max(image.size)

@@ -65,7 +65,6 @@ class Drawing:
         color: The colour of a sign.
         tallest: The colour of a chart's tallest bar.
         shortest: The colour of its shortest.
-
     """
 
     image: Image.Image
@@ -89,7 +88,6 @@ class Canvas:
         width: In units.
         height: In units.
         ground: The colour of all that is not drawn on.
-
     """
 
     def __init__(self, chance: Random, width: float, height: float, ground: tuple[int, int, int]) -> None:

@@ -45,7 +45,6 @@ class TrainingExample:
     Attributes:
         ids: The token ids.
         loss_mask: For each, whether it is the model's own and counts for the loss.
-
     """
 
     ids: list[int] = field(default_factory=list[int])
@@ -58,7 +57,6 @@ class ConversationWriter:
     Args:
         tokenizer: The tokenizer.
         chance: The random generator.
-
     """
 
     def __init__(self, tokenizer: "Tokenizer", chance: Random) -> None:

@@ -38,7 +38,6 @@ class Case:
     Attributes:
         request: The request.
         right: Tells whether a reply is right.
-
     """
 
     request: ChatRequest
@@ -54,7 +53,6 @@ class Score:
         share: Fraction of right replies.
         goal: Target; None where there is none.
         count: Number of questions.
-
     """
 
     name: str
@@ -69,7 +67,6 @@ class Examiner:
     Args:
         model: `tiny`, or a folder.
         count: Number of questions of each kind.
-
     """
 
     def __init__(self, model: str, count: int) -> None:
@@ -218,7 +215,6 @@ def scores(model: str = "tiny", count: int = 200, only: str = "") -> Iterator[Sc
 
     Yields:
         What each kind came to.
-
     """
     examiner = Examiner(model, count)
     for name, goal, make in examiner.kinds():
@@ -272,7 +268,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0 where every goal is met, else 1.
-
     """
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

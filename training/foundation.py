@@ -48,7 +48,6 @@ def write_foundation(folder: Path, *, seed: int = 0) -> None:
     Args:
         folder: Created where it doesn't exist.
         seed: Of the texts that the tokenizer is trained on.
-
     """
     tokenizer = _tokenizer(seed)
     wrapped = PreTrainedTokenizerFast(

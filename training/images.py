@@ -37,7 +37,6 @@ def scene(chance: Random, *, unseen: bool = False, count: int | None = None, pla
 
     Returns:
         The image.
-
     """
     width, height = some_size(chance, plain=plain)
     most = 6 if min(width, height) > 0.6 * SIDE else 3

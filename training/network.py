@@ -89,7 +89,6 @@ def decode_text(
 
     Returns:
         Final hidden states, (batch, seq_len, hidden_size).
-
     """
     seq_len = ids.shape[1]
     hidden = model.embed_tokens(ids)
@@ -128,7 +127,6 @@ class PatchClassifiers(nn.ModuleDict):
 
         Returns:
             The loss, and the accuracy of each classifier over patches whose class is not 0.
-
         """
         is_shape = (labels > 0) & (labels < FIRST_CHARACTER)
         truths = {

@@ -237,7 +237,6 @@ def phrase(chance: Random, kind: str, *, unheard: bool = False, **words: str) ->
 
     Returns:
         The question; one in training may have a few words around it.
-
     """
     colour = chance.choice(("color", "colour"))
     if unheard:

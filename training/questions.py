@@ -29,7 +29,6 @@ class Asker:
         chance: Draws the lots.
         unheard: Ask only in words that training leaves out.
         careless: Ask as people do.
-
     """
 
     def __init__(self, chance: Random, *, unheard: bool = False, careless: bool = False) -> None:
@@ -79,7 +78,6 @@ class Asker:
 
         Returns:
             The question; None where that can't be asked of this image.
-
         """
         kinds = self._kinds[drawing.kind]
         kind = kind or self._chance.choices(list(kinds), [share for share, _ in kinds.values()])[0]

@@ -40,7 +40,6 @@ def sign(chance: Random, *, text: str | None = None, plain: bool = False) -> Dra
 
     Returns:
         The image.
-
     """
     text = text or _some_text(chance)
     name = chance.choice(list(COLORS))

@@ -33,7 +33,6 @@ class Errand:
         tool: The tool.
         asked: What the user says.
         arguments: What the call has to hold, in the order of the schema.
-
     """
 
     tool: Tool
@@ -98,7 +97,6 @@ def wanted(chance: Random, *, most: int) -> tuple[list[Tool], Errand]:
 
     Returns:
         The tools in any order, and the wish.
-
     """
     one = errand(chance)
     return _among_others(chance, one, most), one
@@ -155,7 +153,6 @@ def chain(chance: Random) -> tuple[list[Tool], str, list[Errand], tuple[str, str
 
     Returns:
         The tools, what the user says, both calls, what the tools return, and the last answer.
-
     """
     first = errand(chance)
     found = number(chance) if chance.random() < 0.6 else name(chance)

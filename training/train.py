@@ -41,7 +41,6 @@ class Plan:
         talks: Share of steps with long conversations.
         seed: Of images, texts and initialisation.
         compiled: Whether to use `torch.compile`, which takes a C++ compiler and a few minutes, and halves the time after that.
-
     """
 
     seeing: int = 100
@@ -59,7 +58,6 @@ class Trainer:
         folder: With tokenizer and configuration, and with `continued` also weights to continue from.
         plan: The schedule.
         continued: Whether to continue from weights.
-
     """
 
     def __init__(self, folder: Path, plan: Plan, *, continued: bool) -> None:

@@ -77,7 +77,6 @@ def talk(chance: Random) -> tuple[str, str, str]:
 
     Returns:
         The question, the answer, and what kind it is: `echo`, `name`, `json`, `small talk`.
-
     """
     kind = chance.choices(("echo", "name", "json", "small talk"), (3, 2, 3, 1))[0]
     match kind:

@@ -25,7 +25,6 @@ class Errand:
 
     Attributes:
         calls: Name and arguments of each, in order.
-
     """
 
     calls: list = field(default_factory=list)
@@ -35,7 +34,6 @@ class Errand:
 
         Args:
             city: Its name.
-
         """
         self.calls.append(("get_weather", {"city": city}))
         return json.dumps({"celsius": 21.0 if city == "Zürich" else 9.0})
@@ -45,7 +43,6 @@ class Errand:
 
         Args:
             celsius: Degrees.
-
         """
         self.calls.append(("to_fahrenheit", {"celsius": celsius}))
         return json.dumps({"fahrenheit": round(celsius * 9 / 5 + 32, 1)})

@@ -48,7 +48,6 @@ class AIGateway:
 
     Attributes:
         requests_per_minute: More than that are refused.
-
     """
 
     base_path: str = "/v1"

@@ -38,7 +38,6 @@ class Answer:
         steps: The body's bytes and what happens between them.
         status: None sends no head either: the steps are all that happens.
         headers: Sent with it.
-
     """
 
     steps: tuple[Step, ...]
@@ -74,7 +73,6 @@ def event_stream(*events: object, headers: Mapping[str, str] | None = None) -> A
         *events: Bytes, waits and acts are played as they are; anything else becomes an event of its JSON text, and
             the text "[DONE]" the end mark. Nothing is added at the end.
         headers: Beside the content type.
-
     """
     steps = tuple(event if isinstance(event, bytes | Wait | Act) else sse(event) for event in events)
     return Answer(steps, headers={"content-type": "text/event-stream", **(headers or {})})

@@ -21,7 +21,6 @@ class Rules:
         parameters: All there are; None where unknown ones are passed over.
         most_image_bytes: Of one file.
         most_stops: How many texts can end a reply.
-
     """
 
     ranges: Mapping[str, tuple[float, float]]
@@ -50,7 +49,6 @@ def check_body(body: Any, rules: Rules) -> None:
 
     Raises:
         WrongRequestError: With the status that it gets.
-
     """
     if not isinstance(body, dict):
         raise WrongRequestError(422, "value is not a valid dict", kind="type_error.dict")

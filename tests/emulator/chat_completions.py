@@ -25,7 +25,6 @@ def completion(
         usage: The counts; some that fit the text where there are none.
         finish_reason: What fits, by default.
         **more: Further fields of the body, such as `id`.
-
     """
     message: dict[str, Any] = {"role": "assistant", "content": text}
     if calls:

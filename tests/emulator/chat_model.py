@@ -29,7 +29,6 @@ def reply_to(body: dict[str, Any]) -> dict[str, Any]:
 
     Returns:
         The whole reply.
-
     """
     prompt_tokens = _prompt_tokens(body)
     body, as_text = in_fields(body)

@@ -36,7 +36,6 @@ class Cloudflare:
 
     Attributes:
         license_accepted: Whether somebody sent the prompt "agree" for the account. Where not, nothing else is answered.
-
     """
 
     base_path: str = "/client/v4"

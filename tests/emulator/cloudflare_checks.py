@@ -40,7 +40,6 @@ def check_native(body: Any) -> None:
 
     Raises:
         CloudflareError: With everything that does not fit the schema, or else the first other thing.
-
     """
     if not isinstance(body, dict):
         raise misfit([f"Type mismatch of '/', '{_kind(body)}' not in 'object'"])
@@ -64,7 +63,6 @@ def check_context(tokens: int) -> None:
 
     Raises:
         CloudflareError: Where there is too much.
-
     """
     if tokens > CONTEXT:
         raise CloudflareError(

@@ -14,7 +14,6 @@ class Dialect(Protocol):
     Attributes:
         base_path: The path of the provider's `base_url`.
         call_paths: What is called below it, in Starlette's notation.
-
     """
 
     base_path: str

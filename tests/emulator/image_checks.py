@@ -30,7 +30,6 @@ def read_data_url(url: str, types: Mapping[str, str]) -> bytes:
 
     Raises:
         WrongImageError: Where it is not what it says, or can't be opened.
-
     """
     head, _, data = url.partition(",")
     media_type = head.removeprefix("data:").removesuffix(";base64")
@@ -54,7 +53,6 @@ def opened(content: bytes) -> PIL.Image.Image:
 
     Raises:
         WrongImageError: Where that does not work.
-
     """
     try:
         with warnings.catch_warnings():

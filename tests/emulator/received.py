@@ -17,7 +17,6 @@ class Received:
         content: The body as it came.
         client_port: Tells connections apart.
         at: Seconds on the monotonic clock.
-
     """
 
     method: str

@@ -27,7 +27,6 @@ def in_fields(body: dict[str, Any]) -> tuple[dict[str, Any], bool]:
 
     Returns:
         The body that says the same, and whether a call is to be written as text.
-
     """
     tools: list[dict[str, Any]] = []
     fields: dict[str, Any] = {}

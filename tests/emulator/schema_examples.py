@@ -63,7 +63,6 @@ def example_of(schema: Mapping[str, Any], words: str) -> Any:
     Args:
         schema: JSON schema.
         words: What the user said: quoted texts, places and numbers of it are used.
-
     """
     return Examples(words, schema).example(schema)
 

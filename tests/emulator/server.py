@@ -38,7 +38,6 @@ class Emulator:
         api_key: The only key that is let in; None lets everyone in.
         requests: What arrived since the last reset, refused or not.
         disconnects: How many answers were left by the client before their end.
-
     """
 
     def __init__(self, dialect: Callable[[], Dialect] = DeepInfra, port: int = 0) -> None:

@@ -40,7 +40,6 @@ class Case:
         calls: Name and arguments of every call, in order.
         tools: Which of `TOOLS` are offered.
         ids: Ids that the text itself gives, by call; None where one has to be made.
-
     """
 
     id: str

@@ -42,7 +42,6 @@ def limit_images(provider: Provider, request: ChatRequest, settings: ImageSettin
     Raises:
         UnsupportedInputError: There are too many, and the policy is `error`.
         ImageError: There are too many for a contact sheet.
-
     """
     images, max_count = request.images(), provider.image_rules.max_count
     if max_count is None or len(images) <= max_count:
@@ -67,7 +66,6 @@ def load_images(
 
     Raises:
         ImageError: An image can't be fetched or decoded; the text says which one of which message.
-
     """
     constraints = provider.image_rules
     on_sheet = constraints.max_count is not None and len(images) > constraints.max_count

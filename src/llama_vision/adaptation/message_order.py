@@ -16,7 +16,6 @@ def reorder_messages(provider: Provider, request: ChatRequest) -> ChatRequest:
 
     Raises:
         UnsupportedInputError: The system prompt has no user message to go into, or is not text alone.
-
     """
     if not request.images():
         return request

@@ -38,7 +38,6 @@ class AdaptedRequest:
         image_locations: Of each image of the user's request where it stands, for error texts.
         api_key: The key; None where the provider needs none.
         account_id: The account; None where the provider's URLs contain none.
-
     """
 
     request: ChatRequest
@@ -73,7 +72,6 @@ def adapt_request(
         UnsupportedInputError: The provider can't express the request.
         ConfigurationError: The key or the account is missing or malformed, or there is nothing to send.
         ImageError: An image can't be fetched or decoded; the text says which one of which message.
-
     """
     checked = _check(provider, request, settings, api_key, account_id)
     return _finish(provider, checked, settings)

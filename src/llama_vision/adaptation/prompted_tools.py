@@ -35,7 +35,6 @@ def emulate_tools(provider: Provider, request: ChatRequest) -> ChatRequest:
     Raises:
         UnsupportedInputError: A part is not allowed in its message's role, a definition is no JSON, or there is no user
             message to put tools into.
-
     """
     if not can_emulate_tools(provider, request):
         return request

@@ -26,7 +26,6 @@ def validate_request(provider: Provider, request: ChatRequest) -> None:
     Raises:
         UnsupportedInputError: The first thing found that the provider does not accept, with what would work.
         ConfigurationError: There are no messages, or no model.
-
     """
     with AttachErrorContext(provider.name, request.model):
         _check_messages(request)
@@ -145,7 +144,6 @@ def validate_images(provider: Provider, images: Sequence[Image]) -> None:
 
     Raises:
         UnsupportedInputError: The first image found that the provider does not accept, with what would work.
-
     """
     for number, image in enumerate(images, start=1):
         _check_image(provider, image, number)

@@ -58,7 +58,6 @@ def create_backend(
     Raises:
         ConfigurationError: The provider needs a base URL and there is none, or it is malformed; or `local` has
             an unknown field, a value out of range, or is given for a hosted provider.
-
     """
     if account_id is not None:
         resolve_account_id(provider, account_id)

@@ -6,7 +6,6 @@ class StopStringFilter:
 
     Attributes:
         hit: Whether one was found; nothing after it is part of the text.
-
     """
 
     __slots__ = ("_held", "_strings", "hit")

@@ -23,7 +23,6 @@ def build_request(model: str, messages: Sequence[Message], options: Mapping[str,
 
     Raises:
         UnsupportedInputError: An option or its value is unknown; the text names it.
-
     """
     if not options.keys() <= CALL_OPTIONS:
         unknown = sorted(options.keys() - CALL_OPTIONS)
@@ -66,7 +65,6 @@ def parse_tool_choice(choice: object) -> ToolChoice | None:
 
     Raises:
         UnsupportedInputError: It is none of these.
-
     """
     if choice is None or choice is False:
         return None
@@ -91,7 +89,6 @@ def parse_response_format(spec: Mapping[str, Any] | None) -> ResponseFormat | No
 
     Raises:
         UnsupportedInputError: It is of another type.
-
     """
     if spec is None:
         return None

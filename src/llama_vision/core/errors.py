@@ -41,7 +41,6 @@ class LlamaVisionError(Exception):
         provider: The provider's name, once it is known.
         model: The provider's id of the model, once it is known.
         partial: The part of a streamed reply that had arrived.
-
     """
 
     retryable: ClassVar[bool] = False
@@ -58,7 +57,6 @@ class LlamaVisionError(Exception):
 
         Returns:
             The error itself.
-
         """
         self.provider = self.provider or provider
         self.model = self.model or model
@@ -95,7 +93,6 @@ class ImageError(LlamaVisionError):
 
     Attributes:
         number: Which image of the request, from 1, where the text begins with it.
-
     """
 
     number: int | None = None
@@ -128,7 +125,6 @@ class StatusError(LlamaVisionError):
         body: The beginning of the response body.
         request_id: The id to quote to the provider's support.
         retry_after: Seconds after which the provider says to try again.
-
     """
 
     status_code: int = 0

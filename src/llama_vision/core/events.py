@@ -14,7 +14,6 @@ class Started:
         model: The model that replies, as the provider names it; the requested one where it does not.
         id: The provider's id of the reply.
         request_id: The id to quote to the provider's support.
-
     """
 
     model: str
@@ -38,7 +37,6 @@ class ToolCallDelta:
         id: Set on the first fragment of a call only.
         name: Set on the first fragment of a call only, and whole.
         arguments: The next fragment of the JSON text.
-
     """
 
     index: int
@@ -62,7 +60,6 @@ class Finished:
         reason: The finish reason: `stop`, `length`, `tool_calls`, or the provider's own.
         retracted_tool_calls: Indices of calls that turned out to be text, because what followed can't be part of a call; all
             of it is in the text.
-
     """
 
     reason: str

@@ -24,7 +24,6 @@ class Image:
         media_type: The MIME type of `data`, from its first bytes, such as `image/png`.
         url: An http(s) URL, or None where there is `data`.
         detail: The level of detail (`low`, `high`, `auto`), for providers that know it.
-
     """
 
     data: bytes | None = field(default=None, repr=False)
@@ -45,7 +44,6 @@ class ToolCall:
         id: The tool's result refers to it; None where the provider gave none.
         name: The tool's name.
         arguments: JSON text, just as the model wrote it.
-
     """
 
     id: str | None
@@ -60,7 +58,6 @@ class ToolCall:
 
         Raises:
             ValueError: The text is not a JSON object, for instance because the reply was cut off, or is nested too deeply.
-
         """
         if not self.arguments.strip():
             return {}
@@ -82,7 +79,6 @@ class ToolResult:
     Attributes:
         call_id: The id of the `ToolCall`.
         parts: Texts and images.
-
     """
 
     call_id: str
@@ -106,7 +102,6 @@ class Message:
         parts: The content, in order. Images belong to `user` and inside a `ToolResult`; tool calls to
             `assistant`; tool results to `tool`.
         name: The name of the participant, where several share a role.
-
     """
 
     role: Role
@@ -118,7 +113,6 @@ class Message:
 
         Returns:
             All of them in order, those in tool results included.
-
         """
         found: list[Image] = []
         for part in self.parts:

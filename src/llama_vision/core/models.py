@@ -29,7 +29,6 @@ class Price:
 
         Returns:
             US dollars; None where a count is missing.
-
         """
         if usage.input_tokens is None or usage.output_tokens is None:
             return None
@@ -51,7 +50,6 @@ class ModelInfo:
         enforces_schema: Whether `json_schema` constrains decoding, so that the reply always conforms.
         price: From the provider's price list; None where there is none.
         deprecation: Why it may no longer be served, in the provider's words; empty where it is offered.
-
     """
 
     name: str

@@ -25,7 +25,6 @@ class Reply:
         model: The model, as the provider names it.
         id: The provider's id of the reply.
         request_id: The id to quote to the provider's support.
-
     """
 
     text: str = ""
@@ -45,7 +44,6 @@ class Reply:
 
         Returns:
             The reply so far.
-
         """
         builder = ReplyBuilder()
         for event in events:

@@ -19,7 +19,6 @@ class Tool:
         description: What it does, for the model to read.
         parameters: JSON schema of its arguments.
         strict: Ask the provider to keep to the schema; None leaves the choice to the provider.
-
     """
 
     name: str
@@ -35,7 +34,6 @@ class ToolChoice:
     Attributes:
         mode: `auto` (the model decides), `none`, `required` (any tool), `named` (the one in `name`).
         name: The tool, for `named`.
-
     """
 
     mode: Literal["auto", "none", "required", "named"]
@@ -51,7 +49,6 @@ class ResponseFormat:
         name: A name for the schema.
         schema: JSON schema, for `json_schema`.
         strict: Ask the provider to keep to the schema; None leaves the choice to the provider.
-
     """
 
     type: Literal["text", "json_object", "json_schema"]
@@ -74,7 +71,6 @@ class SamplingParams:
         frequency_penalty: Penalize tokens by how often they occur in the reply so far.
         presence_penalty: Penalize tokens that occur in the reply so far.
         repetition_penalty: Divide the logits of tokens that occur so far; 1 does nothing.
-
     """
 
     max_tokens: int = DEFAULT_MAX_TOKENS
@@ -105,7 +101,6 @@ class ChatRequest:
         extra_body: Further fields of the provider's own, sent as they are.
         text_tool_calls: Whether tool calls that the model writes as text are parsed, and tools described in the prompt where
             the provider takes none.
-
     """
 
     model: str
@@ -131,6 +126,5 @@ class ChatRequest:
 
         Returns:
             The images in order, those in tool results included.
-
         """
         return [image for message in self.messages for image in message.images()]

@@ -18,7 +18,6 @@ class Usage:
         cached_input_tokens: How many of `input_tokens` came from the provider's cache.
         cost_usd: Cost in US dollars.
         cost_is_estimate: Whether the cost was estimated from the list price, and not reported by the provider.
-
     """
 
     input_tokens: int | None = None
@@ -36,7 +35,6 @@ class Usage:
 
         Returns:
             The usage.
-
         """
         return cls(
             input_tokens=fields.get("prompt_tokens"),
@@ -67,7 +65,6 @@ class Usage:
 
         Returns:
             The merged usage.
-
         """
         known = [usage for usage in (self, later) if usage.cost_usd is not None]
         cost = max(known, key=lambda usage: (not usage.cost_is_estimate, usage.cost_usd), default=later)

@@ -17,7 +17,6 @@ class WireRequest:
         path: Follows the provider's base URL; `{account}` stands for the account's id.
         body: JSON, encoded.
         headers: Beyond the usual ones.
-
     """
 
     path: str
@@ -34,7 +33,6 @@ class Decoder(Protocol):
         Raises:
             StreamError: It can't be read.
             StatusError: It reports an error of the provider.
-
         """
         ...
 
@@ -48,7 +46,6 @@ class Decoder(Protocol):
 
         Raises:
             TruncatedStreamError: The reply was cut off.
-
         """
         ...
 
@@ -67,7 +64,6 @@ class Dialect(Protocol):
 
         Raises:
             UnsupportedInputError: A part of the request has no expression in this dialect.
-
         """
         ...
 

@@ -53,7 +53,6 @@ class ErrorCode:
         status: The HTTP status that goes with it.
         kind: The class of the error.
         advice: What to do, where the message does not say.
-
     """
 
     status: int
@@ -69,7 +68,6 @@ class ErrorRule:
         status: The HTTP status it comes with.
         pattern: Regular expression that is searched for in the message; case does not matter.
         kind: The class of the error.
-
     """
 
     status: int
@@ -89,7 +87,6 @@ class ErrorParser:
     Attributes:
         rules: Messages that mean something else than their status does.
         codes: The provider's own codes in `errors[].code`, or at the beginning of `errors[].message`.
-
     """
 
     rules: tuple[ErrorRule, ...] = (OUT_OF_CREDITS,)

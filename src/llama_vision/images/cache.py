@@ -32,7 +32,6 @@ class PreparedImageCache:
 
     Args:
         max_bytes: The maximum size of originals and results together.
-
     """
 
     def __init__(self, max_bytes: int = 64_000_000) -> None:

@@ -21,7 +21,6 @@ class ImageConstraints:
         allows_system_message: Whether a system message may stand beside an image; else its text moves to the user's
             first message.
         alternative: Where images can't be sent at all (`max_count=0`), what to do.
-
     """
 
     media_types: frozenset[str] = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif"})

@@ -24,7 +24,6 @@ def check_sheet_count(count: int) -> None:
 
     Raises:
         ImageError: They don't.
-
     """
     if not 0 < count <= _MAX_IMAGES:
         raise ImageError(f"A sheet holds 1 to {_MAX_IMAGES} images, and there are {count}.")
@@ -39,7 +38,6 @@ def contact_sheet(images: Sequence[Image], *, lossless: bool = False) -> Image:
 
     Raises:
         ImageError: There are none or too many, one is given by its URL, or one can't be decoded; the text says which.
-
     """
     check_sheet_count(len(images))
     columns = math.ceil(math.sqrt(len(images)))

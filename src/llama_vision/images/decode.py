@@ -54,7 +54,6 @@ class DecodedImage:
         image: Upright RGB, of the requested size.
         media_type: The file's encoding, such as `image/png`.
         is_unmodified: Whether these are the file's own pixels: not scaled, transposed or composited, of its only frame.
-
     """
 
     image: "PIL.Image.Image"
@@ -69,7 +68,6 @@ def decode(data: bytes, choose_size: Callable[[int, int], Size]) -> DecodedImage
 
     Raises:
         ImageError: It is no image, is truncated, claims too many pixels, or needs a decoder that is not installed.
-
     """
     media_type = sniff_media_type(data)
     _check_dimensions(image_dimensions(data))

@@ -87,7 +87,6 @@ async def download(url: str, policy: FetchPolicy, resolve: Resolve | None = None
 
     Raises:
         ImageError: The URL is refused, or there is no usable response.
-
     """
     began = time.monotonic()
     try:

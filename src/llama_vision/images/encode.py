@@ -49,7 +49,6 @@ def encode(
 
     Raises:
         ImageError: It does not get small enough.
-
     """
     data = b""
     for media_type, lower_quality, scale in _encoding_attempts(media_types, quality):

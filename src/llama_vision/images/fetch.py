@@ -20,7 +20,6 @@ def fetch_image(
     Raises:
         ImageError: The URL is refused, the download fails, or it is not an image. The text names the URL without its
             query, which often is a secret, and says what to do.
-
     """
     if (url := image.url) is None:
         return image

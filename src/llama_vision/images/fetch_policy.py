@@ -24,7 +24,6 @@ class FetchPolicy:
         max_bytes: The maximum size of an image in bytes, after decompression.
         timeout_s: Seconds for the whole download, from the first DNS query to the last byte.
         max_redirects: The maximum number of redirects.
-
     """
 
     allowed_hosts: frozenset[str] = frozenset()

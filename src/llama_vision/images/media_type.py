@@ -17,7 +17,6 @@ def sniff_media_type(data: bytes) -> str:  # noqa: PLR0911 - one return for each
 
     Raises:
         ImageError: It is empty, or no known image format. The text says what it looks like.
-
     """
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return "image/png"

@@ -41,7 +41,6 @@ def prepare_image(image: Image, constraints: ImageConstraints, options: Encoding
 
     Raises:
         ImageError: It is no image, is damaged or too large to be decoded, or can't be encoded as the provider wants.
-
     """
     if image.data is None:
         return image
@@ -77,7 +76,6 @@ def prepare_images(
 
     Raises:
         ImageError: As `prepare_image`; the text begins with the image's number, such as `Image 2`.
-
     """
     prepared = _prepare_each(images, constraints, options)
     lengths = [base64_length(image) for image in prepared if image.data is not None]

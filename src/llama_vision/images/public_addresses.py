@@ -69,7 +69,6 @@ def normalize_host(host: str) -> str:
 
     Raises:
         ValueError: It is no host, or an address in a notation that is not accepted. The text says which.
-
     """
     if ":" in host:
         try:

@@ -26,7 +26,6 @@ class EncodingOptions:
 
     Raises:
         ConfigurationError: A value is out of range.
-
     """
 
     max_pixels: int | None = None
@@ -51,7 +50,6 @@ class ImageSettings:
         on_too_many: What to do with more images than a provider accepts: refuse them (`error`), send the `first` ones,
             or put all of them on one numbered contact sheet (`grid`).
         fetch: What may be downloaded, for providers that don't fetch URLs themselves.
-
     """
 
     encoding: EncodingOptions = field(default_factory=EncodingOptions)
@@ -73,7 +71,6 @@ def build_image_settings(
 
     Raises:
         ConfigurationError: A value is out of range.
-
     """
     return ImageSettings(
         EncodingOptions(max_pixels, image_format, quality),

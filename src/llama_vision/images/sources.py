@@ -45,7 +45,6 @@ def image_from_any(  # noqa: PLR0911 - one return for each type
 
     Raises:
         ImageError: It can't be read, or is not an image.
-
     """
     if isinstance(source, Image):
         return source if detail is None else replace(source, detail=detail)
@@ -80,7 +79,6 @@ def image_from_bytes(data: bytes, *, detail: str | None = None) -> Image:
 
     Raises:
         ImageError: It is not an image.
-
     """
     return Image(data=data, media_type=sniff_media_type(data), detail=detail)
 
@@ -97,7 +95,6 @@ def image_from_base64(text: str | bytes, *, detail: str | None = None) -> Image:
 
     Raises:
         ImageError: It is not base64, or not an image.
-
     """
     encoded = b"".join((text.encode("ascii", "replace") if isinstance(text, str) else text).split())
     encoded = encoded.replace(b"-", b"+").replace(b"_", b"/").rstrip(b"=")
@@ -120,7 +117,6 @@ def image_from_url(url: str, *, detail: str | None = None) -> Image:
 
     Raises:
         ImageError: It is neither, or the data URL can't be read.
-
     """
     url = url.strip()
     if url.lower().startswith(("http://", "https://")):

@@ -32,7 +32,6 @@ def optimal_tile_grid(
 
     Raises:
         ValueError: A side is not positive.
-
     """
     _check(width, height)
     scales = {
@@ -53,7 +52,6 @@ def image_tokens(width: int, height: int, detail: str | None = None) -> int:
 
     Raises:
         ValueError: A side is not positive.
-
     """
     columns, rows = (1, 1) if detail == "low" else optimal_tile_grid(width, height)
     return columns * rows * TOKENS_PER_TILE
@@ -68,7 +66,6 @@ def target_size(
 
     Raises:
         ValueError: A side or `max_pixels` is not positive.
-
     """
     columns, rows = (1, 1) if detail == "low" else optimal_tile_grid(width, height)
     return limit_pixels(*fit_within(width, height, columns * TILE_SIZE, rows * TILE_SIZE), max_pixels)
@@ -79,7 +76,6 @@ def limit_pixels(width: int, height: int, max_pixels: int | None) -> tuple[int, 
 
     Raises:
         ValueError: `max_pixels` is not positive.
-
     """
     if max_pixels is None or width * height <= max_pixels:
         return width, height
@@ -100,7 +96,6 @@ def fit_within(
 
     Raises:
         ValueError: A side is not positive.
-
     """
     _check(width, height)
     frame_width, frame_height = min(max(width, min_side), max_width), min(max(height, min_side), max_height)

@@ -34,7 +34,6 @@ class Endpoint:
     Attributes:
         provider: Its name.
         beyond: The tests that are beyond its model, each with the reason. They are run, and have to fail.
-
     """
 
     provider: ClassVar[str]

@@ -117,7 +117,6 @@ class HttpBackend:
         Raises:
             StatusError: The provider refused, for example because of the key.
             ConnectionFailedError: It could not be reached.
-
         """
         with self._error_context(request), self._lease() as client:
             self._accept_license(self._prepare(request, stream=False), client)

@@ -41,7 +41,6 @@ class HttpConfig:
 
     Raises:
         ConfigurationError: A header is malformed.
-
     """
 
     provider: Provider
@@ -71,7 +70,6 @@ class RetryAction:
     Attributes:
         delay: Seconds to wait.
         accept_license: Whether the license has to be accepted first.
-
     """
 
     delay: float = 0.0
@@ -86,7 +84,6 @@ class PreparedCall:
 
         Raises:
             UnsupportedInputError: The provider can't express the request.
-
         """
         self._config = config
         self._adapted = adapted
@@ -107,7 +104,6 @@ class PreparedCall:
 
         Raises:
             ConfigurationError: The provider has no license to accept.
-
         """
         agreement = self._config.provider.license
         if agreement is None:
@@ -213,7 +209,6 @@ def parse_url(address: str) -> httpx.URL:
 
     Raises:
         ConfigurationError: It is no URL, or has no host.
-
     """
     try:
         url = httpx.URL(address)

@@ -23,7 +23,6 @@ class ReplyStream:
     Attributes:
         done: Whether the reply is complete; what else arrives is ignored.
         stopped_early: Whether it was ended here at a stop string, while the provider goes on.
-
     """
 
     def __init__(
@@ -45,7 +44,6 @@ class ReplyStream:
             stops: Stop strings, where the provider can't stop by itself.
             tools: The tools whose calls are looked for in the text.
             redacted: Secrets that no error may quote, even if the provider repeats them.
-
         """
         self._decoder = decoder
         self._price = price

@@ -49,7 +49,6 @@ def apply_chat_template(request: ChatRequest) -> list[PromptPart]:
 
     Raises:
         UnsupportedInputError: A message part is not possible in its role.
-
     """
     for message in request.messages:
         _check_parts(message)

@@ -48,7 +48,6 @@ class LocalSettings:
 
     Raises:
         ConfigurationError: A value is out of range.
-
     """
 
     max_batch_size: int = 16
@@ -88,7 +87,6 @@ def parse_local_settings(values: Mapping[str, Any]) -> LocalSettings:
 
     Raises:
         ConfigurationError: A name is not known, or a value is out of range.
-
     """
     known = [field.name for field in fields(LocalSettings)]
     if unknown := sorted(set(values) - set(known)):

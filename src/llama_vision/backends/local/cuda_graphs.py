@@ -41,7 +41,6 @@ class CudaGraphRunner:
 
         Returns:
             Logits, (batch or more, vocab_size), valid until the next step.
-
         """
         bucket = bucket_shape(shape, self._max_num_seqs, kv_cache)
         padded = [*decode_inputs, *[(0, 0, 0)] * (bucket.num_seqs - len(decode_inputs))]

@@ -46,7 +46,6 @@ class EngineThread:
 
         Raises:
             LocalModelError: Too many wait already, or the program is ending.
-
         """
         seq = Sequence(request, on_output)
         with self._condition:
@@ -140,7 +139,6 @@ class EngineThread:
 
         Returns:
             The sequences to add, possibly none. None where the program is ending.
-
         """
         limit = min(engine.num_free, _MAX_ADMITTED_PER_STEP) if engine.num_running else engine.num_free
         admitted: list[Sequence] = []

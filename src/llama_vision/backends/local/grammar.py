@@ -40,7 +40,6 @@ class Grammar:
         lark: In llguidance's variant of Lark's syntax.
         parts: The schemas it is made from.
         allows_free_text: Whether it also matches any text that does not begin with `TOOL_CALL_PREFIX`.
-
     """
 
     lark: str

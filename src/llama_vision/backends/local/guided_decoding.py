@@ -43,7 +43,6 @@ class GrammarMatcher:
 
         Raises:
             LocalModelError: The grammar exceeds llguidance's limits, which it notices only now, or it is not active.
-
         """
         if self._matcher is None:
             raise LocalModelError("There is no token bitmask where the output is not restricted.")
@@ -56,7 +55,6 @@ class GrammarMatcher:
 
         Raises:
             LocalModelError: The token was not allowed.
-
         """
         if self._matcher is None:
             return
@@ -103,7 +101,6 @@ class GrammarCompiler:
         Raises:
             MissingDependencyError: llguidance is not installed.
             UnsupportedInputError: llguidance can't express a schema.
-
         """
         try:
             from llguidance import LLMatcher  # noqa: PLC0415 - optional, and unused without a grammar

@@ -38,7 +38,6 @@ class ImageProcessorConfig:
     Attributes:
         tile_size: Width and height of a tile, in pixels.
         normalized_levels: Lookup table: the normalized value of each level 0 to 255, for each channel, (3, 256).
-
     """
 
     tile_size: int
@@ -66,7 +65,6 @@ def parse_image_processor_config(options: Mapping[str, Any]) -> ImageProcessorCo
 
     Raises:
         LocalModelError: An option or value is not supported.
-
     """
     processor_type = options.get("image_processor_type", _TYPES[0])
     enabled = {name for name, value in options.items() if value not in (None, False)}
@@ -119,7 +117,6 @@ def to_pixel_values(
     Returns:
         `pixel_values` (batch, 1, max_tiles, 3, tile_size, tile_size), zeros for padding tiles;
         `aspect_ratio_ids` (batch, 1); `aspect_ratio_mask` (batch, 1, max_tiles).
-
     """
     side, max_tiles = config.tile_size, config.max_tiles
     pixel_values = torch.zeros(len(images), max_tiles, 3, side, side, dtype=dtype, device=device)

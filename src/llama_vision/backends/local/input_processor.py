@@ -36,7 +36,6 @@ class InputProcessor:
             UnsupportedInputError: The prompt fills the context window, or a schema can't be enforced.
             MissingDependencyError: llguidance is needed and not installed.
             ImageError: An image can't be decoded.
-
         """
         request, model = seq.request, self._model
         grammar = build_grammar(request)
@@ -71,7 +70,6 @@ def tokenize_prompt(
     Raises:
         ImageError: An image can't be decoded.
         LocalModelError: The tokenizer is not that of Llama 3.2 Vision.
-
     """
     token_ids: list[int] = []
     images: list[Image] = []

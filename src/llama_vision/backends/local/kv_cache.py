@@ -21,7 +21,6 @@ class KVCacheGroup:
         num_rows: Sequences there is room for.
         capacity: Tokens there is room for, of each sequence.
         generation: How often the tensors were reallocated.
-
     """
 
     def __init__(self, layers: list[int], empty: torch.Tensor, max_rows: int, initial_capacity: int) -> None:

@@ -35,7 +35,6 @@ def prepare_prefill(
             overwritten before any token attends to them.
         max_model_len: Upper bound of prompt and output tokens together.
         reference: A tensor of the model's device and dtype.
-
     """
     device = reference.device
     max_chunk_len = max(chunk.stop - chunk.start for chunk in chunks)
@@ -72,7 +71,6 @@ class DecodeShape:
         cross_kv_len: Largest number of vision tokens.
         needs_mask: Whether sequence lengths differ.
         needs_cross_mask: Whether numbers of vision tokens differ.
-
     """
 
     num_seqs: int

@@ -53,7 +53,6 @@ class LoadedModel:
         image_processor_config: As the checkpoint has it; `parse_image_processor_config` reads it.
         tokenizer: Encodes special tokens in text as plain text: special tokens are inserted by their ids.
         context_window: In tokens, prompt and output together.
-
     """
 
     model: Any
@@ -88,7 +87,6 @@ def load_model(model: str, settings: LocalSettings | None = None) -> LoadedModel
 
     Raises:
         LocalModelError: It can't be found, read or fitted into memory; the text says what to do.
-
     """
     settings = settings or LocalSettings()
     device = _device(settings)

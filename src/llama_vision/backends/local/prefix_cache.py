@@ -37,7 +37,6 @@ class PrefixCache:
 
         Returns:
             Keys and values as from `KVCacheGroup.read`, never those of the last token, whose logits have to be computed.
-
         """
         cached, matched = self._longest_match(tokens)
         if cached is None:

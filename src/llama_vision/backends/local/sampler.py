@@ -75,7 +75,6 @@ class Sampler:
 
         Raises:
             LocalModelError: The grammar does not allow the token.
-
         """
         if self._seen_token_ids is not None:
             new = self._seen_token_ids.new_tensor([token_id])

@@ -28,7 +28,6 @@ def schedule_prefill(
 
     Returns:
         Groups that share a forward pass: each sequence with its number of tokens to compute.
-
     """
     budget = _PREFILL_BUDGET_BESIDE_DECODE if decoding else _MAX_PREFILL_TOKENS
     counts = split_token_budget([seq.num_remaining_prompt_tokens for seq in prefilling], budget)

@@ -75,7 +75,6 @@ class Sequence:
         num_computed_tokens: Tokens whose keys and values are in the KV cache, so the position of the next one.
         num_cached_tokens: How many of those came from the prefix cache.
         cross_kv_len: Vision tokens that output tokens attend to.
-
     """
 
     request: ChatRequest

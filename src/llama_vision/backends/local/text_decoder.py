@@ -26,7 +26,6 @@ class CrossAttentionInputs:
         attention_mask: Additive, (num_seqs, 1, seq_len or 1, cross_kv_len); None where all is visible.
         row_mask: 1 for tokens with a visible image, else 0, (num_seqs, seq_len, 1): transformers'
             `full_text_row_masked_out_mask`. None where all are 1.
-
     """
 
     num_seqs: int
@@ -48,7 +47,6 @@ class ForwardBatch:
         attention_mask: Additive, (batch or 1, 1, seq_len, kv_len); None where all is visible.
         cross_attention: None where no token has a visible image.
         first_row: The first of the cache rows where they are contiguous: the KV cache is then read without a copy.
-
     """
 
     input_ids: torch.Tensor
@@ -89,7 +87,6 @@ class TextDecoder:
 
         Returns:
             Hidden states before the final RMSNorm, (batch, seq_len, hidden_size).
-
         """
         hidden = self._text_model.embed_tokens(batch.input_ids)
         cos_sin = self._cos[batch.positions][:, :, None], self._sin[batch.positions][:, :, None]

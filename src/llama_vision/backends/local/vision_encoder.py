@@ -28,7 +28,6 @@ class CrossAttentionKV:
         keys: By layer index, (num_kv_heads, num_vision_tokens, head_dim).
         values: The same.
         num_vision_tokens: One for each patch of each tile that is not padding.
-
     """
 
     keys: dict[int, torch.Tensor]
@@ -66,7 +65,6 @@ class VisionEncoder:
         Raises:
             ImageError: It can't be decoded; the text has its number in the conversation, from 1.
             LocalModelError: The checkpoint's image processor is not supported.
-
         """
         # Here and not above: a request without images needs none of it.
         from llama_vision.backends.local.image_processor import preprocess_image  # noqa: PLC0415 - as said

@@ -23,7 +23,6 @@ class ChatCompletionsDialect:
         stream_options: Whether `stream_options.include_usage` is known.
         usage: Where usage and costs are reported.
         errors: What error responses mean.
-
     """
 
     path: str = "/chat/completions"

@@ -17,7 +17,6 @@ def encode_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
 
     Raises:
         UnsupportedInputError: A message holds a part that its role can't have.
-
     """
     encoded: list[dict[str, Any]] = []
     pending_images: list[dict[str, Any]] = []  # of tool results, all of which have to come before them

@@ -18,7 +18,6 @@ class CostField:
         name: Of the field, or of the header in lower case.
         usd_per_unit: US dollars for one unit of its value.
         is_estimate: Whether the bill may differ.
-
     """
 
     name: str
@@ -34,7 +33,6 @@ class UsageFormat:
         paths: Keys that lead to usage objects beside `usage`, in a whole body or in a chunk.
         cost_fields: Fields of a usage object that hold the cost; the first that is present counts.
         cost_headers: The same of response headers.
-
     """
 
     paths: tuple[tuple[str, ...], ...] = ()
@@ -50,7 +48,6 @@ class UsageFormat:
 
         Raises:
             pydantic.ValidationError: One holds something else than numbers.
-
         """
         extras = completion.model_extra
         if completion.usage is None and not extras:  # most chunks

@@ -41,7 +41,6 @@ class WorkersAiDialect:
             seen working, or as a `data_url`, which Cloudflare's tutorial uses and which is a third of the size.
         usage: Where usage and costs are reported.
         errors: What error responses mean.
-
     """
 
     image_encoding: Literal["array", "data_url"] = "array"

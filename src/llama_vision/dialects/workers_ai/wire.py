@@ -43,7 +43,6 @@ def parse_native(payload: bytes) -> WireCompletion:
 
     Raises:
         pydantic.ValidationError: It can't be read.
-
     """
     envelope = WireEnvelope.model_validate_json(payload)
     if envelope.success is False:
