@@ -11,8 +11,10 @@ import PIL.Image
 import pytest
 
 from llama_vision import ChatRequest, Image, Message, Text, ToolResult
+from llama_vision.adaptation.images import locate
 from llama_vision.adaptation.pipeline import aadapt_request, adapt_request
 from llama_vision.adaptation.token_estimate import estimate_text_tokens, estimate_tokens
+from llama_vision.core.errors import ImageError
 from llama_vision.images.settings import ImageSettings
 from llama_vision.langchain import ChatLlamaVision
 from llama_vision.llamaindex import LlamaVision
@@ -149,3 +151,9 @@ def test_a_wish_that_is_not_known_is_refused(field):
     for model_class in (ChatLlamaVision, LlamaVision):
         with pytest.raises(ValueError, match=field):
             model_class(**{field: "nonsense"})
+
+
+def test_an_error_about_no_image_in_particular_keeps_its_text():
+    error = ImageError("All images together are too large.")
+    locate(error, ["Image 1, of message 0 (user)"])
+    assert str(error) == "All images together are too large."

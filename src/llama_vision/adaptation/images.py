@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import assert_never
 
 from llama_vision.core.errors import ImageError, UnsupportedInputError
 from llama_vision.core.messages import Image, Message, Part, Text, ToolResult
@@ -57,6 +58,8 @@ def limit_images(provider: Provider, request: ChatRequest, settings: ImageSettin
                 f"There are {len(images)} images, and {provider.title} takes {max_count} in one request. "
                 "Ask about each in a request of its own; images of earlier turns count too."
             )
+        case _:
+            assert_never(settings.on_too_many)
 
 
 def load_images(
