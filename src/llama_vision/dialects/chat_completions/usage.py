@@ -76,8 +76,8 @@ class UsageFormat:
 
 def _cost(sources: tuple[CostField, ...], fields: Mapping[str, Any]) -> Usage:
     for source in sources:
-        amount = _finite(fields.get(source.name))
-        if amount is not None:
+        value = fields.get(source.name)
+        if value is not None and (amount := _finite(value)) is not None:
             return Usage(cost_usd=amount * source.usd_per_unit, cost_is_estimate=source.is_estimate)
     return Usage()
 
