@@ -110,6 +110,7 @@ def test_two_hundred_calls_at_once_leave_nothing_behind(emulator, model_class):
     assert running_threads() == threads
 
 
+@pytest.mark.slow
 def test_memory_is_flat_over_ten_thousand_pieces(emulator):
     piece = {"choices": [{"index": 0, "delta": {"content": " word"}, "finish_reason": None}]}
     emulator.always(event_stream(*[piece] * 10_000, "[DONE]"))

@@ -63,6 +63,7 @@ def test_alone(): pass
 """
 
 
+@pytest.mark.slow
 def test_rows_of_values_that_belong_together_all_stay(tmp_path):
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = slow\n")
     (tmp_path / "conftest.py").write_text(CONFTEST)

@@ -109,6 +109,7 @@ print(len(found.nodes), len(found.failures), found.num_asked)
 """
 
 
+@pytest.mark.slow
 def test_killed_twice_it_ends_with_each_captioned_and_only_those_on_their_way_asked_again(
     emulator, folder, tmp_path
 ):

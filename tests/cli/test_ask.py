@@ -125,7 +125,9 @@ def test_a_image_from_the_input(emulator):
         (["ask", "--provider", "deepinfra", "Hi"], 2, "DEEPINFRA_TOKEN"),
         (["ask", "--provider", "openai-compatible", "Hi"], 2, "base_url"),
         (["ask", "--max-tokens", "0", "Hi"], 2, "max_tokens=0"),
-        (["ask", "--model", "/no/such/model", "Hi"], 1, "can't be loaded"),
+        pytest.param(
+            ["ask", "--model", "/no/such/model", "Hi"], 1, "can't be loaded", marks=pytest.mark.slow
+        ),
         (["ask", "--max-tokens", "many", "Hi"], 2, "invalid int"),
         (["ask"], 2, "IMAGE ... QUESTION"),
         ([], 2, "COMMAND"),

@@ -1,6 +1,7 @@
 """Arguments of tool calls that are JSON inside a JSON string: they are read once they are whole, and nothing is lost."""
 
 import json
+from itertools import product
 
 import pytest
 from hypothesis import given, settings
@@ -49,8 +50,15 @@ def test_an_object_that_was_encoded_twice_is_read_and_anything_else_kept(written
     assert call_of(written).arguments == read
 
 
-@pytest.mark.parametrize(("written", "read"), ARGUMENTS, ids=lambda text: text[:30])
-@pytest.mark.parametrize("size", [1, 4, 10_000])
+@pytest.mark.parametrize(
+    ("written", "read", "size"),
+    [
+        # A hundred thousand chunks of a character take their time.
+        pytest.param(*pair, size, marks=[pytest.mark.slow] * (size < min(4, len(pair[0]) // 10_000)))
+        for pair, size in product(ARGUMENTS, [1, 4, 10_000])
+    ],
+    ids=lambda value: str(value)[:30],
+)
 def test_it_is_the_same_in_pieces(written, read, size):
     pieces = [written[start : start + size] for start in range(0, len(written), size)]
     # White space before them may be on its way when their first letter comes.

@@ -61,7 +61,19 @@ def at_emulator(words, emulator_of):
     return [*words, "--base-url", emulator.base_url], env
 
 
-@pytest.mark.parametrize("command", OURS)
+def loads_the_model(command):
+    """Whether a command asks the local model, whose libraries take seconds to import."""
+    words = shlex.split(command)
+    return words[1] in {"ask", "caption"} and asked(words) is None
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(one, marks=[pytest.mark.slow] * (number > 0 and loads_the_model(one)))
+        for number, one in enumerate(sorted(OURS, key=loads_the_model, reverse=True))
+    ],
+)
 def test_a_command_works(command, folder, emulator_of):
     words, env = at_emulator(shlex.split(command)[1:], emulator_of)
     done = subprocess.run(

@@ -120,6 +120,7 @@ def test_starting_values_leave_the_image_visible(tmp_path):
     assert all(gate == 1 for gate in gates)
 
 
+@pytest.mark.slow
 def test_a_new_tokenizer_reads_back_what_it_wrote(tmp_path):
     write_foundation(tmp_path)
     writer = ConversationWriter(BatchMaker(tmp_path, 1)._writer._tokenizer, random.Random(1))

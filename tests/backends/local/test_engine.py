@@ -93,7 +93,9 @@ def sixty_four(request, loaded):
     return requests, expected
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 8, 16])
+@pytest.mark.parametrize(
+    "batch_size", [1, pytest.param(3, marks=pytest.mark.slow), pytest.param(8, marks=pytest.mark.slow), 16]
+)
 def test_sixty_four_mixed_requests_that_join_and_leave_equal_each_one_alone(loaded, sixty_four, batch_size):
     requests, expected = sixty_four
     chance = random.Random(batch_size)
@@ -130,7 +132,8 @@ def test_the_error_of_transformers_generate_is_not_rounding(tiled):
 SIZES = [(90, 90), (180, 90), (90, 200), (190, 190), (384, 90), (500, 500), (96, 300)]
 
 
-@pytest.mark.parametrize("batch_size", [pytest.param(1, marks=pytest.mark.slow), 4])
+@pytest.mark.slow
+@pytest.mark.parametrize("batch_size", [1, 4])
 def test_images_of_one_to_four_tiles(tiled, batch_size):
     requests = []
     for seed, size in enumerate(SIZES):

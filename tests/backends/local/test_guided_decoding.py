@@ -336,6 +336,7 @@ def test_an_unrestricted_reply_does_not_import_llguidance():
     assert in_a_new_process("", "print('llguidance' in sys.modules)") == ["Hi", "False"]
 
 
+@pytest.mark.slow
 def test_without_llguidance_only_guided_requests_are_refused():
     free, offered, refused, also_refused = in_a_new_process(
         "sys.modules['llguidance'] = None  # as if it were not installed",

@@ -264,6 +264,7 @@ def test_the_progress_bar_can_be_turned_off(whole):
     assert run_python(LOADED.format("tiny")) == ("", "")
 
 
+@pytest.mark.slow
 def test_text_only_requests_import_no_image_processor():
     code = """
 import sys

@@ -134,7 +134,9 @@ def mixed(seed):
     ][seed % 5]
 
 
-@pytest.mark.parametrize("chunk", [7, 40, 150])
+@pytest.mark.parametrize(
+    "chunk", [pytest.param(7, marks=pytest.mark.slow), 40, pytest.param(150, marks=pytest.mark.slow)]
+)
 def test_chunk_sizes_change_no_reply(tiled, monkeypatch, chunk):
     uncached = LocalSettings(max_batch_size=1, prefix_cache_bytes=0)
     requests = [mixed(seed) for seed in range(30)]
