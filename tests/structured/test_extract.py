@@ -71,6 +71,11 @@ def test_any_object_is_found_among_words(value, words, fenced):
     assert json.loads(extract_json(f"{words}{around}{words}")) == value
 
 
+def test_backticks_in_a_string_are_no_fence():
+    assert extract_json('? {"a": ["```"], "b": []}?') == '{"a": ["```"], "b": []}'
+    assert extract_json('Of {"a": 1}: ```json\n[1, 2]\n```') == "[1, 2]"
+
+
 @given(st.text('{}[]"\\` a\n'))
 def test_any_text_gives_a_part_of_it(text):
     assert extract_json(text) in text

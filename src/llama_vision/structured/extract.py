@@ -2,6 +2,7 @@
 
 import json
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -46,13 +47,23 @@ def extract_json(text: str, *, truncated: bool = False) -> str:
     if _is_json(whole):
         return whole
     attempts = 1 if truncated else _MAX_UNCLOSED
-    fenced = [part for fence in _FENCE.finditer(whole) for part in _iter_balanced(fence[1], attempts)]
     everywhere = list(_iter_balanced(whole, attempts))
-    for candidates in (fenced, everywhere):
-        valid = [part for part in candidates if _is_json(part)]
-        if valid:  # a reference such as "[1]" is a list too, so objects go first
-            return next((part for part in valid if "{" in part), valid[0])
-    return next((part for part in (*fenced, *everywhere) if part.startswith("{")), whole)
+    valid = [match for match in everywhere if _is_json(match[1])]
+    fenced = [part for fence in _fences(whole, valid) for _, part in _iter_balanced(fence, attempts)]
+    for candidates in ([part for part in fenced if _is_json(part)], [part for _, part in valid]):
+        if candidates:  # a reference such as "[1]" is a list too, so objects go first
+            return next((part for part in candidates if "{" in part), candidates[0])
+    parts = (*fenced, *(part for _, part in everywhere))
+    return next((part for part in parts if part.startswith("{")), whole)
+
+
+def _fences(text: str, valid: list[tuple[int, str]]) -> Iterator[str]:
+    """Iterate over the contents of code fences, but for those inside of JSON: its strings may hold backticks."""
+    starts = [start for start, _ in valid]
+    for fence in _FENCE.finditer(text):
+        before = bisect_right(starts, fence.start()) - 1
+        if before < 0 or fence.start() >= starts[before] + len(valid[before][1]):
+            yield fence[1]
 
 
 def _is_json(text: str) -> bool:
@@ -63,8 +74,8 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _iter_balanced(text: str, attempts: int) -> Iterator[str]:
-    """Iterate over bracketed substrings, from left to right, until `attempts` brackets were unclosed."""
+def _iter_balanced(text: str, attempts: int) -> Iterator[tuple[int, str]]:
+    """Iterate over bracketed substrings with their starts, from left to right, until `attempts` brackets were unclosed."""
     position = 0
     for _ in range(attempts):
         while (opening := _OPENING.search(text, position)) is not None:
@@ -72,7 +83,7 @@ def _iter_balanced(text: str, attempts: int) -> Iterator[str]:
             if end is None:
                 position = opening.end()
                 break
-            yield text[opening.start() : end]
+            yield opening.start(), text[opening.start() : end]
             position = end
         else:
             return
