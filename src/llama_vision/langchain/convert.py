@@ -100,20 +100,31 @@ def to_messages(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
 
 
 def _to_message(message: BaseMessage) -> Message:
-    parts = content_parts(cast("str | list[str | dict[str, Any]]", message.content))
+    role = _role(message)
+    parts = content_parts(cast("str | list[str | dict[str, Any]]", message.content), role)
     match message:
         case ToolMessage():
-            return Message("tool", (ToolResult(message.tool_call_id, parts),), message.name)
+            return Message(role, (ToolResult(message.tool_call_id, parts),), message.name)
         case AIMessage():
             return Message(
-                "assistant", (*parts, *invalid_tool_calls(message), *valid_tool_calls(message)), message.name
+                role, (*parts, *invalid_tool_calls(message), *valid_tool_calls(message)), message.name
             )
+        case _:
+            return Message(role, parts, message.name)
+
+
+def _role(message: BaseMessage) -> Role:
+    match message:
+        case ToolMessage():
+            return "tool"
+        case AIMessage():
+            return "assistant"
         case HumanMessage():
-            return Message("user", parts, message.name)
+            return "user"
         case SystemMessage():
-            return Message("system", parts, message.name)
+            return "system"
         case ChatMessage() if message.role in _ROLES:
-            return Message(_ROLES[message.role], parts, message.name)
+            return _ROLES[message.role]
         case _:
             raise UnsupportedInputError(
                 f"{type(message).__name__} has no place in a chat with this model. "
