@@ -244,6 +244,24 @@ def test_what_another_model_noted_is_left_out_of_its_turns_and_refused_in_those_
         to_messages([ChatMessage(role="user", blocks=blocks)])
 
 
+@pytest.mark.parametrize("note", NOTES[:3], ids=lambda note: type(note).__name__)
+def test_data_of_a_tool_is_json_text(note):
+    message = ChatMessage(role="tool", blocks=[note], additional_kwargs={"tool_call_id": "c1"})
+    (told,) = to_messages([message])
+    (result,) = told.parts
+    assert type(note).model_validate_json(result.text) == note
+
+
+@pytest.mark.parametrize(
+    "note",
+    [*NOTES[3:], CitableBlock(title="A", source="a.b", content=[NOTES[3]])],
+    ids=lambda note: type(note).__name__,
+)
+def test_a_file_that_a_tool_returns_is_refused_and_not_sent_as_text(note):
+    with pytest.raises(UnsupportedInputError, match=type(note).__name__):
+        to_messages([ChatMessage(role="tool", blocks=[note], additional_kwargs={"tool_call_id": "c1"})])
+
+
 @pytest.mark.parametrize("way", ["chat", "achat", "stream_chat", "astream_chat"])
 def test_a_thread_that_another_companys_model_began_goes_on(emulator, way):
     thread = [

@@ -1,5 +1,6 @@
 """Content blocks of a LangChain message: text, and images in every format in use."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,10 +14,11 @@ def content_parts(content: str | list[str | dict[str, Any]], role: Role) -> tupl
     """Convert the content of a message: a string, or strings and blocks of LangChain's v1 and v0, OpenAI's and Anthropic's.
 
     Other blocks of an assistant turn are left out: tool calls, which the message has elsewhere too, reasoning, and other
-    companies' records of searches and code, which another model wrote for itself.
+    companies' records of searches and code, which another model wrote for itself. Those of a tool's result are data and
+    become JSON text.
 
     Raises:
-        UnsupportedInputError: A block of another role, or an image, is something else; the text names its type.
+        UnsupportedInputError: A block of another role, an image, or a tool's file of other kinds; the text names its type.
         ImageError: An image can't be read.
     """
     if isinstance(content, str):
@@ -40,7 +42,15 @@ def _block_part(block: Mapping[str, Any], role: Role) -> Text | Image | None:
     except UnsupportedInputError:
         if role == "assistant" and block.get("type") not in ("image", "image_url"):
             return None
+        if role == "tool" and not _holds_file(block):
+            return Text(json.dumps(block, ensure_ascii=False, default=str))
         raise
+
+
+def _holds_file(block: Mapping[str, Any]) -> bool:
+    """Tell whether a block holds a file in base64, as LangChain, Anthropic or OpenAI has it: as text it would fill the context."""
+    kinds = (block.get("source_type"), as_mapping(block.get("source")).get("type"))
+    return "base64" in block or "base64" in kinds or "file_data" in as_mapping(block.get("file"))
 
 
 def _part(block: Mapping[str, Any]) -> Text | Image:

@@ -9,9 +9,12 @@ from llama_index.core.base.llms.types import (
     CachePoint,
     ChatMessage,
     ChatResponse,
+    CitableBlock,
+    CitationBlock,
     ImageBlock,
     MessageRole,
     TextBlock,
+    ThinkingBlock,
     ToolCallBlock,
 )
 from pydantic import BaseModel
@@ -116,10 +119,14 @@ def _to_part(block: object, role: Role) -> Part | None:
             return to_image(block)
         case ToolCallBlock():
             return _to_call(block)
-        case CachePoint():
+        case _ if role == "assistant" or isinstance(block, CachePoint):  # reasoning, citations, documents
             return None
-        case _ if role == "assistant":  # reasoning, citations, documents
-            return None
+        case CitableBlock(content=content) if role == "tool" and all(
+            isinstance(each, TextBlock) for each in content
+        ):
+            return Text(block.model_dump_json(exclude_none=True))
+        case CitationBlock(cited_content=TextBlock()) | ThinkingBlock() if role == "tool":
+            return Text(block.model_dump_json(exclude_none=True))
         case _:
             raise UnsupportedInputError(
                 f"A {type(block).__name__} can't be shown to Llama 3.2 Vision. It takes text and images: "
