@@ -57,19 +57,19 @@ EMBEDDED = {
 }
 
 
-def chat(model, way, messages):
+def chat(model, way, messages, **call):
     """Ask in one way, and give the response, of a stream its last."""
 
     async def astream():
-        return [response async for response in await model.astream_chat(messages)][-1]
+        return [response async for response in await model.astream_chat(messages, **call)][-1]
 
     match way:
         case "chat":
-            return model.chat(messages)
+            return model.chat(messages, **call)
         case "achat":
-            return asyncio.run(model.achat(messages))
+            return asyncio.run(model.achat(messages, **call))
         case "stream_chat":
-            return list(model.stream_chat(messages))[-1]
+            return list(model.stream_chat(messages, **call))[-1]
         case _:
             return asyncio.run(astream())
 
@@ -299,3 +299,10 @@ def test_what_cannot_be_shown_is_refused_by_message_and_kind(message, culprit):
 def test_no_message_makes_us_read_a_file():
     with pytest.raises(ImageError, match="http"):
         to_messages([ChatMessage(blocks=[ImageBlock(url=f"file://{PATH}")])])
+
+
+@pytest.mark.parametrize("way", ["chat", "achat", "stream_chat", "astream_chat"])
+def test_another_companys_built_in_tool_is_refused_by_name(emulator, way):
+    with pytest.raises(UnsupportedInputError, match="The tool 'web_search'"):
+        chat(model_at(emulator), way, [ChatMessage(content="Hi")], tools=[{"type": "web_search"}])
+    assert emulator.requests == []

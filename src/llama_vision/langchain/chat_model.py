@@ -11,7 +11,6 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
-from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, SecretStr, field_validator, model_validator
 from typing_extensions import override
 
@@ -25,6 +24,7 @@ from llama_vision.langchain.convert import (
     ChunkConverter,
     combine_llm_outputs,
     to_messages,
+    to_openai_tool,
     to_request,
     to_result,
 )
@@ -227,7 +227,7 @@ class ChatLlamaVision(BackendFields, BaseChatModel):
             tools: Tools offered with it, in any form that LangChain knows.
         """
         with TranslateErrors():
-            offered = [parse_tool(convert_to_openai_tool(tool)) for tool in tools or ()]
+            offered = [parse_tool(to_openai_tool(tool)) for tool in tools or ()]
             return estimate_tokens(to_messages(messages), offered)
 
     @property
@@ -333,9 +333,14 @@ class ChatLlamaVision(BackendFields, BaseChatModel):
 
         Returns:
             The model with the tools bound to it.
+
+        Raises:
+            UnsupportedInputError: A tool is another company's built-in one, such as `web_search`; the text names it.
         """
+        with TranslateErrors():
+            converted = [to_openai_tool(tool, strict=strict) for tool in tools]
         options = {
-            "tools": [convert_to_openai_tool(tool, strict=strict) for tool in tools] or None,
+            "tools": converted or None,
             "tool_choice": tool_choice or None,
             "parallel_tool_calls": parallel_tool_calls,
             "response_format": response_format,

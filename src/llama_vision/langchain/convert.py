@@ -22,7 +22,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 
 from llama_vision.adaptation.invalid_tool_calls import replace_invalid_tool_calls
-from llama_vision.core.call_options import build_request
+from llama_vision.core.call_options import build_request, unsupported_tool
 from llama_vision.core.errors import ImageError, UnsupportedInputError
 from llama_vision.core.events import Event, Finished, Started, TextDelta, ToolCallDelta, UsageReport
 from llama_vision.core.json_types import as_mapping
@@ -50,6 +50,9 @@ _ROLES: dict[str, Role] = {
 _LANGCHAIN_OPTIONS = frozenset({"stream", "strict", "ls_structured_output_format"})
 """Options for LangChain itself, which passes them on to the hooks."""
 
+_TOOL_KEYS = frozenset({"name", "function", "title", "toolSpec"})
+"""What a function has in OpenAI's or Anthropic's form, as a JSON schema, or in Bedrock's form: one of these."""
+
 
 def to_request(
     provider: Provider, messages: Sequence[BaseMessage], options: Mapping[str, Any]
@@ -68,9 +71,24 @@ def to_request(
     """
     call = {name: value for name, value in options.items() if name not in _LANGCHAIN_OPTIONS}
     model: str = call.pop("model")
-    call["tools"] = [convert_to_openai_tool(tool) for tool in call.get("tools") or ()]
+    call["tools"] = [to_openai_tool(tool) for tool in call.get("tools") or ()]
     call["response_format"] = _response_format(call.get("response_format"))
     return build_request(provider.model_info(model).id, to_messages(messages), call)
+
+
+def to_openai_tool(tool: Any, *, strict: bool | None = None) -> dict[str, Any]:
+    """Convert a tool of any form that LangChain knows to OpenAI's.
+
+    Raises:
+        UnsupportedInputError: It is a company's built-in tool, whose `type` LangChain would drop; the text names it.
+    """
+    spec = as_mapping(tool)
+    is_function = spec.keys() & _TOOL_KEYS and (
+        spec.get("type") in (None, "function", "object") or "input_schema" in spec
+    )
+    if spec is tool and not is_function:
+        raise unsupported_tool(spec)
+    return convert_to_openai_tool(tool, strict=strict)
 
 
 def _response_format(spec: object) -> dict[str, Any] | None:
