@@ -21,6 +21,7 @@ from llama_vision.core.call_options import SAMPLING_OPTIONS, parse_tool
 from llama_vision.core.request import ChatRequest
 from llama_vision.langchain.api_keys import ProviderKey, key_from_environment, resolve_key
 from llama_vision.langchain.convert import (
+    MODEL_PROVIDER,
     ChunkConverter,
     combine_llm_outputs,
     to_messages,
@@ -198,7 +199,8 @@ class ChatLlamaVision(BackendFields, BaseChatModel):
     @override
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop=self.stop if stop is None else stop, **kwargs)
-        params["ls_provider"] = self._provider.name
+        # `SummarizationMiddleware` believes the reported tokens only of messages whose `model_provider` is the same.
+        params["ls_provider"] = MODEL_PROVIDER
         return params
 
     @override

@@ -35,7 +35,10 @@ from llama_vision.langchain.truncated_calls import check_arguments_begun, invali
 from llama_vision.providers.provider import Provider
 
 MODEL_PROVIDER = "llama_vision"
-"""`response_metadata["model_provider"]` of our messages: the key of our content-block translator."""
+"""`response_metadata["model_provider"]` of our messages, and `ls_provider` of traces: the key of our content-block translator.
+
+It is the same for every company: LangChain has translators of its own under the names of some. Traces have the company
+as `provider` in their invocation parameters, messages in `response_metadata`."""
 
 _CHUNK_METADATA = {"model_provider": MODEL_PROVIDER}  # pydantic copies it into each chunk
 
