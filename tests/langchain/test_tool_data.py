@@ -48,6 +48,16 @@ def test_data_of_a_tool_is_sent_as_json(emulator, style):
     assert "Zürich" in lines[0]
 
 
+@every_style
+@pytest.mark.parametrize(
+    ("provider", "content"), [("cloudflare-openai", ""), ("deepinfra", None), ("openai-compatible", None)]
+)
+def test_a_turn_of_calls_alone_is_taken_by_every_host(emulator_of, provider, content, style):
+    emulator = emulator_of(provider)
+    assert message(model_at(emulator, provider, **form_of(style)), style, thread("Sun.")).text
+    assert emulator.requests[0].body["messages"][1]["content"] == content
+
+
 @pytest.mark.parametrize("block", FILES.values(), ids=FILES)
 def test_a_file_that_a_tool_returns_is_refused_and_not_sent_as_text(emulator, block):
     with pytest.raises(UnsupportedInputError, match=f"Message 2 .*'{block['type']}'"):

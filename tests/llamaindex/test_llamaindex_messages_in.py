@@ -28,6 +28,7 @@ from llama_vision.core.messages import Image, Message, Text, ToolCall, ToolResul
 from llama_vision.demo import SAMPLE_IMAGES
 from llama_vision.llamaindex.convert import to_messages
 from llama_vision.llamaindex.images import to_image
+from tests.emulator import ACCOUNT_ID
 from tests.llamaindex.cats import model_at
 
 PATH = SAMPLE_IMAGES["circle"]
@@ -306,3 +307,17 @@ def test_another_companys_built_in_tool_is_refused_by_name(emulator, way):
     with pytest.raises(UnsupportedInputError, match="The tool 'web_search'"):
         chat(model_at(emulator), way, [ChatMessage(content="Hi")], tools=[{"type": "web_search"}])
     assert emulator.requests == []
+
+
+@pytest.mark.parametrize("way", ["chat", "achat", "stream_chat", "astream_chat"])
+def test_a_turn_of_calls_alone_is_taken_by_a_host_that_refuses_null(emulator_of, way):
+    emulator = emulator_of("cloudflare-openai")
+    call = ToolCallBlock(tool_call_id="c1", tool_name="look", tool_kwargs={})
+    thread = [
+        ChatMessage(content="Look."),
+        ChatMessage(role="assistant", blocks=[call]),
+        ChatMessage(role="tool", content="Sun.", additional_kwargs={"tool_call_id": "c1"}),
+    ]
+    model = model_at(emulator, "cloudflare-openai", account_id=ACCOUNT_ID)
+    assert chat(model, way, thread).message.content
+    assert emulator.requests[0].body["messages"][1]["content"] == ""
