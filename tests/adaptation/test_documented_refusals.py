@@ -41,7 +41,7 @@ REFUSED = [
     ("hyperbolic", {}, [ADDRESS], "can't fetch"),
     ("hyperbolic", {}, [PNG, PNG], "takes 1 in one request"),
     ("ollama", {}, [ADDRESS], "can't fetch"),
-    ("ollama", {}, [PNG, PNG], "takes 1 in one request"),
+    ("ollama", {}, [PNG, PNG], "takes 1 in one message"),
     ("ollama", {"tools": TOOLS, "text_tool_calls": False}, [], "takes no tools"),
     ("ollama", {"sampling": SamplingParams(top_k=5)}, [], "has no top_k"),
     ("lmstudio", {}, [WEBP], "takes image/jpeg, image/png"),

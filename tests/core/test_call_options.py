@@ -75,6 +75,20 @@ def test_a_tool_needs_no_description_and_no_parameters(spec):
 
 
 @pytest.mark.parametrize(
+    ("spec", "name"),
+    [
+        ({"type": "web_search"}, "web_search"),
+        ({"type": "web_search_20250305", "name": "web_search"}, "web_search_20250305"),
+        ({"google_search": {}}, "google_search"),
+        ({"type": "function", "function": {"name": None}}, "function"),
+    ],
+)
+def test_a_tool_that_is_no_function_is_refused_by_name(spec, name):
+    with pytest.raises(UnsupportedInputError, match=f"The tool '{name}'"):
+        parse_tool(spec)
+
+
+@pytest.mark.parametrize(
     ("choice", "expected"),
     [
         (None, None),

@@ -166,3 +166,9 @@ def test_messages_are_not_touched():
     dialect, request = ChatCompletionsDialect(), ChatRequest("m", messages)
     assert dialect.encode(request, stream=True) == dialect.encode(request, stream=True)
     assert messages == before
+
+
+@pytest.mark.parametrize(("text", "content"), [((), ""), ((Text("Let me see."),), "Let me see.")])
+def test_a_turn_of_calls_alone_has_no_null_where_that_is_not_taken(text, content):
+    (turn,) = encode_messages([Message("assistant", (*text, CALL))], null_content=False)
+    assert turn == {"role": "assistant", "content": content, "tool_calls": [wire_call("call_a")]}

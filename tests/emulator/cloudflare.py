@@ -119,6 +119,9 @@ class Cloudflare:
         except WrongRequestError as wrong:
             place = "/".join(str(step) for step in wrong.place)
             raise CloudflareError(5006, f"AiError: Bad input: Error: '/{place}': {wrong.message}") from None
+        for position, message in enumerate(body["messages"]):
+            if message.get("content") is None:  # beside tool calls; as five users saw it with other models
+                raise misfit([f"Type mismatch of '/messages/{position}/content', 'null' not in 'string'"])
         if faults := list(range_faults({name: value for name, value in body.items() if value is not None})):
             raise misfit(faults)
         if body["model"] != MODEL:

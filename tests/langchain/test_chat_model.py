@@ -296,7 +296,7 @@ def test_tracing_parameters():
     params = ChatLlamaVision(provider="deepinfra", temperature=0.5, stop=["END"])._get_ls_params(
         model="other"
     )
-    assert params["ls_provider"] == "deepinfra"
+    assert params["ls_provider"] == "llama_vision"
     assert params["ls_model_name"] == "other"
     assert (params["ls_temperature"], params["ls_max_tokens"], params["ls_stop"]) == (0.5, 1024, ["END"])
 

@@ -225,7 +225,7 @@ async def test_events_of_the_second_version(emulator):
     assert {event["name"] for event in of_model} == {"ChatLlamaVision"}
     assert added_up(event["data"]["chunk"] for event in streamed) == last["data"]["output"]
     assert last["data"]["output"].usage_metadata["output_tokens"] == 7
-    assert first["metadata"]["ls_provider"] == "deepinfra"
+    assert first["metadata"]["ls_provider"] == "llama_vision"
     assert events[-1]["data"]["output"] == GREETING
 
 

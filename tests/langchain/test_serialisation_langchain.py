@@ -105,7 +105,7 @@ def test_a_class_made_of_ours_keeps_the_version():
 def test_tracing_parameters_follow_the_call():
     model = ChatLlamaVision(provider="deepinfra", temperature=0.5, stop=["END"], max_tokens=9)
     assert model._get_ls_params_with_defaults() == {
-        "ls_provider": "deepinfra",
+        "ls_provider": "llama_vision",
         "ls_model_name": "llama-3.2-11b-vision",
         "ls_model_type": "chat",
         "ls_temperature": 0.5,
@@ -115,7 +115,7 @@ def test_tracing_parameters_follow_the_call():
     }
     called = model._get_ls_params(stop=["STOP"], model="other", temperature=0, max_tokens=1)
     assert called == {
-        "ls_provider": "deepinfra",
+        "ls_provider": "llama_vision",
         "ls_model_name": "other",
         "ls_model_type": "chat",
         "ls_temperature": 0,

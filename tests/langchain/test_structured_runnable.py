@@ -15,6 +15,7 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.utils.function_calling import convert_to_json_schema
 from pydantic import BaseModel, ConfigDict, RootModel
 
+from llama_vision.core.errors import UnsupportedInputError
 from tests.emulator import completion
 from tests.langchain.weather import GOOD, GOOD_TEXT, QUESTION, Weather, called, every_schema, model_at
 
@@ -193,3 +194,10 @@ def test_an_answer_nested_too_deeply_is_one_that_does_not_fit(emulator, depth):
     emulator.script(*[completion(deep)] * 3)
     with pytest.raises(OutputParserException):
         model_at(emulator).with_structured_output(schema, method="prompt").invoke(QUESTION)
+
+
+@pytest.mark.parametrize("method", ["auto", "function_calling", "json_schema", "json_mode", "prompt"])
+@pytest.mark.parametrize("option", ["tools", "response_format"])
+def test_what_structured_output_sets_by_itself_is_refused_by_name(emulator, method, option):
+    with pytest.raises(UnsupportedInputError, match=f"sets {option} by itself"):
+        model_at(emulator).with_structured_output(Weather, method=method, **{option: [Weather]})

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import assert_never
 
 from llama_vision.core.errors import ImageError, UnsupportedInputError
@@ -37,6 +38,29 @@ def image_locations(request: ChatRequest) -> Iterator[str]:
             yield f"Image {number}, of message {position} ({message.role})"
 
 
+def exceeds_image_limit(provider: Provider, request: ChatRequest) -> bool:
+    """Tell whether there are more images than the provider takes, in the request or in one of its messages."""
+    limit = provider.image_rules.max_count
+    return limit is not None and any(
+        len(_images(group)) > limit for group in _limited_groups(provider, request)
+    )
+
+
+def _limited_groups(provider: Provider, request: ChatRequest) -> list[list[Message]]:
+    """Group the messages whose images are counted together: all, or each alone; tool results in a row become one message."""
+    if not provider.image_rules.count_per_message:
+        return [list(request.messages)]
+    groups: list[list[Message]] = []
+    for is_tool, neighbours in groupby(request.messages, key=lambda message: message.role == "tool"):
+        group = list(neighbours)
+        groups += [group] if is_tool else [[message] for message in group]
+    return groups
+
+
+def _images(messages: Sequence[Message]) -> list[Image]:
+    return [image for message in messages for image in message.images()]
+
+
 def limit_images(provider: Provider, request: ChatRequest, settings: ImageSettings) -> ChatRequest:
     """Apply the overflow policy, as far as possible without looking at the images.
 
@@ -44,34 +68,45 @@ def limit_images(provider: Provider, request: ChatRequest, settings: ImageSettin
         UnsupportedInputError: There are too many, and the policy is `error`.
         ImageError: There are too many for a contact sheet.
     """
-    images, max_count = request.images(), provider.image_rules.max_count
-    if max_count is None or len(images) <= max_count:
+    if not exceeds_image_limit(provider, request):
         return request
+    groups, max_count = _limited_groups(provider, request), provider.image_rules.max_count
     match settings.on_too_many:
         case "first":
-            return replace_images(request, images[:max_count])
+            kept: list[Message] = []
+            for group in groups:
+                remaining = iter([(image,) for image in _images(group)[:max_count]])
+                kept += [_replace_in_message(message, remaining) for message in group]
+            return replace(request, messages=tuple(kept))
         case "grid":
-            check_sheet_count(len(images))
+            check_sheet_count(len(request.images()))
             return request
         case "error":
+            per_message = provider.image_rules.count_per_message
+            unit = "message" if per_message else "request"
             raise UnsupportedInputError(
-                f"There are {len(images)} images, and {provider.title} takes {max_count} in one request. "
-                "Ask about each in a request of its own; images of earlier turns count too."
+                f"There are {max(len(_images(group)) for group in groups)} images, and {provider.title} takes {max_count} in "
+                f"one {unit}. Ask about each in a {unit} of its own"
+                f"{'.' if per_message else '; images of earlier turns count too.'}"
             )
         case _:
             assert_never(settings.on_too_many)
 
 
 def load_images(
-    provider: Provider, images: Sequence[Image], locations: Sequence[str], settings: ImageSettings
+    provider: Provider,
+    images: Sequence[Image],
+    locations: Sequence[str],
+    settings: ImageSettings,
+    *,
+    on_sheet: bool,
 ) -> list[Image]:
-    """Fetch and prepare images: as many, or one contact sheet where there are more than the provider accepts.
+    """Fetch and prepare images: as many, or `on_sheet` one contact sheet of all.
 
     Raises:
         ImageError: An image can't be fetched or decoded; the text says which one of which message.
     """
     constraints = provider.image_rules
-    on_sheet = constraints.max_count is not None and len(images) > constraints.max_count
     try:
         if on_sheet or not constraints.accepts_urls:
             images = _fetch_images(images, settings)

@@ -9,6 +9,7 @@ import asyncio
 from dataclasses import dataclass, field, replace
 
 from llama_vision.adaptation.images import (
+    exceeds_image_limit,
     image_locations,
     limit_images,
     load_images,
@@ -35,7 +36,7 @@ class AdaptedRequest:
         request: What the dialect, or the local model's chat template, encodes.
         text_parsed_tools: The tools whose calls are looked for in the text of the reply.
         stop_strings: Where the backend has to end the reply itself, as the provider can't.
-        image_locations: Of each image of the user's request where it stands, for error texts.
+        image_locations: Of each image of the request where it stands, for error texts.
         api_key: The key; None where the provider needs none.
         account_id: The account; None where the provider's URLs contain none.
     """
@@ -101,11 +102,12 @@ def _check(
 ) -> AdaptedRequest:
     """Refuse what can be refused without looking at the images."""
     validate_request(provider, request)
+    limited = limit_images(provider, request, settings)
     checked = AdaptedRequest(
-        limit_images(provider, request, settings),
+        limited,
         text_parsed_tools=request.text_parsed_tools,  # before they are rendered into the prompt
         stop_strings=request.stop if provider.client_side_stop else (),
-        image_locations=tuple(image_locations(request)),
+        image_locations=tuple(image_locations(limited)),
         api_key=resolve_api_key(provider, api_key),
         account_id=resolve_account_id(provider, account_id),
     )
@@ -116,11 +118,11 @@ def _check(
 
 def _dry_run(provider: Provider, request: ChatRequest) -> None:
     """Rewrite and encode the request with empty images, so that what these steps refuse is refused now."""
-    count, max_count = len(request.images()), provider.image_rules.max_count
-    if max_count is None or count <= max_count:
-        outline = replace_images(request, [_PLACEHOLDER] * count)
-    else:
+    count = len(request.images())
+    if exceeds_image_limit(provider, request):
         outline = replace_images(request, [_PLACEHOLDER], sheet_of=count)
+    else:
+        outline = replace_images(request, [_PLACEHOLDER] * count)
     rewritten = _rewrite(provider, outline, has_images=True)
     if provider.dialect is not None:
         provider.dialect.encode(rewritten, stream=False)
@@ -131,10 +133,10 @@ def _finish(provider: Provider, checked: AdaptedRequest, settings: ImageSettings
     if checked.image_locations:
         warn_of_tools_beside_images(request)
         originals = request.images()
-        images = load_images(provider, originals, checked.image_locations, settings)
+        on_sheet = exceeds_image_limit(provider, request)
+        images = load_images(provider, originals, checked.image_locations, settings, on_sheet=on_sheet)
         validate_images(provider, images)
-        sheet_of = len(originals) if len(images) < len(originals) else 0
-        request = replace_images(request, images, sheet_of=sheet_of)
+        request = replace_images(request, images, sheet_of=len(originals) if on_sheet else 0)
     request = _rewrite(provider, request, has_images=bool(checked.image_locations))
     if checked.stop_strings:
         request = replace(request, stop=())

@@ -91,7 +91,8 @@ def _image_rules(rules: ImageConstraints) -> Iterator[str]:
         yield "none"
         return
     if rules.max_count is not None:
-        yield f"{rules.max_count} at most" if rules.max_count > 1 else "one"
+        count = f"{rules.max_count} at most" if rules.max_count > 1 else "one"
+        yield f"{count} a message" if rules.count_per_message else count
     yield " ".join(sorted(kind.removeprefix("image/") for kind in rules.media_types))
     if rules.max_bytes is not None:
         yield f"up to {rules.max_bytes / 1e6:g} MB"

@@ -48,13 +48,28 @@ def build_request(model: str, messages: Sequence[Message], options: Mapping[str,
 
 
 def parse_tool(spec: Mapping[str, Any]) -> Tool:
-    """Parse `{"type": "function", "function": {"name", "description", "parameters"}}`, or the function alone."""
+    """Parse `{"type": "function", "function": {"name", "description", "parameters"}}`, or the function alone.
+
+    Raises:
+        UnsupportedInputError: It is no function, such as a company's built-in tool; the text names it.
+    """
     function = as_mapping(spec.get("function", spec))
+    if spec.get("type", "function") != "function" or not isinstance(function.get("name"), str):
+        raise unsupported_tool(spec)
     return Tool(
         name=function["name"],
         description=function.get("description") or "",
         parameters=function.get("parameters") or {"type": "object", "properties": {}},
         strict=function.get("strict"),
+    )
+
+
+def unsupported_tool(spec: Mapping[str, Any]) -> UnsupportedInputError:
+    """Make the error for a tool that is no function."""
+    return UnsupportedInputError(
+        f"The tool {spec.get('type') or ', '.join(spec)!r} is no function with a name. Another company's built-in tools "
+        'run on its servers only: offer a function of your own, {"type": "function", "function": {"name": ..., '
+        '"parameters": ...}}, that does the same.'
     )
 
 

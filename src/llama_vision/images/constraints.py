@@ -16,6 +16,7 @@ class ImageConstraints:
         max_base64_chars: The exclusive limit of one image's base64 text, in characters; None where none is documented.
         max_total_base64_chars: The same for all images of a request together.
         max_count: The maximum number of images in one request; None where no limit is documented.
+        count_per_message: Whether `max_count` is that of each message, and not of the request.
         min_side: The minimum of both sides in pixels; 1 where no limit is documented.
         max_side: The maximum of both sides in pixels; None where no limit is documented.
         allows_system_message: Whether a system message may stand beside an image; else its text moves to the user's
@@ -30,6 +31,7 @@ class ImageConstraints:
     max_base64_chars: int | None = None
     max_total_base64_chars: int | None = None
     max_count: int | None = None
+    count_per_message: bool = False
     min_side: int = 1
     max_side: int | None = None
     allows_system_message: bool = True

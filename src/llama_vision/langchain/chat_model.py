@@ -11,7 +11,6 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
-from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, SecretStr, field_validator, model_validator
 from typing_extensions import override
 
@@ -22,9 +21,11 @@ from llama_vision.core.call_options import SAMPLING_OPTIONS, parse_tool
 from llama_vision.core.request import ChatRequest
 from llama_vision.langchain.api_keys import ProviderKey, key_from_environment, resolve_key
 from llama_vision.langchain.convert import (
+    MODEL_PROVIDER,
     ChunkConverter,
     combine_llm_outputs,
     to_messages,
+    to_openai_tool,
     to_request,
     to_result,
 )
@@ -198,7 +199,8 @@ class ChatLlamaVision(BackendFields, BaseChatModel):
     @override
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop=self.stop if stop is None else stop, **kwargs)
-        params["ls_provider"] = self._provider.name
+        # `SummarizationMiddleware` believes the reported tokens only of messages whose `model_provider` is the same.
+        params["ls_provider"] = MODEL_PROVIDER
         return params
 
     @override
@@ -227,7 +229,7 @@ class ChatLlamaVision(BackendFields, BaseChatModel):
             tools: Tools offered with it, in any form that LangChain knows.
         """
         with TranslateErrors():
-            offered = [parse_tool(convert_to_openai_tool(tool)) for tool in tools or ()]
+            offered = [parse_tool(to_openai_tool(tool)) for tool in tools or ()]
             return estimate_tokens(to_messages(messages), offered)
 
     @property
@@ -333,9 +335,14 @@ class ChatLlamaVision(BackendFields, BaseChatModel):
 
         Returns:
             The model with the tools bound to it.
+
+        Raises:
+            UnsupportedInputError: A tool is another company's built-in one, such as `web_search`; the text names it.
         """
+        with TranslateErrors():
+            converted = [to_openai_tool(tool, strict=strict) for tool in tools]
         options = {
-            "tools": [convert_to_openai_tool(tool, strict=strict) for tool in tools] or None,
+            "tools": converted or None,
             "tool_choice": tool_choice or None,
             "parallel_tool_calls": parallel_tool_calls,
             "response_format": response_format,

@@ -1,24 +1,24 @@
 """Content blocks of a LangChain message: text, and images in every format in use."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from llama_vision.core.errors import UnsupportedInputError
 from llama_vision.core.json_types import as_mapping
-from llama_vision.core.messages import Image, Text
+from llama_vision.core.messages import Image, Role, Text
 from llama_vision.images import image_from_base64, image_from_url
 
-# Tool calls, which the message has elsewhere too, and reasoning, which is not sent back.
-_IGNORED_BLOCK_TYPES = frozenset(
-    {"tool_call", "tool_call_chunk", "invalid_tool_call", "tool_use", "reasoning", "thinking"}
-)
 
-
-def content_parts(content: str | list[str | dict[str, Any]]) -> tuple[Text | Image, ...]:
+def content_parts(content: str | list[str | dict[str, Any]], role: Role) -> tuple[Text | Image, ...]:
     """Convert the content of a message: a string, or strings and blocks of LangChain's v1 and v0, OpenAI's and Anthropic's.
 
+    Other blocks of an assistant turn are left out: tool calls, which the message has elsewhere too, reasoning, and other
+    companies' records of searches and code, which another model wrote for itself. Those of a tool's result are data and
+    become JSON text.
+
     Raises:
-        UnsupportedInputError: A block is something else; the text names its type.
+        UnsupportedInputError: A block of another role, an image, or a tool's file of other kinds; the text names its type.
         ImageError: An image can't be read.
     """
     if isinstance(content, str):
@@ -27,15 +27,40 @@ def content_parts(content: str | list[str | dict[str, Any]]) -> tuple[Text | Ima
     for block in content:
         if isinstance(block, str):
             parts.append(Text(block))
-        elif block.get("type") not in _IGNORED_BLOCK_TYPES:
-            parts.append(_part(block))
+        elif (part := _block_part(block, role)) is not None:
+            parts.append(part)
     return tuple(parts)
+
+
+def _block_part(block: Mapping[str, Any], role: Role) -> Text | Image | None:
+    if (
+        "cachePoint" in block and len(block) == 1
+    ):  # Bedrock's mark in any role's content, which holds none itself
+        return None
+    try:
+        return _part(block)
+    except UnsupportedInputError:
+        if role == "assistant" and block.get("type") not in ("image", "image_url"):
+            return None
+        if role == "tool" and not _holds_file(block):
+            return Text(json.dumps(block, ensure_ascii=False, default=str))
+        raise
+
+
+def _holds_file(block: Mapping[str, Any]) -> bool:
+    """Tell whether a block holds a file in base64, as LangChain, Anthropic or OpenAI has it: as text it would fill the context."""
+    kinds = (block.get("source_type"), as_mapping(block.get("source")).get("type"))
+    return "base64" in block or "base64" in kinds or "file_data" in as_mapping(block.get("file"))
 
 
 def _part(block: Mapping[str, Any]) -> Text | Image:
     kind = block.get("type")
-    if kind in ("text", "text-plain"):
-        return Text(str(block.get("text") or ""))
+    if kind in ("text", "text-plain", "output_text") and "text" in block:
+        return Text(str(block["text"] or ""))
+    if kind == "refusal" and isinstance(
+        block.get("refusal"), str
+    ):  # OpenAI's: what the user read in place of text
+        return Text(block["refusal"])
     if kind == "image_url":
         return _openai_image(block.get("image_url"))
     if kind == "image":

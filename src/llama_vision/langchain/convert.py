@@ -22,7 +22,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 
 from llama_vision.adaptation.invalid_tool_calls import replace_invalid_tool_calls
-from llama_vision.core.call_options import build_request
+from llama_vision.core.call_options import build_request, unsupported_tool
 from llama_vision.core.errors import ImageError, UnsupportedInputError
 from llama_vision.core.events import Event, Finished, Started, TextDelta, ToolCallDelta, UsageReport
 from llama_vision.core.json_types import as_mapping
@@ -35,7 +35,10 @@ from llama_vision.langchain.truncated_calls import check_arguments_begun, invali
 from llama_vision.providers.provider import Provider
 
 MODEL_PROVIDER = "llama_vision"
-"""`response_metadata["model_provider"]` of our messages: the key of our content-block translator."""
+"""`response_metadata["model_provider"]` of our messages, and `ls_provider` of traces: the key of our content-block translator.
+
+It is the same for every company: LangChain has translators of its own under the names of some. Traces have the company
+as `provider` in their invocation parameters, messages in `response_metadata`."""
 
 _CHUNK_METADATA = {"model_provider": MODEL_PROVIDER}  # pydantic copies it into each chunk
 
@@ -49,6 +52,9 @@ _ROLES: dict[str, Role] = {
 
 _LANGCHAIN_OPTIONS = frozenset({"stream", "strict", "ls_structured_output_format"})
 """Options for LangChain itself, which passes them on to the hooks."""
+
+_TOOL_KEYS = frozenset({"name", "function", "title", "toolSpec"})
+"""What a function has in OpenAI's or Anthropic's form, as a JSON schema, or in Bedrock's form: one of these."""
 
 
 def to_request(
@@ -68,9 +74,24 @@ def to_request(
     """
     call = {name: value for name, value in options.items() if name not in _LANGCHAIN_OPTIONS}
     model: str = call.pop("model")
-    call["tools"] = [convert_to_openai_tool(tool) for tool in call.get("tools") or ()]
+    call["tools"] = [to_openai_tool(tool) for tool in call.get("tools") or ()]
     call["response_format"] = _response_format(call.get("response_format"))
     return build_request(provider.model_info(model).id, to_messages(messages), call)
+
+
+def to_openai_tool(tool: Any, *, strict: bool | None = None) -> dict[str, Any]:
+    """Convert a tool of any form that LangChain knows to OpenAI's.
+
+    Raises:
+        UnsupportedInputError: It is a company's built-in tool, whose `type` LangChain would drop; the text names it.
+    """
+    spec = as_mapping(tool)
+    is_function = spec.keys() & _TOOL_KEYS and (
+        spec.get("type") in (None, "function", "object") or "input_schema" in spec
+    )
+    if spec is tool and not is_function:
+        raise unsupported_tool(spec)
+    return convert_to_openai_tool(tool, strict=strict)
 
 
 def _response_format(spec: object) -> dict[str, Any] | None:
@@ -100,20 +121,31 @@ def to_messages(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
 
 
 def _to_message(message: BaseMessage) -> Message:
-    parts = content_parts(cast("str | list[str | dict[str, Any]]", message.content))
+    role = _role(message)
+    parts = content_parts(cast("str | list[str | dict[str, Any]]", message.content), role)
     match message:
         case ToolMessage():
-            return Message("tool", (ToolResult(message.tool_call_id, parts),), message.name)
+            return Message(role, (ToolResult(message.tool_call_id, parts),), message.name)
         case AIMessage():
             return Message(
-                "assistant", (*parts, *invalid_tool_calls(message), *valid_tool_calls(message)), message.name
+                role, (*parts, *invalid_tool_calls(message), *valid_tool_calls(message)), message.name
             )
+        case _:
+            return Message(role, parts, message.name)
+
+
+def _role(message: BaseMessage) -> Role:
+    match message:
+        case ToolMessage():
+            return "tool"
+        case AIMessage():
+            return "assistant"
         case HumanMessage():
-            return Message("user", parts, message.name)
+            return "user"
         case SystemMessage():
-            return Message("system", parts, message.name)
+            return "system"
         case ChatMessage() if message.role in _ROLES:
-            return Message(_ROLES[message.role], parts, message.name)
+            return _ROLES[message.role]
         case _:
             raise UnsupportedInputError(
                 f"{type(message).__name__} has no place in a chat with this model. "

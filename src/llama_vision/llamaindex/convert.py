@@ -9,12 +9,15 @@ from llama_index.core.base.llms.types import (
     CachePoint,
     ChatMessage,
     ChatResponse,
+    CitableBlock,
+    CitationBlock,
     ImageBlock,
     MessageRole,
     TextBlock,
     ThinkingBlock,
     ToolCallBlock,
 )
+from pydantic import BaseModel
 
 from llama_vision.adaptation.invalid_tool_calls import replace_invalid_tool_calls
 from llama_vision.core.call_options import CALL_OPTIONS, build_request
@@ -94,7 +97,7 @@ def _has_valid_arguments(call: ToolCall) -> bool:
 
 def _to_message(message: ChatMessage) -> Message:
     role = _ROLES[message.role]
-    parts = [part for block in message_blocks(message) if (part := _to_part(block)) is not None]
+    parts = [part for block in message_blocks(message) if (part := _to_part(block, role)) is not None]
     name: Any = message.additional_kwargs.get("name")
     if role == "tool":
         content = tuple(part for part in parts if isinstance(part, (Text, Image)))
@@ -107,7 +110,8 @@ def _to_message(message: ChatMessage) -> Message:
     return Message(role, tuple(parts), name)
 
 
-def _to_part(block: object) -> Part | None:
+def _to_part(block: object, role: Role) -> Part | None:
+    """Convert a block; None for a cache point, which is no content, and for what another model wrote for itself."""
     match block:
         case TextBlock():
             return Text(block.text) if block.text else None
@@ -115,8 +119,14 @@ def _to_part(block: object) -> Part | None:
             return to_image(block)
         case ToolCallBlock():
             return _to_call(block)
-        case ThinkingBlock() | CachePoint():
-            return None  # reasoning is not sent back, and a cache point is no content
+        case _ if role == "assistant" or isinstance(block, CachePoint):  # reasoning, citations, documents
+            return None
+        case CitableBlock(content=content) if role == "tool" and all(
+            isinstance(each, TextBlock) for each in content
+        ):
+            return Text(block.model_dump_json(exclude_none=True))
+        case CitationBlock(cited_content=TextBlock()) | ThinkingBlock() if role == "tool":
+            return Text(block.model_dump_json(exclude_none=True))
         case _:
             raise UnsupportedInputError(
                 f"A {type(block).__name__} can't be shown to Llama 3.2 Vision. It takes text and images: "
@@ -125,9 +135,12 @@ def _to_part(block: object) -> Part | None:
 
 
 def _to_call(block: ToolCallBlock) -> ToolCall:
-    arguments = block.tool_kwargs
+    return _tool_call(block.tool_call_id, block.tool_name, block.tool_kwargs)
+
+
+def _tool_call(call_id: str | None, name: str, arguments: object) -> ToolCall:
     text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-    return ToolCall(block.tool_call_id, block.tool_name, text)
+    return ToolCall(call_id, name, text)
 
 
 def is_empty_system_message(message: ChatMessage) -> bool:
@@ -138,16 +151,21 @@ def is_empty_system_message(message: ChatMessage) -> bool:
 
 
 def legacy_tool_calls(message: ChatMessage) -> list[ToolCall]:
-    """Read the tool calls of `additional_kwargs`, where they were before there were blocks, in OpenAI's format only."""
+    """Read the tool calls of `additional_kwargs`, where they were before there were blocks, as any integration wrote them.
+
+    OpenAI's chat completions and Ollama have a `function`, OpenAI's Responses (`call_id`) and Anthropic (`input`) none;
+    OpenAI's are objects of its client.
+    """
     calls: list[ToolCall] = []
     for spec in message.additional_kwargs.get("tool_calls") or ():
-        call = as_mapping(spec)
-        function = as_mapping(call.get("function"))
+        call = spec.model_dump() if isinstance(spec, BaseModel) else as_mapping(spec)
+        function = as_mapping(call.get("function", call))
         if not isinstance(function.get("name"), str):
             raise UnsupportedInputError(
                 'additional_kwargs["tool_calls"] holds something that is not {"id", "function": {"name", "arguments"}}.'
             )
-        calls.append(ToolCall(call.get("id"), function["name"], function.get("arguments") or ""))
+        arguments = function.get("arguments") or function.get("input") or ""
+        calls.append(_tool_call(call.get("call_id") or call.get("id"), function["name"], arguments))
     return calls
 
 

@@ -58,6 +58,7 @@ from llama_vision.llamaindex.convert import (
 from llama_vision.llamaindex.images import Images, user_message
 from llama_vision.llamaindex.metadata import LlamaVisionMetadata, context_window_with_images
 from llama_vision.llamaindex.programs import output_class_of, to_agent_response, to_chat_response
+from llama_vision.llamaindex.provider_json import dump_provider, load_provider
 from llama_vision.llamaindex.structured_output import StructuredPrediction
 from llama_vision.llamaindex.tools import (
     build_messages,
@@ -167,9 +168,15 @@ class LlamaVision(BackendFields, FunctionCallingLLM):
         find_provider(self.provider)
         return self
 
+    @field_validator("provider", mode="before")
+    @classmethod
+    def _load_provider(cls, provider: Any) -> Any:
+        """Accept what `_dump_provider` returns."""
+        return load_provider(cast("dict[str, Any]", provider)) if isinstance(provider, dict) else provider
+
     @field_serializer("provider")
-    def _provider_name(self, provider: str | Provider) -> str:
-        return find_provider(provider).name
+    def _dump_provider(self, provider: str | Provider) -> Any:
+        return dump_provider(provider) if isinstance(provider, Provider) else provider
 
     @field_validator("timeout", mode="before")
     @classmethod

@@ -175,6 +175,9 @@ CLOUDFLARE_OPENAI = replace(
     dialect=ChatCompletionsDialect(
         path="/accounts/{account}/ai/v1/chat/completions",
         stream_options=False,  # usage comes in its streams unasked
+        # Its release notes of 2026-02-17 say that null is taken beside tool calls; five users had a 400 for it with other
+        # models, from 2025-12 to 2026-09. They are followed: a string is taken either way.
+        null_content=False,
         usage=UsageFormat(cost_fields=(NEURON_COST,)),
         errors=ErrorParser(codes=ERROR_CODES),
     ),

@@ -26,7 +26,9 @@ OLLAMA = Provider(
     models=llama_vision_models("llama3.2-vision:{}b", tools=False, enforces_schema=True),
     # openai/openai.go: "image URLs are not currently supported", and jpeg, jpg, png, webp.
     # "vision model only supports a single image per message": https://github.com/ollama/ollama/issues/9020
-    image_rules=ImageConstraints(media_types=JPEG_PNG_WEBP, accepts_urls=False, max_count=1),
+    image_rules=ImageConstraints(
+        media_types=JPEG_PNG_WEBP, accepts_urls=False, max_count=1, count_per_message=True
+    ),
     # "Supported request fields" of its page; tool_choice is there as not supported.
     parameters=unbounded(
         *("max_tokens", "temperature", "top_p", "frequency_penalty", "presence_penalty"),

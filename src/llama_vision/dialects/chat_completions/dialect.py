@@ -21,18 +21,21 @@ class ChatCompletionsDialect:
     Attributes:
         path: Follows the base URL.
         stream_options: Whether `stream_options.include_usage` is known.
+        null_content: Whether an assistant turn of tool calls alone has null for its content; else an empty string.
         usage: Where usage and costs are reported.
         errors: What error responses mean.
     """
 
     path: str = "/chat/completions"
     stream_options: bool = True
+    null_content: bool = True
     usage: UsageFormat = field(default_factory=UsageFormat)
     errors: ErrorParser = field(default_factory=ErrorParser)
 
     def encode(self, request: ChatRequest, *, stream: bool) -> WireRequest:
         """Encode a request; see `Dialect.encode`."""
-        body: dict[str, Any] = {"model": request.model, "messages": encode_messages(request.messages)}
+        messages = encode_messages(request.messages, null_content=self.null_content)
+        body: dict[str, Any] = {"model": request.model, "messages": messages}
         body |= sampling_fields(request)
         body |= _tools(request)
         if request.response_format is not None:

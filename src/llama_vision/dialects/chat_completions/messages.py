@@ -9,11 +9,12 @@ from llama_vision.core.errors import UnsupportedInputError
 from llama_vision.core.messages import Image, Message, Text, ToolCall, ToolResult
 
 
-def encode_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
+def encode_messages(messages: Sequence[Message], *, null_content: bool = True) -> list[dict[str, Any]]:
     """Encode a conversation as the `messages` of a body.
 
     Images in a tool's result follow in a user message of their own: servers take only strings in `role: tool`
-    (LM Studio, vLLM and others respond to anything else with a 400).
+    (LM Studio, vLLM and others respond to anything else with a 400). Beside tool calls no text is null, which OpenAI
+    documents and some servers want, or without `null_content` an empty string.
 
     Raises:
         UnsupportedInputError: A message holds a part that its role can't have.
@@ -31,13 +32,13 @@ def encode_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
         if pending_images:
             encoded.append({"role": "user", "content": pending_images})
             pending_images = []
-        encoded.append(_encode_message(message, position))
+        encoded.append(_encode_message(message, position, null_content))
     if pending_images:
         encoded.append({"role": "user", "content": pending_images})
     return encoded
 
 
-def _encode_message(message: Message, position: int) -> dict[str, Any]:
+def _encode_message(message: Message, position: int, null_content: bool) -> dict[str, Any]:
     turn: dict[str, Any] = {"role": message.role}
     if message.name:
         turn["name"] = message.name
@@ -69,7 +70,7 @@ def _encode_message(message: Message, position: int) -> dict[str, Any]:
     turn["content"] = _collapse_text(content)
     if calls:
         turn["tool_calls"] = calls
-        turn["content"] = turn["content"] or None
+        turn["content"] = turn["content"] or (None if null_content else "")
     return turn
 
 
