@@ -1,5 +1,6 @@
 """What refusals look like, and what each of them means."""
 
+import json
 import traceback
 from dataclasses import replace
 
@@ -8,6 +9,7 @@ import pytest
 from llama_vision import Tool
 from llama_vision.core.errors import (
     AuthenticationError,
+    ContextTooLongError,
     InsufficientCreditsError,
     InvalidRequestError,
     LicenseNotAcceptedError,
@@ -19,6 +21,7 @@ from llama_vision.core.errors import (
     ServerError,
     StatusError,
 )
+from tests.context_overflows import OVERFLOWS
 from tests.emulator import ACCOUNT_ID, Answer, completion, event_stream, json_answer, page
 from tests.quirks.talk import ask, either
 
@@ -190,6 +193,46 @@ def test_quirk_15_no_failure_behind_a_200_shows_the_account_either(emulator_of, 
     error = refused(emulator, "cloudflare", way)
     assert "Check the account id" in str(error)
     assert ACCOUNT_ID not in everything_said(error)
+
+
+@pytest.mark.parametrize("server", OVERFLOWS)
+def test_a_context_that_is_too_long_is_told_as_that_by_each_server_and_not_asked_again(
+    emulator_of, way, server
+):
+    answer, requested, limit = OVERFLOWS[server]
+    emulator = emulator_of("openai-compatible")
+    emulator.script(answer)
+    error = refused(emulator, "openai-compatible", way)
+    assert (type(error), error.retryable) == (ContextTooLongError, False)
+    assert (error.requested_tokens, error.context_window) == (requested, limit)
+    assert len(emulator.requests) == 1
+
+
+@pytest.mark.parametrize("server", ["LM Studio", "DeepInfra", "vLLM", "llama.cpp, in fields"])
+def test_a_context_that_is_too_long_may_be_told_behind_a_200(emulator_of, way, server):
+    answer, requested, limit = OVERFLOWS[server]
+    body = json.loads(b"".join(step for step in answer.steps if isinstance(step, bytes)))
+    emulator = emulator_of("openai-compatible")
+    emulator.script(either(json_answer(body), event_stream(body)))
+    error = refused(emulator, "openai-compatible", way)
+    assert type(error) is ContextTooLongError
+    assert (error.requested_tokens, error.context_window) == (requested, limit)
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "kind"),
+    [
+        (500, "Not enough memory for a context window of 131072 tokens", ServerError),
+        (413, "Request too large for model: tokens per minute (TPM): Limit 6000, Requested 7000", InvalidRequestError),
+        (429, "You requested 5000 tokens per minute of a total of 4096", RateLimitError),
+        (400, "max_new_tokens must be <= 512", InvalidRequestError),
+        (400, "The image is longer than 8192 pixels", InvalidRequestError),
+    ],
+)  # fmt: skip
+def test_other_limits_are_not_taken_for_the_context(emulator_of, way, status, message, kind):
+    emulator = emulator_of("openai-compatible")
+    emulator.script(json_answer({"error": {"message": message}}, status))
+    assert type(refused(emulator, "openai-compatible", way, options={"max_retries": 0})) is kind
 
 
 @pytest.mark.parametrize(

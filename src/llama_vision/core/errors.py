@@ -121,7 +121,7 @@ class StatusError(LlamaVisionError):
     """The provider responded with an error status.
 
     Attributes:
-        status_code: The HTTP status.
+        status_code: The HTTP status; 0 where there was no response.
         body: The beginning of the response body.
         request_id: The id to quote to the provider's support.
         retry_after: Seconds after which the provider says to try again.
@@ -138,7 +138,17 @@ class InvalidRequestError(StatusError):
 
 
 class ContextTooLongError(InvalidRequestError):
-    """The prompt, or the prompt with the reply, is longer than the model's context."""
+    """The prompt, or the prompt with the reply, is longer than the model's context.
+
+    The local model raises it too, without a status; a few servers with a 500.
+
+    Attributes:
+        context_window: The limit in tokens, where the server names it.
+        requested_tokens: The tokens of the prompt, or of prompt and reply, where the server names them.
+    """
+
+    context_window: int | None = None
+    requested_tokens: int | None = None
 
 
 class AuthenticationError(StatusError):

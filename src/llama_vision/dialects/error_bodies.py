@@ -21,6 +21,7 @@ from llama_vision.core.errors import (
     StatusError,
 )
 from llama_vision.core.json_types import as_mapping
+from llama_vision.dialects.context_overflow import read_token_counts, says_context_overflow
 
 _BY_STATUS: dict[int, type[StatusError]] = {
     401: AuthenticationError,
@@ -36,11 +37,6 @@ _FIRST_CLIENT_ERROR = 400
 _LAST_STATUS = 599
 _MAX_QUOTED = 500
 
-_TOO_LONG = re.compile(
-    r"maximum context length|context window|prompt is too long|too many tokens", re.IGNORECASE
-)
-# The message may not say it. Quotes in a quoted text are escaped.
-_TOO_LONG_CODE = '"context_length_exceeded"'
 _CODE_IN_MESSAGE = re.compile(r"\b(\d{4,5})\s*:")
 _REQUEST_ID_HEADERS = ("x-request-id", "x-inference-id", "cf-aig-log-id", "cf-ray")
 
@@ -105,6 +101,8 @@ class ErrorParser:
             message = f"{message} {code.advice}".rstrip()
             kind = code.kind if status < _FIRST_SERVER_ERROR else kind
         error = kind(f"{status}: {message}")
+        if isinstance(error, ContextTooLongError):
+            read_token_counts(error, f"{message} {text}")
         error.status_code = status
         error.body = text[:_MAX_QUOTED]
         request_id: Any = fields.get("requestId")
@@ -138,7 +136,8 @@ class ErrorParser:
 
     def _error_class(self, status: int, message: str, body: str) -> type[StatusError]:
         if status >= _FIRST_SERVER_ERROR:
-            return ServerError
+            is_overflow = says_context_overflow(message, body, refused=False)  # DeepInfra refuses with a 500
+            return ContextTooLongError if is_overflow else ServerError
         for rule in self.rules:
             if status == rule.status and re.search(rule.pattern, message, re.IGNORECASE):
                 return rule.kind
@@ -146,8 +145,8 @@ class ErrorParser:
             return _BY_STATUS[status]
         if status < _FIRST_CLIENT_ERROR:
             return StatusError
-        too_long = _TOO_LONG.search(message) or _TOO_LONG_CODE in body
-        return ContextTooLongError if too_long else InvalidRequestError
+        is_overflow = says_context_overflow(message, body, refused=True)
+        return ContextTooLongError if is_overflow else InvalidRequestError
 
 
 def find_request_id(headers: Mapping[str, str]) -> str | None:
@@ -199,7 +198,10 @@ def _find_message(value: Any) -> str:
             code: Any = fields.get("code")
             # A provider's own code is worth quoting; an HTTP status precedes the message already.
             is_own_code = isinstance(code, int) and code > _LAST_STATUS and name == "message"
-            return where + (f"{code}: " if is_own_code else "") + text
+            # OpenRouter's message is "Provider returned error", and this is the provider's.
+            raw: Any = as_mapping(fields.get("metadata")).get("raw")
+            cause = f": {raw}" if name == "message" and isinstance(raw, str) else ""
+            return where + (f"{code}: " if is_own_code else "") + text + cause
     return ""
 
 

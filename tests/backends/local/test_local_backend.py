@@ -21,7 +21,7 @@ from llama_vision import (
 )
 from llama_vision.backends import create_backend
 from llama_vision.backends.local.engine_thread import get_engine_thread
-from llama_vision.core.errors import ImageError, LocalModelError, UnsupportedInputError
+from llama_vision.core.errors import ContextTooLongError, ImageError, LocalModelError, UnsupportedInputError
 from llama_vision.core.events import Finished, Started, TextDelta, UsageReport
 from llama_vision.core.messages import Image, ToolResult
 from llama_vision.demo import SAMPLE_IMAGES
@@ -207,7 +207,7 @@ REFUSED = {
         ImageError,
         r"Image 1, of message 0 \(user\).*cut off",
     ),
-    "a long prompt": (ask("so " * 3000), UnsupportedInputError, "2048"),
+    "a long prompt": (ask("so " * 3000), ContextTooLongError, "2048"),
     "a penalty": (
         ask("Hi", sampling=SamplingParams(frequency_penalty=1.0)),
         UnsupportedInputError,
