@@ -14,6 +14,7 @@ from llama_vision.core.errors import (
     InvalidRequestError,
     LicenseNotAcceptedError,
     LlamaVisionError,
+    MalformedReplyError,
     ModelNotFoundError,
     PermissionDeniedError,
     QuotaExhaustedError,
@@ -258,6 +259,37 @@ def test_quirk_16_a_retired_model_is_said_to_be_one_and_not_asked_again(
     assert "no such model" in str(error)
     assert hint in str(error)
     assert len(emulator.requests) == 1
+
+
+NO_ANSWERS = {
+    "a code and a message": ({"code": 7, "message": "Model does not exist"}, ServerError),
+    "the same beside no choices": ({"choices": [], "code": 7, "message": "Model does not exist"}, ServerError),
+    "msg": ({"code": "1211", "msg": "Model does not exist"}, ServerError),
+    "a status as code": ({"code": 404, "message": "Model does not exist"}, ModelNotFoundError),
+    "a message alone": ({"message": "Model does not exist"}, MalformedReplyError),
+    "no choices": ({"id": "c-1", "choices": [], "note": "Model does not exist"}, MalformedReplyError),
+    "usage alone": ({"usage": {"prompt_tokens": 5}, "message": "Model does not exist"}, MalformedReplyError),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", NO_ANSWERS)
+def test_a_200_without_an_answer_is_an_error_in_the_providers_words(emulator_of, way, form):
+    body, kind = NO_ANSWERS[form]
+    emulator = emulator_of("openai-compatible")
+    emulator.script(json_answer(body))
+    with pytest.raises(LlamaVisionError) as caught:
+        ask(emulator, "openai-compatible", way, options={"max_retries": 0})
+    assert type(caught.value) is kind
+    assert "Model does not exist" in str(caught.value)
+    assert "stream ended" not in str(caught.value)
+
+
+def test_a_200_without_an_answer_does_not_show_the_key(emulator_of, way):
+    emulator = emulator_of("openai-compatible")
+    emulator.script(json_answer({"message": f"What is {emulator.api_key}?"}))
+    with pytest.raises(MalformedReplyError, match=r"What is \[secret\]") as caught:
+        ask(emulator, "openai-compatible", way)
+    assert emulator.api_key not in everything_said(caught.value)
 
 
 class Refusing:

@@ -112,8 +112,9 @@ class ErrorParser:
     def find(self, payload: bytes) -> StatusError | None:
         """Find an error behind a 200 in a body or in the payload of a stream's event; None where it reports none."""
         fields = _parse_object(payload)
-        # `statusCode` is AI/ML API's shape, `"object": "error"` vLLM's, `success` Cloudflare's.
+        # `statusCode` is AI/ML API's shape, `"object": "error"` vLLM's, `success` Cloudflare's; a code and a message gateways'.
         reported = fields.get("error") or fields.get("detail") or fields.get("statusCode")
+        reported = reported or (fields.get("code") and (fields.get("message") or fields.get("msg")))
         if not (reported or fields.get("success") is False or fields.get("object") == "error"):
             return None
         code = self.find_code(fields)
