@@ -292,6 +292,33 @@ def test_a_200_without_an_answer_does_not_show_the_key(emulator_of, way):
     assert emulator.api_key not in everything_said(caught.value)
 
 
+EVENTS = {
+    "status_code": ({"status_code": 400, "message": "m-42"}, 400, InvalidRequestError),
+    "status as text": ({"status": "401", "message": "m-42"}, 401, AuthenticationError),
+    "inner": ({"status_code": 500, "error": {"code": 404, "message": "m-42"}}, 404, ModelNotFoundError),
+    "outer": ({"status_code": 403, "error": {"type": "server_error", "message": "m-42"}}, 403, PermissionDeniedError),
+    "a number before a name": ({"status": 422, "error": {"code": "model_not_found", "message": "m-42"}}, 422, InvalidRequestError),
+    "a code": ({"error": {"code": "model_not_found", "message": "m-42"}}, 404, ModelNotFoundError),
+    "a type": ({"type": "invalid_request_error", "code": None, "message": "m-42"}, 400, InvalidRequestError),
+    "another type": ({"type": "internal", "code": 1234567, "message": "m-42"}, 500, ServerError),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", EVENTS)
+@pytest.mark.parametrize("begun", [False, True])
+def test_an_event_of_kind_error_has_the_class_of_its_status(emulator_of, streamed_way, form, begun):
+    told, status, kind = EVENTS[form]
+    first = [{"choices": [{"index": 0, "delta": {"content": "Hi"}}]}] if begun else []
+    answer = event_stream(*first)
+    event = b"event: error\ndata: " + json.dumps(told).encode() + b"\n\n"
+    emulator = emulator_of("openai-compatible")
+    emulator.script(replace(answer, steps=(*answer.steps, event)))
+    error = refused(emulator, "openai-compatible", streamed_way, options={"max_retries": 0})
+    assert (type(error), error.status_code) == (kind, status)
+    assert "m-42" in str(error)
+    assert error.partial.text == ("Hi" if begun else "")
+
+
 class Refusing:
     """A host that has none of these models any more."""
 

@@ -3,6 +3,7 @@
 The status decides and the text refines, because providers' own pages disagree about the type names.
 """
 
+import itertools
 import json
 import re
 from collections.abc import Mapping
@@ -38,6 +39,19 @@ _LAST_STATUS = 599
 _MAX_QUOTED = 500
 
 _CODE_IN_MESSAGE = re.compile(r"\b(\d{4,5})\s*:")
+_STATUS_FIELDS = ("status_code", "statusCode", "status", "code", "type")
+_STATUS_OF_NAME = {
+    "invalid_request_error": 400,
+    "context_length_exceeded": 400,
+    "authentication_error": 401,
+    "invalid_api_key": 401,
+    "permission_error": 403,
+    "model_not_found": 404,
+    "insufficient_quota": 429,
+    "rate_limit_exceeded": 429,
+    "rate_limit_error": 429,
+}
+"""OpenAI's codes and types, and those in their manner; only for errors behind a 200 that name no status."""
 _REQUEST_ID_HEADERS = ("x-request-id", "x-inference-id", "cf-aig-log-id", "cf-ray")
 
 
@@ -164,17 +178,18 @@ def _parse_object(text: str | bytes) -> Mapping[str, Any]:
 
 
 def _embedded_status(fields: Mapping[str, Any]) -> int:
-    """Find the status that an error behind a 200 would have had; 500 where it names none."""
-    error = as_mapping(fields.get("error"))
-    code: Any = error.get("code") or fields.get("statusCode") or fields.get("code")
-    while "error" in error:  # nested where an event named `error` holds an object of that name too
-        error = as_mapping(error["error"])
-        code = error.get("code")
-    if isinstance(code, str) and re.fullmatch(r"\d{3}", code):
-        code = int(code)
-    if isinstance(code, int) and _FIRST_CLIENT_ERROR <= code <= _LAST_STATUS:
-        return code
-    return _FIRST_SERVER_ERROR
+    """Find the status that an error behind a 200 would have had; 500 where it names none. The inner object counts more."""
+    levels = [fields]
+    while inner := as_mapping(
+        levels[-1].get("error")
+    ):  # an event named `error` may hold an object of that name too
+        levels.append(inner)
+    values: list[Any] = [level.get(name) for level in reversed(levels) for name in _STATUS_FIELDS]
+    numbers = (int(value) for value in values if re.fullmatch(r"[45]\d\d", str(value)))
+    names = (
+        _STATUS_OF_NAME[value] for value in values if isinstance(value, str) and value in _STATUS_OF_NAME
+    )
+    return next(itertools.chain(numbers, names), _FIRST_SERVER_ERROR)
 
 
 def _message(fields: Mapping[str, Any]) -> str:
