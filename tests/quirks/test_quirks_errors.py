@@ -132,6 +132,36 @@ def test_quirk_10_the_quota_of_a_day_is_not_asked_for_again(emulator_of, way):
     assert len(emulator.requests) == 1
 
 
+QUOTA = "You exceeded your current quota, please check your plan and billing details."
+NO_QUOTA = {
+    "code and type": {"message": QUOTA, "type": "insufficient_quota", "param": None, "code": "insufficient_quota"},
+    "code": {"message": QUOTA, "code": "insufficient_quota"},
+    "type": {"message": QUOTA, "type": "insufficient_quota", "code": 429},
+    "limit of the month": {"message": "Billing hard limit has been reached", "code": "billing_hard_limit_reached"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", NO_QUOTA)
+@pytest.mark.parametrize("status", [429, 200])
+def test_a_429_that_will_never_pass_is_not_asked_again(emulator_of, way, form, status):
+    emulator = emulator_of("openai-compatible")
+    body = {"error": NO_QUOTA[form]}
+    emulator.script(
+        either(json_answer(body, status), json_answer(body, 429) if status == 429 else event_stream(body))
+    )
+    error = refused(emulator, "openai-compatible", way)
+    assert (type(error), error.retryable, error.status_code) == (QuotaExhaustedError, False, 429)
+    assert len(emulator.requests) == 1
+
+
+@pytest.mark.parametrize("told", [QUOTA, 'Asked: "insufficient_quota"'])
+def test_a_429_that_only_talks_of_a_quota_is_asked_again(emulator_of, way, told):
+    emulator = emulator_of("openai-compatible")
+    body = {"error": {"message": told, "code": "rate_limit_exceeded"}}
+    emulator.script(json_answer(body, 429, {"retry-after": "0"}), completion("at last"))
+    assert ask(emulator, "openai-compatible", way).text == "at last"
+
+
 def test_quirk_10_capacity_is_asked_for_again(emulator_of, way):
     emulator = emulator_of("cloudflare")
     emulator.script(emulator.refusal(429, code=3040, retry_after=0), completion("at last"))

@@ -18,7 +18,7 @@ LlamaVisionError                 .retryable .partial; the text names provider an
       LicenseNotAcceptedError    the model's license has to be accepted first (Cloudflare 5016)
     ModelNotFoundError           404
     RateLimitError       *       429
-      QuotaExhaustedError        used up for the day (Cloudflare 3036), so not retryable
+      QuotaExhaustedError        used up for the day or the month (Cloudflare 3036, OpenAI's insufficient_quota), so not retryable
     ServerError          *       408, 409, 5xx
   StreamError                    trouble after a 200; .partial holds what had arrived
     MalformedReplyError          a payload that can't be read, quoted and shortened

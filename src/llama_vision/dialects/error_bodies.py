@@ -17,6 +17,7 @@ from llama_vision.core.errors import (
     InvalidRequestError,
     ModelNotFoundError,
     PermissionDeniedError,
+    QuotaExhaustedError,
     RateLimitError,
     ServerError,
     StatusError,
@@ -36,7 +37,12 @@ _BY_STATUS: dict[int, type[StatusError]] = {
 _FIRST_SERVER_ERROR = 500
 _FIRST_CLIENT_ERROR = 400
 _LAST_STATUS = 599
+_TOO_MANY_REQUESTS = 429
 _MAX_QUOTED = 500
+
+# OpenAI's 429 of an account without credit or at its monthly limit, which other hosts and proxies repeat:
+# https://platform.openai.com/docs/guides/error-codes. The message alone does not tell: some say it of a minute's limit too.
+_QUOTA_CODES = ('"insufficient_quota"', '"billing_hard_limit_reached"')
 
 _CODE_IN_MESSAGE = re.compile(r"\b(\d{4,5})\s*:")
 _STATUS_FIELDS = ("status_code", "statusCode", "status", "code", "type")
@@ -48,6 +54,7 @@ _STATUS_OF_NAME = {
     "permission_error": 403,
     "model_not_found": 404,
     "insufficient_quota": 429,
+    "billing_hard_limit_reached": 429,
     "rate_limit_exceeded": 429,
     "rate_limit_error": 429,
 }
@@ -156,6 +163,8 @@ class ErrorParser:
         for rule in self.rules:
             if status == rule.status and re.search(rule.pattern, message, re.IGNORECASE):
                 return rule.kind
+        if status == _TOO_MANY_REQUESTS and any(code in body for code in _QUOTA_CODES):
+            return QuotaExhaustedError
         if status in _BY_STATUS:
             return _BY_STATUS[status]
         if status < _FIRST_CLIENT_ERROR:
