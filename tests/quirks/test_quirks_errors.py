@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from llama_vision import Tool
+from llama_vision import Tool, find_provider
 from llama_vision.core.errors import (
     AuthenticationError,
     ContextTooLongError,
@@ -347,6 +347,36 @@ def test_an_event_of_kind_error_has_the_class_of_its_status(emulator_of, streame
     assert (type(error), error.status_code) == (kind, status)
     assert "m-42" in str(error)
     assert error.partial.text == ("Hi" if begun else "")
+
+
+@pytest.mark.parametrize(
+    ("provider", "status"), [("ollama", 500), ("lmstudio", 400), ("openai-compatible", 500)]
+)
+def test_a_server_that_no_longer_runs_the_model_is_not_asked_again(emulator_of, way, provider, status):
+    told = "error loading model: error loading model architecture: unknown model architecture: 'mllama'"
+    emulator = emulator_of("openai-compatible")
+    emulator.dialect = Refusing(json_answer({"error": {"message": told, "type": "api_error"}}, status))
+    error = refused(emulator, provider, way)
+    assert (type(error), error.retryable) == (ModelNotFoundError, False)
+    assert told in str(error)
+    assert "Use provider='local', or SGLang" in str(error)
+    assert ("0.24 is the last version of Ollama" in str(error)) is (provider == "ollama")
+    assert len(emulator.requests) == 1
+
+
+@pytest.mark.parametrize(("provider", "version"), [("ollama", "0.24"), ("vllm", "0.10")])
+def test_retired_servers_are_marked_with_the_last_version_that_works(provider, version):
+    assert all(
+        f"{version} is the last version" in model.deprecation for model in find_provider(provider).models
+    )
+
+
+def test_a_prompt_that_is_too_long_for_a_retired_server_is_not_told_that_it_is_retired(emulator_of, way):
+    emulator = emulator_of("openai-compatible")
+    emulator.dialect = Refusing(OVERFLOWS["vLLM"][0])
+    error = refused(emulator, "vllm", way)
+    assert type(error) is ContextTooLongError
+    assert "last version" not in str(error)
 
 
 class Refusing:

@@ -82,18 +82,28 @@ class ErrorRule:
     """A message that means something else than its status does.
 
     Attributes:
-        status: The HTTP status it comes with.
+        status: The HTTP status it comes with; None for any.
         pattern: Regular expression that is searched for in the message; case does not matter.
         kind: The class of the error.
+        advice: What to do, where the message does not say.
     """
 
-    status: int
+    status: int | None
     pattern: str
     kind: type[StatusError]
+    advice: str = ""
 
 
 OUT_OF_CREDITS = ErrorRule(
     403, r"out of credits|payment method|insufficient (credits|balance|funds)", InsufficientCreditsError
+)
+
+# What llama.cpp says: Ollama from 0.30 with a 500 (https://github.com/ollama/ollama/issues/16490), LM Studio where that is its engine.
+UNKNOWN_ARCHITECTURE = ErrorRule(
+    None,
+    "unknown model architecture: .?mllama",
+    ModelNotFoundError,
+    "This version of the server does not run Llama 3.2 Vision. Use provider='local', or SGLang with provider='sglang'.",
 )
 
 
@@ -106,7 +116,7 @@ class ErrorParser:
         codes: The provider's own codes in `errors[].code`, or at the beginning of `errors[].message`.
     """
 
-    rules: tuple[ErrorRule, ...] = (OUT_OF_CREDITS,)
+    rules: tuple[ErrorRule, ...] = (OUT_OF_CREDITS, UNKNOWN_ARCHITECTURE)
     codes: Mapping[int, ErrorCode] = field(default_factory=dict[int, ErrorCode], hash=False, repr=False)
 
     def parse(self, status: int, body: bytes, headers: Mapping[str, str]) -> StatusError:
@@ -117,10 +127,13 @@ class ErrorParser:
         text = body.decode(errors="replace").strip()
         fields = _parse_object(text)
         message = _message(fields) or _summarize_page(text)
-        kind = self._error_class(status, message, text)
-        if code := self.find_code(fields):
-            message = f"{message} {code.advice}".rstrip()
-            kind = code.kind if status < _FIRST_SERVER_ERROR else kind
+        rule = self._find_rule(status, message)
+        kind = rule.kind if rule else _error_class(status, message, text)
+        code = self.find_code(fields)
+        if code and status < _FIRST_SERVER_ERROR:
+            kind = code.kind
+        if known := code or rule:
+            message = f"{message} {known.advice}".rstrip()
         error = kind(f"{status}: {message}")
         if isinstance(error, ContextTooLongError):
             read_token_counts(error, f"{message} {text}")
@@ -156,26 +169,30 @@ class ErrorParser:
                 return self.codes[code]
         return None
 
-    def _error_class(self, status: int, message: str, body: str) -> type[StatusError]:
-        if status >= _FIRST_SERVER_ERROR:
-            is_overflow = says_context_overflow(message, body, refused=False)  # DeepInfra refuses with a 500
-            return ContextTooLongError if is_overflow else ServerError
+    def _find_rule(self, status: int, message: str) -> ErrorRule | None:
         for rule in self.rules:
-            if status == rule.status and re.search(rule.pattern, message, re.IGNORECASE):
-                return rule.kind
-        if status == _TOO_MANY_REQUESTS and any(code in body for code in _QUOTA_CODES):
-            return QuotaExhaustedError
-        if status in _BY_STATUS:
-            return _BY_STATUS[status]
-        if status < _FIRST_CLIENT_ERROR:
-            return StatusError
-        is_overflow = says_context_overflow(message, body, refused=True)
-        return ContextTooLongError if is_overflow else InvalidRequestError
+            if rule.status in (status, None) and re.search(rule.pattern, message, re.IGNORECASE):
+                return rule
+        return None
 
 
 def find_request_id(headers: Mapping[str, str]) -> str | None:
     """Find the id to quote to the provider's support in response headers."""
     return next((headers[name] for name in _REQUEST_ID_HEADERS if name in headers), None)
+
+
+def _error_class(status: int, message: str, body: str) -> type[StatusError]:
+    if status >= _FIRST_SERVER_ERROR:
+        is_overflow = says_context_overflow(message, body, refused=False)  # DeepInfra refuses with a 500
+        return ContextTooLongError if is_overflow else ServerError
+    if status == _TOO_MANY_REQUESTS and any(code in body for code in _QUOTA_CODES):
+        return QuotaExhaustedError
+    if status in _BY_STATUS:
+        return _BY_STATUS[status]
+    if status < _FIRST_CLIENT_ERROR:
+        return StatusError
+    is_overflow = says_context_overflow(message, body, refused=True)
+    return ContextTooLongError if is_overflow else InvalidRequestError
 
 
 def _parse_object(text: str | bytes) -> Mapping[str, Any]:

@@ -165,7 +165,7 @@ class PreparedCall:
                 f"{error.status_code}: It redirects to {location}: set base_url to the right address.",
             )
         retired = self._config.provider.model_info(self._request.model).deprecation
-        if retired and isinstance(error, (ModelNotFoundError, InvalidRequestError)):
+        if retired and type(error) in (ModelNotFoundError, InvalidRequestError):
             error.args = (f"{error.args[0]} {retired}",)
         return error
 
