@@ -25,19 +25,19 @@ _LIKELY_OVERFLOW = re.compile(
 
 _LIMIT = re.compile(
     r"(?:context (?:length|size|window limit)|model length|maximum input length|must be <=|must have less than|n_ctx)"
-    r"(?: is| of| only|[ :=(\"])*(\d+)",
+    r"(?: is| of| only|[ :=(\"])*(\d{1,12})",
     re.IGNORECASE,
 )
 # The first that is found counts, the sum of its numbers.
 _REQUESTED = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
-        r"a total of (?:at least )?(\d+)",  # vLLM, SGLang
-        r"is too large: (\d+).{0,200}?has (\d+) input tokens",  # vLLM: max_tokens, and the prompt
-        r"Given: (\d+)(?: `inputs` tokens and (\d+))?",  # TGI
-        r"(?:you requested (?:about )?|messages resulted in |request has )(\d+)",  # OpenAI, OpenRouter, vLLM
-        r"(?:prompt \((?:total )?length |input \(|request \(|maximum output tokens \()(\d+)",  # vLLM; SGLang; llama.cpp; Cloudflare
-        r"(?:input length|keep the first|n_keep:|is too long:|\"n_prompt_tokens\":) ?(\d+)",  # DeepInfra; LM Studio; Fireworks; llama.cpp
+        r"a total of (?:at least )?(\d{1,12})",  # vLLM, SGLang
+        r"is too large: (\d{1,12}).{0,200}?has (\d{1,12}) input tokens",  # vLLM: max_tokens, and the prompt
+        r"Given: (\d{1,12})(?: `inputs` tokens and (\d{1,12}))?",  # TGI
+        r"(?:you requested (?:about )?|messages resulted in |request has )(\d{1,12})",  # OpenAI, OpenRouter, vLLM
+        r"(?:prompt \((?:total )?length |input \(|request \(|maximum output tokens \()(\d{1,12})",  # vLLM; SGLang; llama.cpp; Cloudflare
+        r"(?:input length|keep the first|n_keep:|is too long:|\"n_prompt_tokens\":) ?(\d{1,12})",  # DeepInfra; LM Studio; Fireworks; llama.cpp
     )
 )
 

@@ -45,6 +45,7 @@ _MAX_QUOTED = 500
 _QUOTA_CODES = ('"insufficient_quota"', '"billing_hard_limit_reached"')
 
 _CODE_IN_MESSAGE = re.compile(r"\b(\d{4,5})\s*:")
+_ERROR_STATUS = re.compile(r"[45]\d\d", re.ASCII)
 _STATUS_FIELDS = ("status_code", "statusCode", "status", "code", "type")
 _STATUS_OF_NAME = {
     "invalid_request_error": 400,
@@ -211,7 +212,9 @@ def _embedded_status(fields: Mapping[str, Any]) -> int:
     ):  # an event named `error` may hold an object of that name too
         levels.append(inner)
     values: list[Any] = [level.get(name) for level in reversed(levels) for name in _STATUS_FIELDS]
-    numbers = (int(value) for value in values if re.fullmatch(r"[45]\d\d", str(value)))
+    numbers = (
+        int(value) for value in values if isinstance(value, int | str) and _ERROR_STATUS.fullmatch(str(value))
+    )
     names = (
         _STATUS_OF_NAME[value] for value in values if isinstance(value, str) and value in _STATUS_OF_NAME
     )
