@@ -187,7 +187,7 @@ def test_the_table_has_a_row_for_each_provider_and_says_what_is_retired():
     assert rows["fireworks"].endswith("30 at most, bmp gif jpeg png tiff, up to 7.5 MB together, or by URL")
     assert rows["nvidia"].endswith("one, jpeg png, up to 135 kB, or by URL")
     assert rows["hyperbolic"].endswith("one, jpeg png, sides up to 2048 px")
-    assert rows["ollama"] == "11B, 90B |  |  | none | one a message, jpeg png webp"
+    assert rows["ollama"] == "11B†, 90B† |  |  | none | one a message, jpeg png webp"
     notes = shown.strip().splitlines()[-1]
     assert notes.startswith("† It may no longer answer. `aimlapi`: ")
     for name, provider in PROVIDERS.items():

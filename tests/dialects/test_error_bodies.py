@@ -202,6 +202,25 @@ def test_no_failure_is_seen_where_none_is_told(payload):
     assert ERRORS.find(payload) is None
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        '"message": "maximum context length is ' + "9" * 5000 + ' tokens"',
+        '"message": "maximum context length is' + " " * 50_000 + '"',
+        '"message": "' + "prompt (length " * 5000 + '"',
+        '"code": ' + "[" * 800 + "]" * 800,
+        '"status": ' + "9" * 4000,
+        '"code": "\u0664\u0660\u0664"',
+    ],
+    ids=lambda fields: fields[:30],
+)
+@pytest.mark.parametrize("status", [400, 500])
+def test_numbers_and_lists_without_end_make_an_error_all_the_same(fields, status):
+    body = b'{"error": {' + fields.encode() + b"}}"
+    assert str(ERRORS.parse(status, body, {})).startswith(f"{status}: ")
+    assert str(ERRORS.find(body)).startswith("500: ")
+
+
 @settings(deadline=None)
 @given(st.integers(min_value=100, max_value=999), st.binary())
 def test_any_body_makes_an_error_that_names_its_status(status, body):

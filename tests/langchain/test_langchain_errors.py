@@ -24,6 +24,7 @@ from llama_vision.langchain.errors import (
 )
 from llama_vision.providers.hosted import DEEPINFRA
 from llama_vision.structured.method import StructuredMethodError
+from tests.context_overflows import OVERFLOWS
 from tests.emulator import ACCOUNT_ID, NO_ANSWER, STALL, completion, event_stream, json_answer, refusal
 
 EXPECTED = {
@@ -185,20 +186,38 @@ def test_what_there_is_to_trace():
     assert to_langchain_error(page).response.json() == page.body
 
 
-def styles(model):
+def styles(model, text="Hi"):
     """Every way to call a model, with whatever goes wrong raised."""
 
     async def astream():
-        return [chunk async for chunk in model.astream("Hi")]
+        return [chunk async for chunk in model.astream(text)]
 
     return {
-        "invoke": lambda: model.invoke("Hi"),
-        "stream": lambda: list(model.stream("Hi")),
-        "ainvoke": lambda: asyncio.run(model.ainvoke("Hi")),
+        "invoke": lambda: model.invoke(text),
+        "stream": lambda: list(model.stream(text)),
+        "ainvoke": lambda: asyncio.run(model.ainvoke(text)),
         "astream": lambda: asyncio.run(astream()),
-        "batch": lambda: model.batch(["Hi"]),
-        "streamed invoke": lambda: model.model_copy(update={"streaming": True}).invoke("Hi"),
+        "batch": lambda: model.batch([text]),
+        "streamed invoke": lambda: model.model_copy(update={"streaming": True}).invoke(text),
     }
+
+
+@pytest.mark.parametrize("style", ["invoke", "stream", "ainvoke", "astream", "batch", "streamed invoke"])
+def test_a_context_that_is_too_long_is_langchains_overflow(emulator, style):
+    emulator.script(OVERFLOWS["DeepInfra"][0])
+    with pytest.raises(theirs.ContextOverflowError) as caught:
+        styles(model_at(emulator, max_retries=2))[style]()
+    assert (caught.value.requested_tokens, caught.value.context_window) == (5000, 4095)
+    assert caught.value.response.status_code == 500
+
+
+@pytest.mark.parametrize("style", ["invoke", "stream", "ainvoke", "astream", "batch", "streamed invoke"])
+def test_the_local_models_context_is_langchains_overflow_too(style):
+    with pytest.raises(theirs.ContextOverflowError) as caught:
+        styles(ChatLlamaVision(provider="local"), "so " * 3000)[style]()
+    assert caught.value.context_window == 2048
+    assert caught.value.requested_tokens > 3000
+    assert not hasattr(caught.value, "response")
 
 
 STYLES = ["invoke", "stream", "ainvoke", "astream", "batch", "streamed invoke"]

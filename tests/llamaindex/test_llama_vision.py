@@ -19,6 +19,7 @@ from llama_index.core.tools import FunctionTool
 from pydantic import ValidationError
 
 from llama_vision.core.errors import (
+    ContextTooLongError,
     MissingKeyError,
     RequestTimeoutError,
     UnknownProviderError,
@@ -30,6 +31,7 @@ from llama_vision.llamaindex import LlamaVision, LlamaVisionMultiModal
 from llama_vision.providers.hosted import DEEPINFRA
 from llama_vision.providers.servers import OPENAI_COMPATIBLE
 from tests.captions.captioning import slow
+from tests.context_overflows import OVERFLOWS
 from tests.emulator import completion
 
 KEY = "sk-very-secret-3141"
@@ -92,6 +94,41 @@ def test_all_eight_endpoints_say_the_same_with_the_same_usage(emulator, model_cl
     assert all(response.additional_kwargs["cost_usd"] > 0 for response in responses)
     assert all(response.additional_kwargs["cost_is_estimate"] is False for response in responses)
     assert len(emulator.requests) == 8
+
+
+@pytest.mark.parametrize("place", ["a server", "this machine"])
+@pytest.mark.parametrize("number", range(8))
+def test_a_context_that_is_too_long_is_told_as_that_in_each_endpoint(emulator, place, number):
+    if place == "a server":
+        emulator.script(OVERFLOWS["DeepInfra"][0])
+        model, text, limit = model_at(emulator), "Hi", 4095
+    else:
+        model, text, limit = LlamaVision(provider="local"), "so " * 3000, 2048
+    with pytest.raises(ContextTooLongError) as caught:
+        endpoint(number)(model, text)
+    assert caught.value.context_window == limit
+    assert caught.value.requested_tokens > limit
+
+
+def endpoint(number):
+    """Return a call of one of the eight endpoints, to its end."""
+
+    def messages(text):
+        return [ChatMessage(content=text)]
+
+    async def collect(stream):
+        return [item async for item in await stream]
+
+    return [
+        lambda model, text: model.chat(messages(text)),
+        lambda model, text: list(model.stream_chat(messages(text))),
+        lambda model, text: model.complete(text),
+        lambda model, text: list(model.stream_complete(text)),
+        lambda model, text: asyncio.run(model.achat(messages(text))),
+        lambda model, text: asyncio.run(collect(model.astream_chat(messages(text)))),
+        lambda model, text: asyncio.run(model.acomplete(text)),
+        lambda model, text: asyncio.run(collect(model.astream_complete(text))),
+    ][number]
 
 
 @BOTH

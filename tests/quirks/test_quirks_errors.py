@@ -1,17 +1,20 @@
 """What refusals look like, and what each of them means."""
 
+import json
 import traceback
 from dataclasses import replace
 
 import pytest
 
-from llama_vision import Tool
+from llama_vision import Tool, find_provider
 from llama_vision.core.errors import (
     AuthenticationError,
+    ContextTooLongError,
     InsufficientCreditsError,
     InvalidRequestError,
     LicenseNotAcceptedError,
     LlamaVisionError,
+    MalformedReplyError,
     ModelNotFoundError,
     PermissionDeniedError,
     QuotaExhaustedError,
@@ -19,6 +22,7 @@ from llama_vision.core.errors import (
     ServerError,
     StatusError,
 )
+from tests.context_overflows import OVERFLOWS
 from tests.emulator import ACCOUNT_ID, Answer, completion, event_stream, json_answer, page
 from tests.quirks.talk import ask, either
 
@@ -128,6 +132,36 @@ def test_quirk_10_the_quota_of_a_day_is_not_asked_for_again(emulator_of, way):
     assert len(emulator.requests) == 1
 
 
+QUOTA = "You exceeded your current quota, please check your plan and billing details."
+NO_QUOTA = {
+    "code and type": {"message": QUOTA, "type": "insufficient_quota", "param": None, "code": "insufficient_quota"},
+    "code": {"message": QUOTA, "code": "insufficient_quota"},
+    "type": {"message": QUOTA, "type": "insufficient_quota", "code": 429},
+    "limit of the month": {"message": "Billing hard limit has been reached", "code": "billing_hard_limit_reached"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", NO_QUOTA)
+@pytest.mark.parametrize("status", [429, 200])
+def test_a_429_that_will_never_pass_is_not_asked_again(emulator_of, way, form, status):
+    emulator = emulator_of("openai-compatible")
+    body = {"error": NO_QUOTA[form]}
+    emulator.script(
+        either(json_answer(body, status), json_answer(body, 429) if status == 429 else event_stream(body))
+    )
+    error = refused(emulator, "openai-compatible", way)
+    assert (type(error), error.retryable, error.status_code) == (QuotaExhaustedError, False, 429)
+    assert len(emulator.requests) == 1
+
+
+@pytest.mark.parametrize("told", [QUOTA, 'Asked: "insufficient_quota"'])
+def test_a_429_that_only_talks_of_a_quota_is_asked_again(emulator_of, way, told):
+    emulator = emulator_of("openai-compatible")
+    body = {"error": {"message": told, "code": "rate_limit_exceeded"}}
+    emulator.script(json_answer(body, 429, {"retry-after": "0"}), completion("at last"))
+    assert ask(emulator, "openai-compatible", way).text == "at last"
+
+
 def test_quirk_10_capacity_is_asked_for_again(emulator_of, way):
     emulator = emulator_of("cloudflare")
     emulator.script(emulator.refusal(429, code=3040, retry_after=0), completion("at last"))
@@ -192,6 +226,46 @@ def test_quirk_15_no_failure_behind_a_200_shows_the_account_either(emulator_of, 
     assert ACCOUNT_ID not in everything_said(error)
 
 
+@pytest.mark.parametrize("server", OVERFLOWS)
+def test_a_context_that_is_too_long_is_told_as_that_by_each_server_and_not_asked_again(
+    emulator_of, way, server
+):
+    answer, requested, limit = OVERFLOWS[server]
+    emulator = emulator_of("openai-compatible")
+    emulator.script(answer)
+    error = refused(emulator, "openai-compatible", way)
+    assert (type(error), error.retryable) == (ContextTooLongError, False)
+    assert (error.requested_tokens, error.context_window) == (requested, limit)
+    assert len(emulator.requests) == 1
+
+
+@pytest.mark.parametrize("server", ["LM Studio", "DeepInfra", "vLLM", "llama.cpp, in fields"])
+def test_a_context_that_is_too_long_may_be_told_behind_a_200(emulator_of, way, server):
+    answer, requested, limit = OVERFLOWS[server]
+    body = json.loads(b"".join(step for step in answer.steps if isinstance(step, bytes)))
+    emulator = emulator_of("openai-compatible")
+    emulator.script(either(json_answer(body), event_stream(body)))
+    error = refused(emulator, "openai-compatible", way)
+    assert type(error) is ContextTooLongError
+    assert (error.requested_tokens, error.context_window) == (requested, limit)
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "kind"),
+    [
+        (500, "Not enough memory for a context window of 131072 tokens", ServerError),
+        (413, "Request too large for model: tokens per minute (TPM): Limit 6000, Requested 7000", InvalidRequestError),
+        (429, "You requested 5000 tokens per minute of a total of 4096", RateLimitError),
+        (400, "max_new_tokens must be <= 512", InvalidRequestError),
+        (400, "The image is longer than 8192 pixels", InvalidRequestError),
+    ],
+)  # fmt: skip
+def test_other_limits_are_not_taken_for_the_context(emulator_of, way, status, message, kind):
+    emulator = emulator_of("openai-compatible")
+    emulator.script(json_answer({"error": {"message": message}}, status))
+    assert type(refused(emulator, "openai-compatible", way, options={"max_retries": 0})) is kind
+
+
 @pytest.mark.parametrize(
     ("provider", "status", "hint"),
     [
@@ -215,6 +289,94 @@ def test_quirk_16_a_retired_model_is_said_to_be_one_and_not_asked_again(
     assert "no such model" in str(error)
     assert hint in str(error)
     assert len(emulator.requests) == 1
+
+
+NO_ANSWERS = {
+    "a code and a message": ({"code": 7, "message": "Model does not exist"}, ServerError),
+    "the same beside no choices": ({"choices": [], "code": 7, "message": "Model does not exist"}, ServerError),
+    "msg": ({"code": "1211", "msg": "Model does not exist"}, ServerError),
+    "a status as code": ({"code": 404, "message": "Model does not exist"}, ModelNotFoundError),
+    "a message alone": ({"message": "Model does not exist"}, MalformedReplyError),
+    "no choices": ({"id": "c-1", "choices": [], "note": "Model does not exist"}, MalformedReplyError),
+    "usage alone": ({"usage": {"prompt_tokens": 5}, "message": "Model does not exist"}, MalformedReplyError),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", NO_ANSWERS)
+def test_a_200_without_an_answer_is_an_error_in_the_providers_words(emulator_of, way, form):
+    body, kind = NO_ANSWERS[form]
+    emulator = emulator_of("openai-compatible")
+    emulator.script(json_answer(body))
+    with pytest.raises(LlamaVisionError) as caught:
+        ask(emulator, "openai-compatible", way, options={"max_retries": 0})
+    assert type(caught.value) is kind
+    assert "Model does not exist" in str(caught.value)
+    assert "stream ended" not in str(caught.value)
+
+
+def test_a_200_without_an_answer_does_not_show_the_key(emulator_of, way):
+    emulator = emulator_of("openai-compatible")
+    emulator.script(json_answer({"message": f"What is {emulator.api_key}?"}))
+    with pytest.raises(MalformedReplyError, match=r"What is \[secret\]") as caught:
+        ask(emulator, "openai-compatible", way)
+    assert emulator.api_key not in everything_said(caught.value)
+
+
+EVENTS = {
+    "status_code": ({"status_code": 400, "message": "m-42"}, 400, InvalidRequestError),
+    "status as text": ({"status": "401", "message": "m-42"}, 401, AuthenticationError),
+    "inner": ({"status_code": 500, "error": {"code": 404, "message": "m-42"}}, 404, ModelNotFoundError),
+    "outer": ({"status_code": 403, "error": {"type": "server_error", "message": "m-42"}}, 403, PermissionDeniedError),
+    "a number before a name": ({"status": 422, "error": {"code": "model_not_found", "message": "m-42"}}, 422, InvalidRequestError),
+    "a code": ({"error": {"code": "model_not_found", "message": "m-42"}}, 404, ModelNotFoundError),
+    "a type": ({"type": "invalid_request_error", "code": None, "message": "m-42"}, 400, InvalidRequestError),
+    "another type": ({"type": "internal", "code": 1234567, "message": "m-42"}, 500, ServerError),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", EVENTS)
+@pytest.mark.parametrize("begun", [False, True])
+def test_an_event_of_kind_error_has_the_class_of_its_status(emulator_of, streamed_way, form, begun):
+    told, status, kind = EVENTS[form]
+    first = [{"choices": [{"index": 0, "delta": {"content": "Hi"}}]}] if begun else []
+    answer = event_stream(*first)
+    event = b"event: error\ndata: " + json.dumps(told).encode() + b"\n\n"
+    emulator = emulator_of("openai-compatible")
+    emulator.script(replace(answer, steps=(*answer.steps, event)))
+    error = refused(emulator, "openai-compatible", streamed_way, options={"max_retries": 0})
+    assert (type(error), error.status_code) == (kind, status)
+    assert "m-42" in str(error)
+    assert error.partial.text == ("Hi" if begun else "")
+
+
+@pytest.mark.parametrize(
+    ("provider", "status"), [("ollama", 500), ("lmstudio", 400), ("openai-compatible", 500)]
+)
+def test_a_server_that_no_longer_runs_the_model_is_not_asked_again(emulator_of, way, provider, status):
+    told = "error loading model: error loading model architecture: unknown model architecture: 'mllama'"
+    emulator = emulator_of("openai-compatible")
+    emulator.dialect = Refusing(json_answer({"error": {"message": told, "type": "api_error"}}, status))
+    error = refused(emulator, provider, way)
+    assert (type(error), error.retryable) == (ModelNotFoundError, False)
+    assert told in str(error)
+    assert "Use provider='local', or SGLang" in str(error)
+    assert ("0.24 is the last version of Ollama" in str(error)) is (provider == "ollama")
+    assert len(emulator.requests) == 1
+
+
+@pytest.mark.parametrize(("provider", "version"), [("ollama", "0.24"), ("vllm", "0.10")])
+def test_retired_servers_are_marked_with_the_last_version_that_works(provider, version):
+    assert all(
+        f"{version} is the last version" in model.deprecation for model in find_provider(provider).models
+    )
+
+
+def test_a_prompt_that_is_too_long_for_a_retired_server_is_not_told_that_it_is_retired(emulator_of, way):
+    emulator = emulator_of("openai-compatible")
+    emulator.dialect = Refusing(OVERFLOWS["vLLM"][0])
+    error = refused(emulator, "vllm", way)
+    assert type(error) is ContextTooLongError
+    assert "last version" not in str(error)
 
 
 class Refusing:

@@ -18,7 +18,7 @@ LlamaVisionError                 .retryable .partial; the text names provider an
       LicenseNotAcceptedError    the model's license has to be accepted first (Cloudflare 5016)
     ModelNotFoundError           404
     RateLimitError       *       429
-      QuotaExhaustedError        used up for the day (Cloudflare 3036), so not retryable
+      QuotaExhaustedError        used up for the day or the month (Cloudflare 3036, OpenAI's insufficient_quota), so not retryable
     ServerError          *       408, 409, 5xx
   StreamError                    trouble after a 200; .partial holds what had arrived
     MalformedReplyError          a payload that can't be read, quoted and shortened
@@ -121,7 +121,7 @@ class StatusError(LlamaVisionError):
     """The provider responded with an error status.
 
     Attributes:
-        status_code: The HTTP status.
+        status_code: The HTTP status; 0 where there was no response.
         body: The beginning of the response body.
         request_id: The id to quote to the provider's support.
         retry_after: Seconds after which the provider says to try again.
@@ -138,7 +138,17 @@ class InvalidRequestError(StatusError):
 
 
 class ContextTooLongError(InvalidRequestError):
-    """The prompt, or the prompt with the reply, is longer than the model's context."""
+    """The prompt, or the prompt with the reply, is longer than the model's context.
+
+    The local model raises it too, without a status; a few servers with a 500.
+
+    Attributes:
+        context_window: The limit in tokens, where the server names it.
+        requested_tokens: The tokens of the prompt, or of prompt and reply, where the server names them.
+    """
+
+    context_window: int | None = None
+    requested_tokens: int | None = None
 
 
 class AuthenticationError(StatusError):

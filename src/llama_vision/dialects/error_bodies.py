@@ -3,6 +3,7 @@
 The status decides and the text refines, because providers' own pages disagree about the type names.
 """
 
+import itertools
 import json
 import re
 from collections.abc import Mapping
@@ -16,11 +17,13 @@ from llama_vision.core.errors import (
     InvalidRequestError,
     ModelNotFoundError,
     PermissionDeniedError,
+    QuotaExhaustedError,
     RateLimitError,
     ServerError,
     StatusError,
 )
 from llama_vision.core.json_types import as_mapping
+from llama_vision.dialects.context_overflow import read_token_counts, says_context_overflow
 
 _BY_STATUS: dict[int, type[StatusError]] = {
     401: AuthenticationError,
@@ -34,14 +37,29 @@ _BY_STATUS: dict[int, type[StatusError]] = {
 _FIRST_SERVER_ERROR = 500
 _FIRST_CLIENT_ERROR = 400
 _LAST_STATUS = 599
+_TOO_MANY_REQUESTS = 429
 _MAX_QUOTED = 500
 
-_TOO_LONG = re.compile(
-    r"maximum context length|context window|prompt is too long|too many tokens", re.IGNORECASE
-)
-# The message may not say it. Quotes in a quoted text are escaped.
-_TOO_LONG_CODE = '"context_length_exceeded"'
+# OpenAI's 429 of an account without credit or at its monthly limit, which other hosts and proxies repeat:
+# https://platform.openai.com/docs/guides/error-codes. The message alone does not tell: some say it of a minute's limit too.
+_QUOTA_CODES = ('"insufficient_quota"', '"billing_hard_limit_reached"')
+
 _CODE_IN_MESSAGE = re.compile(r"\b(\d{4,5})\s*:")
+_ERROR_STATUS = re.compile(r"[45]\d\d", re.ASCII)
+_STATUS_FIELDS = ("status_code", "statusCode", "status", "code", "type")
+_STATUS_OF_NAME = {
+    "invalid_request_error": 400,
+    "context_length_exceeded": 400,
+    "authentication_error": 401,
+    "invalid_api_key": 401,
+    "permission_error": 403,
+    "model_not_found": 404,
+    "insufficient_quota": 429,
+    "billing_hard_limit_reached": 429,
+    "rate_limit_exceeded": 429,
+    "rate_limit_error": 429,
+}
+"""OpenAI's codes and types, and those in their manner; only for errors behind a 200 that name no status."""
 _REQUEST_ID_HEADERS = ("x-request-id", "x-inference-id", "cf-aig-log-id", "cf-ray")
 
 
@@ -65,18 +83,28 @@ class ErrorRule:
     """A message that means something else than its status does.
 
     Attributes:
-        status: The HTTP status it comes with.
+        status: The HTTP status it comes with; None for any.
         pattern: Regular expression that is searched for in the message; case does not matter.
         kind: The class of the error.
+        advice: What to do, where the message does not say.
     """
 
-    status: int
+    status: int | None
     pattern: str
     kind: type[StatusError]
+    advice: str = ""
 
 
 OUT_OF_CREDITS = ErrorRule(
     403, r"out of credits|payment method|insufficient (credits|balance|funds)", InsufficientCreditsError
+)
+
+# What llama.cpp says: Ollama from 0.30 with a 500 (https://github.com/ollama/ollama/issues/16490), LM Studio where that is its engine.
+UNKNOWN_ARCHITECTURE = ErrorRule(
+    None,
+    "unknown model architecture: .?mllama",
+    ModelNotFoundError,
+    "This version of the server does not run Llama 3.2 Vision. Use provider='local', or SGLang with provider='sglang'.",
 )
 
 
@@ -89,7 +117,7 @@ class ErrorParser:
         codes: The provider's own codes in `errors[].code`, or at the beginning of `errors[].message`.
     """
 
-    rules: tuple[ErrorRule, ...] = (OUT_OF_CREDITS,)
+    rules: tuple[ErrorRule, ...] = (OUT_OF_CREDITS, UNKNOWN_ARCHITECTURE)
     codes: Mapping[int, ErrorCode] = field(default_factory=dict[int, ErrorCode], hash=False, repr=False)
 
     def parse(self, status: int, body: bytes, headers: Mapping[str, str]) -> StatusError:
@@ -100,11 +128,16 @@ class ErrorParser:
         text = body.decode(errors="replace").strip()
         fields = _parse_object(text)
         message = _message(fields) or _summarize_page(text)
-        kind = self._error_class(status, message, text)
-        if code := self.find_code(fields):
-            message = f"{message} {code.advice}".rstrip()
-            kind = code.kind if status < _FIRST_SERVER_ERROR else kind
+        rule = self._find_rule(status, message)
+        kind = rule.kind if rule else _error_class(status, message, text)
+        code = self.find_code(fields)
+        if code and status < _FIRST_SERVER_ERROR:
+            kind = code.kind
+        if known := code or rule:
+            message = f"{message} {known.advice}".rstrip()
         error = kind(f"{status}: {message}")
+        if isinstance(error, ContextTooLongError):
+            read_token_counts(error, f"{message} {text}")
         error.status_code = status
         error.body = text[:_MAX_QUOTED]
         request_id: Any = fields.get("requestId")
@@ -114,8 +147,9 @@ class ErrorParser:
     def find(self, payload: bytes) -> StatusError | None:
         """Find an error behind a 200 in a body or in the payload of a stream's event; None where it reports none."""
         fields = _parse_object(payload)
-        # `statusCode` is AI/ML API's shape, `"object": "error"` vLLM's, `success` Cloudflare's.
+        # `statusCode` is AI/ML API's shape, `"object": "error"` vLLM's, `success` Cloudflare's; a code and a message gateways'.
         reported = fields.get("error") or fields.get("detail") or fields.get("statusCode")
+        reported = reported or (fields.get("code") and (fields.get("message") or fields.get("msg")))
         if not (reported or fields.get("success") is False or fields.get("object") == "error"):
             return None
         code = self.find_code(fields)
@@ -136,23 +170,30 @@ class ErrorParser:
                 return self.codes[code]
         return None
 
-    def _error_class(self, status: int, message: str, body: str) -> type[StatusError]:
-        if status >= _FIRST_SERVER_ERROR:
-            return ServerError
+    def _find_rule(self, status: int, message: str) -> ErrorRule | None:
         for rule in self.rules:
-            if status == rule.status and re.search(rule.pattern, message, re.IGNORECASE):
-                return rule.kind
-        if status in _BY_STATUS:
-            return _BY_STATUS[status]
-        if status < _FIRST_CLIENT_ERROR:
-            return StatusError
-        too_long = _TOO_LONG.search(message) or _TOO_LONG_CODE in body
-        return ContextTooLongError if too_long else InvalidRequestError
+            if rule.status in (status, None) and re.search(rule.pattern, message, re.IGNORECASE):
+                return rule
+        return None
 
 
 def find_request_id(headers: Mapping[str, str]) -> str | None:
     """Find the id to quote to the provider's support in response headers."""
     return next((headers[name] for name in _REQUEST_ID_HEADERS if name in headers), None)
+
+
+def _error_class(status: int, message: str, body: str) -> type[StatusError]:
+    if status >= _FIRST_SERVER_ERROR:
+        is_overflow = says_context_overflow(message, body, refused=False)  # DeepInfra refuses with a 500
+        return ContextTooLongError if is_overflow else ServerError
+    if status == _TOO_MANY_REQUESTS and any(code in body for code in _QUOTA_CODES):
+        return QuotaExhaustedError
+    if status in _BY_STATUS:
+        return _BY_STATUS[status]
+    if status < _FIRST_CLIENT_ERROR:
+        return StatusError
+    is_overflow = says_context_overflow(message, body, refused=True)
+    return ContextTooLongError if is_overflow else InvalidRequestError
 
 
 def _parse_object(text: str | bytes) -> Mapping[str, Any]:
@@ -164,17 +205,20 @@ def _parse_object(text: str | bytes) -> Mapping[str, Any]:
 
 
 def _embedded_status(fields: Mapping[str, Any]) -> int:
-    """Find the status that an error behind a 200 would have had; 500 where it names none."""
-    error = as_mapping(fields.get("error"))
-    code: Any = error.get("code") or fields.get("statusCode") or fields.get("code")
-    while "error" in error:  # nested where an event named `error` holds an object of that name too
-        error = as_mapping(error["error"])
-        code = error.get("code")
-    if isinstance(code, str) and re.fullmatch(r"\d{3}", code):
-        code = int(code)
-    if isinstance(code, int) and _FIRST_CLIENT_ERROR <= code <= _LAST_STATUS:
-        return code
-    return _FIRST_SERVER_ERROR
+    """Find the status that an error behind a 200 would have had; 500 where it names none. The inner object counts more."""
+    levels = [fields]
+    while inner := as_mapping(
+        levels[-1].get("error")
+    ):  # an event named `error` may hold an object of that name too
+        levels.append(inner)
+    values: list[Any] = [level.get(name) for level in reversed(levels) for name in _STATUS_FIELDS]
+    numbers = (
+        int(value) for value in values if isinstance(value, int | str) and _ERROR_STATUS.fullmatch(str(value))
+    )
+    names = (
+        _STATUS_OF_NAME[value] for value in values if isinstance(value, str) and value in _STATUS_OF_NAME
+    )
+    return next(itertools.chain(numbers, names), _FIRST_SERVER_ERROR)
 
 
 def _message(fields: Mapping[str, Any]) -> str:
@@ -199,7 +243,10 @@ def _find_message(value: Any) -> str:
             code: Any = fields.get("code")
             # A provider's own code is worth quoting; an HTTP status precedes the message already.
             is_own_code = isinstance(code, int) and code > _LAST_STATUS and name == "message"
-            return where + (f"{code}: " if is_own_code else "") + text
+            # OpenRouter's message is "Provider returned error", and this is the provider's.
+            raw: Any = as_mapping(fields.get("metadata")).get("raw")
+            cause = f": {raw}" if name == "message" and isinstance(raw, str) else ""
+            return where + (f"{code}: " if is_own_code else "") + text + cause
     return ""
 
 

@@ -126,7 +126,7 @@ def _translated_class(kind: type[LlamaVisionError]) -> type[LlamaVisionError]:
 def _trace_response(error: LlamaVisionError) -> TraceResponse | None:
     """Collect what tracers display; keys and account ids were redacted when the error was made."""
     partial = _partial_reply(error.partial)
-    if not isinstance(error, StatusError):
+    if not isinstance(error, StatusError) or not error.status_code:
         return TraceResponse(partial) if partial else None
     try:
         body: Any = json.loads(error.body)

@@ -6,15 +6,15 @@
 from llama_vision.core.models import llama_vision_models
 from llama_vision.dialects.chat_completions.dialect import ChatCompletionsDialect
 from llama_vision.dialects.chat_completions.usage import CostField, UsageFormat
-from llama_vision.dialects.error_bodies import OUT_OF_CREDITS, ErrorParser
+from llama_vision.dialects.error_bodies import OUT_OF_CREDITS, UNKNOWN_ARCHITECTURE, ErrorParser
 from llama_vision.dialects.workers_ai.dialect import NEURON_COST
 from llama_vision.dialects.workers_ai.error_codes import ERROR_CODES
 from llama_vision.providers.hosted import DEEPINFRA_UNPAID, JPEG_PNG, JPEG_PNG_WEBP
 from llama_vision.providers.provider import ImageConstraints, Provider, unbounded
 
-# vLLM: "the output will follow the JSON schema", https://docs.vllm.ai/en/latest/features/structured_outputs/. SGLang:
-# "guaranteed to follow the specified constraints", its page on structured outputs. Both do so with any model.
-_GUIDED = llama_vision_models(enforces_schema=True)
+# Ollama 0.30 (June 2026) refuses the architecture, `mllama`: https://github.com/ollama/ollama/issues/16490. vLLM 0.11 removed
+# MllamaForConditionalGeneration: https://github.com/vllm-project/vllm/issues/27198.
+_LAST_VERSION = "{} is the last version of {} that runs it: use `local` or `sglang`."
 
 OLLAMA = Provider(
     name="ollama",
@@ -23,7 +23,12 @@ OLLAMA = Provider(
     key_required=False,
     # "llama3.2-vision does not support tools": https://github.com/ollama/ollama/issues/8345
     # Schemas become grammars of llama.cpp: "enforce a JSON schema on model responses", https://docs.ollama.com/capabilities/structured-outputs
-    models=llama_vision_models("llama3.2-vision:{}b", tools=False, enforces_schema=True),
+    models=llama_vision_models(
+        "llama3.2-vision:{}b",
+        tools=False,
+        enforces_schema=True,
+        deprecation=_LAST_VERSION.format("0.24", "Ollama"),
+    ),
     # openai/openai.go: "image URLs are not currently supported", and jpeg, jpg, png, webp.
     # "vision model only supports a single image per message": https://github.com/ollama/ollama/issues/9020
     image_rules=ImageConstraints(
@@ -42,7 +47,8 @@ VLLM = Provider(
     title="vLLM",
     base_url="http://localhost:8000/v1",
     key_required=False,
-    models=_GUIDED,
+    # "The output will follow the JSON schema": https://docs.vllm.ai/en/latest/features/structured_outputs/
+    models=llama_vision_models(enforces_schema=True, deprecation=_LAST_VERSION.format("0.10", "vLLM")),
     # The model's own template raised "Prompting with images is incompatible with system messages" until December 2024, and
     # files from before are in use: https://github.com/vllm-project/vllm/issues/8854. How many images a request may have is
     # set at the start: `--limit-mm-per-prompt`. Tools need `--enable-auto-tool-choice --tool-call-parser llama3_json`.
@@ -55,8 +61,9 @@ SGLANG = Provider(
     title="SGLang",
     base_url="http://localhost:30000/v1",
     key_required=False,
-    # Its own chat template for the model is named `llama_3_vision`.
-    models=_GUIDED,
+    # Its own chat template for the model is named `llama_3_vision`. Schemas are "guaranteed to follow the specified constraints",
+    # with any model: its page on structured outputs.
+    models=llama_vision_models(enforces_schema=True),
     docs="https://docs.sglang.io/docs/basic_usage/openai_api_vision",
 )
 
@@ -95,7 +102,7 @@ OPENAI_COMPATIBLE = Provider(
             cost_fields=(CostField("cost"), CostField("estimated_cost"), CostField("usd_spent"), NEURON_COST),
             cost_headers=(CostField("x-cost-cents", usd_per_unit=0.01), CostField("x-aimlapi-usd-spent")),
         ),
-        errors=ErrorParser(rules=(OUT_OF_CREDITS, DEEPINFRA_UNPAID), codes=ERROR_CODES),
+        errors=ErrorParser(rules=(OUT_OF_CREDITS, DEEPINFRA_UNPAID, UNKNOWN_ARCHITECTURE), codes=ERROR_CODES),
     ),
     models=llama_vision_models(),
     docs="https://platform.openai.com/docs/api-reference/chat/create",

@@ -5,6 +5,7 @@ import random
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from email.utils import formatdate
 
 import httpx
@@ -139,6 +140,42 @@ def test_the_wait_is_what_the_provider_asks_for(emulator: Emulator, way: str):
     ask(backend_for(emulator), way)
     (wait,) = waits(emulator)
     assert 0.6 <= wait < 3  # without being asked it would have been at most 0.5
+
+
+def test_the_wait_may_be_asked_for_in_milliseconds(emulator: Emulator, way: str):
+    headers = {"retry-after-ms": "650", "retry-after": "30"}
+    emulator.script(replace(refusal(429), headers=headers), completion("at last"))
+    ask(backend_for(emulator), way)
+    (wait,) = waits(emulator)
+    assert 0.65 <= wait < 3
+
+
+@pytest.mark.parametrize("value", ["soon", "", "nan"])
+def test_rubbish_in_milliseconds_leaves_the_seconds(emulator: Emulator, way: str, value: str):
+    emulator.script(replace(refusal(429), headers={"retry-after-ms": value, "retry-after": "7"}))
+    with pytest.raises(RateLimitError) as caught:
+        ask(backend_for(emulator, max_retries=0), way)
+    assert caught.value.retry_after == 7
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_says_where_to_and_is_not_followed(emulator: Emulator, way: str, status: int):
+    location = f"https://other.test/{emulator.api_key}/v1/chat/completions?token=hidden"
+    moved = page("<html><title>Moved</title></html>", status)
+    emulator.script(replace(moved, headers={**moved.headers, "location": location}))
+    with pytest.raises(
+        StatusError,
+        match=rf"{status}: It redirects to https://other\.test/\[key\]/v1/chat/completions: set base_url",
+    ) as caught:
+        ask(backend_for(emulator), way)
+    assert "hidden" not in str(caught.value)
+    assert len(emulator.requests) == 1
+
+
+def test_a_redirect_that_says_nothing_keeps_its_page(emulator: Emulator, way: str):
+    emulator.script(page("<html><title>Moved</title></html>", 302))
+    with pytest.raises(StatusError, match="302: Moved"):
+        ask(backend_for(emulator), way)
 
 
 def test_the_wait_is_short_where_the_provider_asks_for_none(emulator: Emulator, way: str):

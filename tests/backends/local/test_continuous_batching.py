@@ -18,9 +18,9 @@ from llama_vision.backends.local.engine_thread import EngineThread, get_engine_t
 from llama_vision.backends.local.model_loader import load_model
 from llama_vision.core.errors import (
     ConfigurationError,
+    ContextTooLongError,
     LlamaVisionError,
     LocalModelError,
-    UnsupportedInputError,
 )
 from llama_vision.core.events import Finished, Started, TextDelta
 from llama_vision.core.messages import Image
@@ -243,8 +243,13 @@ def test_settings_reach_the_model():
     short = LocalBackend(provider, local=LocalSettings(max_model_len=60, dtype="bfloat16", device="cpu"))
     reply = short.complete(ask("Say hi"))
     assert reply.text == "Hi"
-    with pytest.raises(UnsupportedInputError, match=r"context 60: .*max_model_len=\.\.\.\) to up to 2048"):
+    with pytest.raises(
+        ContextTooLongError, match=r"context 60: .*max_model_len=\.\.\.\) to up to 2048"
+    ) as refused:
         short.complete(ask("so " * 70))
+    assert refused.value.context_window == 60
+    assert refused.value.requested_tokens > 70
+    assert refused.value.status_code == 0
     with pytest.raises(LocalModelError, match=r"'warp9'.*Is it there"):
         LocalBackend(provider, local=LocalSettings(device="warp9")).complete(ask("Hi"))
     assert get_engine_thread("tiny") is get_engine_thread("tiny", LocalSettings())

@@ -21,12 +21,14 @@ from llama_vision import (
 )
 from llama_vision.backends import create_backend
 from llama_vision.backends.local.engine_thread import get_engine_thread
-from llama_vision.core.errors import ImageError, LocalModelError, UnsupportedInputError
+from llama_vision.core.errors import ContextTooLongError, ImageError, LocalModelError, UnsupportedInputError
 from llama_vision.core.events import Finished, Started, TextDelta, UsageReport
 from llama_vision.core.messages import Image, ToolResult
 from llama_vision.demo import SAMPLE_IMAGES
 from llama_vision.providers import find_provider
 from tests.drawing import COLORS, SHAPES, one_shape, scene, sign
+from tests.emulator.asking import WAYS
+from tests.emulator.asking import ask as ask_in
 
 LONG = "Repeat: " + " ".join(["Paris London Berlin Tokyo Madrid Rome Oslo Cairo"] * 8)
 
@@ -207,7 +209,7 @@ REFUSED = {
         ImageError,
         r"Image 1, of message 0 \(user\).*cut off",
     ),
-    "a long prompt": (ask("so " * 3000), UnsupportedInputError, "2048"),
+    "a long prompt": (ask("so " * 3000), ContextTooLongError, "2048"),
     "a penalty": (
         ask("Hi", sampling=SamplingParams(frequency_penalty=1.0)),
         UnsupportedInputError,
@@ -258,6 +260,15 @@ def test_refused_requests_raise_in_the_caller(backend, request_, kind, text):
     with pytest.raises(kind, match=text) as caught:
         asyncio.run(stream())
     assert caught.value.provider == "local"
+
+
+@pytest.mark.parametrize("seed", [2**70 + 11, -(2**70)])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_seed_of_any_size_samples_the_same_again(backend, way, seed):
+    request = ask("Describe the image.", one_shape(3)[0], sampling=SamplingParams(temperature=3.0, seed=seed))
+    reply = ask_in(backend, way, request)
+    assert reply.text
+    assert reply.text == ask_in(backend, "complete", request).text
 
 
 def test_the_engine_thread_survives_an_error(backend):

@@ -105,6 +105,21 @@ def six_samplers():
     return [sampler(temperature=2.0, seed=seed) for seed in (1, 1, 2, 2, 3, 4)]
 
 
+@pytest.mark.parametrize("seed", [2**64, 2**70 + 3, -(2**63) - 1, -(2**100), int("f" * 64, 16)])
+def test_a_seed_may_have_any_size(seed):
+    logits = logits_of(2)
+    assert sampled(logits, 30, seed=seed) == sampled(logits, 30, seed=seed)
+    assert sampled(logits, 30, seed=seed) == sampled(logits, 30, seed=seed % 2**64)
+
+
+@pytest.mark.parametrize("seed", [-1, -5, -(2**63), 2**63, 2**64 - 1])
+def test_a_seed_that_torch_takes_is_its_own(seed):
+    one = sampler(temperature=1.0, seed=seed)
+    probs = logits_of(2).softmax(-1)
+    noise = torch.empty_like(probs).exponential_(generator=torch.Generator().manual_seed(seed))
+    assert torch.equal(one.exponential_noise(probs), noise)
+
+
 def test_the_global_generator_is_left_alone_also_without_a_seed():
     before = torch.random.get_rng_state()
     first, second = (sampled(logits_of(2), 30, seed=None) for _ in range(2))

@@ -10,7 +10,7 @@ import httpx
 
 from llama_vision.adaptation.pipeline import AdaptedRequest
 from llama_vision.backends.http.reply_stream import ReplyStream
-from llama_vision.backends.http.retry import RetryState, parse_retry_after
+from llama_vision.backends.http.retry import RetryState, parse_retry_headers
 from llama_vision.core.errors import (
     ConfigurationError,
     InvalidRequestError,
@@ -155,16 +155,25 @@ class PreparedCall:
 
     def error_from_response(self, response: httpx.Response) -> StatusError:
         """Make the error of a response; key and account are redacted, should the provider have repeated them."""
-        body = response.content
-        for secret, label in ((self._adapted.api_key, b"[key]"), (self._adapted.account_id, b"[account]")):
-            if secret:
-                body = body.replace(secret.encode(), label)
+        body = self._redact(response.content)
         error = self._config.dialect.errors.parse(response.status_code, body, response.headers)
-        error.retry_after = parse_retry_after(response.headers.get("retry-after"))
+        error.retry_after = parse_retry_headers(response.headers)
+        if response.has_redirect_location:
+            # Without its query, which may hold a token. It is not followed: the key would go to whatever host it names.
+            location = self._redact(response.headers["location"].encode()).decode().partition("?")[0]
+            error.args = (
+                f"{error.status_code}: It redirects to {location}: set base_url to the right address.",
+            )
         retired = self._config.provider.model_info(self._request.model).deprecation
-        if retired and isinstance(error, (ModelNotFoundError, InvalidRequestError)):
+        if retired and type(error) in (ModelNotFoundError, InvalidRequestError):
             error.args = (f"{error.args[0]} {retired}",)
         return error
+
+    def _redact(self, text: bytes) -> bytes:
+        for secret, label in ((self._adapted.api_key, b"[key]"), (self._adapted.account_id, b"[account]")):
+            if secret:
+                text = text.replace(secret.encode(), label)
+        return text
 
     def next_action(self, error: LlamaVisionError) -> RetryAction:
         """Decide what to do before the next attempt, or raise `error` where there is none."""

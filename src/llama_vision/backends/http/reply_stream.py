@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from llama_vision.backends.stop_strings import StopStringFilter
-from llama_vision.core.errors import LlamaVisionError
+from llama_vision.core.errors import LlamaVisionError, MalformedReplyError, TruncatedStreamError
 from llama_vision.core.events import Event, Finished, TextDelta, ToolCallDelta, UsageReport
 from llama_vision.core.models import Price
 from llama_vision.core.reply import Reply, ReplyBuilder
@@ -64,6 +64,7 @@ class ReplyStream:
     def decode_body(self, body: bytes) -> Reply:
         """Decode a whole body."""
         self._is_json_body = True
+        self._received = [body]
         self._process(self._decode_redacted(body))
         self._finish()
         return self._builder.reply()
@@ -127,12 +128,21 @@ class ReplyStream:
             if not any(secret in payload for secret in self._secrets):
                 raise
         # The error quotes a secret: raise it again from the redacted payload.
+        return self._decoder.feed(self._redact(payload))
+
+    def _redact(self, payload: bytes) -> bytes:
         for secret in self._secrets:
             payload = payload.replace(secret, b"[secret]")
-        return self._decoder.feed(payload)
+        return payload
 
     def _finish(self) -> list[Event]:
-        events = self._decoder.close()
+        try:
+            events = self._decoder.close()
+        except TruncatedStreamError as error:
+            if not self._is_json_body:
+                raise
+            quoted = self._redact(b"".join(self._received))[:500].decode(errors="replace")
+            raise MalformedReplyError(f"The provider's reply holds no answer: {quoted!r}") from error
         self.done = True
         return self._process(events)
 

@@ -4,6 +4,7 @@ import email.utils
 import math
 import random
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from llama_vision.core.errors import ConnectionFailedError, LlamaVisionError, StatusError
@@ -36,6 +37,12 @@ class RetryState:
         self.attempts_made += 1
         # Jitter, so that clients refused together do not return together; never earlier than Retry-After.
         return retry_after if retry_after is not None else delay * random.uniform(0.5, 1.0)  # noqa: S311 - not a secret
+
+
+def parse_retry_headers(headers: Mapping[str, str]) -> float | None:
+    """Read the seconds that a provider asks to wait, from `retry-after-ms` (OpenAI, Azure) or `retry-after`; None without."""
+    milliseconds = parse_retry_after(headers.get("retry-after-ms"))
+    return parse_retry_after(headers.get("retry-after")) if milliseconds is None else milliseconds / 1000
 
 
 def parse_retry_after(value: str | None) -> float | None:

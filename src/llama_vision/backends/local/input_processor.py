@@ -16,7 +16,7 @@ from llama_vision.backends.local.sampler import Sampler
 from llama_vision.backends.local.sequence import ImageSpan, Sequence, SequenceStatus, TokenizedPrompt
 from llama_vision.backends.local.vision_encoder import VisionEncoder
 from llama_vision.backends.stop_strings import StopStringFilter
-from llama_vision.core.errors import LocalModelError, UnsupportedInputError
+from llama_vision.core.errors import ContextTooLongError, LocalModelError
 from llama_vision.core.messages import Image
 from llama_vision.core.request import SamplingParams
 
@@ -33,7 +33,8 @@ class InputProcessor:
         """Fill in what prefill and decode need, and return the same sequence.
 
         Raises:
-            UnsupportedInputError: The prompt fills the context window, or a schema can't be enforced.
+            ContextTooLongError: The prompt fills the context window.
+            UnsupportedInputError: A schema can't be enforced.
             MissingDependencyError: llguidance is needed and not installed.
             ImageError: An image can't be decoded.
         """
@@ -55,10 +56,12 @@ class InputProcessor:
         limit, context_window = self._max_model_len, self._model.context_window
         if len(prompt.token_ids) >= limit:
             hint = f", or set LocalSettings(max_model_len=...) to up to {context_window}"
-            raise UnsupportedInputError(
+            error = ContextTooLongError(
                 f"The prompt has {len(prompt.token_ids)} tokens and the model's context {limit}: nothing is left "
                 f"for a reply. Shorten the conversation{hint if limit < context_window else ''}."
             )
+            error.context_window, error.requested_tokens = limit, len(prompt.token_ids)
+            raise error
         return limit - len(prompt.token_ids)
 
 

@@ -12,6 +12,9 @@ _NEG_INF = float("-inf")
 _DEFAULT_TOP_K = 50
 """Transformers' own, where neither the user nor the model says anything (GenerationMixin, 5.17 and 5.23)."""
 
+_SEED_RANGE = 2**64
+"""Torch takes 64 bits; a seed may have any size, such as that of a hash, and is reduced as torch does it with negative ones."""
+
 
 class Sampler:
     """Sampling parameters, random generator and grammar of one sequence; independent of the rest of the batch.
@@ -45,7 +48,7 @@ class Sampler:
             if sampling.seed is None:
                 self._generator.seed()
             else:
-                self._generator.manual_seed(sampling.seed)
+                self._generator.manual_seed(sampling.seed % _SEED_RANGE)
 
     @property
     def is_pure_greedy(self) -> bool:
