@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from llama_vision.backends.stop_strings import StopStringFilter
-from llama_vision.core.errors import LlamaVisionError
+from llama_vision.core.errors import LlamaVisionError, StreamError
 from llama_vision.core.events import Event, Finished, TextDelta, ToolCallDelta, UsageReport
 from llama_vision.core.models import Price
 from llama_vision.core.reply import Reply, ReplyBuilder
@@ -127,12 +127,19 @@ class ReplyStream:
             if not any(secret in payload for secret in self._secrets):
                 raise
         # The error quotes a secret: raise it again from the redacted payload.
+        return self._decoder.feed(self._redact(payload))
+
+    def _redact(self, quoted: bytes) -> bytes:
         for secret in self._secrets:
-            payload = payload.replace(secret, b"[secret]")
-        return self._decoder.feed(payload)
+            quoted = quoted.replace(secret, b"[secret]")
+        return quoted
 
     def _finish(self) -> list[Event]:
-        events = self._decoder.close()
+        try:
+            events = self._decoder.close()
+        except StreamError as error:  # may quote what the provider said
+            error.args = (self._redact(str(error).encode()).decode(),)
+            raise
         self.done = True
         return self._process(events)
 
