@@ -13,7 +13,7 @@ LEFTOVER = "peers disagree (2): text beside a call; vLLM drops it, SGLang, Unslo
 NOT_OFFERED = (
     "peers disagree (3): a name that was not offered; vLLM gives the call, SGLang drops call and text"
 )
-NO_ARGUMENTS = "peers disagree (4): no arguments, or null; SGLang makes {} of them, vLLM passes null on"
+NO_ARGUMENTS = "peers disagree (4): no arguments, or null; SGLang makes {} of null, vLLM passes it on"
 BOTH_KEYS = (
     "peers disagree (5): parameters and arguments; vLLM takes one, SGLang the other, both fail in streams"
 )
@@ -23,6 +23,7 @@ ENCODED_TWICE = (
 PYTHON_IN_JSON = "peers disagree (7): Python literals in JSON; SGLang reads them, others do not"
 FENCED = "peers disagree (8): code fences; vLLM (not streaming) and llama.cpp read through them"
 PYTHONIC = "peers disagree (9): what a pythonic list may hold, and what may stand around it"
+GROQ = "https://console.groq.com/docs/tool-use, failed_generation of Llama 3: the bracket is missing or late"
 FUNCTION_TAG = "peers disagree (10): the end of <function=...>; Meta's lazy pattern breaks on nested braces"
 CODE_WITHOUT_TOOL = "peers disagree (11): code without an offered code tool; Meta makes a call of it"
 OBJECT_FIRST = "peers disagree (12): an object that is no call, then a call"

@@ -4,14 +4,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from llama_vision.backends.stop_strings import StopStringFilter
-from llama_vision.core.errors import LlamaVisionError, MalformedReplyError, TruncatedStreamError
+from llama_vision.core.errors import LlamaVisionError, MalformedReplyError, StreamError, TruncatedStreamError
 from llama_vision.core.events import Event, Finished, TextDelta, ToolCallDelta, UsageReport
 from llama_vision.core.models import Price
 from llama_vision.core.reply import Reply, ReplyBuilder
 from llama_vision.core.request import Tool
 from llama_vision.dialects.dialect import Decoder
-from llama_vision.dialects.sse import SseDecoder
+from llama_vision.dialects.sse import BOM, HEARTBEATS, SseDecoder
 from llama_vision.toolcalls.event_filter import TextToolCallExtractor
+
+_SSE_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
+_NO_PAYLOADS = HEARTBEATS | {b"", b"null"}
 
 
 class ReplyStream:
@@ -62,11 +65,17 @@ class ReplyStream:
         return self._stops.hit and not self._decoder.done
 
     def decode_body(self, body: bytes) -> Reply:
-        """Decode a whole body."""
-        self._is_json_body = True
-        self._received = [body]
-        self._process(self._decode_redacted(body))
-        self._finish()
+        """Decode a whole body, an event stream too, which some gateways send unasked."""
+        body = body.removeprefix(BOM)
+        self._is_json_body = not body.lstrip().startswith(_SSE_FIELDS)
+        if self._is_json_body:
+            self._received = [body]
+            self._process(self._decode_redacted(body))
+            self._finish()
+        else:
+            self._sse = SseDecoder()
+            for _ in (*self.feed(body), *self.close()):
+                pass  # every event is added up already
         return self._builder.reply()
 
     def feed(self, received: bytes) -> Iterator[Event]:
@@ -79,7 +88,7 @@ class ReplyStream:
         if self.done:
             return
         if self._is_json_body:
-            yield from self._decode([b"".join(self._received)])
+            yield from self._decode([b"".join(self._received).removeprefix(BOM)])
         elif self._sse is not None:
             yield from self._decode(self._sse.close())
         if not self.done:
@@ -99,8 +108,8 @@ class ReplyStream:
         if self._is_json_body:
             return []
         body = b"".join(self._received)
-        first = body.lstrip()[:1]
-        if not first:
+        first = body.removeprefix(BOM).lstrip()[:1]
+        if not first or BOM.startswith(body):
             return []
         self._is_json_body = first in (b"{", b"[", b"<")
         if self._is_json_body:
@@ -111,6 +120,8 @@ class ReplyStream:
     def _decode(self, payloads: list[bytes]) -> Iterator[Event]:
         """Yield events one by one, so that those before a failure are not lost."""
         for payload in payloads:
+            if self._sse is not None and payload.strip() in _NO_PAYLOADS:
+                continue
             yield from self._process(self._decode_redacted(payload))
             if self._decoder.done:
                 yield from self._finish()
@@ -130,19 +141,20 @@ class ReplyStream:
         # The error quotes a secret: raise it again from the redacted payload.
         return self._decoder.feed(self._redact(payload))
 
-    def _redact(self, payload: bytes) -> bytes:
+    def _redact(self, quoted: bytes) -> bytes:
         for secret in self._secrets:
-            payload = payload.replace(secret, b"[secret]")
-        return payload
+            quoted = quoted.replace(secret, b"[secret]")
+        return quoted
 
     def _finish(self) -> list[Event]:
         try:
             events = self._decoder.close()
-        except TruncatedStreamError as error:
-            if not self._is_json_body:
-                raise
-            quoted = self._redact(b"".join(self._received))[:500].decode(errors="replace")
-            raise MalformedReplyError(f"The provider's reply holds no answer: {quoted!r}") from error
+        except StreamError as error:  # may quote what the provider said
+            if self._is_json_body and isinstance(error, TruncatedStreamError):
+                quoted = self._redact(b"".join(self._received))[:500].decode(errors="replace")
+                raise MalformedReplyError(f"The provider's reply holds no answer: {quoted!r}") from error
+            error.args = (self._redact(str(error).encode()).decode(),)
+            raise
         self.done = True
         return self._process(events)
 

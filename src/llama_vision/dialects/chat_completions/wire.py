@@ -4,9 +4,13 @@ Unknown fields are ignored and every field may be missing or null, because each 
 and whole bodies share one type: a choice has a `delta` or a `message`.
 """
 
-from typing import Any
+import json
+import re
+from typing import Annotated, Any, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
+
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class _Wire(BaseModel):
@@ -14,6 +18,29 @@ class _Wire(BaseModel):
 
     # Built with the first reply, and not by the import: it takes 10 ms.
     model_config = ConfigDict(coerce_numbers_to_str=True, defer_build=True)
+
+
+_Parsed = TypeVar("_Parsed", bound=_Wire)
+
+
+def parse_wire(kind: type[_Parsed], payload: bytes) -> _Parsed:
+    """Parse a payload, also where a string holds half a surrogate pair, which pydantic's JSON parser refuses.
+
+    Raises:
+        pydantic.ValidationError: It can't be read.
+    """
+    try:
+        return kind.model_validate_json(payload)
+    except ValidationError:
+        if not _HALF.search(payload):
+            raise
+        try:
+            value: object = json.loads(payload)
+        except (ValueError, RecursionError):
+            value = None
+        if value is None:
+            raise
+        return kind.model_validate(value)
 
 
 class WireFunction(_Wire):
@@ -34,18 +61,23 @@ class WireToolCall(_Wire):
 class WireMessage(_Wire):
     """A message, or the delta of one."""
 
-    content: str | list[Any] | None = None
+    content: str | StrictBool | list[Any] | None = None
     refusal: str | None = None
     tool_calls: list[WireToolCall] | None = None
+    function_call: WireFunction | None = None
+
+
+_EmptyArray: TypeAlias = Annotated[list[Any], Field(max_length=0)]
 
 
 class WireChoice(_Wire):
-    """One of the choices."""
+    """One of the choices; a gateway in PHP writes an empty object as `[]`."""
 
     index: int | None = None
-    delta: WireMessage | None = None
-    message: WireMessage | None = None
+    delta: WireMessage | _EmptyArray | None = None
+    message: WireMessage | _EmptyArray | None = None
     finish_reason: str | None = None
+    error: Any = None
 
 
 class WirePromptDetails(_Wire):
