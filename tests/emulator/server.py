@@ -118,6 +118,11 @@ class Emulator:
         """How many connections the requests came through."""
         return len({received.client_port for received in self.requests})
 
+    @property
+    def open_connections(self) -> int:
+        """How many connections are open now, idle ones included."""
+        return len(self._server.server_state.connections)
+
     def wait_for_disconnect(self, timeout: float = 2.0, *, count: int = 1) -> bool:
         """Wait until clients have left answers before their end; False where they did not in time."""
         with self._change:

@@ -9,6 +9,7 @@ import httpx
 
 from llama_vision.adaptation.pipeline import aadapt_request, adapt_request
 from llama_vision.backends.http.call import HttpConfig, PreparedCall, parse_url
+from llama_vision.backends.http.cancellation import CancelOnce, Closing, cancel_once
 from llama_vision.backends.http.connection_pools import (
     AsyncClientLease,
     close_async,
@@ -68,7 +69,7 @@ class HttpBackend:
                 while True:
                     try:
                         with MapTransportErrors():
-                            response = await client.send(call.build(self._async_client))
+                            response = await cancel_once(client.send(call.build(self._async_client)))
                         return _read_reply(call, response)
                     except LlamaVisionError as error:
                         await self._ahandle_failure(call, error, client)
@@ -95,9 +96,9 @@ class HttpBackend:
             # No other async generator inside this one: a loop that shuts down closes all of them at once.
             async with (
                 self._alease() as client,
-                contextlib.aclosing(await self._asend_stream(call, client)) as response,
+                Closing(await self._asend_stream(call, client)) as response,
             ):
-                reply, chunks = call.open_reply(response), response.aiter_bytes()
+                reply, chunks = call.open_reply(response), CancelOnce(response.aiter_bytes())
                 with AttachPartialReply(reply):
                     async for chunk in chunks:
                         for event in reply.feed(chunk):
@@ -173,10 +174,10 @@ class HttpBackend:
         while True:
             try:
                 with MapTransportErrors():
-                    response = await client.send(call.build(self._async_client), stream=True)
+                    response = await cancel_once(client.send(call.build(self._async_client), stream=True))
                     if not response.is_success:
-                        async with contextlib.aclosing(response):
-                            await response.aread()
+                        async with Closing(response):
+                            await cancel_once(response.aread())
                         raise call.error_from_response(response)
                     return response
             except LlamaVisionError as error:
@@ -197,7 +198,7 @@ class HttpBackend:
         if action.accept_license:
             with MapTransportErrors():
                 _check_license_response(
-                    call, await client.send(call.build_license_request(self._async_client))
+                    call, await cancel_once(client.send(call.build_license_request(self._async_client)))
                 )
         await asyncio.sleep(action.delay)
 

@@ -22,6 +22,7 @@ from weakref import WeakKeyDictionary
 import httpx
 from typing_extensions import override
 
+from llama_vision.backends.http.cancellation import shield
 from llama_vision.core.errors import MissingDependencyError
 
 # Many calls may wait for a slow model at once: beyond httpx's default of 100, others would time out.
@@ -129,7 +130,7 @@ class AsyncClientLease:
     async def __aexit__(self, *_: object) -> None:
         self._pool.num_leases -= 1
         if self._pool.retired and not self._pool.num_leases:
-            await self._pool.client.aclose()
+            await shield(self._pool.client.aclose())
 
 
 async def close_async(base_url: str) -> None:
@@ -139,7 +140,7 @@ async def close_async(base_url: str) -> None:
         return
     pool.retired = True
     if not pool.num_leases:
-        await pool.client.aclose()
+        await shield(pool.client.aclose())
 
 
 async def _loop_pools() -> dict[str, _Pool[httpx.AsyncClient]]:
