@@ -4,7 +4,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from llama_vision.backends.stop_strings import StopStringFilter
-from llama_vision.core.errors import LlamaVisionError, MalformedReplyError, TruncatedStreamError
+from llama_vision.core.errors import (
+    LlamaVisionError,
+    MalformedReplyError,
+    StreamError,
+    TruncatedStreamError,
+)
 from llama_vision.core.events import Event, Finished, TextDelta, ToolCallDelta, UsageReport
 from llama_vision.core.models import Price
 from llama_vision.core.reply import Reply, ReplyBuilder
@@ -138,11 +143,12 @@ class ReplyStream:
     def _finish(self) -> list[Event]:
         try:
             events = self._decoder.close()
-        except TruncatedStreamError as error:
-            if not self._is_json_body:
-                raise
-            quoted = self._redact(b"".join(self._received))[:500].decode(errors="replace")
-            raise MalformedReplyError(f"The provider's reply holds no answer: {quoted!r}") from error
+        except StreamError as error:
+            if self._is_json_body and isinstance(error, TruncatedStreamError):
+                quoted = self._redact(b"".join(self._received))[:500].decode(errors="replace")
+                raise MalformedReplyError(f"The provider's reply holds no answer: {quoted!r}") from error
+            error.args = (self._redact(str(error).encode()).decode(),)  # may quote what the provider said
+            raise
         self.done = True
         return self._process(events)
 

@@ -1,11 +1,17 @@
 """From the payloads of a chat completion to events: one decoder for streamed chunks and for whole bodies."""
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
-from llama_vision.core.errors import MalformedReplyError, StatusError, TruncatedStreamError
+from llama_vision.core.errors import (
+    MalformedReplyError,
+    StatusError,
+    StreamError,
+    TruncatedStreamError,
+)
 from llama_vision.core.events import Event, Finished, Started, TextDelta, UsageReport
 from llama_vision.core.json_types import as_mapping
 from llama_vision.core.usage import Usage
@@ -17,6 +23,11 @@ from llama_vision.toolcalls.special_tokens import TrailingSpecialTokenFilter
 
 _DONE = b"[DONE]"
 _NO_USAGE = Usage()
+_BROKEN_REASONS = frozenset({"abort", "error"})
+"""Finish reasons of a reply that broke off: vLLM's and SGLang's `abort`, OpenRouter's and vLLM's `error`.
+
+https://openrouter.ai/docs/api/reference/errors-and-debugging. Unknown reasons, such as `eos`, are no errors.
+"""
 
 
 class ChatCompletionsDecoder:
@@ -47,6 +58,7 @@ class ChatCompletionsDecoder:
         self._whole = False
         self.done = False
         self._finish_reason: str | None = None
+        self._broken: StreamError | None = None
         self._usage = usage.parse_headers(headers)
         self._reported = _NO_USAGE
         self._text = TrailingSpecialTokenFilter()
@@ -79,6 +91,8 @@ class ChatCompletionsDecoder:
             raise TruncatedStreamError(
                 "The stream ended before the model had finished. The part that arrived is in `.partial`."
             )
+        if self._broken is not None:
+            raise self._broken
         events: list[Event] = []
         if held := self._text.close():
             events.append(TextDelta(held))
@@ -115,12 +129,24 @@ class ChatCompletionsDecoder:
     def _handle_choice(self, choice: WireChoice, events: list[Event]) -> None:
         if choice.message is not None:
             self._whole = True
-            _check_not_empty(choice, choice.message)
+            if not choice.error:
+                _check_not_empty(choice, choice.message)
         message = choice.delta or choice.message
         if message is not None:
             self._handle_message(message, events)
         # A second finish chunk (Cloudflare /ai/v1) says nothing new.
         self._finish_reason = self._finish_reason or choice.finish_reason
+        if choice.error or choice.finish_reason in _BROKEN_REASONS:
+            self._break_off(choice)
+
+    def _break_off(self, choice: WireChoice) -> None:
+        """Note a failure that `close` raises, so that what stands beside it is in `.partial`."""
+        reported = self._find_error(json.dumps({"error": choice.error}).encode())
+        self._broken = self._broken or StreamError(
+            f"The model's reply broke off ({reported or f'finish reason {choice.finish_reason!r}'}). "
+            "The part that arrived is in `.partial`."
+        )
+        self._finish_reason = self._finish_reason or "error"
 
     def _handle_message(self, message: WireMessage, events: list[Event]) -> None:
         if content := message.content or message.refusal:

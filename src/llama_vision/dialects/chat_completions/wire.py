@@ -46,6 +46,7 @@ class WireChoice(_Wire):
     delta: WireMessage | None = None
     message: WireMessage | None = None
     finish_reason: str | None = None
+    error: Any = None
 
 
 class WirePromptDetails(_Wire):
