@@ -262,3 +262,92 @@ def test_arguments_that_were_cut_off_stay_as_they_are():
     assert call.arguments == '{"city":'
     with pytest.raises(ValueError):
         call.parsed()
+
+
+def calls_in(*deltas):
+    return [(call.name, call.arguments) for call in streamed_calls(*deltas)]
+
+
+OSLO, LIMA = '{"city": "Oslo"}', '{"city": "Lima"}'
+ONE_CALL = {
+    "another id on the arguments": [
+        [fragment("", call_id="a", name="f", index=0)],
+        [fragment(OSLO, call_id="b", index=0)],
+    ],
+    "another id on every fragment": [
+        [fragment("", call_id="a", name="f", index=0)],
+        *([fragment(letter, call_id=f"x{n}", index=0)] for n, letter in enumerate(OSLO)),
+    ],
+    "another id and another index": [
+        [fragment("", call_id="a", name="f", index=0)],
+        [fragment(OSLO[:5], call_id="b", index=1)],
+        [fragment(OSLO[5:], call_id="c", index=2)],
+    ],
+    "another id and no index": [
+        [fragment("", call_id="a", name="f")],
+        [fragment(OSLO, call_id="b")],
+    ],
+    "the id null": [
+        [fragment("", call_id="a", name="f", index=0)],
+        [fragment(OSLO[:5], call_id="null", index=0)],
+        [fragment(OSLO[5:], call_id="None", index=0)],
+    ],
+    "an empty name": [
+        [fragment("", call_id="a", name="f", index=0)],
+        [fragment(OSLO, call_id="b", name="", index=0)],
+    ],
+    "the id before the name": [
+        [fragment(call_id="a", index=0)],
+        [fragment("", name="f", index=0)],
+        [fragment(OSLO, index=0)],
+    ],
+    "the arguments before the name": [
+        [fragment(OSLO[:5], call_id="a", index=0)],
+        [fragment(OSLO[5:], name="f", index=0)],
+    ],
+    "the name on every fragment": [
+        [fragment("", name="f", index=0)],
+        [fragment(OSLO[:5], name="f", index=0)],
+        [fragment(OSLO[5:], name="f", index=0)],
+        [fragment("", name="f", index=0)],
+    ],
+}
+
+
+@pytest.mark.parametrize("deltas", ONE_CALL.values(), ids=ONE_CALL.keys())
+def test_a_fragment_without_a_name_of_its_own_begins_no_call(deltas):
+    (call,) = streamed_calls(*deltas)
+    assert (call.name, call.arguments) == ("f", OSLO)
+    assert call.id == "a" or call.id.startswith("call_")
+
+
+@pytest.mark.parametrize("last", [OSLO, ""])
+@pytest.mark.parametrize("pieces", [("get_", "weather"), ("g", "et_w", "eather"), ("get_", "get_weather")])
+def test_a_name_in_pieces_is_joined(pieces, last):
+    deltas = [[fragment("", name=piece, index=0)] for piece in pieces]
+    assert calls_in(*deltas, [fragment(last, index=0)]) == [("get_weather", last or "{}")]
+
+
+def test_a_name_that_ends_on_the_fragment_that_begins_the_arguments_is_joined():
+    assert calls_in([fragment("", name="get_", call_id="a", index=0)],
+                    [fragment(OSLO, name="weather", call_id="a", index=0)]) == [("get_weather", OSLO)]  # fmt: skip
+
+
+def in_pieces(name, arguments, **fields):
+    return [[fragment("", name=name, **fields)], [fragment(arguments[:4], **fields)], [fragment(arguments[4:], **fields)]]  # fmt: skip
+
+
+@pytest.mark.parametrize("fields", [{"index": 0}, {"index": 0, "call_id": "null"}], ids=str)
+@pytest.mark.parametrize("second", ["f", "g"])
+@pytest.mark.parametrize("cut", [False, True])
+def test_several_calls_at_index_0_without_ids_are_several(second, cut, fields):
+    calls = [("f", OSLO), (second, LIMA)]
+    whole_calls = [[fragment(arguments, name=name, **fields)] for name, arguments in calls]
+    pieces = [delta for name, arguments in calls for delta in in_pieces(name, arguments, **fields)]
+    assert calls_in(*(pieces if cut else whole_calls)) == calls
+
+
+def test_calls_with_one_id_at_one_index_are_told_apart_by_their_names():
+    calls = streamed_calls(*([fragment("{}", name=name, call_id="a", index=0)] for name in "fg"))
+    assert [(call.name, call.arguments) for call in calls] == [("f", "{}"), ("g", "{}")]
+    assert len({call.id for call in calls}) == 2

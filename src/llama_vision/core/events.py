@@ -35,7 +35,8 @@ class ToolCallDelta:
     Attributes:
         index: The call it belongs to, counted from 0.
         id: Set on the first fragment of a call only.
-        name: Set on the first fragment of a call only, and whole.
+        name: Set on the first fragment of a call only, and whole. Where a provider sends it in pieces, the others follow
+            without an id, before the arguments.
         arguments: The next fragment of the JSON text.
     """
 

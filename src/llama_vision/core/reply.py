@@ -96,8 +96,10 @@ class ReplyBuilder:
                 _append(self._text, event.text)
             case ToolCallDelta():
                 call = self._calls.setdefault(event.index, _ToolCallBuilder())
+                call.name = (
+                    (call.name or "") + event.name if event.name and not event.id else call.name or event.name
+                )
                 call.id = call.id or event.id
-                call.name = call.name or event.name
                 _append(call.arguments, event.arguments)
             case UsageReport():
                 self.usage = event.usage

@@ -12,7 +12,8 @@ from llama_vision.dialects.chat_completions.wire import WireFunction, WireToolCa
 class ToolCallAssembler:
     """Finds the call that a fragment belongs to, and gives every call one id, one name and its index.
 
-    A host may leave the index out, or send 0 for every call with a new id each time (litellm#14587, ollama#7881).
+    A host may leave the index out, send 0 for every call, with a new id each time (litellm#14587, ollama#7881) or with none,
+    or a new id with every fragment: only a fragment with a name begins a call.
     """
 
     def __init__(self) -> None:
@@ -20,50 +21,90 @@ class ToolCallAssembler:
         self._by_wire_index: dict[int, int] = {}
         self._ids: list[str] = []
         self._wire_ids: list[str | None] = []  # as received: missing, or the same for two calls
+        self._names: list[str] = []
+        self._ends: list[str] = []  # the last fragment of the arguments
+        self._renamed: int | None = None  # the call whose name came again, without arguments
+        self._early: list[str] = []  # arguments that came before any name
+        self._early_id: str | None = None
         self._empty: set[int] = set()  # calls without arguments so far
         self._quoted: dict[int, str] = {}  # arguments that are JSON inside a JSON string, so far
 
     def add_fragment(self, wire: WireToolCall, position: int, num_fragments: int) -> ToolCallDelta | None:
-        """Add one fragment of a stream, the `position`th of its chunk; None where it is empty."""
+        """Add one fragment of a stream, the `position`th of its chunk; None where it adds nothing."""
         function = wire.function or WireFunction()
-        arguments = _arguments(function.arguments)
-        if not (wire.id or function.name or arguments):  # Cloudflare ends its calls with an empty fragment
+        name, arguments, wire_id = function.name, _arguments(function.arguments), _wire_id(wire)
+        if not (wire_id or name or arguments):  # Cloudflare ends its calls with an empty fragment
             return None
-        index = self._find(wire, function.name, position if num_fragments > 1 else self.count - 1)
+        if not (name or self.count):
+            self._early_id = self._early_id or wire_id
+            self._early.append(arguments)
+            return None
+        index = self._find(wire, wire_id, name, position if num_fragments > 1 else self.count - 1)
         if index is None:
             return self.start_call(wire)
-        arguments = self._hold_double_encoded(index, arguments)
-        return ToolCallDelta(index, None, None, arguments) if arguments else None
+        if (name or index == self._renamed) and self._is_second_call(index, wire_id, name, arguments):
+            return self._start(wire, name or self._names[index], arguments)
+        return self._continue(index, name, arguments)
 
-    def _find(self, wire: WireToolCall, name: str | None, default_index: int) -> int | None:
+    def _find(
+        self, wire: WireToolCall, wire_id: str | None, name: str | None, default_index: int
+    ) -> int | None:
         """Find the index of the call that a fragment continues; None for a new one."""
         known = None if wire.index is None else self._by_wire_index.get(wire.index)
-        if known is not None and (not wire.id or wire.id == self._wire_ids[known]):
+        if known is not None and (not wire_id or wire_id == self._wire_ids[known]):
             return known
-        if wire.id and wire.id in self._ids:
+        if wire_id and wire_id in self._ids:
             # An id that comes again under an index of its own and with a name belongs to two calls.
-            return None if known is None and wire.index is not None and name else self._ids.index(wire.id)
-        if wire.index is not None or wire.id or name or not self.count:
+            return None if known is None and wire.index is not None and name else self._ids.index(wire_id)
+        if name:
             return None
-        return min(default_index, self.count - 1)
+        return min(default_index, self.count - 1) if known is None else known
+
+    def _is_second_call(self, index: int, wire_id: str | None, name: str | None, arguments: str) -> bool:
+        """Tell whether a name where a call is known already begins another call, or is repeated or continued."""
+        self._renamed = None
+        if index in self._empty:
+            return False
+        if name and name != self._names[index]:
+            return True
+        if wire_id:
+            return False
+        if not arguments:
+            self._renamed = index
+        return arguments.lstrip().startswith("{") and self._ends[index].rstrip().endswith("}")
 
     def start_call(self, wire: WireToolCall) -> ToolCallDelta:
         """Start a call; in a whole body every entry is one."""
         function = wire.function or WireFunction()
-        arguments = _arguments(function.arguments)
-        index = self.count
+        return self._start(wire, function.name, _arguments(function.arguments))
+
+    def _start(self, wire: WireToolCall, name: str | None, arguments: str) -> ToolCallDelta:
+        index, wire_id = self.count, _wire_id(wire) or self._early_id
         self.count += 1
         # Calls without an id (Cloudflare), or with one twice, could not be told apart when their results come back.
-        call_id = wire.id if wire.id and wire.id not in self._ids else f"call_{uuid.uuid4().hex[:24]}"
+        call_id = wire_id if wire_id and wire_id not in self._ids else f"call_{uuid.uuid4().hex[:24]}"
         self._ids.append(call_id)
-        self._wire_ids.append(wire.id)
+        self._wire_ids.append(wire_id)
+        self._names.append(name or "")
+        self._ends.append("")
         if wire.index is not None:
             self._by_wire_index[wire.index] = index
         self._empty.add(index)
-        return ToolCallDelta(index, call_id, function.name, self._hold_double_encoded(index, arguments))
+        arguments = "".join([*self._early, arguments])
+        self._early, self._early_id = [], None
+        return ToolCallDelta(index, call_id, name, self._add_arguments(index, arguments))
 
-    def _hold_double_encoded(self, index: int, arguments: str) -> str:
+    def _continue(self, index: int, name: str | None, arguments: str) -> ToolCallDelta | None:
+        """Add to a call. Its name may come in pieces until its arguments begin, and may be repeated."""
+        piece = name.removeprefix(self._names[index]) if name and index in self._empty else None
+        if piece:
+            self._names[index] += piece
+        arguments = self._add_arguments(index, arguments)
+        return ToolCallDelta(index, None, piece or None, arguments) if piece or arguments else None
+
+    def _add_arguments(self, index: int, arguments: str) -> str:
         """Hold back arguments that begin as a JSON string: they can be decoded once they are whole."""
+        self._ends[index] = arguments or self._ends[index]
         if index in self._empty and arguments.strip():
             self._empty.discard(index)
             if arguments.lstrip().startswith('"'):
@@ -78,9 +119,15 @@ class ToolCallAssembler:
 
         Where the reply was `cut` at max_tokens, the arguments of the last call may just not have begun.
         """
+        events: list[Event] = [self._start(WireToolCall(), None, "")] if self._early else []
         late = {index: "{}" for index in self._empty if not (cut and index == self.count - 1)}
         late |= {index: _decode_double_encoded(arguments) for index, arguments in self._quoted.items()}
-        return [ToolCallDelta(index, None, None, late[index]) for index in sorted(late)]
+        return [*events, *(ToolCallDelta(index, None, None, late[index]) for index in sorted(late))]
+
+
+def _wire_id(wire: WireToolCall) -> str | None:
+    """Read the id; some gateways write the text `null` where it is missing."""
+    return None if wire.id in ("", "null", "None") else wire.id
 
 
 def _arguments(value: Any) -> str:
