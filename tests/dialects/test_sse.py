@@ -24,6 +24,10 @@ STREAMS = {
         [b'{"error": {"code":502}}', b"a"],
     ),
     "an error event named without a space": (b"data: 1\nevent:error\n\n", [b'{"error": 1}']),
+    "a heartbeat": (
+        b"event: heartbeat\ndata: ping\n\nevent:ping\ndata: {}\n\ndata: a\n\nevent: ping\n\ndata: b\n\n",
+        [b"a", b"b"],
+    ),
     "an event name without data": (b"event: error\n\ndata: a\n\n", [b"a"]),
     "a byte order mark": (b"\xef\xbb\xbfdata: a\n\ndata: \xef\xbb\xbfb\n\n", [b"a", b"\xef\xbb\xbfb"]),
     "a byte order mark later on": (b"data: a\n\n\xef\xbb\xbfdata: b\n\ndata: c\n\n", [b"a", b"c"]),

@@ -275,6 +275,47 @@ def test_quirk_40_an_event_stream_is_read_as_the_standard_says(emulator_of, stre
     assert (reply.text, reply.finish_reason) == ("aü\u2028\u0085z", "stop")
 
 
+HEARTBEATS = {
+    "no data": b"data:\n\n",
+    "a blank": b"data: \n\n",
+    "named": b"event: heartbeat\ndata: ping\n\n",
+    "ping, an object": b"event: ping\ndata: {}\n\n",
+    "null": b"data: null\n\n",
+    "ping": b"data: ping\n\n",
+    "keep-alive": b"data: keep-alive \n\n",
+}
+
+
+@pytest.mark.parametrize("provider", [CHAT, NATIVE])
+@pytest.mark.parametrize("form", HEARTBEATS)
+def test_heartbeats_are_skipped_wherever_they_come(emulator_of, streamed_way, form, provider):
+    beat = HEARTBEATS[form]
+    hello = {**words("Hello"), "response": "Hello"}
+    reply = streamed(emulator_of, streamed_way, provider, beat, hello, beat, beat, "[DONE]", beat, end=None)
+    assert (reply.text, reply.finish_reason) == ("Hello", "stop")
+
+
+@pytest.mark.parametrize("form", HEARTBEATS)
+def test_heartbeats_alone_are_no_reply(emulator_of, streamed_way, form):
+    with pytest.raises(TruncatedStreamError):
+        streamed(emulator_of, streamed_way, CHAT, HEARTBEATS[form], end=None)
+
+
+def test_heartbeats_do_not_stop_langchain(emulator_of):
+    emulator = emulator_of(CHAT)
+    emulator.script(event_stream(*HEARTBEATS.values(), words("Hello"), *HEARTBEATS.values(), END, "[DONE]"))
+    model = ChatLlamaVision(provider=CHAT, base_url=emulator.base_url, api_key=emulator.api_key)
+    assert "".join(chunk.text for chunk in model.stream("Hi")) == "Hello"
+
+
+@pytest.mark.parametrize("provider", [CHAT, NATIVE])
+@pytest.mark.parametrize("done", [b"[DONE] ", b"  [DONE]", b" [DONE]\t", b"[DONE] bye", b"[DONE]\ndata: "])
+def test_the_end_mark_may_have_blanks_around_it_and_more_behind_it(emulator_of, streamed_way, done, provider):
+    hello = {**words("Hello"), "response": "Hello"}
+    reply = streamed(emulator_of, streamed_way, provider, hello, b"data: " + done + b"\n\n", end=None)
+    assert (reply.text, reply.finish_reason) == ("Hello", "stop")
+
+
 @pytest.mark.parametrize("line", ["{broken", '{"choices": 7}', "<html>"])
 @pytest.mark.parametrize("provider", [CHAT, NATIVE])
 def test_quirk_41_a_line_that_cannot_be_read_is_quoted_and_not_passed_over(

@@ -4,7 +4,9 @@ https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-
 character may be cut in two, and so that only LF, CR and CRLF end a line: U+2028 and U+0085 may stand inside JSON.
 """
 
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
+HEARTBEATS = frozenset({b"ping", b"heartbeat", b"keepalive", b"keep-alive"})
+"""Names of events, and payloads, that gateways send to keep a connection open, where the standard has comments."""
 
 
 class SseDecoder:
@@ -22,7 +24,8 @@ class SseDecoder:
     def feed(self, received: bytes) -> list[bytes]:
         """Decode the next bytes into the payloads that are complete now.
 
-        The payload of an event named `error` becomes `{"error": payload}`, so that it is not mistaken for a part of the reply.
+        The payload of an event named `error` becomes `{"error": payload}`, so that it is not mistaken for a part of the reply;
+        an event named as a heartbeat is dropped.
         """
         if not received:
             return []
@@ -30,10 +33,10 @@ class SseDecoder:
             received = received.removeprefix(b"\n")
         text = self._partial_line + received if self._partial_line else received
         if self._at_start:
-            if len(text) < len(_BOM) and _BOM.startswith(text):
+            if len(text) < len(BOM) and BOM.startswith(text):
                 self._partial_line = text
                 return []
-            text = text.removeprefix(_BOM)
+            text = text.removeprefix(BOM)
             self._at_start = False
         lines = text.splitlines(keepends=True)
         self._partial_line = lines.pop() if lines and not lines[-1].endswith((b"\n", b"\r")) else b""
@@ -58,7 +61,7 @@ class SseDecoder:
         if line.startswith(b"data:"):
             self._data.append(line[6:] if line.startswith(b" ", 5) else line[5:])
         elif not line:
-            if self._data:
+            if self._data and self._event not in HEARTBEATS:
                 payload = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
                 payloads.append(b'{"error": ' + payload + b"}" if self._event == b"error" else payload)
             self._data = []

@@ -15,8 +15,10 @@ from llama_vision.core.models import Price
 from llama_vision.core.reply import Reply, ReplyBuilder
 from llama_vision.core.request import Tool
 from llama_vision.dialects.dialect import Decoder
-from llama_vision.dialects.sse import SseDecoder
+from llama_vision.dialects.sse import HEARTBEATS, SseDecoder
 from llama_vision.toolcalls.event_filter import TextToolCallExtractor
+
+_NO_PAYLOADS = HEARTBEATS | {b"", b"null"}
 
 
 class ReplyStream:
@@ -116,6 +118,8 @@ class ReplyStream:
     def _decode(self, payloads: list[bytes]) -> Iterator[Event]:
         """Yield events one by one, so that those before a failure are not lost."""
         for payload in payloads:
+            if self._sse is not None and payload.strip() in _NO_PAYLOADS:
+                continue
             yield from self._process(self._decode_redacted(payload))
             if self._decoder.done:
                 yield from self._finish()

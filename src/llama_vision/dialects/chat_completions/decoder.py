@@ -68,7 +68,7 @@ class ChatCompletionsDecoder:
         """Decode the next payload; see `Decoder.feed`."""
         if self.done:
             return []
-        if payload == _DONE:
+        if payload.lstrip().startswith(_DONE):  # with blanks or more behind it at some gateways
             self.done = True
             return []
         completion, usage = self._read(payload)
