@@ -29,6 +29,11 @@ def test_an_empty_a_null_and_no_list_mean_no_calls(wrap, message):
         ({}, "{}"),
         ("", "{}"),
         (None, "{}"),
+        ("null", "{}"),
+        (" null ", "{}"),
+        ("None", "{}"),
+        ('""', "{}"),
+        ('"null"', "{}"),
     ],
     ids=repr,
 )
@@ -351,3 +356,13 @@ def test_calls_with_one_id_at_one_index_are_told_apart_by_their_names():
     calls = streamed_calls(*([fragment("{}", name=name, call_id="a", index=0)] for name in "fg"))
     assert [(call.name, call.arguments) for call in calls] == [("f", "{}"), ("g", "{}")]
     assert len({call.id for call in calls}) == 2
+
+
+@pytest.mark.parametrize("written", ["null", "None", '""', '"null"'])
+def test_no_arguments_in_pieces_are_an_empty_object(written):
+    assert calls_in(FIRST, *([fragment(letter, index=0)] for letter in written)) == [("weather", "{}")]
+
+
+@pytest.mark.parametrize("written", ["nothing", "nul", "None!", "[]"])
+def test_other_arguments_that_are_no_object_stay_as_written(written):
+    assert calls_in(FIRST, *([fragment(letter, index=0)] for letter in written)) == [("weather", written)]

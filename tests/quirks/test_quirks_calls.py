@@ -20,13 +20,14 @@ ARGUMENTS = {
     "text": (CITY, {"city": "Paris"}),
     "empty": ("", {}),
     "null": (None, {}),
+    "null as text": ("null", {}),
     "encoded twice": (json.dumps(CITY), {"city": "Paris"}),
 }
 
 
 @pytest.mark.parametrize("provider", ["deepinfra", "cloudflare"])
 @pytest.mark.parametrize("form", ARGUMENTS)
-def test_quirk_21_arguments_come_in_five_forms(emulator_of, way, provider, form):
+def test_quirk_21_arguments_come_in_six_forms(emulator_of, way, provider, form):
     wire, arguments = ARGUMENTS[form]
     native = provider == "cloudflare"
     call = {"name": "f", "arguments": wire}
@@ -84,6 +85,14 @@ def test_quirk_22_an_id_used_again_in_a_later_turn_stays_with_its_own_result(emu
     assert [message["content"] for message in sent] == ["sunny", "noon"]
     if provider == "cloudflare":  # which has no ids, and pairs by name
         assert [message["name"] for message in sent] == ["f", "g"]
+
+
+@pytest.mark.parametrize("provider", ["deepinfra", "cloudflare"])
+@pytest.mark.parametrize("text", ['{"name": "f", "parameters": null}', "<function=f></function>"])
+def test_a_call_in_words_without_arguments_is_a_call(emulator_of, way, text, provider):
+    reply = answered(emulator_of, way, completion(text), provider, tools=(TOOL,))
+    assert [(call.name, call.parsed()) for call in reply.tool_calls] == [("f", {})]
+    assert reply.text == ""
 
 
 LEAKED = {

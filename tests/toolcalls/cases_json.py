@@ -4,6 +4,7 @@ from tests.toolcalls.cases_record import (
     ENCODED_TWICE,
     IN_PARIS,
     META_31,
+    NO_ARGUMENTS,
     PARIS,
     PYTHON_IN_JSON,
     THE_TIME,
@@ -228,4 +229,10 @@ PYTHON_SPELLING = (
     ),
 )
 
-CASES = (*SHAPES, *PYTHON_SPELLING)
+NOTHING = (
+    Case("arguments-null", '{"name": "get_time", "arguments": null}', NO_ARGUMENTS, calls=(THE_TIME,)),
+    Case("parameters-null", '{"parameters": null, "name": "get_time"}', NO_ARGUMENTS, calls=(THE_TIME,)),
+    Case("arguments-none", "{'name': 'get_time', 'arguments': None}", NO_ARGUMENTS, calls=(THE_TIME,)),
+)
+
+CASES = (*SHAPES, *PYTHON_SPELLING, *NOTHING)

@@ -13,7 +13,7 @@ LEFTOVER = "peers disagree (2): text beside a call; vLLM drops it, SGLang, Unslo
 NOT_OFFERED = (
     "peers disagree (3): a name that was not offered; vLLM gives the call, SGLang drops call and text"
 )
-NO_ARGUMENTS = "peers disagree (4): no arguments, or null; SGLang makes {} of them, vLLM passes null on"
+NO_ARGUMENTS = "peers disagree (4): no arguments, or null; SGLang makes {} of null, vLLM passes it on"
 BOTH_KEYS = (
     "peers disagree (5): parameters and arguments; vLLM takes one, SGLang the other, both fail in streams"
 )

@@ -94,8 +94,16 @@ FUNCTION = (
         '<function=get_weather>{"city": "Paris"} and so on',
         "rules: a missing close tag is accepted only at the end",
     ),
-    refuted("function-without-object", "<function=get_time></function>", NO_ARGUMENTS),
-    refuted("function-null", "<function=get_time>null</function>", "rules: an object is needed"),
+    Case("function-without-object", "<function=get_time></function>", NO_ARGUMENTS, calls=(THE_TIME,)),
+    Case("function-null", "<function=get_time>null</function>", NO_ARGUMENTS, calls=(THE_TIME,)),
+    Case(
+        "function-without-object-before-another",
+        '<function=get_time> </function><function=get_weather>{"city": "Paris"}</function>',
+        NO_ARGUMENTS,
+        calls=(THE_TIME, IN_PARIS),
+    ),
+    refuted("function-header-alone", "<function=get_time>", NO_ARGUMENTS),
+    refuted("function-word", "<function=get_time>now</function>", "rules: an object is needed"),
     refuted("function-list", '<function=get_weather>["Paris"]</function>', "rules: an object is needed"),
     refuted("function-unoffered", '<function=launch_rocket>{"at": "noon"}</function>', NOT_OFFERED),
     refuted(

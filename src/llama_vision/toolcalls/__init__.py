@@ -1,11 +1,11 @@
 """Incremental parser of tool calls that a model wrote as text.
 
-A call needs the exact name of a tool, an object of arguments, and a complete format around them. All else is text, emitted
+A call needs the exact name of a tool, an object of arguments (or null, for none), and a complete format around them. All else is text, emitted
 whole and unchanged. The formats are those that Llama 3.x was trained on and those that it falls into:
 
 * `{"name": "f", "parameters": {...}}`, with `arguments` for `parameters`, with or without `"type": "function"`; several
   separated by `;`, `,` or white space, or in a list;
-* `<function=f>{...}</function>`;
+* `<function=f>{...}</function>`, without an object where there are no arguments;
 * `[f(a="x", b=1), g()]`, with literals for values;
 * any of these behind `<|python_tag|>`, and there also `f.call(a="x")` and, where a tool takes code, the code itself;
 * any of these in a Markdown fence.

@@ -3,7 +3,7 @@
 import json
 
 from llama_vision.toolcalls.emitter import DeltaEmitter, PendingCall
-from llama_vision.toolcalls.json_format import read_json_call
+from llama_vision.toolcalls.json_format import read_json_call, read_null
 from llama_vision.toolcalls.literals import read_object_body
 from llama_vision.toolcalls.pythonic_format import read_call_list, read_dot_call
 from llama_vision.toolcalls.scanner import IncrementalScanner, NotACall, Scan
@@ -148,10 +148,18 @@ class CallFormats:
         if name not in self._tool_names.names:
             raise NotACall
         yield from source.expect(">")
-        yield from source.expect("{")
         call = PendingCall(self._output, name)
-        call.write("{")
-        yield from read_object_body(source, call.write)
+        following = yield from source.space()
+        if following == "{":
+            source.position += 1
+            call.write("{")
+            yield from read_object_body(source, call.write)
+        elif following:
+            if following != "<":
+                yield from read_null(source)
+            call.write("{")
+        else:
+            raise NotACall
         if (yield from source.space()):
             yield from source.one_of((_END_OF_FUNCTION, *STOP_TOKENS))
         call.end()

@@ -13,6 +13,7 @@ FIRST_KEYS = frozenset({"type", "id", "name", "function"}) | _ARGUMENTS
 _KEY_PREFIXES = prefixes(FIRST_KEYS)
 _MAX_KEY = max(map(len, FIRST_KEYS))
 _FUNCTION = prefixes({"function"})
+_NULL = prefixes({"null", "None"})
 _MAX_ESCAPE = len("\\ud83d\\ude00")
 
 
@@ -84,6 +85,13 @@ def _read_arguments(source: IncrementalScanner, call: PendingCall, following: st
         encoded = yield from _read_quoted(source, _begins_object())
         call.write("{" + _decode_object_string(json.loads(encoded)))
     else:
+        yield from read_null(source)
+        call.write("{")
+
+
+def read_null(source: IncrementalScanner) -> Scan[None]:
+    """Read the null that some models write for no arguments, or raise `NotACall`."""
+    if (yield from source.word(prefixes=_NULL)) not in ("null", "None"):
         raise NotACall
 
 

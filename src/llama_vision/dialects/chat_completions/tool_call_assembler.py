@@ -27,7 +27,7 @@ class ToolCallAssembler:
         self._early: list[str] = []  # arguments that came before any name
         self._early_id: str | None = None
         self._empty: set[int] = set()  # calls without arguments so far
-        self._quoted: dict[int, str] = {}  # arguments that are JSON inside a JSON string, so far
+        self._quoted: dict[int, str] = {}  # arguments that are JSON inside a JSON string, or null, so far
 
     def add_fragment(self, wire: WireToolCall, position: int, num_fragments: int) -> ToolCallDelta | None:
         """Add one fragment of a stream, the `position`th of its chunk; None where it adds nothing."""
@@ -103,11 +103,11 @@ class ToolCallAssembler:
         return ToolCallDelta(index, None, piece or None, arguments) if piece or arguments else None
 
     def _add_arguments(self, index: int, arguments: str) -> str:
-        """Hold back arguments that begin as a JSON string: they can be decoded once they are whole."""
+        """Hold back arguments that begin as a JSON string or as `null`: they can be decoded once they are whole."""
         self._ends[index] = arguments or self._ends[index]
         if index in self._empty and arguments.strip():
             self._empty.discard(index)
-            if arguments.lstrip().startswith('"'):
+            if arguments.lstrip()[0] in '"nN':
                 self._quoted[index] = ""
         if index not in self._quoted:
             return arguments
@@ -137,9 +137,11 @@ def _arguments(value: Any) -> str:
 
 
 def _decode_double_encoded(arguments: str) -> str:
-    """Decode an object that was encoded twice; anything else stays as the model wrote it."""
+    """Decode an object that was encoded twice, or an empty one in other words; anything else stays as the model wrote it."""
     with contextlib.suppress(ValueError, RecursionError):
-        inner: object = json.loads(arguments)
+        inner: object = json.loads(arguments) if arguments.strip() != "None" else None
+        if inner in (None, "", "null"):
+            return "{}"
         if isinstance(inner, str) and isinstance(json.loads(inner), dict):
             return inner
     return arguments
