@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from llama_vision.core.events import TextDelta, ToolCallDelta
+from llama_vision.core.surrogates import JsonSurrogateJoiner
 
 Delta: TypeAlias = TextDelta | ToolCallDelta
 
@@ -17,7 +18,7 @@ class DeltaEmitter:
         unfinished: Indices of those that have not ended.
     """
 
-    __slots__ = ("_arguments", "_events", "_head", "_ids", "_text", "count", "unfinished")
+    __slots__ = ("_arguments", "_events", "_halves", "_head", "_ids", "_text", "count", "unfinished")
 
     def __init__(self) -> None:
         self.count = 0
@@ -27,6 +28,7 @@ class DeltaEmitter:
         self._text: list[str] = []
         self._head: tuple[str, str] | None = None  # id and name, which go with the first fragment
         self._arguments: list[str] = []
+        self._halves = JsonSurrogateJoiner()
 
     def text(self, piece: str) -> None:
         """Add text."""
@@ -42,6 +44,7 @@ class DeltaEmitter:
         self._ids.add(call_id)
         self._head = (call_id, name)
         self._arguments = list(arguments)
+        self._halves = JsonSurrogateJoiner()
         self.unfinished.add(self.count)
         self.count += 1
 
@@ -71,7 +74,9 @@ class DeltaEmitter:
         if self._head is None and not self._arguments:
             return
         call_id, name = self._head or (None, None)
-        self._events.append(ToolCallDelta(self.count - 1, call_id, name, "".join(self._arguments)))
+        arguments = self._halves.feed("".join(self._arguments))
+        if call_id or arguments:
+            self._events.append(ToolCallDelta(self.count - 1, call_id, name, arguments))
         self._head, self._arguments = None, []
 
 

@@ -14,6 +14,7 @@ from llama_vision.core.errors import (
 )
 from llama_vision.core.events import Event, Finished, Started, TextDelta, UsageReport
 from llama_vision.core.json_types import as_mapping
+from llama_vision.core.surrogates import SurrogateJoiner, replace_surrogates
 from llama_vision.core.usage import Usage
 from llama_vision.dialects.chat_completions.tool_call_assembler import ToolCallAssembler
 from llama_vision.dialects.chat_completions.usage import UsageFormat
@@ -62,6 +63,7 @@ class ChatCompletionsDecoder:
         self._usage = usage.parse_headers(headers)
         self._reported = _NO_USAGE
         self._text = TrailingSpecialTokenFilter()
+        self._halves = SurrogateJoiner()
         self._calls = ToolCallAssembler()
 
     def feed(self, payload: bytes) -> list[Event]:
@@ -75,7 +77,12 @@ class ChatCompletionsDecoder:
         events: list[Event] = []
         if not self._started:
             self._started = True
-            events.append(Started(completion.model or self._model, completion.id, self._request_id))
+            model, reply_id = completion.model or self._model, completion.id
+            events.append(
+                Started(
+                    replace_surrogates(model), reply_id and replace_surrogates(reply_id), self._request_id
+                )
+            )
             self._report_usage(events)  # from the headers, in case the reply is left before its end
         for choice in completion.choices or ():
             if not choice.index:  # `n` is always 1
@@ -94,10 +101,10 @@ class ChatCompletionsDecoder:
         if self._broken is not None:
             raise self._broken
         events: list[Event] = []
-        if held := self._text.close():
+        if held := self._text.feed(self._halves.close()) + self._text.close():
             events.append(TextDelta(held))
         events += self._calls.close(cut=self._finish_reason == "length")
-        events.append(Finished(self._finish_reason or self._infer_finish_reason()))
+        events.append(Finished(replace_surrogates(self._finish_reason or self._infer_finish_reason())))
         return events
 
     def _read(self, payload: bytes) -> tuple[WireCompletion, Usage | None]:
@@ -150,8 +157,8 @@ class ChatCompletionsDecoder:
 
     def _handle_message(self, message: WireMessage, events: list[Event]) -> None:
         if content := message.content or message.refusal:
-            text = self._text.feed(content if isinstance(content, str) else _join_blocks(content))
-            if text:
+            joined = self._halves.feed(content if isinstance(content, str) else _join_blocks(content))
+            if text := self._text.feed(joined):
                 events.append(TextDelta(text))
         calls = message.tool_calls or ()
         for position, call in enumerate(calls):

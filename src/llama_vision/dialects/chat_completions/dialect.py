@@ -9,7 +9,7 @@ from llama_vision.dialects.body import encode_json, sampling_fields, validate_ex
 from llama_vision.dialects.chat_completions.decoder import ChatCompletionsDecoder
 from llama_vision.dialects.chat_completions.messages import encode_messages
 from llama_vision.dialects.chat_completions.usage import UsageFormat
-from llama_vision.dialects.chat_completions.wire import WireCompletion, WireCompletionWithExtras
+from llama_vision.dialects.chat_completions.wire import WireCompletion, WireCompletionWithExtras, parse_wire
 from llama_vision.dialects.dialect import WireRequest
 from llama_vision.dialects.error_bodies import ErrorParser
 
@@ -66,8 +66,8 @@ def _parser(usage: UsageFormat) -> Callable[[bytes], WireCompletion]:
     def parse(payload: bytes) -> WireCompletion:
         for marker in markers:
             if marker in payload:
-                return WireCompletionWithExtras.model_validate_json(payload)
-        return WireCompletion.model_validate_json(payload)
+                return parse_wire(WireCompletionWithExtras, payload)
+        return parse_wire(WireCompletion, payload)
 
     return parse
 

@@ -6,6 +6,7 @@ import uuid
 from typing import Any
 
 from llama_vision.core.events import Event, ToolCallDelta
+from llama_vision.core.surrogates import JsonSurrogateJoiner, replace_surrogates
 from llama_vision.dialects.chat_completions.wire import WireFunction, WireToolCall
 
 
@@ -26,6 +27,7 @@ class ToolCallAssembler:
         self._renamed: int | None = None  # the call whose name came again, without arguments
         self._early: list[str] = []  # arguments that came before any name
         self._early_id: str | None = None
+        self._halves: list[JsonSurrogateJoiner] = []
         self._empty: set[int] = set()  # calls without arguments so far
         self._quoted: dict[int, str] = {}  # arguments that are JSON inside a JSON string, or null, so far
 
@@ -80,6 +82,7 @@ class ToolCallAssembler:
 
     def _start(self, wire: WireToolCall, name: str | None, arguments: str) -> ToolCallDelta:
         index, wire_id = self.count, _wire_id(wire) or self._early_id
+        name = name and replace_surrogates(name)
         self.count += 1
         # Calls without an id (Cloudflare), or with one twice, could not be told apart when their results come back.
         call_id = wire_id if wire_id and wire_id not in self._ids else f"call_{uuid.uuid4().hex[:24]}"
@@ -87,6 +90,7 @@ class ToolCallAssembler:
         self._wire_ids.append(wire_id)
         self._names.append(name or "")
         self._ends.append("")
+        self._halves.append(JsonSurrogateJoiner())
         if wire.index is not None:
             self._by_wire_index[wire.index] = index
         self._empty.add(index)
@@ -96,7 +100,11 @@ class ToolCallAssembler:
 
     def _continue(self, index: int, name: str | None, arguments: str) -> ToolCallDelta | None:
         """Add to a call. Its name may come in pieces until its arguments begin, and may be repeated."""
-        piece = name.removeprefix(self._names[index]) if name and index in self._empty else None
+        piece = (
+            replace_surrogates(name).removeprefix(self._names[index])
+            if name and index in self._empty
+            else None
+        )
         if piece:
             self._names[index] += piece
         arguments = self._add_arguments(index, arguments)
@@ -104,6 +112,7 @@ class ToolCallAssembler:
 
     def _add_arguments(self, index: int, arguments: str) -> str:
         """Hold back arguments that begin as a JSON string or as `null`: they can be decoded once they are whole."""
+        arguments = self._halves[index].feed(arguments)
         self._ends[index] = arguments or self._ends[index]
         if index in self._empty and arguments.strip():
             self._empty.discard(index)
@@ -121,13 +130,16 @@ class ToolCallAssembler:
         """
         events: list[Event] = [self._start(WireToolCall(), None, "")] if self._early else []
         late = {index: "{}" for index in self._empty if not (cut and index == self.count - 1)}
-        late |= {index: _decode_double_encoded(arguments) for index, arguments in self._quoted.items()}
+        late |= {index: held for index, halves in enumerate(self._halves) if (held := halves.close())}
+        for index, quoted in self._quoted.items():
+            halves = self._halves[index]  # once more: an escape may have been encoded twice
+            late[index] = halves.feed(_decode_double_encoded(quoted + late.get(index, ""))) + halves.close()
         return [*events, *(ToolCallDelta(index, None, None, late[index]) for index in sorted(late))]
 
 
 def _wire_id(wire: WireToolCall) -> str | None:
     """Read the id; some gateways write the text `null` where it is missing."""
-    return None if wire.id in ("", "null", "None") else wire.id
+    return None if wire.id in (None, "", "null", "None") else replace_surrogates(wire.id)
 
 
 def _arguments(value: Any) -> str:

@@ -4,9 +4,13 @@ Unknown fields are ignored and every field may be missing or null, because each 
 and whole bodies share one type: a choice has a `delta` or a `message`.
 """
 
-from typing import Any
+import json
+import re
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class _Wire(BaseModel):
@@ -14,6 +18,29 @@ class _Wire(BaseModel):
 
     # Built with the first reply, and not by the import: it takes 10 ms.
     model_config = ConfigDict(coerce_numbers_to_str=True, defer_build=True)
+
+
+_Parsed = TypeVar("_Parsed", bound=_Wire)
+
+
+def parse_wire(kind: type[_Parsed], payload: bytes) -> _Parsed:
+    """Parse a payload, also where a string holds half a surrogate pair, which pydantic's JSON parser refuses.
+
+    Raises:
+        pydantic.ValidationError: It can't be read.
+    """
+    try:
+        return kind.model_validate_json(payload)
+    except ValidationError:
+        if not _HALF.search(payload):
+            raise
+        try:
+            value: object = json.loads(payload)
+        except (ValueError, RecursionError):
+            value = None
+        if value is None:
+            raise
+        return kind.model_validate(value)
 
 
 class WireFunction(_Wire):

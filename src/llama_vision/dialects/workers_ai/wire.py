@@ -14,6 +14,7 @@ from llama_vision.dialects.chat_completions.wire import (
     WireFunction,
     WireMessage,
     WireToolCall,
+    parse_wire,
 )
 
 
@@ -44,7 +45,7 @@ def parse_native(payload: bytes) -> WireCompletion:
     Raises:
         pydantic.ValidationError: It can't be read.
     """
-    envelope = WireEnvelope.model_validate_json(payload)
+    envelope = parse_wire(WireEnvelope, payload)
     if envelope.success is False:
         return WireCompletion()
     native = envelope.result or envelope
