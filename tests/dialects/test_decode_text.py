@@ -53,8 +53,14 @@ def test_content_in_any_form(payloads, content, text):
     assert reply_to(*payloads({"content": content})).text == text
 
 
-def test_a_stream_without_words_is_an_empty_text():
-    assert reply_to(chunk({"content": None}), chunk(finish_reason="stop"), DONE).text == ""
+@pytest.mark.parametrize("delta", [{"content": ""}, {"role": "assistant"}, {}], ids=repr)
+def test_a_stream_without_words_is_an_empty_text(delta):
+    assert reply_to(chunk(delta), chunk(finish_reason="stop"), DONE).text == ""
+
+
+def test_a_stream_of_null_alone_is_no_reply_just_as_a_whole_body_is_none():
+    with pytest.raises(MalformedReplyError, match="neither text nor tool calls"):
+        reply_to(chunk({"content": None}), chunk(finish_reason="stop"), DONE)
 
 
 @pytest.mark.parametrize("message", [{}, {"content": None}, {"content": None, "tool_calls": []}], ids=repr)

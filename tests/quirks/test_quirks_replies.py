@@ -5,7 +5,7 @@ import json
 import pytest
 
 from llama_vision import SamplingParams, Tool
-from llama_vision.core.errors import MalformedReplyError
+from llama_vision.core.errors import MalformedReplyError, TruncatedStreamError
 from tests.emulator import chunks, completion, event_stream, json_answer
 from tests.quirks.talk import answered, ask, either, said, told
 
@@ -45,11 +45,50 @@ def test_quirk_18_null_with_nothing_else_is_an_error(emulator_of, way, provider,
         answered(emulator_of, way, json_answer(body), provider)
 
 
-def test_quirk_18_a_stream_of_nothing_is_an_empty_reply_because_nothing_tells_it_from_one(
-    emulator_of, streamed_way
-):
-    reply = answered(emulator_of, streamed_way, said({"role": "assistant", "content": None}))
-    assert (reply.text, reply.finish_reason) == ("", "stop")
+@pytest.mark.parametrize(
+    "message", [{"role": "assistant", "content": None}, {"content": None, "tool_calls": []}]
+)
+def test_quirk_18_null_alone_is_an_error_whole_and_streamed(emulator_of, way, message):
+    with pytest.raises(MalformedReplyError, match="neither text nor tool calls"):
+        answered(emulator_of, way, said(message))
+
+
+def test_quirk_18_null_for_the_whole_message_is_an_error(emulator_of, way):
+    with pytest.raises(MalformedReplyError, match="neither text nor tool calls"):
+        answered(emulator_of, way, json_answer({"choices": [{"message": None, "finish_reason": "stop"}]}))
+
+
+def test_quirk_18_null_before_text_is_none(emulator_of, streamed_way):
+    script = event_stream(
+        {"choices": [{"delta": {"role": "assistant", "content": None}}]},
+        {"choices": [{"delta": {"content": ""}, "finish_reason": "stop"}]},
+        "[DONE]",
+    )
+    assert answered(emulator_of, streamed_way, script).text == ""
+
+
+def test_the_old_function_call_is_a_tool_call(emulator_of, way):
+    def call(arguments, **name):
+        return {"role": "assistant", "content": None, "function_call": {"arguments": arguments, **name}}
+
+    script = either(
+        json_answer({"choices": [{"message": call(CITY, name="f"), "finish_reason": "function_call"}]}),
+        event_stream(
+            {"choices": [{"delta": call("", name="f")}]},
+            *({"choices": [{"delta": call(letter)}]} for letter in CITY),
+            {"choices": [{"delta": {}, "finish_reason": "function_call"}]},
+            "[DONE]",
+        ),
+    )
+    (found,) = answered(emulator_of, way, script, tools=(TOOL,)).tool_calls
+    assert found.id
+    assert (found.name, found.parsed()) == ("f", {"city": "Paris"})
+
+
+@pytest.mark.parametrize("nothing", [None, {}, {"name": None, "arguments": ""}], ids=repr)
+def test_an_old_function_call_without_a_name_is_none(emulator_of, way, nothing):
+    reply = answered(emulator_of, way, said({"content": "Hi", "function_call": nothing}))
+    assert (reply.text, reply.tool_calls) == ("Hi", ())
 
 
 @pytest.mark.parametrize(
@@ -189,3 +228,58 @@ def test_quirk_29_a_reason_that_no_one_tells_is_worked_out(emulator_of, way):
         ("1 2 3 4 5 6 7 8 9", "stop"),
         ("1 2 3", "length"),
     ]
+
+
+@pytest.mark.parametrize("content", [True, False])
+def test_true_and_false_for_text_are_the_words(emulator_of, way, content):
+    assert answered(emulator_of, way, said({"content": content})).text == str(content).lower()
+
+
+def test_an_empty_array_for_an_object_is_one(emulator_of, way):
+    script = either(
+        json_answer({"choices": [{"delta": [], "message": {"content": "Hi"}, "finish_reason": "stop"}]}),
+        event_stream(
+            {"choices": [{"delta": []}]},
+            {"choices": [{"delta": {"content": "Hi"}}]},
+            {"choices": [{"delta": [], "message": [], "finish_reason": "stop"}]},
+            "[DONE]",
+        ),
+    )
+    assert answered(emulator_of, way, script).text == "Hi"
+
+
+def test_an_array_with_something_in_it_is_not_read(emulator_of, way):
+    with pytest.raises(MalformedReplyError, match="Hi"):
+        answered(emulator_of, way, either(
+            json_answer({"choices": [{"message": ["Hi"]}]}), event_stream({"choices": [{"delta": ["Hi"]}]}, "[DONE]")
+        ))  # fmt: skip
+
+
+SAID = {"choices": [{"index": 0, "delta": {"content": "Hi"}}], "response": "Hi"}
+UNASKED = {
+    "data first": event_stream(SAID, SAID, "[DONE]"),
+    "comment first": event_stream(b": hello\n\n", SAID, b"data:\n\n", SAID, "[DONE]"),
+    "event first": event_stream(b"event: message\n", SAID, SAID, "[DONE]"),
+    "blank lines and a byte order mark first": event_stream(b"\xef\xbb\xbf\r\n\r\n", SAID, SAID, "[DONE]"),
+}
+
+
+@pytest.mark.parametrize("provider", ["deepinfra", "cloudflare"])
+@pytest.mark.parametrize("form", UNASKED)
+def test_an_event_stream_that_was_not_asked_for_is_read(emulator_of, way, form, provider):
+    reply = answered(emulator_of, way, UNASKED[form], provider)
+    assert (reply.text, reply.finish_reason) == ("HiHi", "stop")
+
+
+def test_an_event_stream_that_was_not_asked_for_may_break_off_too(emulator_of, way):
+    with pytest.raises(TruncatedStreamError) as caught:
+        answered(emulator_of, way, event_stream(SAID))
+    assert caught.value.partial.text == "Hi"
+
+
+BODY = json.dumps({"choices": [{"message": {"content": "Hi"}, "finish_reason": "stop"}]}).encode()
+
+
+@pytest.mark.parametrize("pieces", [[b"\xef\xbb\xbf" + BODY], [b"\xef", b"\xbb", b"\xbf", BODY]], ids=len)
+def test_a_body_may_begin_with_a_byte_order_mark(emulator_of, way, pieces):
+    assert answered(emulator_of, way, event_stream(*pieces)).text == "Hi"

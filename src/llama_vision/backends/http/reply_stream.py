@@ -15,9 +15,10 @@ from llama_vision.core.models import Price
 from llama_vision.core.reply import Reply, ReplyBuilder
 from llama_vision.core.request import Tool
 from llama_vision.dialects.dialect import Decoder
-from llama_vision.dialects.sse import HEARTBEATS, SseDecoder
+from llama_vision.dialects.sse import BOM, HEARTBEATS, SseDecoder
 from llama_vision.toolcalls.event_filter import TextToolCallExtractor
 
+_SSE_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 _NO_PAYLOADS = HEARTBEATS | {b"", b"null"}
 
 
@@ -69,11 +70,17 @@ class ReplyStream:
         return self._stops.hit and not self._decoder.done
 
     def decode_body(self, body: bytes) -> Reply:
-        """Decode a whole body."""
-        self._is_json_body = True
-        self._received = [body]
-        self._process(self._decode_redacted(body))
-        self._finish()
+        """Decode a whole body, an event stream too, which some gateways send unasked."""
+        body = body.removeprefix(BOM)
+        self._is_json_body = not body.lstrip().startswith(_SSE_FIELDS)
+        if self._is_json_body:
+            self._received = [body]
+            self._process(self._decode_redacted(body))
+            self._finish()
+        else:
+            self._sse = SseDecoder()
+            for _ in (*self.feed(body), *self.close()):
+                pass  # every event is added up already
         return self._builder.reply()
 
     def feed(self, received: bytes) -> Iterator[Event]:
@@ -86,7 +93,7 @@ class ReplyStream:
         if self.done:
             return
         if self._is_json_body:
-            yield from self._decode([b"".join(self._received)])
+            yield from self._decode([b"".join(self._received).removeprefix(BOM)])
         elif self._sse is not None:
             yield from self._decode(self._sse.close())
         if not self.done:
@@ -106,8 +113,8 @@ class ReplyStream:
         if self._is_json_body:
             return []
         body = b"".join(self._received)
-        first = body.lstrip()[:1]
-        if not first:
+        first = body.removeprefix(BOM).lstrip()[:1]
+        if not first or BOM.startswith(body):
             return []
         self._is_json_body = first in (b"{", b"[", b"<")
         if self._is_json_body:

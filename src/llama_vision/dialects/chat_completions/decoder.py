@@ -18,7 +18,7 @@ from llama_vision.core.surrogates import SurrogateJoiner, replace_surrogates
 from llama_vision.core.usage import Usage
 from llama_vision.dialects.chat_completions.tool_call_assembler import ToolCallAssembler
 from llama_vision.dialects.chat_completions.usage import UsageFormat
-from llama_vision.dialects.chat_completions.wire import WireChoice, WireCompletion, WireMessage
+from llama_vision.dialects.chat_completions.wire import WireChoice, WireCompletion, WireMessage, WireToolCall
 from llama_vision.dialects.error_bodies import ErrorParser, find_request_id
 from llama_vision.toolcalls.special_tokens import TrailingSpecialTokenFilter
 
@@ -29,6 +29,12 @@ _BROKEN_REASONS = frozenset({"abort", "error"})
 
 https://openrouter.ai/docs/api/reference/errors-and-debugging. Unknown reasons, such as `eos`, are no errors.
 """
+
+_EMPTY_REPLY = (
+    "The provider's reply is empty: neither text nor tool calls. It may not have understood the request; "
+    "where there is an image, it may not take images in this way."
+)
+"""Cloudflare's /ai/v1 says null for an image that it ignores. An empty string is a reply, and so is a stream without any."""
 
 
 class ChatCompletionsDecoder:
@@ -57,6 +63,8 @@ class ChatCompletionsDecoder:
         self._max_tokens = max_tokens
         self._started = False
         self._whole = False
+        self._has_content = False  # an empty text counts
+        self._has_null = False  # where there should be content
         self.done = False
         self._finish_reason: str | None = None
         self._broken: StreamError | None = None
@@ -100,6 +108,8 @@ class ChatCompletionsDecoder:
             )
         if self._broken is not None:
             raise self._broken
+        if self._has_null and not self._has_content and self._finish_reason in (None, "stop"):
+            raise MalformedReplyError(_EMPTY_REPLY)
         events: list[Event] = []
         if held := self._text.feed(self._halves.close()) + self._text.close():
             events.append(TextDelta(held))
@@ -134,13 +144,12 @@ class ChatCompletionsDecoder:
         return "length" if self._max_tokens and self._usage.output_tokens == self._max_tokens else "stop"
 
     def _handle_choice(self, choice: WireChoice, events: list[Event]) -> None:
-        if choice.message is not None:
-            self._whole = True
-            if not choice.error:
-                _check_not_empty(choice, choice.message)
+        self._whole = self._whole or choice.message is not None
         message = choice.delta or choice.message
-        if message is not None:
+        if isinstance(message, WireMessage):
             self._handle_message(message, events)
+        elif "message" in choice.model_fields_set:
+            self._has_null = True
         # A second finish chunk (Cloudflare /ai/v1) says nothing new.
         self._finish_reason = self._finish_reason or choice.finish_reason
         if choice.error or choice.finish_reason in _BROKEN_REASONS:
@@ -156,12 +165,22 @@ class ChatCompletionsDecoder:
         self._finish_reason = self._finish_reason or "error"
 
     def _handle_message(self, message: WireMessage, events: list[Event]) -> None:
-        if content := message.content or message.refusal:
-            joined = self._halves.feed(content if isinstance(content, str) else _join_blocks(content))
+        content = message.content
+        if content in (None, "") and message.refusal is not None:
+            content = message.refusal
+        if content is not None:
+            self._has_content = True
+            joined = self._halves.feed(content if isinstance(content, str) else _content_text(content))
             if text := self._text.feed(joined):
                 events.append(TextDelta(text))
+        elif self._whole or "content" in message.model_fields_set:
+            self._has_null = True
         calls = message.tool_calls or ()
+        # OpenAI's old form of one call; some send it empty beside a text.
+        if not calls and (old := message.function_call) and (old.name or old.arguments):
+            calls = (WireToolCall(index=0, function=old),)
         for position, call in enumerate(calls):
+            self._has_content = True
             if self._whole:
                 events.append(self._calls.start_call(call))
             elif delta := self._calls.add_fragment(call, position, len(calls)):
@@ -173,18 +192,10 @@ class ChatCompletionsDecoder:
             events.append(UsageReport(self._usage))
 
 
-def _check_not_empty(choice: WireChoice, message: WireMessage) -> None:
-    """Refuse an empty reply, which Cloudflare's /ai/v1 sends for an image that it ignores."""
-    has_content = message.content is not None or message.refusal is not None or message.tool_calls
-    if not has_content and choice.finish_reason in (None, "stop"):
-        raise MalformedReplyError(
-            "The provider's reply is empty: neither text nor tool calls. It may not have understood the request; "
-            "where there is an image, it may not take images in this way."
-        )
-
-
-def _join_blocks(content: list[Any]) -> str:
-    """Join content that is a list of blocks."""
+def _content_text(content: bool | list[Any]) -> str:
+    """Write content that is no string: a list of blocks, or true or false."""
+    if isinstance(content, bool):
+        return "true" if content else "false"
     return "".join(
         block if isinstance(block, str) else str(as_mapping(block).get("text") or "") for block in content
     )

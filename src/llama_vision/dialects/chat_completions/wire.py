@@ -6,9 +6,9 @@ and whole bodies share one type: a choice has a `delta` or a `message`.
 
 import json
 import re
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
 
 _HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -61,17 +61,21 @@ class WireToolCall(_Wire):
 class WireMessage(_Wire):
     """A message, or the delta of one."""
 
-    content: str | list[Any] | None = None
+    content: str | StrictBool | list[Any] | None = None
     refusal: str | None = None
     tool_calls: list[WireToolCall] | None = None
+    function_call: WireFunction | None = None
+
+
+_EmptyArray: TypeAlias = Annotated[list[Any], Field(max_length=0)]
 
 
 class WireChoice(_Wire):
-    """One of the choices."""
+    """One of the choices; a gateway in PHP writes an empty object as `[]`."""
 
     index: int | None = None
-    delta: WireMessage | None = None
-    message: WireMessage | None = None
+    delta: WireMessage | _EmptyArray | None = None
+    message: WireMessage | _EmptyArray | None = None
     finish_reason: str | None = None
     error: Any = None
 
