@@ -147,6 +147,21 @@ def test_quirk_24_a_control_token_at_the_end_is_no_word_however_it_is_cut(emulat
     assert answered(emulator_of, way, pieces, provider).text == f"a {token} b"
 
 
+@pytest.mark.parametrize("tools", [(), (TOOL,)])
+@pytest.mark.parametrize("provider", ["deepinfra", "cloudflare"])
+def test_a_header_that_leaked_is_not_part_of_the_text_however_it_is_cut(emulator_of, way, provider, tools):
+    text = "<|start_header_id|>assistant<|end_header_id|>\n\nHi"
+
+    def pieces(received):
+        if not received.streamed:
+            return emulator_of(provider).dialect.encode(completion(text), received)
+        return event_stream(
+            *({"response": letter, "choices": [{"delta": {"content": letter}}]} for letter in text), "[DONE]"
+        )
+
+    assert answered(emulator_of, way, pieces, provider, tools=tools).text == "Hi"
+
+
 def test_quirk_25_a_leading_space_is_kept(emulator_of, way):
     assert answered(emulator_of, way, completion(" Hello!")).text == " Hello!"
 

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama_vision.toolcalls.special_tokens import STOP_TOKENS, TrailingSpecialTokenFilter
+from llama_vision.toolcalls.special_tokens import STOP_TOKENS, SpecialTokenFilter
 from tests.dialects.replies import DONE, chunk, events_of, reply_to, whole
 
 
 def filtered(*pieces):
-    tokens = TrailingSpecialTokenFilter()
+    tokens = SpecialTokenFilter()
     return "".join([*map(tokens.feed, pieces), tokens.close()])
 
 
@@ -34,6 +34,13 @@ TEXTS = {
     "<|python_tag|>call": "<|python_tag|>call",
     "Hi<s>": "Hi<s>",
     "": "",
+    "<|start_header_id|>assistant<|end_header_id|>\n\nHi": "Hi",
+    "<|start_header_id|>assistant<|end_header_id|>\n\nHi there</s>": "Hi there",
+    "<|start_header_id|>assistant<|end_header_id|>\n\n</s>": "",
+    "<|start_header_id|>assistant<|end_header_id|>": "",
+    "<|start_header_id|>assistant": "<|start_header_id|>assistant",
+    "<|start_header_id|>user<|end_header_id|>Hi": "<|start_header_id|>user<|end_header_id|>Hi",
+    "a <|start_header_id|>assistant<|end_header_id|>b": "a <|start_header_id|>assistant<|end_header_id|>b",
 }
 
 
@@ -53,12 +60,12 @@ def test_only_whole_tokens_at_the_end_are_taken_off(pieces):
 
 
 def test_words_without_an_angle_bracket_are_never_held_back():
-    tokens = TrailingSpecialTokenFilter()
+    tokens = SpecialTokenFilter()
     assert [tokens.feed(word) for word in ("Hi ", "there")] == ["Hi ", "there"]
 
 
 def test_what_was_held_back_comes_with_the_word_that_clears_it():
-    tokens = TrailingSpecialTokenFilter()
+    tokens = SpecialTokenFilter()
     assert [tokens.feed(piece) for piece in ("1 <", " 2", "</", "b>")] == ["1 ", "< 2", "", "</b>"]
 
 

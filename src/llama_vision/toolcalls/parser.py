@@ -14,7 +14,7 @@ from llama_vision.toolcalls.formats import FUNCTION_TAG, PYTHON_TAG, CallFormats
 from llama_vision.toolcalls.json_format import FIRST_KEYS
 from llama_vision.toolcalls.scanner import SPACE, WORD, IncrementalScanner, NotACall, Scan
 from llama_vision.toolcalls.skip import skip_structure
-from llama_vision.toolcalls.special_tokens import TrailingSpecialTokenFilter
+from llama_vision.toolcalls.special_tokens import SpecialTokenFilter
 from llama_vision.toolcalls.tool_names import ToolNames
 
 
@@ -51,7 +51,7 @@ class ToolCallParser:
     def __init__(self, tools: Sequence[Tool | Mapping[str, Any]]) -> None:
         """Begin a reply to a request with these tools, as `Tool`s or in OpenAI's form. Without any, all is text."""
         self._tool_names = ToolNames(tools)
-        self._stop_tokens = TrailingSpecialTokenFilter()
+        self._stop_tokens = SpecialTokenFilter()
         self._source = IncrementalScanner()
         self._output = DeltaEmitter()
         self._formats = CallFormats(self._source, self._tool_names, self._output)

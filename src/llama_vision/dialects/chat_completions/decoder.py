@@ -20,7 +20,7 @@ from llama_vision.dialects.chat_completions.tool_call_assembler import ToolCallA
 from llama_vision.dialects.chat_completions.usage import UsageFormat
 from llama_vision.dialects.chat_completions.wire import WireChoice, WireCompletion, WireMessage, WireToolCall
 from llama_vision.dialects.error_bodies import ErrorParser, find_request_id
-from llama_vision.toolcalls.special_tokens import TrailingSpecialTokenFilter
+from llama_vision.toolcalls.special_tokens import SpecialTokenFilter
 
 _DONE = b"[DONE]"
 _NO_USAGE = Usage()
@@ -70,7 +70,7 @@ class ChatCompletionsDecoder:
         self._broken: StreamError | None = None
         self._usage = usage.parse_headers(headers)
         self._reported = _NO_USAGE
-        self._text = TrailingSpecialTokenFilter()
+        self._text = SpecialTokenFilter()
         self._halves = SurrogateJoiner()
         self._calls = ToolCallAssembler()
 
