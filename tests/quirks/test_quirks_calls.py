@@ -99,6 +99,8 @@ LEAKED = {
     "JSON": f'{{"name": "f", "parameters": {CITY}}}',
     "arguments": f'{{"type": "function", "name": "f", "arguments": {CITY}}}',
     "a tag": f"<function=f>{CITY}</function>",
+    "a tag without its bracket": f"<function=f{CITY}</function>",
+    "a tag with its bracket late": f"<function=f {CITY}></function>",
     "pythonic": "[f(city='Paris')]",
     "fenced": f'```json\n{{"name": "f", "parameters": {CITY}}}\n```',
 }

@@ -23,6 +23,7 @@ ENCODED_TWICE = (
 PYTHON_IN_JSON = "peers disagree (7): Python literals in JSON; SGLang reads them, others do not"
 FENCED = "peers disagree (8): code fences; vLLM (not streaming) and llama.cpp read through them"
 PYTHONIC = "peers disagree (9): what a pythonic list may hold, and what may stand around it"
+GROQ = "https://console.groq.com/docs/tool-use, failed_generation of Llama 3: the bracket is missing or late"
 FUNCTION_TAG = "peers disagree (10): the end of <function=...>; Meta's lazy pattern breaks on nested braces"
 CODE_WITHOUT_TOOL = "peers disagree (11): code without an offered code tool; Meta makes a call of it"
 OBJECT_FIRST = "peers disagree (12): an object that is no call, then a call"

@@ -2,6 +2,7 @@
 
 from tests.toolcalls.cases_record import (
     FUNCTION_TAG,
+    GROQ,
     IN_PARIS,
     IN_ROME,
     META_31,
@@ -101,6 +102,34 @@ FUNCTION = (
         '<function=get_time> </function><function=get_weather>{"city": "Paris"}</function>',
         NO_ARGUMENTS,
         calls=(THE_TIME, IN_PARIS),
+    ),
+    Case(
+        "function-groq-without-bracket",
+        '<function=get_weather{"city": "Paris"}</function>',
+        GROQ,
+        calls=(IN_PARIS,),
+    ),
+    Case(
+        "function-groq-bracket-behind",
+        '<function=get_weather {"city": "Paris"}></function>',
+        GROQ,
+        calls=(IN_PARIS,),
+    ),
+    Case(
+        "function-groq-two-brackets",
+        '<function=get_weather>{"city": "Paris"}></function>',
+        GROQ,
+        calls=(IN_PARIS,),
+    ),
+    Case(
+        "function-groq-two",
+        '<function=get_weather{"city": "Paris"}</function> <function=get_time {}></function>',
+        GROQ,
+        calls=(IN_PARIS, THE_TIME),
+    ),
+    refuted("function-groq-unoffered", f"<function=launch_rocket{PARIS}</function>", NOT_OFFERED),
+    refuted(
+        "function-groq-more-behind", '<function=add{"a": 1}> + 2</function>', "rules: a complete envelope"
     ),
     refuted("function-header-alone", "<function=get_time>", NO_ARGUMENTS),
     refuted("function-word", "<function=get_time>now</function>", "rules: an object is needed"),

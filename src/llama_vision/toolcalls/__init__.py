@@ -5,7 +5,7 @@ whole and unchanged. The formats are those that Llama 3.x was trained on and tho
 
 * `{"name": "f", "parameters": {...}}`, with `arguments` for `parameters`, with or without `"type": "function"`; several
   separated by `;`, `,` or white space, or in a list;
-* `<function=f>{...}</function>`, without an object where there are no arguments;
+* `<function=f>{...}</function>`, without an object where there are no arguments, its first `>` missing or late;
 * `[f(a="x", b=1), g()]`, with literals for values;
 * any of these behind `<|python_tag|>`, and there also `f.call(a="x")` and, where a tool takes code, the code itself;
 * any of these in a Markdown fence.

@@ -142,18 +142,25 @@ class CallFormats:
             raise NotACall
 
     def _read_function(self) -> Scan[None]:
-        """Read `<function=name>{...}</function>` from its name on. Meta's own parser does without the end tag."""
+        """Read `<function=name>{...}</function>` from its name on. Meta's own parser does without the end tag.
+
+        Llamas at Groq left the first `>` out, or wrote it behind the object (its `failed_generation`s).
+        """
         source = self._source
         name = yield from source.word(prefixes=self._tool_names.prefixes)
         if name not in self._tool_names.names:
             raise NotACall
-        yield from source.expect(">")
         call = PendingCall(self._output, name)
         following = yield from source.space()
+        if following != "{":
+            yield from source.expect(">")
+            following = yield from source.space()
         if following == "{":
             source.position += 1
             call.write("{")
             yield from read_object_body(source, call.write)
+            if (yield from source.space()) == ">":
+                source.position += 1
         elif following:
             if following != "<":
                 yield from read_null(source)

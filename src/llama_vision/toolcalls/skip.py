@@ -23,10 +23,10 @@ def skip_structure(source: IncrementalScanner, write: Write) -> Scan[None]:
     if first == "<":
         write(source.take(1))
         yield from source.read_while(_TAG, write)
-        if (yield from source.peek()) != ">":
-            return
-        write(source.take(1))
-        if (yield from source.space(write)) != "{":
+        if (yield from source.peek()) == ">":
+            write(source.take(1))
+            yield from source.space(write)
+        if source.buffered_char != "{":
             return
     elif first != "{":
         depth = first.count("[")
