@@ -139,6 +139,8 @@ def test_an_empty_error_field_is_none(error):
         b'{"choices": 1}',
         b'{"choices": [{"delta": {"content": {"a": 1}}}]}',
         b'{"choices": [{"delta": {"content": "\xff"}}]}',
+        b'{"choices": "\\ud83d"',
+        b'{"choices": "\\ud83d"}',
         b"<html>",
         b"[" * 100_000,
     ],
