@@ -125,7 +125,7 @@ class ReplyStream:
     def _decode(self, payloads: list[bytes]) -> Iterator[Event]:
         """Yield events one by one, so that those before a failure are not lost."""
         for payload in payloads:
-            if self._sse is not None and payload.strip() in _NO_PAYLOADS:
+            if payload[:1] != b"{" and self._sse is not None and payload.strip() in _NO_PAYLOADS:
                 continue
             yield from self._process(self._decode_redacted(payload))
             if self._decoder.done:
