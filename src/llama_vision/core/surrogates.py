@@ -7,6 +7,7 @@ the WHATWG's USVString: neither UTF-8 nor most JSON parsers take it.
 import re
 
 _RAW = re.compile("(?P<open>[\ud800-\udbff]\\Z)|(?P<pair>[\ud800-\udbff][\udc00-\udfff])|[\ud800-\udfff]")
+_ANY = re.compile("[\ud800-\udfff]")
 _HEX = "[0-9a-fA-F]"
 _HALF = rf"\\u[dD][89a-fA-F]{_HEX}{{2}}"
 # In JSON text: what an escape may go on from at the end of a piece, a pair, half a pair, and any other escape.
@@ -28,7 +29,7 @@ class SurrogateJoiner:
 
     def feed(self, piece: str) -> str:
         """Return the next piece without halves; one at its end is held back."""
-        if piece.isascii() and not self._held:
+        if not self._held and (piece.isascii() or not _ANY.search(piece)):
             return piece
         text, self._held = self._held + piece, ""
         return _RAW.sub(self._replace, text)

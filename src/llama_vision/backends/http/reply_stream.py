@@ -4,7 +4,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from llama_vision.backends.stop_strings import StopStringFilter
-from llama_vision.core.errors import LlamaVisionError, MalformedReplyError, StreamError, TruncatedStreamError
+from llama_vision.core.errors import (
+    LlamaVisionError,
+    MalformedReplyError,
+    StreamError,
+    TruncatedStreamError,
+)
 from llama_vision.core.events import Event, Finished, TextDelta, ToolCallDelta, UsageReport
 from llama_vision.core.models import Price
 from llama_vision.core.reply import Reply, ReplyBuilder
@@ -120,7 +125,7 @@ class ReplyStream:
     def _decode(self, payloads: list[bytes]) -> Iterator[Event]:
         """Yield events one by one, so that those before a failure are not lost."""
         for payload in payloads:
-            if self._sse is not None and payload.strip() in _NO_PAYLOADS:
+            if payload[:1] != b"{" and self._sse is not None and payload.strip() in _NO_PAYLOADS:
                 continue
             yield from self._process(self._decode_redacted(payload))
             if self._decoder.done:
@@ -141,19 +146,19 @@ class ReplyStream:
         # The error quotes a secret: raise it again from the redacted payload.
         return self._decoder.feed(self._redact(payload))
 
-    def _redact(self, quoted: bytes) -> bytes:
+    def _redact(self, payload: bytes) -> bytes:
         for secret in self._secrets:
-            quoted = quoted.replace(secret, b"[secret]")
-        return quoted
+            payload = payload.replace(secret, b"[secret]")
+        return payload
 
     def _finish(self) -> list[Event]:
         try:
             events = self._decoder.close()
-        except StreamError as error:  # may quote what the provider said
+        except StreamError as error:
             if self._is_json_body and isinstance(error, TruncatedStreamError):
                 quoted = self._redact(b"".join(self._received))[:500].decode(errors="replace")
                 raise MalformedReplyError(f"The provider's reply holds no answer: {quoted!r}") from error
-            error.args = (self._redact(str(error).encode()).decode(),)
+            error.args = (self._redact(str(error).encode()).decode(),)  # may quote what the provider said
             raise
         self.done = True
         return self._process(events)

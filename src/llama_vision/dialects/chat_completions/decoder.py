@@ -78,7 +78,9 @@ class ChatCompletionsDecoder:
         """Decode the next payload; see `Decoder.feed`."""
         if self.done:
             return []
-        if payload.lstrip().startswith(_DONE):  # with blanks or more behind it at some gateways
+        if payload[:1] != b"{" and payload.lstrip().startswith(
+            _DONE
+        ):  # with blanks or more behind it at some gateways
             self.done = True
             return []
         completion, usage = self._read(payload)

@@ -34,7 +34,7 @@ class ToolCallAssembler:
     def add_fragment(self, wire: WireToolCall, position: int, num_fragments: int) -> ToolCallDelta | None:
         """Add one fragment of a stream, the `position`th of its chunk; None where it adds nothing."""
         function = wire.function or WireFunction()
-        name, arguments, wire_id = function.name, _arguments(function.arguments), _wire_id(wire)
+        name, arguments, wire_id = function.name, _arguments(function.arguments), wire.id and _wire_id(wire)
         if not (wire_id or name or arguments):  # Cloudflare ends its calls with an empty fragment
             return None
         if not (name or self.count):
