@@ -24,7 +24,7 @@ def test_settings_take_effect(ask):
     assert ask(provider="local", local_settings={"max_batch_size": 2, "dtype": "float32"}) == "Hi"
     with pytest.raises(Exception, match="model's context 10") as refused:
         ask(provider="local", local_settings={"max_model_len": 10})
-    assert type(refused.value).__name__ == "UnsupportedInputError"
+    assert type(refused.value).__name__ == "ContextTooLongError"
 
 
 @BOTH
