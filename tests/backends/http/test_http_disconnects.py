@@ -58,7 +58,7 @@ def emulator(provider: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Em
     assert closed(provider)
 
 
-@pytest.fixture(params=["httpx", "aiohttp"], autouse=True)
+@pytest.fixture(params=["httpx", pytest.param("aiohttp", marks=pytest.mark.slow)], autouse=True)
 def transport(request: pytest.FixtureRequest) -> Iterator[str]:
     use_aiohttp(enabled=request.param == "aiohttp")
     yield request.param
