@@ -366,3 +366,7 @@ def test_no_arguments_in_pieces_are_an_empty_object(written):
 @pytest.mark.parametrize("written", ["nothing", "nul", "None!", "[]"])
 def test_other_arguments_that_are_no_object_stay_as_written(written):
     assert calls_in(FIRST, *([fragment(letter, index=0)] for letter in written)) == [("weather", written)]
+
+
+def test_an_id_that_neither_name_nor_arguments_follow_is_no_call():
+    assert streamed_calls([{"index": 0, "id": "call_a"}]) == ()

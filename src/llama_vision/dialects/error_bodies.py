@@ -207,9 +207,8 @@ def _parse_object(text: str | bytes) -> Mapping[str, Any]:
 def _embedded_status(fields: Mapping[str, Any]) -> int:
     """Find the status that an error behind a 200 would have had; 500 where it names none. The inner object counts more."""
     levels = [fields]
-    while inner := as_mapping(
-        levels[-1].get("error")
-    ):  # an event named `error` may hold an object of that name too
+    # An event named `error` may hold an object of that name too.
+    while inner := as_mapping(levels[-1].get("error")):
         levels.append(inner)
     values: list[Any] = [level.get(name) for level in reversed(levels) for name in _STATUS_FIELDS]
     numbers = (

@@ -33,9 +33,7 @@ def content_parts(content: str | list[str | dict[str, Any]], role: Role) -> tupl
 
 
 def _block_part(block: Mapping[str, Any], role: Role) -> Text | Image | None:
-    if (
-        "cachePoint" in block and len(block) == 1
-    ):  # Bedrock's mark in any role's content, which holds none itself
+    if "cachePoint" in block and len(block) == 1:  # Bedrock's mark, in any role's content
         return None
     try:
         return _part(block)

@@ -78,9 +78,8 @@ class ChatCompletionsDecoder:
         """Decode the next payload; see `Decoder.feed`."""
         if self.done:
             return []
-        if payload[:1] != b"{" and payload.lstrip().startswith(
-            _DONE
-        ):  # with blanks or more behind it at some gateways
+        # Some gateways put blanks around it, or more behind it.
+        if payload[:1] != b"{" and payload.lstrip().startswith(_DONE):
             self.done = True
             return []
         completion, usage = self._read(payload)

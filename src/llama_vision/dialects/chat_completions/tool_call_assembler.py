@@ -39,7 +39,8 @@ class ToolCallAssembler:
             return None
         if not (name or self.count):
             self._early_id = self._early_id or wire_id
-            self._early.append(arguments)
+            if arguments:  # an id alone is no call
+                self._early.append(arguments)
             return None
         index = self._find(wire, wire_id, name, position if num_fragments > 1 else self.count - 1)
         if index is None:
