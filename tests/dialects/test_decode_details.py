@@ -86,8 +86,8 @@ def test_what_every_chunk_repeats_is_reported_once_and_a_change_again():
         for tier in ("auto", "auto", "flex")
     ]
     events = events_of(*chunks, DONE, headers={"x-ratelimit-limit-tokens": "9", "date": "now"})
+    assert events[0].rate_limits == {"x-ratelimit-limit-tokens": "9"}
     assert [event.metadata for event in events if isinstance(event, MetadataReport)] == [
-        {"rate_limits": {"x-ratelimit-limit-tokens": "9"}},
         {"service_tier": "auto", "system_fingerprint": "fp"},
         {"service_tier": "flex"},
     ]

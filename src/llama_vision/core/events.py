@@ -15,11 +15,13 @@ class Started:
         model: The model that replies, as the provider names it; the requested one where it does not.
         id: The provider's id of the reply.
         request_id: The id to quote to the provider's support.
+        rate_limits: The response headers that begin with `x-ratelimit-`, by name.
     """
 
     model: str
     id: str | None = None
     request_id: str | None = None
+    rate_limits: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +80,7 @@ class MetadataReport:
     """What else is known of the reply.
 
     Attributes:
-        metadata: `service_tier` and `system_fingerprint`, as OpenAI documents them, and `rate_limits`: the response headers
-            that begin with `x-ratelimit-`, by name. A later report adds to the earlier ones.
+        metadata: `service_tier` and `system_fingerprint`, as OpenAI documents them. A later report adds to the earlier ones.
     """
 
     metadata: Mapping[str, Any]

@@ -37,7 +37,7 @@ class Reply:
         request_id: The id to quote to the provider's support.
         reasoning: The reasoning that the server reported beside the text.
         logprobs: Log probabilities, as in `LogprobsDelta`; empty where none were asked for.
-        metadata: What else the provider reported, as in `MetadataReport`.
+        metadata: What else the provider reported: `rate_limits`, as in `Started`, and what is in `MetadataReport`.
     """
 
     text: str = ""
@@ -171,6 +171,7 @@ class ReplyBuilder:
     def reply(self) -> Reply:
         """Return the reply so far."""
         started = self.started
+        limits = {"rate_limits": dict(started.rate_limits)} if started and started.rate_limits else {}
         return Reply(
             text=self.text,
             tool_calls=self.tool_calls,
@@ -181,5 +182,5 @@ class ReplyBuilder:
             request_id=started.request_id if started else None,
             reasoning=_join(self._reasoning),
             logprobs={name: list(entries) for name, entries in self._logprobs.items()},
-            metadata=dict(self.metadata),
+            metadata={**limits, **self.metadata},
         )

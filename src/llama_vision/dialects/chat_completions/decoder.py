@@ -85,8 +85,8 @@ class ChatCompletionsDecoder:
         self._text = SpecialTokenFilter()
         self._halves = SurrogateJoiner()
         self._reasoning_halves = SurrogateJoiner()
-        limits = {name: headers[name] for name in headers if name.startswith(_RATE_LIMIT_HEADERS)}
-        self._metadata: dict[str, Any] = {"rate_limits": limits} if limits else {}
+        self._rate_limits = {name: headers[name] for name in headers if name.startswith(_RATE_LIMIT_HEADERS)}
+        self._metadata: dict[str, str] = {}
         self._calls = ToolCallAssembler()
 
     def feed(self, payload: bytes) -> list[Event]:
@@ -104,13 +104,13 @@ class ChatCompletionsDecoder:
             model, reply_id = completion.model or self._model, completion.id
             events.append(
                 Started(
-                    replace_surrogates(model), reply_id and replace_surrogates(reply_id), self._request_id
+                    replace_surrogates(model),
+                    reply_id and replace_surrogates(reply_id),
+                    self._request_id,
+                    self._rate_limits,
                 )
             )
-            # From the headers, in case the reply is left before its end.
-            self._report_usage(events)
-            if self._metadata:
-                events.append(MetadataReport(dict(self._metadata)))
+            self._report_usage(events)  # from the headers, in case the reply is left before its end
         if completion.service_tier or completion.system_fingerprint:
             self._report_metadata(completion, events)
         for choice in completion.choices or ():
