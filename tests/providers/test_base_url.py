@@ -49,7 +49,7 @@ def test_an_address_without_a_provider_is_asked_on_the_command_line(capsys):
 def test_an_address_without_a_provider_is_asked_by_ray():
     with ScriptedServer("Here.") as server:
         asker = BatchAsker("Hi", image_column=None, base_url=server.base_url, model="m")
-        assert asker({"row": ["1"]})["answer"] == ["Here."]
+        assert asker({"row": ["1"]})["text"] == ["Here."]
     with pytest.raises(ConfigurationError, match="has no address"):
         BatchAsker("Hi", image_column=None, provider="local", base_url="http://box/v1")
 
