@@ -48,6 +48,15 @@ def test_half_a_surrogate_pair_in_reasoning_or_a_token_can_be_sent_on():
     assert reply.logprobs == {"content": [{"token": "\ufffd", "logprob": -1, "top_logprobs": []}]}
 
 
+def test_log_probabilities_nested_without_end_do_not_lose_the_reply():
+    nested = b"[" * 600 + b"]" * 600
+    payload = (
+        b'{"choices":[{"index":0,"finish_reason":"stop","message":{"content":"Hi\\ud83d"},'
+        b'"logprobs":{"content":[' + nested + b"]}}]}"
+    )
+    assert reply_to(payload).text == "Hi\ufffd"
+
+
 def test_a_pair_that_is_cut_apart_in_reasoning_is_joined():
     halves = [chunk({"reasoning": half}) for half in ("\ud83d", "\ude00")]
     payloads = [str(half).replace("None", "null").replace("'", '"').encode() for half in halves]

@@ -77,7 +77,7 @@ def test_the_local_model_refuses_an_address_by_name(capsys):
         ("cloudflare-openai", "http://box/client/accounts/a/ai/v1/chat/completions", "everything before"),
         ("openai-compatible", "box:8000/v1", "has to begin with"),
         ("openai-compatible", None, "such as http://localhost:8000/v1"),
-        ("azure", None, "such as https://RESOURCE.services.ai.azure.com/openai/v1"),
+        ("azure", None, "such as https://RESOURCE.openai.azure.com/openai/v1"),
     ],
 )
 def test_an_address_that_can_not_be_right_is_refused_with_the_right_one(provider, address, text):

@@ -31,7 +31,9 @@ def validate_request(provider: Provider, request: ChatRequest) -> None:
     with AttachErrorContext(provider.name, request.model):
         _check_messages(request)
         if provider.dialect is not None:
-            fill_in_model(provider.dialect.path, request.model)
+            fill_in_model(
+                provider.dialect.path, request.model
+            )  # raises where the name can't be in an address
         _check_tools(provider, request)
         _check_response_format(provider, request)
         _check_parameters(provider, request)

@@ -47,7 +47,7 @@ DEEPINFRA = Provider(
         errors=ErrorParser(rules=(OUT_OF_CREDITS, DEEPINFRA_UNPAID)),
     ),
     # Its JSON mode is guaranteed to give JSON (https://deepinfra.com/docs/advanced/json_mode); of schemas it says nothing.
-    # 16,384 tokens are a hard cap of the API. Prices: its documents of 2026-07-22, which list the 11B; the 90B may be gone.
+    # 16,384 tokens are a hard cap of the API. Prices of 2026-11-28; its documents of 2026-07-22 list the 11B.
     models=(
         replace(LLAMA_11B, max_output_tokens=16_384, price=Price(0.055, 0.055)),
         replace(LLAMA_90B, context_window=32_768, max_output_tokens=16_384, price=Price(0.35, 0.40)),
@@ -330,12 +330,12 @@ HYPERBOLIC = Provider(
 AZURE = Provider(
     name="azure",
     title="Azure AI Foundry",
-    # "All the models deployed" at one resource; `model` is the name of the deployment:
-    # https://learn.microsoft.com/azure/foundry/how-to/model-inference-to-openai-migration (2026-11-28)
-    base_url_example="https://RESOURCE.services.ai.azure.com/openai/v1",
+    # The v1 API has one address for a resource, and `model` is the name of a deployment:
+    # https://learn.microsoft.com/azure/ai-foundry/how-to/model-inference-to-openai-migration (2026-11-28)
+    base_url_example="https://RESOURCE.openai.azure.com/openai/v1",
     key_env=("AZURE_API_KEY", "AZURE_OPENAI_API_KEY"),
     key_page="https://ai.azure.com",
-    # "API key auth via the api-key HTTP header": https://learn.microsoft.com/azure/ai-services/openai/reference
+    # https://learn.microsoft.com/azure/ai-foundry/openai/reference, "Authentication".
     key_header="api-key",
     key_prefix="",
     # https://github.com/MicrosoftDocs/azure-ai-docs, concepts-model-retirement-schedule-content.md of 2026-07-07.
@@ -366,7 +366,7 @@ VERCEL = Provider(
     # https://vercel.com/docs/ai-gateway/sdks-and-apis/openai-chat-completions (2026-10-07)
     base_url="https://ai-gateway.vercel.sh/v1",
     key_env=("AI_GATEWAY_API_KEY", "VERCEL_OIDC_TOKEN"),
-    key_page="https://vercel.com/docs/ai-gateway/authentication-and-byok/authentication",
+    key_page="https://vercel.com/docs/ai-gateway",
     # https://vercel.com/ai-gateway/models/llama-3.2-11b/providers names one host, Amazon Bedrock, at $0.16 in and out. models.dev
     # has the 90B at $0.72 (2026-07-02). Bedrock ended all Llama 3.2 on 2026-07-07.
     models=tuple(
@@ -402,7 +402,7 @@ INFERENCE_NET = Provider(
     title="Inference.net",
     base_url="https://api.inference.net/v1",
     key_env=("INFERENCE_API_KEY",),
-    key_page="https://inference.net/dashboard",
+    key_page="https://inference.net",
     # models.dev, providers/inference: 16,000 tokens, $0.055 in and out (2026-07-02). Others write the id as
     # meta-llama/llama-3.2-11b-instruct/fp-16 (https://www.lava.so/docs/gateway/providers/inference): `model` takes it.
     models=llama_vision_models(

@@ -248,11 +248,15 @@ class ChatCompletionsDecoder:
 
 def _logprob_lists(logprobs: Any) -> dict[str, list[Any]]:
     """Return the lists of a choice's log probabilities; a token may be half a surrogate pair."""
-    return {
-        name: replace_surrogates_in(cast("list[Any]", entries))
-        for name, entries in as_mapping(logprobs).items()
-        if isinstance(entries, list) and entries
-    }
+    lists = {name: entries for name, entries in as_mapping(logprobs).items() if isinstance(entries, list)}
+    try:
+        return {
+            name: replace_surrogates_in(cast("list[Any]", entries))
+            for name, entries in lists.items()
+            if entries
+        }
+    except RecursionError:  # nested without end
+        return {}
 
 
 def _content_text(content: bool | list[Any]) -> str:
