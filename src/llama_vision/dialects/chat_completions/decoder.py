@@ -248,13 +248,13 @@ class ChatCompletionsDecoder:
 
 def _logprob_lists(logprobs: Any) -> dict[str, list[Any]]:
     """Return the lists of a choice's log probabilities; a token may be half a surrogate pair."""
-    lists = {name: entries for name, entries in as_mapping(logprobs).items() if isinstance(entries, list)}
+    lists: dict[str, list[Any]] = {
+        name: cast("list[Any]", entries)
+        for name, entries in as_mapping(logprobs).items()
+        if isinstance(entries, list) and entries
+    }
     try:
-        return {
-            name: replace_surrogates_in(cast("list[Any]", entries))
-            for name, entries in lists.items()
-            if entries
-        }
+        return {name: replace_surrogates_in(entries) for name, entries in lists.items()}
     except RecursionError:  # nested without end
         return {}
 
