@@ -10,7 +10,7 @@ PURE := src/llama_vision/core/*,src/llama_vision/dialects/*,src/llama_vision/too
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo format check test coverage test-all test-oldest bench train evaluate docs notebooks record
+.PHONY: help setup demo format check test coverage test-all test-oldest bench train evaluate docs notebooks record tables
 
 help: ## what can be done here
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -70,6 +70,9 @@ bench: $(STAMP) ## what it costs, beside raw httpx and the smallest possible cla
 	@$(BIN)/python benchmarks/local.py
 	@$(BIN)/python benchmarks/pixels.py
 	@$(BIN)/python -m benchmarks.rag
+
+tables: $(STAMP) ## write the tables of README and docs/providers.md anew; ALL=--all also those made by running tests
+	$(BIN)/python -m tests.docs.tables $(ALL)
 
 docs: $(STAMP) ## the documentation, into build/docs; a broken link or an unreadable docstring fails it
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -W error -m mkdocs build --strict --quiet

@@ -11,10 +11,10 @@ from typing import Any
 from langchain_core.messages import convert_to_messages
 from llama_index.core.base.llms.types import ChatMessage, ImageBlock, TextBlock
 
-from llama_vision.core.errors import RateLimitError
+from llama_vision.core.errors import ContextTooLongError, QuotaExhaustedError, RateLimitError, StreamError
 from llama_vision.langchain import ChatLlamaVision
 from llama_vision.llamaindex import LlamaVision
-from tests.emulator import ACCOUNT_ID, Emulator
+from tests.emulator import ACCOUNT_ID, Answer, Emulator, event_stream, json_answer
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGE = (ROOT / "src/llama_vision/demo/images/circle.png").read_bytes()
@@ -55,6 +55,7 @@ class Case:
         options: Of the call.
         error: What it ends in, if not in an answer.
         refused: Status and words of the refusal that the emulator is told to give.
+        scripted: What else the emulator is told to send: what public reports say of real servers.
     """
 
     provider: str
@@ -64,6 +65,84 @@ class Case:
     options: Mapping[str, Any] = field(default_factory=dict)
     error: type[Exception] | None = None
     refused: tuple[int, str] | None = None
+    scripted: Answer | None = None
+
+
+def _chunk(delta: dict[str, Any], finish_reason: str | None = None, **more: Any) -> dict[str, Any]:
+    """Write a chunk of a stream; `logprobs` and `error` belong to its choice."""
+    choice = {name: more.pop(name) for name in ("logprobs", "error") if name in more}
+    return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason, **choice}], **more}
+
+
+def _fragment(call_id: str | None, arguments: str, **function: str) -> dict[str, Any]:
+    """Write a fragment of the tool call at index 0."""
+    return {"tool_calls": [{"index": 0, "id": call_id, "function": {**function, "arguments": arguments}}]}
+
+
+_HEARTBEATS = event_stream(
+    _chunk({"content": "Still"}),
+    b"data:\n\n",
+    b"data: null\n\n",
+    b"event: heartbeat\ndata: ping\n\n",
+    _chunk({"content": " here"}),
+    _chunk({}, "stop", usage={"prompt_tokens": 15, "completion_tokens": 3}),
+    b"data:  [DONE] \n\n",
+)
+_FRAGMENTS = event_stream(
+    _chunk(_fragment("call_1", "", name="get_")),
+    _chunk(_fragment(None, "", name="weather")),
+    _chunk(_fragment("null", '{"city":')),
+    _chunk(_fragment("call_2", '"Paris"}')),
+    _chunk({}, "tool_calls", usage={"prompt_tokens": 30, "completion_tokens": 9}),
+    "[DONE]",
+)
+_DETAILS = {
+    "service_tier": "flex",
+    "system_fingerprint": "fp_44709d6fcb",
+    "usage": {
+        "prompt_tokens": 1616,
+        "completion_tokens": 5,
+        "prompt_tokens_details": {"cached_tokens": 0, "image_tokens": 1601},
+        "completion_tokens_details": {"reasoning_tokens": 3},
+    },
+}
+_HI = {"token": "Hi", "logprob": -0.25, "bytes": [72, 105], "top_logprobs": []}
+_WITH_DETAILS = json_answer(
+    {
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": "Hi", "reasoning_content": "A greeting."},
+                "logprobs": {"content": [_HI]},
+                "finish_reason": "stop",
+            }
+        ],
+        **_DETAILS,
+    }
+)
+_WITH_DETAILS_STREAMED = event_stream(
+    _chunk({"content": None, "reasoning_content": "A "}),
+    _chunk({"content": None, "reasoning_content": "greeting."}),
+    _chunk({"content": "Hi"}, logprobs={"content": [_HI]}),
+    _chunk({}, "stop", **_DETAILS),
+    "[DONE]",
+)
+_BROKEN_OFF = event_stream(
+    _chunk({"content": "A circle, and"}),
+    _chunk({}, "error", error={"code": 502, "message": "upstream overloaded"}),
+    "[DONE]",
+)
+_OUT_OF_QUOTA = json_answer(
+    {
+        "error": {
+            "message": "You exceeded your current quota, please check your plan and billing details.",
+            "type": "insufficient_quota",
+            "param": None,
+            "code": "insufficient_quota",
+        }
+    },
+    429,
+)
 
 
 def _asks(*words: str) -> tuple[tuple[str, str], ...]:
@@ -116,6 +195,42 @@ CASES = {
         error=RateLimitError,
         refused=(429, "Model busy, retry later"),
     ),
+    # With a 500, see `llama_vision.dialects.error_bodies`.
+    ("emulator-deepinfra", "too_long"): Case(
+        "deepinfra",
+        _asks("Hello!"),
+        error=ContextTooLongError,
+        refused=(500, "This model's maximum context length is 131072 tokens."),
+    ),
+    ("emulator-openai-compatible", "heartbeats_streamed"): Case(
+        "openai-compatible", _asks("Hello!"), streamed=True, scripted=_HEARTBEATS
+    ),
+    ("emulator-openai-compatible", "fragments_streamed"): Case(
+        "openai-compatible",
+        _asks("What is the weather in Paris?"),
+        streamed=True,
+        options={"tools": [WEATHER]},
+        scripted=_FRAGMENTS,
+    ),
+    ("emulator-openai-compatible", "details"): Case(
+        "openai-compatible",
+        _asks("Hello!"),
+        options={"extra_body": {"logprobs": True}},
+        scripted=_WITH_DETAILS,
+    ),
+    ("emulator-openai-compatible", "details_streamed"): Case(
+        "openai-compatible",
+        _asks("Hello!"),
+        streamed=True,
+        options={"extra_body": {"logprobs": True}},
+        scripted=_WITH_DETAILS_STREAMED,
+    ),
+    ("emulator-openai-compatible", "broken_off_streamed"): Case(
+        "openai-compatible", _asks("Hello!"), streamed=True, error=StreamError, scripted=_BROKEN_OFF
+    ),
+    ("emulator-openai-compatible", "out_of_quota"): Case(
+        "openai-compatible", _asks("Hello!"), error=QuotaExhaustedError, scripted=_OUT_OF_QUOTA
+    ),
     ("emulator-deepinfra", "story_streamed"): Case("deepinfra", _STORY, streamed=True),
     ("emulator-aimlapi", "story_streamed"): Case("aimlapi", _STORY, streamed=True),
     ("emulator-aigateway", "story_streamed"): Case("aigateway", _STORY, streamed=True),
@@ -133,6 +248,8 @@ def access_to_emulator(case: Case, emulator_of: Callable[[str], Emulator]) -> di
     emulator = emulator_of(case.provider)
     if case.refused is not None:
         emulator.script(emulator.refusal(*case.refused))
+    if case.scripted is not None:
+        emulator.script(case.scripted)
     account = {"account_id": ACCOUNT_ID} if case.provider.startswith("cloudflare") else {}
     return {"url": emulator.base_url, "api_key": emulator.api_key, **account}
 
@@ -157,6 +274,12 @@ def ask_langchain(case: Case, url: str | None = None, **access: Any) -> dict[str
         "text": message.text,
         "calls": [(call["name"], call["args"]) for call in message.tool_calls],
         "usage": (usage["input_tokens"], usage["output_tokens"]) if usage else None,
+        "image_tokens": usage["input_token_details"].get("image")
+        if usage and "input_token_details" in usage
+        else None,
+        "reasoning": message.additional_kwargs.get("reasoning_content", ""),
+        "tier": message.response_metadata.get("service_tier"),
+        "logprobs": message.response_metadata.get("logprobs", {}).get("content", []),
         "cost": message.response_metadata.get("cost_usd"),
         "cost_is_estimate": message.response_metadata.get("cost_is_estimate"),
     }
@@ -181,6 +304,12 @@ def ask_llamaindex(case: Case, url: str | None = None, **access: Any) -> dict[st
             if block.block_type == "tool_call"
         ],
         "usage": (usage["prompt_tokens"], usage["completion_tokens"]) if usage else None,
+        "image_tokens": (usage or {}).get("prompt_tokens_details", {}).get("image_tokens"),
+        "reasoning": "".join(
+            block.content for block in response.message.blocks if block.block_type == "thinking"
+        ),
+        "tier": response.raw.get("service_tier"),
+        "logprobs": response.raw.get("logprobs", {}).get("content", []),
         "cost": response.additional_kwargs.get("cost_usd"),
         "cost_is_estimate": response.additional_kwargs.get("cost_is_estimate"),
     }

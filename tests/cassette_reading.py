@@ -28,9 +28,19 @@ def said(provider: str, response: dict[str, Any]) -> dict[str, Any]:
     words = [payload.get("response") for payload in payloads] + [
         message.get("content") for message in messages
     ]
+    logprobs = [
+        entry
+        for payload in payloads
+        for choice in payload.get("choices", ())
+        for entry in (choice.get("logprobs") or {}).get("content", ())
+    ]
     answer = {
         # DeepInfra's page prints the end mark of an older model in its stream.
         "text": "".join(filter(None, words)).removesuffix("</s>"),
+        "reasoning": "".join(message.get("reasoning_content") or "" for message in messages),
+        "tier": next((payload["service_tier"] for payload in payloads if "service_tier" in payload), None),
+        "logprobs": logprobs,
+        "image_tokens": None,
         "calls": _calls(messages + payloads),
         "usage": None,
         "cost": None,
@@ -42,6 +52,7 @@ def said(provider: str, response: dict[str, Any]) -> dict[str, Any]:
             max(usage[f"{kind}_tokens"] for usage in usages) for kind in ("prompt", "completion")
         )
         answer["usage"] = (tokens_in, tokens_out)
+        answer["image_tokens"] = usages[-1].get("prompt_tokens_details", {}).get("image_tokens")
         told = [usage[name] for usage in usages for name in ("estimated_cost", "cost") if name in usage]
         told += [payload["meta"]["usage"]["usd_spent"] for payload in payloads if "meta" in payload]
         neurons = max(usage.get("neurons", 0) for usage in usages)
@@ -61,8 +72,8 @@ def _calls(messages: list[dict[str, Any]]) -> list[tuple[str, Any]]:
     functions = [call.get("function") or call for call in calls]  # Cloudflare's native ones are not nested
     names = [function["name"] for function in functions if function.get("name")]
     arguments = [function["arguments"] for function in functions]
-    if len(names) == 1 and isinstance(arguments[0], str):  # in a stream its arguments come in pieces
-        return [(names[0], json.loads("".join(arguments)))]
+    if names and isinstance(arguments[0], str):  # one, of which name and arguments may come in pieces
+        return [("".join(names), json.loads("".join(arguments)))]
     return list(zip(names, arguments, strict=True))
 
 

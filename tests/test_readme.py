@@ -8,6 +8,8 @@ import pytest
 
 from llama_vision.cli.providers import markdown_table
 from llama_vision.providers import PROVIDERS
+from tests.docs import tables
+from tests.docs.tables import PROVIDERS_PAGE, README, between_marks, short_table
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -25,18 +27,29 @@ DIAGRAMS = {path: source for path in DOCS.rglob("*.md") if (source := HOOK.sourc
 
 
 def test_the_table_of_providers_is_that_of_the_records():
-    page = (DOCS / "providers.md").read_text(encoding="utf-8")
-    table = re.search(r"<!-- providers: .*?-->\n(.*?)\n<!-- end of providers -->", page, re.DOTALL)
-    assert table is not None
-    assert table[1] == markdown_table(), "put the output of `llama-vision providers --markdown` there"
+    table = between_marks(PROVIDERS_PAGE.read_text(encoding="utf-8"), "providers")
+    assert table[1] == markdown_table(), "run `make tables`"
 
 
 def test_the_short_table_names_every_provider_once():
-    rows = re.findall(
-        r"^\| (?!where)[a-z ]+ \| (`.*`) \|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE
-    )
-    names = re.findall(r"`([^`]+)`", " ".join(rows))
+    table = between_marks(README.read_text(encoding="utf-8"), "short table")
+    assert table[1] == short_table(), "run `make tables`"
+    names = re.findall(r"`([^`=\s]+)`", table[1])
     assert sorted(names) == sorted(PROVIDERS)
+
+
+def test_one_command_writes_the_tables_anew(tmp_path, monkeypatch):
+    for name, path in (("README", README), ("PROVIDERS_PAGE", PROVIDERS_PAGE)):
+        copy = tmp_path / path.name
+        copy.write_text(path.read_text(encoding="utf-8").replace("`deepinfra`", "`gone`"), encoding="utf-8")
+        monkeypatch.setattr(tables, name, copy)
+    monkeypatch.setattr("sys.argv", ["tables"])
+    tables.main()
+    assert (tmp_path / README.name).read_text(encoding="utf-8") == README.read_text(encoding="utf-8")
+    assert (
+        between_marks((tmp_path / PROVIDERS_PAGE.name).read_text(encoding="utf-8"), "providers")[1]
+        == markdown_table()
+    )
 
 
 def test_diagrams_are_found():

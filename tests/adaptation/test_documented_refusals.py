@@ -36,6 +36,13 @@ REFUSED = [
     ("nvidia", {}, [of_bytes(135_000)], "fewer than 180000"),
     ("nvidia", {}, [PNG, PNG], "takes 1 in one request"),
     ("nvidia", {}, [WEBP], "takes image/jpeg, image/png"),
+    ("nvidia", {"tools": TOOLS, "text_tool_calls": False}, [], "takes no tools"),
+    (
+        "io-net",
+        {"sampling": SamplingParams(max_tokens=4097)},
+        [],
+        "more than io.net Intelligence allows (4096)",
+    ),
     ("sambanova", {}, [ADDRESS], "can't fetch"),
     ("hyperbolic", {}, [of_pixels(2049, 1)], "more than 2048"),
     ("hyperbolic", {}, [ADDRESS], "can't fetch"),
@@ -49,7 +56,10 @@ REFUSED = [
     ("lmstudio", {"response_format": ResponseFormat("json_object")}, [], "'json_object'"),
     ("lmstudio", {"sampling": SamplingParams(repetition_penalty=1.1)}, [], "has no repetition_penalty"),
 ]
-NOTHING_DOCUMENTED = {"together", "huggingface", "vllm", "sglang", "openai-compatible"}
+NOTHING_DOCUMENTED = {
+    *("together", "huggingface", "vllm", "sglang", "openai-compatible"),
+    *("azure", "github-models", "vercel", "inference-net"),
+}
 
 
 def request_to(name, images=(), **fields):
@@ -94,7 +104,7 @@ def test_where_nothing_is_documented_everything_is_sent(name):
     )
 
 
-@pytest.mark.parametrize("name", ["groq", "vllm"])
+@pytest.mark.parametrize("name", ["groq", "nvidia", "vllm"])
 def test_the_systems_words_move_where_they_may_not_stand_beside_a_image(name):
     request = request_to(name, [PNG])
     said = reorder_messages(
@@ -106,7 +116,7 @@ def test_the_systems_words_move_where_they_may_not_stand_beside_a_image(name):
 
 def test_no_two_records_have_the_same_name():
     names = [record.name for record in (*HOSTED, *SERVERS)]
-    assert len(set(names)) == len(names) == 17
+    assert len(set(names)) == len(names) == 22
     assert all(PROVIDERS[record.name] is record for record in (*HOSTED, *SERVERS))
 
 
@@ -114,7 +124,7 @@ def test_no_two_records_have_the_same_name():
 def test_a_host_wants_a_key_and_is_reached_over_https(record):
     assert record.key_required
     assert record.key_env
-    assert record.base_url.startswith("https://")
+    assert (record.base_url or record.base_url_example).startswith("https://")
     assert record.dialect is not None
 
 
@@ -128,6 +138,6 @@ def test_a_server_of_ones_own_needs_no_key_and_is_looked_for_on_this_machine(rec
 
 @pytest.mark.parametrize("record", [*HOSTED, *SERVERS], ids=lambda record: record.name)
 def test_the_smaller_model_is_the_default_and_ids_differ(record):
-    assert record.models[0].name == "llama-3.2-11b-vision"
+    assert record.models[0].name == f"llama-3.2-{90 if record.name == 'io-net' else 11}b-vision"
     ids = [model.id for model in record.models]
     assert len(set(ids)) == len(ids)

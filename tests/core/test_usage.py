@@ -8,7 +8,8 @@ from llama_vision.core.models import Price
 from llama_vision.core.usage import Usage
 
 COUNT = st.none() | st.integers(min_value=0, max_value=10**9)
-COUNTS = st.builds(Usage, COUNT, COUNT, COUNT)
+DETAILS = st.dictionaries(st.sampled_from(["image_tokens", "audio_tokens"]), st.integers(0, 10**9))
+COUNTS = st.builds(Usage, COUNT, COUNT, COUNT, input_token_details=DETAILS, output_token_details=DETAILS)
 USAGES = st.builds(
     Usage,
     COUNT,
@@ -111,3 +112,13 @@ def test_usage_is_read_from_openais_names_and_nothing_is_made_up():
     }
     assert Usage.from_openai(fields) == Usage(10, 5, 3, 0.5, cost_is_estimate=True)
     assert Usage.from_openai({"total_tokens": 7}) == Usage()
+
+
+def test_details_of_two_replies_add_up_by_name():
+    first = Usage(1, 2, input_token_details={"image_tokens": 5})
+    second = Usage(
+        1, 2, input_token_details={"image_tokens": 7, "audio_tokens": 1}, output_token_details={"x": 1}
+    )
+    total = first + second
+    assert total.input_token_details == {"image_tokens": 12, "audio_tokens": 1}
+    assert total.output_token_details == {"x": 1}

@@ -39,6 +39,7 @@ TABLE = [
     (5016, 403, LicenseNotAcceptedError, "accept-license cloudflare"),
     (5018, 403, PermissionDeniedError, ""),
     (5019, 405, InvalidRequestError, ""),
+    (5035, 403, PermissionDeniedError, "Workers Paid"),
     (7000, 404, ModelNotFoundError, "Check the account id"),
     (7003, 404, ModelNotFoundError, "Check the account id"),
     (8001, 400, InvalidRequestError, ""),

@@ -24,7 +24,7 @@ def reports(*payloads):
         ({"prompt_tokens": 0, "completion_tokens": 0}, Usage(0, 0)),
         ({"prompt_tokens": 5}, Usage(5)),
         (
-            {"prompt_tokens": 5, "prompt_tokens_details": {"cached_tokens": 3, "image_tokens": 1}},
+            {"prompt_tokens": 5, "prompt_tokens_details": {"cached_tokens": 3}},
             Usage(5, None, 3),
         ),
         ({"prompt_tokens": 5, "prompt_tokens_details": None}, Usage(5)),

@@ -29,6 +29,11 @@ SUREST = {
     "sglang": "json_schema",
     "lmstudio": "json_schema",
     "openai-compatible": "function_calling",
+    "azure": "function_calling",
+    "github-models": "function_calling",
+    "vercel": "function_calling",
+    "io-net": "function_calling",
+    "inference-net": "function_calling",
 }
 MINE = Provider(
     "mine",
@@ -38,7 +43,11 @@ MINE = Provider(
 )
 
 
-@pytest.mark.parametrize("name", PROVIDERS)
+def test_every_provider_has_its_surest_way_here():
+    assert set(SUREST) == set(PROVIDERS), "add what best_method should give for a new record to SUREST"
+
+
+@pytest.mark.parametrize("name", SUREST)
 def test_every_provider_is_asked_in_its_surest_way(name):
     provider = find_provider(name)
     assert best_method(provider, provider.models[0].name) == SUREST[name]

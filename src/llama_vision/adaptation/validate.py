@@ -12,6 +12,7 @@ from llama_vision.core.call_options import SAMPLING_OPTIONS
 from llama_vision.core.errors import ConfigurationError, UnsupportedInputError
 from llama_vision.core.messages import Image, ToolCall, ToolResult
 from llama_vision.core.request import ChatRequest
+from llama_vision.dialects.dialect import fill_in_model
 from llama_vision.images.dimensions import image_dimensions
 from llama_vision.images.encode import base64_length
 from llama_vision.providers.provider import Provider
@@ -29,6 +30,10 @@ def validate_request(provider: Provider, request: ChatRequest) -> None:
     """
     with AttachErrorContext(provider.name, request.model):
         _check_messages(request)
+        if provider.dialect is not None:
+            fill_in_model(
+                provider.dialect.path, request.model
+            )  # raises where the name can't be in an address
         _check_tools(provider, request)
         _check_response_format(provider, request)
         _check_parameters(provider, request)

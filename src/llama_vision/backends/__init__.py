@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from llama_vision.core.backend import Backend
 from llama_vision.core.errors import ConfigurationError
 from llama_vision.images.settings import ImageSettings
+from llama_vision.providers.base_url import resolve_base_url
 from llama_vision.providers.credentials import resolve_account_id
 from llama_vision.providers.provider import Provider
 
@@ -43,7 +44,7 @@ def create_backend(
         api_key: The key; None looks into the environment at each call.
         account_id: The account at a provider whose URLs contain one.
         accept_license: Whether to accept the model's license on behalf of the account, where it is required.
-        base_url: In place of the record's.
+        base_url: In place of that of the environment and of the record.
         timeout: Seconds without a byte before a call fails; None waits for ever.
         max_retries: The maximum number of retries of a call that failed for a transient reason.
         headers: Sent with every call.
@@ -56,28 +57,19 @@ def create_backend(
         The backend.
 
     Raises:
-        ConfigurationError: The provider needs a base URL and there is none, or it is malformed; or `local` has
-            an unknown field, a value out of range, or is given for a hosted provider.
+        ConfigurationError: The provider needs a base URL and there is none, it has none and there is one, or it is
+            malformed; or `local` has an unknown field, a value out of range, or is given for a hosted provider.
     """
     if account_id is not None:
         resolve_account_id(provider, account_id)
-    if provider.dialect is None:
+    address = resolve_base_url(provider, base_url)
+    if provider.dialect is None or address is None:
         from llama_vision.backends.local import LocalBackend, parse_local_settings  # noqa: PLC0415 - loaded late
 
         return LocalBackend(provider, images, parse_local_settings(local or {}))
     if local:
         raise ConfigurationError(
             f"{', '.join(local)}: that is for models on this machine, and {provider.title} runs elsewhere."
-        ).with_context(provider.name)
-    address = base_url or provider.base_url
-    if address is None:
-        raise ConfigurationError(
-            f"{provider.title} needs base_url=..., everything before /chat/completions, "
-            "such as http://localhost:8000/v1."
-        ).with_context(provider.name)
-    if not address.lower().startswith(("http://", "https://")):
-        raise ConfigurationError(
-            f"base_url has to begin with http:// or https://, and is {address!r}."
         ).with_context(provider.name)
 
     from llama_vision.backends.http.backend import HttpBackend  # noqa: PLC0415 - loads httpx, which `local` does not need
@@ -86,7 +78,7 @@ def create_backend(
     config = HttpConfig(
         provider=provider,
         dialect=provider.dialect,
-        base_url=address.rstrip("/"),
+        base_url=address,
         api_key=api_key,
         account_id=account_id,
         accept_license=accept_license,

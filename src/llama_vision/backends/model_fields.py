@@ -3,7 +3,7 @@
 from typing import Any, Literal
 
 import httpx
-from pydantic import BaseModel, Field, InstanceOf
+from pydantic import BaseModel, Field, InstanceOf, model_validator
 
 from llama_vision.backends import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT_S, create_backend
 from llama_vision.core.backend import Backend, CloseMixin
@@ -35,6 +35,14 @@ class BackendFields(CloseMixin, BaseModel):
     default_headers: dict[str, str] | None = Field(default=None, repr=False, exclude=True)
     http_client: InstanceOf[httpx.Client] | None = Field(default=None, repr=False, exclude=True)
     http_async_client: InstanceOf[httpx.AsyncClient] | None = Field(default=None, repr=False, exclude=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choose_provider(cls, values: Any) -> Any:
+        """Take an address without a provider for that of an OpenAI-compatible endpoint."""
+        fields: dict[str, Any] = dict(values)
+        address = fields.get("base_url") or fields.get("api_base")
+        return fields if "provider" in fields else {"provider": default_provider(address), **fields}
 
     def _create_backend(self, provider: Provider, api_key: str | None, base_url: str | None) -> Backend:
         """Create the backend of one call; it holds no connection, so it reflects the fields as they are now."""

@@ -27,7 +27,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 def select_model(options: argparse.Namespace) -> tuple[Provider, Backend, str]:
     """Return the provider that the options name, its backend, and the model's id there."""
-    provider = find_provider(options.provider or default_provider())
+    provider = find_provider(options.provider or default_provider(options.base_url))
     backend = create_backend(provider, base_url=options.base_url)
     return provider, backend, provider.model_info(options.model or default_model(provider)).id
 

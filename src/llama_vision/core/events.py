@@ -1,7 +1,8 @@
 """The events of a reply: a closed union, so that a type checker finds every `match` that lacks one."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from llama_vision.core.usage import Usage
 
@@ -14,11 +15,13 @@ class Started:
         model: The model that replies, as the provider names it; the requested one where it does not.
         id: The provider's id of the reply.
         request_id: The id to quote to the provider's support.
+        rate_limits: The response headers that begin with `x-ratelimit-`, by name.
     """
 
     model: str
     id: str | None = None
     request_id: str | None = None
+    rate_limits: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,25 @@ class TextDelta:
     """The next text."""
 
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    """The next text of the reasoning, which some servers report beside the reply."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogprobsDelta:
+    """The next log probabilities, where the request asked for them.
+
+    Attributes:
+        logprobs: As the provider names them, lists only: OpenAI's `content` and `refusal`, with one entry a token, or
+            `tokens` and `token_logprobs` (Together). A later list continues the earlier one of its name.
+    """
+
+    logprobs: Mapping[str, Sequence[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +76,17 @@ class UsageReport:
 
 
 @dataclass(frozen=True, slots=True)
+class MetadataReport:
+    """What else is known of the reply.
+
+    Attributes:
+        metadata: `service_tier` and `system_fingerprint`, as OpenAI documents them. A later report adds to the earlier ones.
+    """
+
+    metadata: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The last event of every reply that is whole.
 
@@ -67,4 +100,13 @@ class Finished:
     retracted_tool_calls: frozenset[int] = field(default_factory=frozenset[int])
 
 
-Event: TypeAlias = Started | TextDelta | ToolCallDelta | UsageReport | Finished
+Event: TypeAlias = (
+    Started
+    | TextDelta
+    | ReasoningDelta
+    | LogprobsDelta
+    | ToolCallDelta
+    | UsageReport
+    | MetadataReport
+    | Finished
+)

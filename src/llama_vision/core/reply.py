@@ -1,10 +1,20 @@
 """The reply that a series of events adds up to."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import assert_never
+from typing import Any, assert_never
 
-from llama_vision.core.events import Event, Finished, Started, TextDelta, ToolCallDelta, UsageReport
+from llama_vision.core.events import (
+    Event,
+    Finished,
+    LogprobsDelta,
+    MetadataReport,
+    ReasoningDelta,
+    Started,
+    TextDelta,
+    ToolCallDelta,
+    UsageReport,
+)
 from llama_vision.core.formatting import format_reply, format_usage, html_note, html_text
 from llama_vision.core.messages import ToolCall
 from llama_vision.core.usage import Usage
@@ -25,6 +35,9 @@ class Reply:
         model: The model, as the provider names it.
         id: The provider's id of the reply.
         request_id: The id to quote to the provider's support.
+        reasoning: The reasoning that the server reported beside the text.
+        logprobs: Log probabilities, as in `LogprobsDelta`; empty where none were asked for.
+        metadata: What else the provider reported: `rate_limits`, as in `Started`, and what is in `MetadataReport`.
     """
 
     text: str = ""
@@ -34,6 +47,9 @@ class Reply:
     model: str | None = None
     id: str | None = None
     request_id: str | None = None
+    reasoning: str = ""
+    logprobs: Mapping[str, Sequence[Any]] = field(default_factory=dict[str, Sequence[Any]], hash=False)
+    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any], hash=False)
 
     @classmethod
     def from_events(cls, events: Iterable[Event]) -> "Reply":
@@ -80,14 +96,26 @@ def _join(fragments: list[str]) -> str:
 class ReplyBuilder:
     """Adds up events one by one; `reply()` can be called at any time."""
 
-    __slots__ = ("_calls", "_text", "finish_reason", "started", "usage")
+    __slots__ = (
+        "_calls",
+        "_logprobs",
+        "_reasoning",
+        "_text",
+        "finish_reason",
+        "metadata",
+        "started",
+        "usage",
+    )
 
     def __init__(self) -> None:
         self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self._logprobs: dict[str, list[Any]] = {}
         self._calls: dict[int, _ToolCallBuilder] = {}
         self.usage = Usage()
         self.finish_reason: str | None = None
         self.started: Started | None = None
+        self.metadata: dict[str, Any] = {}
 
     def add(self, event: Event) -> None:
         """Add the next event."""
@@ -95,14 +123,15 @@ class ReplyBuilder:
             case TextDelta():
                 _append(self._text, event.text)
             case ToolCallDelta():
-                call = self._calls.setdefault(event.index, _ToolCallBuilder())
-                call.name = (
-                    (call.name or "") + event.name if event.name and not event.id else call.name or event.name
-                )
-                call.id = call.id or event.id
-                _append(call.arguments, event.arguments)
+                self._add_call_delta(event)
             case UsageReport():
                 self.usage = event.usage
+            case ReasoningDelta():
+                _append(self._reasoning, event.text)
+            case LogprobsDelta():
+                self._add_logprobs(event)
+            case MetadataReport():
+                self.metadata |= event.metadata
             case Started():
                 self.started = event
             case Finished():
@@ -111,6 +140,16 @@ class ReplyBuilder:
                     self._calls.pop(index, None)
             case _:
                 assert_never(event)
+
+    def _add_call_delta(self, delta: ToolCallDelta) -> None:
+        call = self._calls.setdefault(delta.index, _ToolCallBuilder())
+        call.name = (call.name or "") + delta.name if delta.name and not delta.id else call.name or delta.name
+        call.id = call.id or delta.id
+        _append(call.arguments, delta.arguments)
+
+    def _add_logprobs(self, delta: LogprobsDelta) -> None:
+        for name, entries in delta.logprobs.items():
+            self._logprobs.setdefault(name, []).extend(entries)
 
     @property
     def text(self) -> str:
@@ -132,6 +171,7 @@ class ReplyBuilder:
     def reply(self) -> Reply:
         """Return the reply so far."""
         started = self.started
+        limits = {"rate_limits": dict(started.rate_limits)} if started and started.rate_limits else {}
         return Reply(
             text=self.text,
             tool_calls=self.tool_calls,
@@ -140,4 +180,7 @@ class ReplyBuilder:
             model=started.model if started else None,
             id=started.id if started else None,
             request_id=started.request_id if started else None,
+            reasoning=_join(self._reasoning),
+            logprobs={name: list(entries) for name, entries in self._logprobs.items()},
+            metadata={**limits, **self.metadata},
         )

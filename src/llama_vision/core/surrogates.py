@@ -5,6 +5,7 @@ the WHATWG's USVString: neither UTF-8 nor most JSON parsers take it.
 """
 
 import re
+from typing import Any, cast
 
 _RAW = re.compile("(?P<open>[\ud800-\udbff]\\Z)|(?P<pair>[\ud800-\udbff][\udc00-\udfff])|[\ud800-\udfff]")
 _ANY = re.compile("[\ud800-\udfff]")
@@ -79,3 +80,15 @@ def replace_surrogates(text: str) -> str:
     """Join pairs and replace lone halves in a whole text."""
     joiner = SurrogateJoiner()
     return joiner.feed(text) + joiner.close()
+
+
+def replace_surrogates_in(value: Any) -> Any:
+    """Do the same in all strings of a JSON value."""
+    if isinstance(value, str):
+        return replace_surrogates(value)
+    if isinstance(value, list):
+        return [replace_surrogates_in(item) for item in cast("list[Any]", value)]
+    if isinstance(value, dict):
+        fields = cast("dict[str, Any]", value)
+        return {replace_surrogates(name): replace_surrogates_in(item) for name, item in fields.items()}
+    return value

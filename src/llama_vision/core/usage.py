@@ -1,9 +1,11 @@
 """Token counts and cost of a reply."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import add
 from typing import Any, TypeVar
+
+from llama_vision.core.json_types import as_mapping
 
 _Number = TypeVar("_Number", int, float)
 
@@ -18,6 +20,8 @@ class Usage:
         cached_input_tokens: How many of `input_tokens` came from the provider's cache.
         cost_usd: Cost in US dollars.
         cost_is_estimate: Whether the cost was estimated from the list price, and not reported by the provider.
+        input_token_details: How many of `input_tokens` are of one kind, by the provider's name, such as `image_tokens`.
+        output_token_details: The same of `output_tokens`, such as `reasoning_tokens`.
     """
 
     input_tokens: int | None = None
@@ -25,13 +29,16 @@ class Usage:
     cached_input_tokens: int | None = None
     cost_usd: float | None = None
     cost_is_estimate: bool = False
+    input_token_details: Mapping[str, int] = field(default_factory=dict[str, int], hash=False)
+    output_token_details: Mapping[str, int] = field(default_factory=dict[str, int], hash=False)
 
     @classmethod
     def from_openai(cls, fields: Mapping[str, Any]) -> "Usage":
         """Read usage from OpenAI's field names.
 
         Args:
-            fields: `prompt_tokens`, ..., and this package's `cost_usd` and `cost_is_estimate`; any may be missing.
+            fields: `prompt_tokens`, ..., and this package's `cached_tokens`, `cost_usd` and `cost_is_estimate`; any may be
+                missing.
 
         Returns:
             The usage.
@@ -42,6 +49,8 @@ class Usage:
             cached_input_tokens=fields.get("cached_tokens"),
             cost_usd=fields.get("cost_usd"),
             cost_is_estimate=bool(fields.get("cost_is_estimate")),
+            input_token_details=as_mapping(fields.get("prompt_tokens_details")),
+            output_token_details=as_mapping(fields.get("completion_tokens_details")),
         )
 
     def __add__(self, other: "Usage") -> "Usage":
@@ -52,6 +61,8 @@ class Usage:
             cached_input_tokens=_known(add, self.cached_input_tokens, other.cached_input_tokens),
             cost_usd=_known(add, self.cost_usd, other.cost_usd),
             cost_is_estimate=self.cost_is_estimate or other.cost_is_estimate,
+            input_token_details=_known_details(add, self.input_token_details, other.input_token_details),
+            output_token_details=_known_details(add, self.output_token_details, other.output_token_details),
         )
 
     def merge(self, later: "Usage") -> "Usage":
@@ -74,6 +85,8 @@ class Usage:
             cached_input_tokens=_known(max, self.cached_input_tokens, later.cached_input_tokens),
             cost_usd=cost.cost_usd,
             cost_is_estimate=cost.cost_is_estimate,
+            input_token_details=_known_details(max, self.input_token_details, later.input_token_details),
+            output_token_details=_known_details(max, self.output_token_details, later.output_token_details),
         )
 
 
@@ -84,3 +97,15 @@ def _known(
     if first is None or second is None:
         return second if first is None else first
     return operation(first, second)
+
+
+def _known_details(
+    operation: Callable[[int, int], int], first: Mapping[str, int], second: Mapping[str, int]
+) -> Mapping[str, int]:
+    """Combine counts by name."""
+    if not first or not second:
+        return second or first
+    return {
+        **first,
+        **{name: operation(first[name], count) if name in first else count for name, count in second.items()},
+    }

@@ -1,12 +1,16 @@
 """The wire format of a provider: how a request becomes an HTTP call, and how payloads become events."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+from llama_vision.core.errors import UnsupportedInputError
 from llama_vision.core.events import Event
 from llama_vision.core.request import ChatRequest
 from llama_vision.dialects.error_bodies import ErrorParser
+
+_PATH_SEGMENT = re.compile(r"(?!\.+$)[\w.@:+~-]+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,20 @@ class WireRequest:
     path: str
     body: bytes = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+def fill_in_model(path: str, model: str) -> str:
+    """Put a model's name into a path, unescaped, as Cloudflare documents it for `@cf/meta/...`.
+
+    Raises:
+        UnsupportedInputError: It would lead to another address, to which the key would go.
+    """
+    if "{model}" in path and not all(_PATH_SEGMENT.fullmatch(segment) for segment in model.split("/")):
+        raise UnsupportedInputError(
+            f"The model's name is part of the address and can't be {model!r}: between slashes it has letters, digits "
+            "and . _ - @ : + ~ only, and more than dots."
+        )
+    return path.replace("{model}", model)
 
 
 class Decoder(Protocol):
@@ -53,6 +71,11 @@ class Decoder(Protocol):
 @runtime_checkable  # pydantic calls isinstance where a model has a field of type Provider
 class Dialect(Protocol):
     """A wire format. One instance serves many replies at once: it holds facts and no state."""
+
+    @property
+    def path(self) -> str:
+        """What follows the base URL; `{account}` and `{model}` stand for ids."""
+        ...
 
     @property
     def errors(self) -> ErrorParser:

@@ -3,16 +3,16 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
-from llama_vision.core.events import Finished, Started, TextDelta, ToolCallDelta, UsageReport
+from llama_vision.core.events import Event
 from llama_vision.core.formatting import format_reply
 from llama_vision.core.json_types import as_mapping
 from llama_vision.core.messages import ToolCall
 from llama_vision.core.reply import Reply, ReplyBuilder
 from llama_vision.core.usage import Usage
 
-_EVENTS = (Started, TextDelta, ToolCallDelta, UsageReport, Finished)
+_EVENTS = get_args(Event)
 
 
 def unwrap_stream(answer: Any) -> Any:

@@ -33,6 +33,7 @@ from llama_vision.langchain.errors import TranslateErrors
 from llama_vision.langchain.profile import DerivedProfile, model_profile
 from llama_vision.langchain.translator import register
 from llama_vision.providers import Provider, find_provider
+from llama_vision.providers.base_url import resolve_base_url
 from llama_vision.providers.defaults import default_model
 from llama_vision.structured.method import StructuredMethod, plan_structured_output
 from llama_vision.version import __version__
@@ -143,6 +144,9 @@ class ChatLlamaVision(BackendFields, BaseChatModel):
     def _check_provider(self) -> Self:
         """Refuse an unknown provider, bind the key to the provider, and tell LangChain the package's version."""
         provider, key = self._provider, self.llama_vision_api_key
+        if self.base_url:
+            with TranslateErrors():
+                resolve_base_url(provider, self.base_url)
         if key is not None and not isinstance(key, ProviderKey):
             self.llama_vision_api_key = ProviderKey(key.get_secret_value(), provider)
         self._add_version("llama-vision", __version__)

@@ -16,7 +16,7 @@ from langchain_core.messages import (
     ToolMessage,
 )
 from langchain_core.messages import ToolCall as LangChainToolCall
-from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
+from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, UsageMetadata
 from langchain_core.messages.tool import invalid_tool_call, tool_call, tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
@@ -24,7 +24,17 @@ from langchain_core.utils.function_calling import convert_to_json_schema, conver
 from llama_vision.adaptation.invalid_tool_calls import replace_invalid_tool_calls
 from llama_vision.core.call_options import build_request, unsupported_tool
 from llama_vision.core.errors import ImageError, UnsupportedInputError
-from llama_vision.core.events import Event, Finished, Started, TextDelta, ToolCallDelta, UsageReport
+from llama_vision.core.events import (
+    Event,
+    Finished,
+    LogprobsDelta,
+    MetadataReport,
+    ReasoningDelta,
+    Started,
+    TextDelta,
+    ToolCallDelta,
+    UsageReport,
+)
 from llama_vision.core.json_types import as_mapping
 from llama_vision.core.messages import Message, Role, ToolCall, ToolResult
 from llama_vision.core.reply import Reply, ReplyBuilder
@@ -41,6 +51,12 @@ It is the same for every company: LangChain has translators of its own under the
 as `provider` in their invocation parameters, messages in `response_metadata`."""
 
 _CHUNK_METADATA = {"model_provider": MODEL_PROVIDER}  # pydantic copies it into each chunk
+
+REASONING = "reasoning_content"
+"""Where a message has its reasoning in `additional_kwargs`: LangChain's own name, which its content blocks are made of."""
+
+# OpenRouter's name: https://openrouter.ai/docs/features/prompt-caching
+_TOKEN_DETAILS = {"cache_write_tokens": "cache_creation"}
 
 _ROLES: dict[str, Role] = {
     "system": "system",
@@ -182,10 +198,12 @@ def to_message(reply: Reply, provider: str) -> AIMessage:
             )
     return AIMessage(
         content=reply.text,
+        additional_kwargs={REASONING: reply.reasoning} if reply.reasoning else {},
         tool_calls=valid,
         invalid_tool_calls=invalid,
         usage_metadata=_usage_metadata(reply.usage),
-        response_metadata=_metadata(reply, provider),
+        response_metadata=_metadata(reply, provider)
+        | ({"logprobs": dict(reply.logprobs)} if reply.logprobs else {}),
     )
 
 
@@ -199,7 +217,8 @@ class ChunkConverter:
     def to_chunk(self, event: Event) -> ChatGenerationChunk | None:
         """Convert the next event; None for one that has no chunk of its own.
 
-        Usage and metadata are on the last chunk only: LangChain adds up numbers and concatenates strings when merging chunks.
+        Usage and metadata are on the last chunk only: LangChain adds up numbers and concatenates strings when merging
+        chunks. Lists it joins, so log probabilities are on the chunk they came with.
         """
         match event:
             case TextDelta():
@@ -212,7 +231,17 @@ class ChunkConverter:
                 message = AIMessageChunk(
                     content="", tool_call_chunks=[fragment], response_metadata=_CHUNK_METADATA
                 )
-            case Started() | UsageReport():
+            case ReasoningDelta():
+                message = AIMessageChunk(
+                    content="",
+                    additional_kwargs={REASONING: event.text},
+                    response_metadata=_CHUNK_METADATA,
+                )
+            case LogprobsDelta():
+                message = AIMessageChunk(
+                    content="", response_metadata={**_CHUNK_METADATA, "logprobs": dict(event.logprobs)}
+                )
+            case Started() | UsageReport() | MetadataReport():
                 self._builder.add(event)
                 return None
             case Finished():
@@ -249,6 +278,7 @@ def _metadata(reply: Reply, provider: str) -> dict[str, Any]:
         "request_id": reply.request_id,
         "cost_usd": reply.usage.cost_usd,
         "cost_is_estimate": None if reply.usage.cost_usd is None else reply.usage.cost_is_estimate,
+        **reply.metadata,
     }
     return {name: value for name, value in metadata.items() if value is not None}
 
@@ -262,9 +292,21 @@ def _usage_metadata(usage: Usage) -> UsageMetadata | None:
         output_tokens=usage.output_tokens,
         total_tokens=usage.input_tokens + usage.output_tokens,
     )
+    if input_details := _token_details(usage.input_token_details):
+        metadata["input_token_details"] = cast("InputTokenDetails", input_details)
     if usage.cached_input_tokens is not None:
-        metadata["input_token_details"] = InputTokenDetails(cache_read=usage.cached_input_tokens)
+        metadata["input_token_details"] = {
+            **metadata.get("input_token_details", {}),
+            "cache_read": usage.cached_input_tokens,
+        }
+    if output_details := _token_details(usage.output_token_details):
+        metadata["output_token_details"] = cast("OutputTokenDetails", output_details)
     return metadata
+
+
+def _token_details(details: Mapping[str, int]) -> dict[str, int]:
+    """Name counts as LangChain does: `audio` for `audio_tokens`, and so `image` for `image_tokens`."""
+    return {_TOKEN_DETAILS.get(name, name.removesuffix("_tokens")): count for name, count in details.items()}
 
 
 def to_result(reply: Reply, provider: str) -> ChatResult:

@@ -10,12 +10,12 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.messages import content as types
 from langchain_core.messages.block_translators import register_translator
 
-from llama_vision.langchain.convert import MODEL_PROVIDER
+from llama_vision.langchain.convert import MODEL_PROVIDER, REASONING
 
 
 def translate(message: AIMessage) -> list[types.ContentBlock]:
     """Translate a whole message."""
-    blocks = _content(message, {})
+    blocks = _content(message, {}, {})
     blocks += [{**call, "type": "tool_call"} for call in message.tool_calls]
     blocks += [{**call, "type": "invalid_tool_call"} for call in message.invalid_tool_calls]
     return cast("list[types.ContentBlock]", blocks)
@@ -25,7 +25,7 @@ def translate_chunk(message: AIMessageChunk) -> list[types.ContentBlock]:
     """Translate a chunk, or the sum of all chunks."""
     if message.chunk_position == "last" and not _is_fragment(message):
         return translate(message)
-    blocks = _content(message, {"index": "lc_txt_0"})
+    blocks = _content(message, {"index": "lc_txt_0"}, {"index": "lc_rs_0"})
     blocks += [
         {**call, "type": "tool_call_chunk", "index": f"lc_tc_{call.get('index') or 0}"}
         for call in message.tool_call_chunks
@@ -38,9 +38,15 @@ def _is_fragment(message: AIMessageChunk) -> bool:
     return any(call.get("name") is None and call.get("id") is None for call in message.tool_call_chunks)
 
 
-def _content(message: AIMessage, index: dict[str, Any]) -> list[dict[str, Any]]:
+def _content(
+    message: AIMessage, text_index: dict[str, Any], reasoning_index: dict[str, Any]
+) -> list[dict[str, Any]]:
     if isinstance(message.content, str):
-        return [{"type": "text", "text": message.content, **index}] if message.content else []
+        reasoning, text = message.additional_kwargs.get(REASONING), message.content
+        return [
+            *([{"type": "reasoning", "reasoning": reasoning, **reasoning_index}] if reasoning else []),
+            *([{"type": "text", "text": text, **text_index}] if text else []),
+        ]
     blocks = cast("list[str | dict[str, Any]]", message.content)
     return [block for block in blocks if isinstance(block, dict) and block.get("type") != "tool_call"]
 

@@ -12,6 +12,7 @@ from llama_index.core.base.llms.types import (
     CitableBlock,
     CitationBlock,
     ImageBlock,
+    LogProb,
     MessageRole,
     TextBlock,
     ThinkingBlock,
@@ -22,7 +23,17 @@ from pydantic import BaseModel
 from llama_vision.adaptation.invalid_tool_calls import replace_invalid_tool_calls
 from llama_vision.core.call_options import CALL_OPTIONS, build_request
 from llama_vision.core.errors import ImageError, UnsupportedInputError
-from llama_vision.core.events import Event, Finished, Started, TextDelta, ToolCallDelta, UsageReport
+from llama_vision.core.events import (
+    Event,
+    Finished,
+    LogprobsDelta,
+    MetadataReport,
+    ReasoningDelta,
+    Started,
+    TextDelta,
+    ToolCallDelta,
+    UsageReport,
+)
 from llama_vision.core.json_types import as_mapping
 from llama_vision.core.messages import Image, Message, Part, Role, Text, ToolCall, ToolResult
 from llama_vision.core.reply import Reply, ReplyBuilder
@@ -172,10 +183,12 @@ def legacy_tool_calls(message: ChatMessage) -> list[ToolCall]:
 def to_response(reply: Reply, provider: str, delta: str | None = None) -> ChatResponse:
     """Convert a reply, whole or partial, to a response; `delta` is the new text in a stream.
 
-    Tool calls are in its blocks, and for older parts of LlamaIndex also in `message.additional_kwargs["tool_calls"]`; token
-    counts are in `raw["usage"]` and `additional_kwargs`.
+    Reasoning and tool calls are in its blocks, calls for older parts of LlamaIndex also in
+    `message.additional_kwargs["tool_calls"]`; token counts are in `raw["usage"]` and `additional_kwargs`.
     """
-    blocks: list[TextBlock | ToolCallBlock] = []
+    blocks: list[ThinkingBlock | TextBlock | ToolCallBlock] = []
+    if reply.reasoning:
+        blocks.append(ThinkingBlock(content=reply.reasoning))
     if reply.text or not reply.tool_calls:
         blocks.append(TextBlock(text=reply.text))
     truncated = reply.finish_reason == "length"
@@ -190,11 +203,14 @@ def to_response(reply: Reply, provider: str, delta: str | None = None) -> ChatRe
         "request_id": reply.request_id,
         "finish_reason": reply.finish_reason,
         "usage": counts or None,
+        **reply.metadata,
+        **({"logprobs": dict(reply.logprobs)} if reply.logprobs else {}),
     }
     return ChatResponse(
         message=ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks, additional_kwargs=additional),
         raw=raw,
         delta=delta,
+        logprobs=_logprobs(reply.logprobs),
         additional_kwargs={**counts, **_cost(reply.usage)},
     )
 
@@ -204,6 +220,7 @@ def to_reply(response: ChatResponse) -> Reply:
     blocks = response.message.blocks
     return Reply(
         text=response.message.content or "",
+        reasoning="".join(block.content or "" for block in blocks if isinstance(block, ThinkingBlock)),
         tool_calls=tuple(_to_call(block) for block in blocks if isinstance(block, ToolCallBlock)),
         usage=Usage.from_openai(cast("Any", response).additional_kwargs),
         finish_reason=as_mapping(response.raw).get("finish_reason"),
@@ -230,10 +247,15 @@ class SnapshotConverter:
                 return to_response(self._builder.reply(), self._provider, event.text)
             case ToolCallDelta():
                 return to_response(self._builder.reply(), self._provider, "")
+            case ReasoningDelta():
+                response = to_response(self._builder.reply(), self._provider, "")
+                # Where LlamaIndex's agents look for it.
+                cast("Any", response).additional_kwargs["thinking_delta"] = event.text
+                return response
             case Finished():
                 self.final = to_response(self._builder.reply(), self._provider, "")
                 return None
-            case Started() | UsageReport():
+            case Started() | UsageReport() | MetadataReport() | LogprobsDelta():
                 return None
             case _:
                 assert_never(event)
@@ -255,7 +277,20 @@ def _openai_call(call: ToolCall) -> dict[str, Any]:
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
-def _token_counts(usage: Usage) -> dict[str, int]:
+def _logprobs(logprobs: Mapping[str, Sequence[Any]]) -> list[list[LogProb]] | None:
+    """Convert OpenAI's log probabilities: for each token its alternatives, or itself where none were asked for."""
+    entries = [as_mapping(entry) for entry in logprobs.get("content", ())]
+    return [
+        [
+            LogProb(token=choice["token"], logprob=choice["logprob"], bytes=choice.get("bytes") or [])
+            for choice in map(as_mapping, entry.get("top_logprobs") or [entry])
+            if isinstance(choice.get("token"), str) and isinstance(choice.get("logprob"), int | float)
+        ]
+        for entry in entries
+    ] or None
+
+
+def _token_counts(usage: Usage) -> dict[str, Any]:
     """Name the token counts as LlamaIndex's `TokenCountingHandler` does; empty if the provider didn't tell them."""
     if usage.input_tokens is None or usage.output_tokens is None:
         return {}
@@ -264,6 +299,8 @@ def _token_counts(usage: Usage) -> dict[str, int]:
         "completion_tokens": usage.output_tokens,
         "total_tokens": usage.input_tokens + usage.output_tokens,
         **({"cached_tokens": usage.cached_input_tokens} if usage.cached_input_tokens is not None else {}),
+        **({"prompt_tokens_details": dict(details)} if (details := usage.input_token_details) else {}),
+        **({"completion_tokens_details": dict(details)} if (details := usage.output_token_details) else {}),
     }
 
 

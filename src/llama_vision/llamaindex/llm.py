@@ -70,6 +70,7 @@ from llama_vision.llamaindex.tools import (
     tool_selections,
 )
 from llama_vision.providers import Provider, find_provider
+from llama_vision.providers.base_url import resolve_base_url
 from llama_vision.providers.defaults import default_model
 from llama_vision.structured.method import StructuredMethod, plan_structured_output
 from llama_vision.structured.output_schema import OutputSchema
@@ -165,7 +166,9 @@ class LlamaVision(BackendFields, FunctionCallingLLM):
 
     @model_validator(mode="after")
     def _check_provider(self) -> Self:
-        find_provider(self.provider)
+        provider = find_provider(self.provider)
+        if self.api_base:
+            resolve_base_url(provider, self.api_base)
         return self
 
     @field_validator("provider", mode="before")

@@ -6,9 +6,13 @@ from llama_vision.providers import find_provider
 from llama_vision.providers.provider import Provider
 
 
-def default_provider() -> str:
-    """Return `$LLAMA_VISION_PROVIDER`, else the model on this machine, which needs no key."""
-    return os.environ.get("LLAMA_VISION_PROVIDER") or "local"
+def default_provider(base_url: str | None = None) -> str:
+    """Return `$LLAMA_VISION_PROVIDER`, else the model on this machine, which needs no key.
+
+    With an address it is any OpenAI-compatible endpoint, where the variable names none that has one.
+    """
+    name = os.environ.get("LLAMA_VISION_PROVIDER") or "local"
+    return "openai-compatible" if base_url and find_provider(name).dialect is None else name
 
 
 def default_model(provider: str | Provider) -> str:

@@ -47,10 +47,10 @@ DEEPINFRA = Provider(
         errors=ErrorParser(rules=(OUT_OF_CREDITS, DEEPINFRA_UNPAID)),
     ),
     # Its JSON mode is guaranteed to give JSON (https://deepinfra.com/docs/advanced/json_mode); of schemas it says nothing.
-    # The model page names no price that could be used for an estimate ($0.00). 16,384 tokens are a hard cap of the API.
+    # 16,384 tokens are a hard cap of the API. Prices of 2026-11-28; its documents of 2026-07-22 list the 11B.
     models=(
-        replace(LLAMA_11B, max_output_tokens=16_384),
-        replace(LLAMA_90B, context_window=32_768, max_output_tokens=16_384),
+        replace(LLAMA_11B, max_output_tokens=16_384, price=Price(0.055, 0.055)),
+        replace(LLAMA_90B, context_window=32_768, max_output_tokens=16_384, price=Price(0.35, 0.40)),
     ),
     # https://deepinfra.com/docs: "jpg, png, webp", at most 20 MB.
     image_rules=ImageConstraints(media_types=JPEG_PNG_WEBP, max_bytes=20_000_000),
@@ -150,7 +150,7 @@ CLOUDFLARE = Provider(
     account_env=("CLOUDFLARE_ACCOUNT_ID", "CF_ACCOUNT_ID"),
     dialect=WorkersAiDialect(),
     # The list price per token is an estimate where a reply reports no neurons.
-    # JSON mode does not list this model: https://developers.cloudflare.com/workers-ai/features/json-mode/
+    # Workers AI's cut of 2026-05-30 left this model. JSON mode does not list it: https://developers.cloudflare.com/workers-ai/features/json-mode/
     models=llama_vision_models(
         "@cf/meta/llama-3.2-{}b-vision-instruct",
         context_window=128_000,
@@ -231,7 +231,8 @@ OPENROUTER = Provider(
     key_env=("OPENROUTER_API_KEY",),
     key_page="https://openrouter.ai/settings/keys",
     # Context, price and the number of images "vary per provider and per model" behind it; each reply reports `usage.cost`.
-    models=llama_vision_models("meta-llama/llama-3.2-{}b-vision-instruct"),
+    # models.dev lists the 11B only, at $0.345 (2026-07-02).
+    models=llama_vision_models("meta-llama/llama-3.2-{}b-vision-instruct", price=Price(0.345, 0.345))[:1],
     # https://openrouter.ai/docs/features/multimodal/images: "image/png, image/jpeg, image/webp, image/gif", the default.
     image_rules=ImageConstraints(),
     # https://openrouter.ai/docs/parameters gives ranges, and takes "others" too.
@@ -276,10 +277,14 @@ NVIDIA = Provider(
     key_page="https://build.nvidia.com/settings/api-keys",
     # "You can constrain the output to follow a particular JSON schema", among vision models with Llama 3.2 only:
     # https://docs.nvidia.com/nim/vision-language-models/latest/structured-generation.html
-    models=llama_vision_models("meta/llama-3.2-{}b-vision-instruct", enforces_schema=True),
+    # "Following Meta's guidance, function calling is not supported", nor system messages beside images:
+    # https://docs.nvidia.com/nim/vision-language-models/1.1.0/release-notes.html (2026-11-28)
+    models=llama_vision_models("meta/llama-3.2-{}b-vision-instruct", tools=False, enforces_schema=True),
     # Its API reference: "images can be PNG, JPG or JPEG". Its samples: `assert len(image_b64) < 180_000, "To upload larger
     # images, use the assets API"`, which is not built here. A second image is an error.
-    image_rules=ImageConstraints(media_types=JPEG_PNG, max_count=1, max_base64_chars=180_000),
+    image_rules=ImageConstraints(
+        media_types=JPEG_PNG, max_count=1, max_base64_chars=180_000, allows_system_message=False
+    ),
     docs="https://docs.nvidia.com/nim/vision-language-models/latest/examples/llama3-2/api.html",
 )
 
@@ -322,7 +327,92 @@ HYPERBOLIC = Provider(
     docs="https://docs.hyperbolic.ai/inference/vlm-apis",
 )
 
+AZURE = Provider(
+    name="azure",
+    title="Azure AI Foundry",
+    # The v1 API has one address for a resource, and `model` is the name of a deployment:
+    # https://learn.microsoft.com/azure/ai-foundry/how-to/model-inference-to-openai-migration (2026-11-28)
+    base_url_example="https://RESOURCE.openai.azure.com/openai/v1",
+    key_env=("AZURE_API_KEY", "AZURE_OPENAI_API_KEY"),
+    key_page="https://ai.azure.com",
+    # https://learn.microsoft.com/azure/ai-foundry/openai/reference, "Authentication".
+    key_header="api-key",
+    key_prefix="",
+    # https://github.com/MicrosoftDocs/azure-ai-docs, concepts-model-retirement-schedule-content.md of 2026-07-07.
+    models=llama_vision_models(
+        "Llama-3.2-{}B-Vision-Instruct", deprecation="Azure retired it on 2026-06-13."
+    ),
+    docs="https://learn.microsoft.com/azure/ai-foundry/foundry-models/concepts/endpoints",
+)
+
+GITHUB_MODELS = Provider(
+    name="github-models",
+    title="GitHub Models",
+    # https://docs.github.com/en/rest/models/inference: the token needs `models: read`; ids are {publisher}/{model_name}.
+    base_url="https://models.github.ai/inference",
+    key_env=("GITHUB_TOKEN",),
+    key_page="https://github.com/settings/personal-access-tokens",
+    models=llama_vision_models(
+        "meta/Llama-3.2-{}B-Vision-Instruct",
+        # "GitHub Models ... retired on July 30, 2026": https://github.com/orgs/community/discussions/203602
+        deprecation="GitHub Models was retired on 2026-07-30.",
+    ),
+    docs="https://docs.github.com/en/rest/models/inference",
+)
+
+VERCEL = Provider(
+    name="vercel",
+    title="Vercel AI Gateway",
+    # https://vercel.com/docs/ai-gateway/sdks-and-apis/openai-chat-completions (2026-10-07)
+    base_url="https://ai-gateway.vercel.sh/v1",
+    key_env=("AI_GATEWAY_API_KEY", "VERCEL_OIDC_TOKEN"),
+    key_page="https://vercel.com/docs/ai-gateway",
+    # https://vercel.com/ai-gateway/models/llama-3.2-11b/providers names one host, Amazon Bedrock, at $0.16 in and out. models.dev
+    # has the 90B at $0.72 (2026-07-02). Bedrock ended all Llama 3.2 on 2026-07-07.
+    models=tuple(
+        replace(model, price=Price(price, price))
+        for model, price in zip(
+            llama_vision_models(
+                "meta/llama-3.2-{}b",
+                context_window=128_000,
+                deprecation="Amazon Bedrock, the host behind it, ended Llama 3.2 on 2026-07-07.",
+            ),
+            (0.16, 0.72),
+            strict=True,
+        )
+    ),
+    docs="https://vercel.com/docs/ai-gateway/sdks-and-apis/openai-chat-completions",
+)
+
+IO_NET = Provider(
+    name="io-net",
+    title="io.net Intelligence",
+    base_url="https://api.intelligence.io.solutions/api/v1",
+    key_env=("IOINTELLIGENCE_API_KEY", "IO_INTELLIGENCE_API_KEY"),
+    key_page="https://ai.io.net",
+    # models.dev, providers/io-net: the 90B only, 16,000 tokens of which the reply has 4,096, $0.35 in and $0.40 out (2026-07-02).
+    models=llama_vision_models(context_window=16_000, max_output_tokens=4096, price=Price(0.35, 0.40))[
+        1:
+    ],  # the 90B only
+    docs="https://io.net/docs/guides/intelligence/io-intelligence",
+)
+
+INFERENCE_NET = Provider(
+    name="inference-net",
+    title="Inference.net",
+    base_url="https://api.inference.net/v1",
+    key_env=("INFERENCE_API_KEY",),
+    key_page="https://inference.net",
+    # models.dev, providers/inference: 16,000 tokens, $0.055 in and out (2026-07-02). Others write the id as
+    # meta-llama/llama-3.2-11b-instruct/fp-16 (https://www.lava.so/docs/gateway/providers/inference): `model` takes it.
+    models=llama_vision_models(
+        "meta/llama-3.2-{}b-vision-instruct", context_window=16_000, price=Price(0.055, 0.055)
+    )[:1],  # the 11B only
+    docs="https://inference.net/models",
+)
+
 HOSTED = (
     *(DEEPINFRA, AIMLAPI, AIGATEWAY, CLOUDFLARE, CLOUDFLARE_OPENAI),
     *(TOGETHER, GROQ, OPENROUTER, FIREWORKS, NVIDIA, HUGGINGFACE, SAMBANOVA, HYPERBOLIC),
+    *(AZURE, GITHUB_MODELS, VERCEL, IO_NET, INFERENCE_NET),
 )

@@ -59,15 +59,21 @@ class Provider:
         dialect: The wire format, by default that of OpenAI's chat completions; None for the model on this machine.
         models: Those on offer, the default first.
         base_url: Everything before the dialect's path; None where the user has to give it, and for `local`.
+        base_url_env: Environment variables that may hold the address.
+        base_url_example: What an error shows where the user has to give it.
+        base_path: Follows an address that is a host and a port alone, as people write that of a server of their own.
         key_env: Environment variables that may hold the key; the first that is set counts.
         key_page: Where to get a key.
         key_required: Whether every call needs a key.
+        key_header: The header that carries it, in lower case.
+        key_prefix: What stands before it there.
         account_env: Environment variables that may hold the account's id, where URLs contain one.
         image_rules: Which images it takes.
         parameters: The documented ones by their names in `core.call_options`, with their ranges (of `stop`: how many).
             Any other is refused. None where there is no such list: all are sent.
         client_side_stop: Whether stop strings are applied on this side, because the provider has none.
         license: What has to be accepted before the first call.
+        start_command: What starts the server, where people run it themselves.
         docs: URL of its own documentation.
     """
 
@@ -76,14 +82,20 @@ class Provider:
     dialect: Dialect | None = field(default_factory=ChatCompletionsDialect)
     models: tuple[ModelInfo, ...] = field(kw_only=True)
     base_url: str | None = None
+    base_url_env: tuple[str, ...] = ()
+    base_url_example: str = "http://localhost:8000/v1"
+    base_path: str = ""
     key_env: tuple[str, ...] = ()
     key_page: str | None = None
     key_required: bool = True
+    key_header: str = "authorization"
+    key_prefix: str = "Bearer "
     account_env: tuple[str, ...] = ()
     image_rules: ImageConstraints = field(default_factory=ImageConstraints)
     parameters: Mapping[str, Range] | None = None
     client_side_stop: bool = False
     license: LicenseAgreement | None = None
+    start_command: str = ""
     docs: str = ""
 
     def model_info(self, name: str) -> ModelInfo:

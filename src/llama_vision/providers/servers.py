@@ -1,6 +1,6 @@
 """Servers that people run themselves, where each listens by default, and any other OpenAI-compatible endpoint.
 
-`base_url` sets another address. None asks for a key unless it was started with one: pass that as `api_key`.
+`base_url` sets another address, of which the path may be left out. None asks for a key unless it was started with one: pass that as `api_key`.
 """
 
 from llama_vision.core.models import llama_vision_models
@@ -20,6 +20,9 @@ OLLAMA = Provider(
     name="ollama",
     title="Ollama",
     base_url="http://localhost:11434/v1",
+    base_url_env=("OLLAMA_HOST",),
+    base_path="/v1",
+    start_command="ollama serve",
     key_required=False,
     # "llama3.2-vision does not support tools": https://github.com/ollama/ollama/issues/8345
     # Schemas become grammars of llama.cpp: "enforce a JSON schema on model responses", https://docs.ollama.com/capabilities/structured-outputs
@@ -46,6 +49,8 @@ VLLM = Provider(
     name="vllm",
     title="vLLM",
     base_url="http://localhost:8000/v1",
+    base_path="/v1",
+    start_command="vllm serve meta-llama/Llama-3.2-11B-Vision-Instruct",
     key_required=False,
     # "The output will follow the JSON schema": https://docs.vllm.ai/en/latest/features/structured_outputs/
     models=llama_vision_models(enforces_schema=True, deprecation=_LAST_VERSION.format("0.10", "vLLM")),
@@ -60,6 +65,8 @@ SGLANG = Provider(
     name="sglang",
     title="SGLang",
     base_url="http://localhost:30000/v1",
+    base_path="/v1",
+    start_command="python -m sglang.launch_server --model-path meta-llama/Llama-3.2-11B-Vision-Instruct",
     key_required=False,
     # Its own chat template for the model is named `llama_3_vision`. Schemas are "guaranteed to follow the specified constraints",
     # with any model: its page on structured outputs.
@@ -71,6 +78,8 @@ LM_STUDIO = Provider(
     name="lmstudio",
     title="LM Studio",
     base_url="http://localhost:1234/v1",
+    base_path="/v1",
+    start_command="lms server start",
     key_required=False,
     # The id is that of the file on the machine: `model=` takes what `lms ls` shows. Of formats it takes json_schema only:
     # "'response_format.type' must be 'json_schema' or 'text'". llama.cpp's grammars or Outlines enforce it:

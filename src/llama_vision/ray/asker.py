@@ -17,6 +17,7 @@ from llama_vision.core.errors import ConfigurationError, UnsupportedInputError
 from llama_vision.core.messages import single_turn_messages
 from llama_vision.core.request import ChatRequest
 from llama_vision.providers import Provider, find_provider
+from llama_vision.providers.base_url import resolve_base_url
 from llama_vision.providers.defaults import default_model, default_provider
 from llama_vision.ray.cells import parse_images, parse_prompt
 from llama_vision.ray.columns import ColumnBatch, as_column_batch
@@ -101,7 +102,7 @@ class BatchAsker:
         api_key: Callable[[], str] | None = None,
         **options: Any,
     ) -> None:
-        self.provider = find_provider(provider or default_provider())
+        self.provider = find_provider(provider or default_provider(options.get("base_url")))
         self.model = self.provider.model_info(model or default_model(self.provider)).id
         self._prompt = _checked_prompt(prompt, prompt_column)
         self._prompt_column = prompt_column
@@ -204,6 +205,7 @@ class BatchAsker:
             raise UnsupportedInputError(
                 f"{self.provider.title} takes no images. {self.provider.image_rules.alternative} {_WITHOUT_IMAGES}"
             )
+        resolve_base_url(self.provider, self._backend_options.get("base_url"))
         if self.provider.dialect is not None:  # the local one may need what only the workers have
             create_backend(self.provider, **self._backend_options)
 

@@ -55,7 +55,7 @@ def test_a_cost_that_is_not_told_is_estimated_from_the_price_list(emulator_of, p
     assert usage.cost_is_estimate
 
 
-@pytest.mark.parametrize("provider", ["deepinfra", "openai-compatible", "aimlapi"])
+@pytest.mark.parametrize("provider", ["openai-compatible", "aimlapi"])
 def test_no_cost_is_made_up_where_there_is_no_price(emulator_of, provider, way):
     emulator = emulator_of(provider)
     emulator.script(completion("Hello there", usage=COUNTS))

@@ -13,13 +13,14 @@ from llama_vision.backends.http.reply_stream import ReplyStream
 from llama_vision.backends.http.retry import RetryState, parse_retry_headers
 from llama_vision.core.errors import (
     ConfigurationError,
+    ConnectionFailedError,
     InvalidRequestError,
     LicenseNotAcceptedError,
     LlamaVisionError,
     ModelNotFoundError,
     StatusError,
 )
-from llama_vision.dialects.dialect import Dialect, WireRequest
+from llama_vision.dialects.dialect import Dialect, WireRequest, fill_in_model
 from llama_vision.images.settings import ImageSettings
 from llama_vision.providers.provider import Provider
 from llama_vision.version import __version__
@@ -109,16 +110,16 @@ class PreparedCall:
         if agreement is None:
             raise ConfigurationError(f"{self._config.provider.title} has no license to accept.")
         return self._build(
-            client, WireRequest(agreement.path.replace("{model}", self._request.model), agreement.body)
+            client, WireRequest(fill_in_model(agreement.path, self._request.model), agreement.body)
         )
 
     def _build(self, client: httpx.Client | httpx.AsyncClient | None, wire: WireRequest) -> httpx.Request:
-        key = self._adapted.api_key
+        key, provider = self._adapted.api_key, self._config.provider
         headers = {
             "user-agent": _USER_AGENT,
             "content-type": "application/json",
             "accept": "text/event-stream" if self._stream else "application/json",
-            **({"authorization": f"Bearer {key}"} if key else {}),
+            **({provider.key_header: provider.key_prefix + key} if key else {}),
             **wire.headers,
             **self._config.headers,
         }
@@ -164,10 +165,27 @@ class PreparedCall:
             error.args = (
                 f"{error.status_code}: It redirects to {location}: set base_url to the right address.",
             )
+        if self._is_wrong_address(error):
+            error.args = (f"{str(error).rstrip('. ')}. {self._describe_address()}",)
         retired = self._config.provider.model_info(self._request.model).deprecation
         if retired and type(error) in (ModelNotFoundError, InvalidRequestError):
             error.args = (f"{error.args[0]} {retired}",)
         return error
+
+    def _is_wrong_address(self, error: StatusError) -> bool:
+        """Tell whether a 404 is about the path of the user's own address, and not about the model."""
+        is_own = self._config.base_url != self._config.provider.base_url
+        is_api_error = '"error"' in error.body and self._config.dialect.path not in error.body
+        is_about_model = is_api_error or "model" in str(error).lower()
+        return type(error) is ModelNotFoundError and is_own and not is_about_model
+
+    def _describe_address(self) -> str:
+        """Name the address and the rule, without the account and what else in it is secret."""
+        url = parse_url(self._config.base_url).copy_with(userinfo=b"", query=None)
+        return (
+            f"The address was {url}{self._wire.path}: base_url has to be everything before {self._wire.path}, and at "
+            "most servers ends in /v1."
+        )
 
     def _redact(self, text: bytes) -> bytes:
         for secret, label in ((self._adapted.api_key, b"[key]"), (self._adapted.account_id, b"[account]")):
@@ -187,6 +205,11 @@ class PreparedCall:
             self._request = replace(self._request, stream_usage=False)
             self._wire = self._config.dialect.encode(self._request, stream=True)
             return RetryAction()
+        command = self._config.provider.start_command
+        if command and type(error) is ConnectionFailedError:
+            error.args = (
+                f"{error.args[0]} Start the server with `{command}`, or set base_url to its address.",
+            )
         delay = self._retries.next_delay(error)
         _logger.info(
             "%s: %s, retrying in %.2f s (%d attempts left)",

@@ -24,7 +24,16 @@ def map_transport_error(error: httpx.RequestError) -> LlamaVisionError:
         return RequestTimeoutError(
             f"No answer in time ({type(error).__name__}). A longer timeout=... may help."
         )
-    return ConnectionFailedError(f"No connection: {str(error) or type(error).__name__}")
+    return ConnectionFailedError(f"No connection{_origin(error)}: {str(error) or type(error).__name__}.")
+
+
+def _origin(error: httpx.RequestError) -> str:
+    """Say where a request went, without what may be secret in its address."""
+    try:
+        url = error.request.url
+    except RuntimeError:  # raised by hand, without its request
+        return ""
+    return f" to {url.scheme}://{url.netloc.decode()}"
 
 
 def map_stream_error(error: httpx.HTTPError) -> LlamaVisionError:

@@ -10,7 +10,15 @@ from llama_vision.core.errors import (
     StreamError,
     TruncatedStreamError,
 )
-from llama_vision.core.events import Event, Finished, TextDelta, ToolCallDelta, UsageReport
+from llama_vision.core.events import (
+    Event,
+    Finished,
+    LogprobsDelta,
+    ReasoningDelta,
+    TextDelta,
+    ToolCallDelta,
+    UsageReport,
+)
 from llama_vision.core.models import Price
 from llama_vision.core.reply import Reply, ReplyBuilder
 from llama_vision.core.request import Tool
@@ -195,6 +203,6 @@ class ReplyStream:
                 kept.append(TextDelta(held))
             if isinstance(event, Finished):
                 kept.append(Finished("stop") if self._stops.hit else event)
-            elif not (self._stops.hit and isinstance(event, ToolCallDelta)):
+            elif not (self._stops.hit and isinstance(event, ToolCallDelta | ReasoningDelta | LogprobsDelta)):
                 kept.append(event)
         return kept

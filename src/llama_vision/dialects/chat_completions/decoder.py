@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from pydantic import ValidationError
 
@@ -12,9 +12,18 @@ from llama_vision.core.errors import (
     StreamError,
     TruncatedStreamError,
 )
-from llama_vision.core.events import Event, Finished, Started, TextDelta, UsageReport
+from llama_vision.core.events import (
+    Event,
+    Finished,
+    LogprobsDelta,
+    MetadataReport,
+    ReasoningDelta,
+    Started,
+    TextDelta,
+    UsageReport,
+)
 from llama_vision.core.json_types import as_mapping
-from llama_vision.core.surrogates import SurrogateJoiner, replace_surrogates
+from llama_vision.core.surrogates import SurrogateJoiner, replace_surrogates, replace_surrogates_in
 from llama_vision.core.usage import Usage
 from llama_vision.dialects.chat_completions.tool_call_assembler import ToolCallAssembler
 from llama_vision.dialects.chat_completions.usage import UsageFormat
@@ -29,6 +38,9 @@ _BROKEN_REASONS = frozenset({"abort", "error"})
 
 https://openrouter.ai/docs/api/reference/errors-and-debugging. Unknown reasons, such as `eos`, are no errors.
 """
+
+_RATE_LIMIT_HEADERS = "x-ratelimit-"
+"""As OpenAI (https://platform.openai.com/docs/guides/rate-limits) and AIGateway document them."""
 
 _EMPTY_REPLY = (
     "The provider's reply is empty: neither text nor tool calls. It may not have understood the request; "
@@ -72,6 +84,9 @@ class ChatCompletionsDecoder:
         self._reported = _NO_USAGE
         self._text = SpecialTokenFilter()
         self._halves = SurrogateJoiner()
+        self._reasoning_halves = SurrogateJoiner()
+        self._rate_limits = {name: headers[name] for name in headers if name.startswith(_RATE_LIMIT_HEADERS)}
+        self._metadata: dict[str, str] = {}
         self._calls = ToolCallAssembler()
 
     def feed(self, payload: bytes) -> list[Event]:
@@ -89,10 +104,15 @@ class ChatCompletionsDecoder:
             model, reply_id = completion.model or self._model, completion.id
             events.append(
                 Started(
-                    replace_surrogates(model), reply_id and replace_surrogates(reply_id), self._request_id
+                    replace_surrogates(model),
+                    reply_id and replace_surrogates(reply_id),
+                    self._request_id,
+                    self._rate_limits,
                 )
             )
             self._report_usage(events)  # from the headers, in case the reply is left before its end
+        if completion.service_tier or completion.system_fingerprint:
+            self._report_metadata(completion, events)
         for choice in completion.choices or ():
             if not choice.index:  # `n` is always 1
                 self._handle_choice(choice, events)
@@ -112,6 +132,8 @@ class ChatCompletionsDecoder:
         if self._has_null and not self._has_content and self._finish_reason in (None, "stop"):
             raise MalformedReplyError(_EMPTY_REPLY)
         events: list[Event] = []
+        if reasoning := self._reasoning_halves.close():
+            events.append(ReasoningDelta(reasoning))
         if held := self._text.feed(self._halves.close()) + self._text.close():
             events.append(TextDelta(held))
         events += self._calls.close(cut=self._finish_reason == "length")
@@ -151,6 +173,8 @@ class ChatCompletionsDecoder:
             self._handle_message(message, events)
         elif "message" in choice.model_fields_set:
             self._has_null = True
+        if choice.logprobs and (logprobs := _logprob_lists(choice.logprobs)):
+            events.append(LogprobsDelta(logprobs))
         # A second finish chunk (Cloudflare /ai/v1) says nothing new.
         self._finish_reason = self._finish_reason or choice.finish_reason
         if choice.error or choice.finish_reason in _BROKEN_REASONS:
@@ -166,6 +190,8 @@ class ChatCompletionsDecoder:
         self._finish_reason = self._finish_reason or "error"
 
     def _handle_message(self, message: WireMessage, events: list[Event]) -> None:
+        if reasoning := message.reasoning_content or message.reasoning:
+            self._handle_reasoning(reasoning, events)
         content = message.content
         if content in (None, "") and message.refusal is not None:
             content = message.refusal
@@ -187,10 +213,50 @@ class ChatCompletionsDecoder:
             elif delta := self._calls.add_fragment(call, position, len(calls)):
                 events.append(delta)
 
+    def _handle_reasoning(self, reasoning: Any, events: list[Event]) -> None:
+        """Decode reasoning: `reasoning_content`, which DeepSeek documents, or `reasoning`, which OpenRouter does.
+
+        Some servers send both, with the same text.
+        """
+        text = reasoning if isinstance(reasoning, str) else ""
+        if isinstance(reasoning, list):
+            text = _content_text(cast("list[Any]", reasoning))
+        if text := self._reasoning_halves.feed(text):
+            self._has_content = True
+            events.append(ReasoningDelta(text))
+
+    def _report_metadata(self, completion: WireCompletion, events: list[Event]) -> None:
+        """Report OpenAI's fields about the reply; many servers repeat them in each chunk."""
+        fields: Mapping[str, Any] = {
+            "service_tier": completion.service_tier,
+            "system_fingerprint": completion.system_fingerprint,
+        }
+        new = {
+            name: replace_surrogates(value)
+            for name, value in fields.items()
+            if isinstance(value, str) and value and self._metadata.get(name) != replace_surrogates(value)
+        }
+        if new:
+            self._metadata |= new
+            events.append(MetadataReport(new))
+
     def _report_usage(self, events: list[Event]) -> None:
         if self._usage != self._reported:
             self._reported = self._usage
             events.append(UsageReport(self._usage))
+
+
+def _logprob_lists(logprobs: Any) -> dict[str, list[Any]]:
+    """Return the lists of a choice's log probabilities; a token may be half a surrogate pair."""
+    lists: dict[str, list[Any]] = {
+        name: cast("list[Any]", entries)
+        for name, entries in as_mapping(logprobs).items()
+        if isinstance(entries, list) and entries
+    }
+    try:
+        return {name: replace_surrogates_in(entries) for name, entries in lists.items()}
+    except RecursionError:  # nested without end
+        return {}
 
 
 def _content_text(content: bool | list[Any]) -> str:

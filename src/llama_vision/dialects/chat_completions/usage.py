@@ -65,12 +65,20 @@ class UsageFormat:
         return usage
 
     def _to_usage(self, wire: WireUsage) -> Usage:
-        details = wire.prompt_tokens_details
-        return replace(
+        usage = replace(
             _cost(self.cost_fields, wire.model_extra or {}),
             input_tokens=_count(wire.prompt_tokens),
             output_tokens=_count(wire.completion_tokens),
-            cached_input_tokens=_count(details.cached_tokens) if details else None,
+        )
+        input_details = _details(wire.prompt_tokens_details)
+        output_details = _details(wire.completion_tokens_details)
+        if not (input_details or output_details):
+            return usage
+        return replace(
+            usage,
+            cached_input_tokens=input_details.pop("cached_tokens", None),
+            input_token_details=input_details,
+            output_token_details=output_details,
         )
 
 
@@ -82,7 +90,15 @@ def _cost(sources: tuple[CostField, ...], fields: Mapping[str, Any]) -> Usage:
     return Usage()
 
 
-def _count(value: float | None) -> int | None:
+def _details(value: Any) -> dict[str, int]:
+    """Read the counts of an object; what is no count is left out, since servers put objects there, too."""
+    counts = {
+        name: _count(number) for name, number in as_mapping(value).items() if not isinstance(number, bool)
+    }
+    return {name: count for name, count in counts.items() if count is not None}
+
+
+def _count(value: Any) -> int | None:
     number = _finite(value)
     return None if number is None else int(number)
 

@@ -63,6 +63,8 @@ class WireMessage(_Wire):
 
     content: str | StrictBool | list[Any] | None = None
     refusal: str | None = None
+    reasoning_content: Any = None
+    reasoning: Any = None
     tool_calls: list[WireToolCall] | None = None
     function_call: WireFunction | None = None
 
@@ -77,13 +79,8 @@ class WireChoice(_Wire):
     delta: WireMessage | _EmptyArray | None = None
     message: WireMessage | _EmptyArray | None = None
     finish_reason: str | None = None
+    logprobs: Any = None
     error: Any = None
-
-
-class WirePromptDetails(_Wire):
-    """The prompt's tokens by kind."""
-
-    cached_tokens: float | None = None
 
 
 class WireUsage(_Wire):
@@ -93,7 +90,8 @@ class WireUsage(_Wire):
 
     prompt_tokens: float | None = None
     completion_tokens: float | None = None
-    prompt_tokens_details: WirePromptDetails | None = None
+    prompt_tokens_details: Any = None
+    completion_tokens_details: Any = None
 
 
 class WireCompletion(_Wire):
@@ -103,6 +101,8 @@ class WireCompletion(_Wire):
     model: str | None = None
     choices: list[WireChoice] | None = None
     usage: WireUsage | None = None
+    service_tier: Any = None
+    system_fingerprint: Any = None
     error: Any = None
 
 

@@ -17,7 +17,7 @@ from llama_vision.dialects.body import encode_json, sampling_fields, validate_ex
 from llama_vision.dialects.chat_completions.decoder import ChatCompletionsDecoder
 from llama_vision.dialects.chat_completions.dialect import encode_tool
 from llama_vision.dialects.chat_completions.usage import CostField, UsageFormat
-from llama_vision.dialects.dialect import WireRequest
+from llama_vision.dialects.dialect import WireRequest, fill_in_model
 from llama_vision.dialects.error_bodies import ErrorParser
 from llama_vision.dialects.workers_ai.error_codes import ERROR_CODES
 from llama_vision.dialects.workers_ai.wire import parse_native
@@ -37,12 +37,14 @@ class WorkersAiDialect:
     """The dialect.
 
     Attributes:
+        path: Follows the base URL; `{account}` and `{model}` are filled in.
         image_encoding: How an image is sent: as an `array` of its bytes, which the model's schema documents and others have
             seen working, or as a `data_url`, which Cloudflare's tutorial uses and which is a third of the size.
         usage: Where usage and costs are reported.
         errors: What error responses mean.
     """
 
+    path: str = RUN_PATH
     image_encoding: Literal["array", "data_url"] = "array"
     usage: UsageFormat = field(default_factory=lambda: UsageFormat(cost_fields=(NEURON_COST,)))
     errors: ErrorParser = field(default_factory=lambda: ErrorParser(codes=ERROR_CODES))
@@ -59,7 +61,7 @@ class WorkersAiDialect:
         if stream:
             body["stream"] = True
         body |= validate_extra_body(request.extra_body)
-        return WireRequest(RUN_PATH.replace("{model}", request.model), encode_json(body))
+        return WireRequest(fill_in_model(self.path, request.model), encode_json(body))
 
     def decoder(
         self, model: str, headers: Mapping[str, str], *, max_tokens: int | None = None

@@ -43,6 +43,8 @@ ERROR_CODES: Mapping[int, ErrorCode] = {
     ),
     5018: ErrorCode(403, PermissionDeniedError),
     5019: ErrorCode(405, InvalidRequestError),
+    # Its changelog of 2026-07-28; this model is not among those that it names.
+    5035: ErrorCode(403, PermissionDeniedError, "The model needs the Workers Paid plan."),
     7000: ErrorCode(404, ModelNotFoundError, _CHECK_ACCOUNT),  # *
     7003: ErrorCode(404, ModelNotFoundError, _CHECK_ACCOUNT),  # *
     8001: ErrorCode(400, InvalidRequestError),  # *
