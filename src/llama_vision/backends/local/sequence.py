@@ -130,7 +130,7 @@ class Sequence:
         elif self.num_output_tokens >= self.max_new_tokens:
             self._finish("length")
 
-    def fail(self, error: Exception, during: str = "Generating") -> None:
+    def fail(self, error: BaseException, during: str = "Generating") -> None:
         """Finish with an error in place of `Finished`; without effect once finished."""
         if not self.is_finished:
             self.status = SequenceStatus.FINISHED
@@ -147,13 +147,18 @@ class Sequence:
         self.on_output(Finished(reason))
 
 
-def _to_local_model_error(error: Exception, during: str) -> LlamaVisionError:
+def _to_local_model_error(error: BaseException, during: str) -> LlamaVisionError:
     if isinstance(error, LlamaVisionError):
         return error
     if type(error).__name__ == "OutOfMemoryError":  # torch's, which can't be imported here
         failure = LocalModelError(
             "The memory of the device is full. Give LocalSettings a lower max_batch_size, max_model_len or "
             f"image_cache_bytes. {error}"
+        )
+    elif "CUDA error" in str(error):
+        failure = LocalModelError(
+            f"{during} failed, and the GPU can't be used by this process any more: restart Python to load the model again. "
+            f"{error}"
         )
     else:
         failure = LocalModelError(f"{during} failed: {type(error).__name__}: {error}")
