@@ -70,11 +70,8 @@ class EngineThread:
     def failure(self) -> LocalModelError | None:
         """Tell why no output will come any more: a thread is gone. None while both are there."""
         if self._pid != os.getpid():
-            return LocalModelError(
-                "This process was forked while the request was running, which goes on in the parent only. Ask again: "
-                "that loads the model in this process."
-            )
-        if all(thread.is_alive() for thread in self._threads):
+            return LocalModelError(_FORKED_MESSAGE)
+        if self._failure is None and all(thread.is_alive() for thread in self._threads):
             return None
         return LocalModelError(self._failure or _ended_message("it was killed"))
 
@@ -266,6 +263,14 @@ def _without_cancelled(seqs: deque[Sequence]) -> deque[Sequence]:
 
 
 _SHUTDOWN_MESSAGE = "The local model has stopped, because the program is ending."
+_FORKED_MESSAGE = (
+    "This process was forked while the request was running, which goes on in the parent only. Ask again: that loads the "
+    "model in this process."
+)
+_FORKED_WHILE_LOADING_MESSAGE = (
+    "This process was forked while its parent was loading a local model, so it can't load one: fork before the first "
+    "call, or after it was answered, or start processes by 'spawn'."
+)
 
 
 def _ended_message(reason: str) -> str:
@@ -296,7 +301,8 @@ def _is_debugging() -> bool:
 _DEFAULT = LocalSettings()
 _threads: dict[tuple[str, LocalSettings], EngineThread] = {}  # in order of last use
 _lock = threading.Lock()
-_was_forked_while_loading = False
+_refusal: str | None = None
+"""Why this process can't run a model any more."""
 
 
 def get_engine_thread(model: str, settings: LocalSettings = _DEFAULT) -> EngineThread:
@@ -328,11 +334,8 @@ def unload(settings: LocalSettings) -> None:
 
 
 def _get_engine_thread(model: str, settings: LocalSettings) -> EngineThread:
-    if _was_forked_while_loading:
-        raise LocalModelError(
-            "This process was forked while its parent was loading a local model, so it can't load one: fork before "
-            "the first call, or after it was answered, or start processes by 'spawn'."
-        )
+    if _refusal is not None:
+        raise LocalModelError(_refusal)
     if _is_debugging():
         _enable_faulthandler()
     key = model, settings
@@ -362,6 +365,8 @@ def _enable_faulthandler() -> None:
 
 @atexit.register
 def _stop_all() -> None:
+    global _refusal  # noqa: PLW0603 - from here on
+    _refusal = _SHUTDOWN_MESSAGE
     engine_threads = list(_threads.values())
     for engine_thread in engine_threads:
         engine_thread.request_stop()
@@ -371,9 +376,10 @@ def _stop_all() -> None:
 
 def _reset_after_fork() -> None:
     """Leave the parent's threads to the parent: a fork does not copy them, but for the locks of what they import."""
-    global _lock, _was_forked_while_loading  # noqa: PLW0603 - the lock may have been held by one of those threads
+    global _lock, _refusal  # noqa: PLW0603 - the lock may have been held by one of those threads
     _lock = threading.Lock()
-    _was_forked_while_loading |= any(thread.is_loading for thread in _threads.values())
+    if any(thread.is_loading for thread in _threads.values()):
+        _refusal = _FORKED_WHILE_LOADING_MESSAGE
     _threads.clear()
 
 

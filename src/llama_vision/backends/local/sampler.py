@@ -13,8 +13,9 @@ _NEG_INF = float("-inf")
 _DEFAULT_TOP_K = 50
 """Transformers' own, where neither the user nor the model says anything (GenerationMixin, 5.17 and 5.23)."""
 
-_MIN_TEMPERATURE = 1e-5
-"""Below it logits divided by the temperature may overflow: greedy decoding, as in vLLM (`_SAMPLING_EPS`)."""
+_MIN_DIVISOR = 1e-5
+"""Of logits, which would overflow otherwise: a lower temperature is greedy decoding, as in vLLM (`_SAMPLING_EPS`), and a
+lower repetition penalty is this one."""
 
 _NO_TOKEN = -1
 
@@ -40,14 +41,15 @@ class Sampler:
         defaults = model_defaults or SamplingParams(temperature=1.0)
         self.temperature = _first_set(sampling.temperature, defaults.temperature, 1.0)
         is_default_greedy = sampling.temperature is None and model_defaults is None
-        self.greedy = is_default_greedy or self.temperature < _MIN_TEMPERATURE
+        self.greedy = is_default_greedy or self.temperature < _MIN_DIVISOR
         self.top_k = int(_first_set(sampling.top_k, defaults.top_k, _DEFAULT_TOP_K))
         self.top_p = _first_set(sampling.top_p, defaults.top_p, 1.0)
         self.min_p = _first_set(sampling.min_p, defaults.min_p, 0.0)
         self.grammar_matcher = grammar_matcher
-        self._repetition_penalty = sampling.repetition_penalty
+        self._repetition_penalty: float | None = None
         self._seen_token_ids: torch.Tensor | None = None
-        if self._repetition_penalty is not None:
+        if sampling.repetition_penalty is not None:
+            self._repetition_penalty = max(sampling.repetition_penalty, _MIN_DIVISOR)
             self._seen_token_ids = torch.tensor(sorted(set(prompt_token_ids)), device=device)
         self._generator: torch.Generator | None = None
         if not self.greedy:
