@@ -67,18 +67,21 @@ class LocalBackend:
         with AttachErrorContext(self._provider.name, request.model):
             adapted = await aadapt_request(self._provider, request, self._images)
             loop = asyncio.get_running_loop()
-            outputs: asyncio.Queue[EngineOutput] = asyncio.Queue()
+            outputs: queue.SimpleQueue[EngineOutput] = queue.SimpleQueue()
+            # No asyncio.Queue, which raises where its loop was closed in the middle.
+            has_arrived = asyncio.Event()
 
             def emit(output: EngineOutput) -> None:
+                outputs.put(output)
                 with contextlib.suppress(RuntimeError):  # the loop is closed, so nothing waits
-                    loop.call_soon_threadsafe(outputs.put_nowait, output)
+                    loop.call_soon_threadsafe(has_arrived.set)
 
             engine_thread, job = submit(request.model, self._local, adapted.request, emit)
             try:
                 calls = TextToolCallExtractor(adapted.text_parsed_tools)
                 event = None
                 while not isinstance(event, Finished):
-                    event = _event_or_raise(await _aget(outputs, engine_thread), adapted)
+                    event = _event_or_raise(await _aget(outputs, has_arrived, engine_thread), adapted)
                     for parsed in calls.process([event]):
                         yield parsed
             finally:
@@ -101,14 +104,18 @@ def _get(outputs: "queue.SimpleQueue[EngineOutput]", engine_thread: EngineThread
     return failure if outputs.empty() else outputs.get()
 
 
-async def _aget(outputs: "asyncio.Queue[EngineOutput]", engine_thread: EngineThread) -> EngineOutput:
+async def _aget(
+    outputs: "queue.SimpleQueue[EngineOutput]", has_arrived: asyncio.Event, engine_thread: EngineThread
+) -> EngineOutput:
     """As `_get`, without blocking the event loop."""
-    while (failure := engine_thread.failure()) is None:
+    while outputs.empty():
+        if (failure := engine_thread.failure()) is not None and outputs.empty():
+            return failure
+        has_arrived.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CHECK_INTERVAL_S):
-                return await outputs.get()
-    await asyncio.sleep(0)  # for outputs that the event loop has still to put
-    return failure if outputs.empty() else outputs.get_nowait()
+                await has_arrived.wait()
+    return outputs.get()
 
 
 def _event_or_raise(output: EngineOutput, adapted: AdaptedRequest) -> Event:

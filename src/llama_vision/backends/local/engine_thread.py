@@ -13,9 +13,11 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from llama_vision.backends.local.config import LocalSettings
 from llama_vision.backends.local.sequence import EngineOutput, Sequence, SequenceStatus
@@ -60,6 +62,7 @@ class EngineThread:
             self._threads[0].start()
         except RuntimeError as error:
             raise LocalModelError(f"The local model can't start a thread: {error}.") from error
+        _started.add(self)
 
     @property
     def is_idle(self) -> bool:
@@ -115,9 +118,11 @@ class EngineThread:
             self._stopping = True
             self._condition.notify_all()
 
-    def join(self) -> None:
-        """Wait until the engine thread has ended, for some seconds at most."""
-        self._threads[0].join(_SHUTDOWN_TIMEOUT_S)
+    def join(self, timeout: float = _SHUTDOWN_TIMEOUT_S) -> None:
+        """Wait until the threads have ended, for so many seconds at most."""
+        deadline = time.monotonic() + timeout
+        for thread in self._threads:
+            thread.join(max(deadline - time.monotonic(), 0))
 
     def _run(self) -> None:
         try:
@@ -300,6 +305,7 @@ def _is_debugging() -> bool:
 
 _DEFAULT = LocalSettings()
 _threads: dict[tuple[str, LocalSettings], EngineThread] = {}  # in order of last use
+_started: WeakSet[EngineThread] = WeakSet()  # those that were retired or replaced, too
 _lock = threading.Lock()
 _refusal: str | None = None
 """Why this process can't run a model any more."""
@@ -367,20 +373,23 @@ def _enable_faulthandler() -> None:
 def _stop_all() -> None:
     global _refusal  # noqa: PLW0603 - from here on
     _refusal = _SHUTDOWN_MESSAGE
-    engine_threads = list(_threads.values())
+    engine_threads = list(_started)
     for engine_thread in engine_threads:
         engine_thread.request_stop()
+    deadline = time.monotonic() + _SHUTDOWN_TIMEOUT_S
     for engine_thread in engine_threads:
-        engine_thread.join()
+        # A thread that comes back from torch to an interpreter that is gone ends the process by std::terminate.
+        engine_thread.join(max(deadline - time.monotonic(), 0))
 
 
 def _reset_after_fork() -> None:
     """Leave the parent's threads to the parent: a fork does not copy them, but for the locks of what they import."""
     global _lock, _refusal  # noqa: PLW0603 - the lock may have been held by one of those threads
     _lock = threading.Lock()
-    if any(thread.is_loading for thread in _threads.values()):
+    if any(thread.is_loading for thread in _started):
         _refusal = _FORKED_WHILE_LOADING_MESSAGE
     _threads.clear()
+    _started.clear()
 
 
 if hasattr(os, "register_at_fork"):
