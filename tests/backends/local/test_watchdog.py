@@ -18,6 +18,7 @@ from llama_vision.backends.local.engine import Engine
 from llama_vision.backends.local.engine_thread import EngineThread, get_engine_thread
 from llama_vision.backends.local.input_processor import InputProcessor
 from llama_vision.backends.local.sampler import Sampler
+from llama_vision.backends.stop_strings import StopStringFilter
 from llama_vision.core.errors import LocalModelError
 from llama_vision.core.events import Finished, TextDelta
 from llama_vision.providers import find_provider
@@ -197,6 +198,13 @@ def test_a_panic_in_one_request_ends_that_request_only(backend, monkeypatch, way
     assert_works(backend)
 
 
+@pytest.mark.parametrize("way", ["complete", "acomplete"])
+def test_a_panic_at_the_very_end_of_a_reply_is_told(backend, monkeypatch, way):
+    raise_once(monkeypatch, StopStringFilter, "flush", Panic("lost"))
+    assert_told_at_once(backend, way, ask("Say hi"), "failed: Panic: lost")
+    assert_works(backend)
+
+
 def test_a_fault_of_the_gpu_is_told_to_all_with_what_to_do(backend, monkeypatch):
     assert_works(backend)
     others = [backend.stream(ask("Hi", sampling=LONG)) for _ in range(2)]
@@ -317,3 +325,53 @@ os.kill(os.getpid(), signal.SIGUSR1)
     assert done.stdout == "LocalModelError\n"
     assert "in lost" in done.stderr
     assert done.stderr.count("Current thread") == 2
+
+
+LEFT = {
+    "a stream that is open": "stream = backend.stream(endless()); next(stream)",
+    "an asynchronous stream that is open": """
+import asyncio
+async def main():
+    global stream
+    stream = backend.astream(endless()); await anext(stream)
+asyncio.run(main())""",
+    "a loop that was closed in the middle of calls": """
+import asyncio
+loop = asyncio.new_event_loop()
+loop.set_exception_handler(lambda *_: None)  # says that tasks were pending
+stream = backend.astream(endless())
+async def main():
+    global calls
+    calls = [asyncio.ensure_future(work) for work in (backend.acomplete(endless()), stream.__anext__())]
+    await asyncio.sleep(0.3)
+loop.run_until_complete(main())
+loop.close()""",
+    "nested loops": """
+import asyncio, nest_asyncio
+nest_asyncio.apply()
+async def main():
+    global stream
+    stream = backend.astream(endless()); await anext(stream)
+    assert asyncio.get_event_loop().run_until_complete(backend.acomplete(ask("Say hi"))).text == "Hi"
+asyncio.run(main())""",
+    "an interrupt while torch is imported": """
+def interrupt():
+    while "torch" not in sys.modules: time.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Thread(target=interrupt).start()
+try: backend.complete(ask("Say hi"))
+except KeyboardInterrupt: pass""",
+    "a thread that waits": """
+def wait():
+    try: backend.complete(endless())
+    except Exception: pass  # the program is ending
+threading.Thread(target=wait, daemon=True).start()
+backend.complete(ask("Say hi"))""",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", LEFT.values(), ids=LEFT)
+def test_python_is_left_quietly(code):
+    done = run(code)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -42,9 +42,10 @@ class LocalBackend:
     async def acomplete(self, request: ChatRequest) -> Reply:
         """Answer as a whole, without blocking the event loop; see `Backend.acomplete`."""
         builder = ReplyBuilder()
-        async with contextlib.aclosing(self.astream(request)) as events:
-            async for event in events:
-                builder.add(event)
+        async for event in self.astream(
+            request
+        ):  # which ends with whatever is raised in it, so needs no closing
+            builder.add(event)
         return builder.reply()
 
     def stream(self, request: ChatRequest) -> Generator[Event]:

@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
-from weakref import WeakSet
+from weakref import WeakSet, finalize
 
 from llama_vision.backends.local.config import LocalSettings
 from llama_vision.backends.local.sequence import EngineOutput, Sequence, SequenceStatus
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from llama_vision.backends.local.input_processor import InputProcessor
 
 _SHUTDOWN_TIMEOUT_S = 5.0
+_IMPORT_TIMEOUT_S = 30.0
+"""At exit while torch is being imported, which would otherwise print tracebacks."""
+
 _MAX_ADMITTED_PER_STEP = 4
 """To encode an image takes longer than a decode step, for which the running sequences wait."""
 
@@ -56,7 +59,7 @@ class EngineThread:
         self._failure: str | None = None
         self._pid = os.getpid()
         self._engine: Engine | None = None
-        self.is_loading = False
+        self.is_importing = self.is_loading = False
         self._threads = [threading.Thread(target=self._run, name=f"llama-vision {model}", daemon=True)]
         try:
             self._threads[0].start()
@@ -168,7 +171,14 @@ class EngineThread:
         return self._engine
 
     def _load(self) -> None:
-        engine = _load_engine(self._model, self._settings)
+        self.is_importing = True
+        try:
+            load_engine = _import_engine()
+        finally:
+            self.is_importing = False
+        if self._stopping:
+            return
+        engine = load_engine(self._model, self._settings)
         name = f"llama-vision {self._model} requests"
         args = (engine.input_processor,)
         thread = threading.Thread(target=self._run_prepare, args=args, name=name, daemon=True)
@@ -282,17 +292,18 @@ def _ended_message(reason: str) -> str:
     return f"A thread of the local model has ended ({reason}), and with it this request. The next call loads the model again."
 
 
-def _load_engine(model: str, settings: LocalSettings) -> "Engine":
-    # torch is imported in the engine thread; where it is not installed, `model_loader` raises the error that says so.
+def _import_engine() -> "Callable[[str, LocalSettings], Engine]":
+    """Import torch and all that needs it, and return what loads an engine."""
+    # In the engine thread; where torch is not installed, `model_loader` raises the error that says so.
     from llama_vision.backends.local.model_loader import load_model  # noqa: PLC0415, I001 - as said
     from llama_vision.backends.local.engine import Engine  # noqa: PLC0415 - as said
 
-    return Engine(load_model(model, settings), settings)
+    return lambda model, settings: Engine(load_model(model, settings), settings)
 
 
 def _free_memory() -> None:
     """Free what an engine leaves: it and its CUDA graphs refer to each other, and torch keeps a GPU's memory."""
-    import torch  # noqa: PLC0415 - see `_load_engine`
+    import torch  # noqa: PLC0415 - see `_import_engine`
 
     gc.collect()
     if torch.cuda.is_initialized():
@@ -369,6 +380,10 @@ def _enable_faulthandler() -> None:
         faulthandler.register(signal.SIGUSR1, sys.__stderr__ or 2)
 
 
+# Finalizers that torch makes while it is imported run at exit: after `_stop_all`, where another one was made before.
+finalize(EngineThread, str)
+
+
 @atexit.register
 def _stop_all() -> None:
     global _refusal  # noqa: PLW0603 - from here on
@@ -376,10 +391,11 @@ def _stop_all() -> None:
     engine_threads = list(_started)
     for engine_thread in engine_threads:
         engine_thread.request_stop()
-    deadline = time.monotonic() + _SHUTDOWN_TIMEOUT_S
+    began = time.monotonic()
     for engine_thread in engine_threads:
         # A thread that comes back from torch to an interpreter that is gone ends the process by std::terminate.
-        engine_thread.join(max(deadline - time.monotonic(), 0))
+        timeout = _IMPORT_TIMEOUT_S if engine_thread.is_importing else _SHUTDOWN_TIMEOUT_S
+        engine_thread.join(max(began + timeout - time.monotonic(), 0))
 
 
 def _reset_after_fork() -> None:

@@ -133,11 +133,10 @@ class Sequence:
     def fail(self, error: BaseException, during: str = "Generating") -> None:
         """Finish with an error in place of `Finished`; without effect once finished."""
         if not self.is_finished:
-            self.status = SequenceStatus.FINISHED
             self.on_output(_to_local_model_error(error, during))
+            self.status = SequenceStatus.FINISHED  # last, as in `_finish`
 
     def _finish(self, reason: str) -> None:
-        self.status = SequenceStatus.FINISHED
         if not self.stop_filter.hit and (held := self.stop_filter.flush()):
             self.on_output(TextDelta(held))
         usage = Usage(
@@ -145,6 +144,7 @@ class Sequence:
         )
         self.on_output(UsageReport(usage))
         self.on_output(Finished(reason))
+        self.status = SequenceStatus.FINISHED  # last: who waits gets an error where one is raised before
 
 
 def _to_local_model_error(error: BaseException, during: str) -> LlamaVisionError:
