@@ -42,9 +42,8 @@ class LocalBackend:
     async def acomplete(self, request: ChatRequest) -> Reply:
         """Answer as a whole, without blocking the event loop; see `Backend.acomplete`."""
         builder = ReplyBuilder()
-        async for event in self.astream(
-            request
-        ):  # which ends with whatever is raised in it, so needs no closing
+        # What is raised here is raised inside of the stream, which needs no closing then.
+        async for event in self.astream(request):
             builder.add(event)
         return builder.reply()
 

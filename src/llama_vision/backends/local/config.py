@@ -13,7 +13,7 @@ Quantization: TypeAlias = Literal["int8", "fp8"]
 TINY_MODEL = "tiny"
 """Name of the bundled model, which needs no download and no GPU."""
 
-_DEVICE = re.compile(r"[a-z]+(:\d+)?")
+_DEVICE = re.compile(r"[a-z][a-z0-9_]*(:\d+)?")
 
 _MINIMUMS = {
     "max_batch_size": 1,
@@ -67,10 +67,10 @@ class LocalSettings:
             value: object = getattr(self, name)
             if value is None and name == "max_model_len":
                 continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-                raise ConfigurationError(
-                    f"{name} has to be an integer of {minimum} or more, and is {value!r}."
-                )
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise ConfigurationError(f"{name} has to be an integer, and is {value!r}.")
+            if value < minimum:
+                raise ConfigurationError(f"{name} has to be {minimum} or more, and is {value!r}.")
         if self.device is not None and not _DEVICE.fullmatch(str(self.device)):
             raise ConfigurationError(
                 f"device has to be None or such as 'cpu', 'cuda' or 'cuda:1', and is {self.device!r}."

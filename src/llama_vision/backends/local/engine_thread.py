@@ -133,6 +133,7 @@ class EngineThread:
         except BaseException as error:  # noqa: BLE001 - whatever it is, consumers wait for it
             self._set_failure(error)
         finally:
+            self.request_stop()
             self._end()
 
     def _serve(self) -> None:
@@ -251,7 +252,6 @@ class EngineThread:
 
     def _end(self) -> None:
         """Fail what is left, and free the model."""
-        self.request_stop()
         is_shutdown = not (self._failure or self._retired)
         self._failure = self._failure or _SHUTDOWN_MESSAGE
         engine, self._engine = self._engine, None
