@@ -1,9 +1,13 @@
 """Who may import whom, and what importing the package loads."""
 
 import ast
+import functools
 import graphlib
+import importlib.metadata
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -172,3 +176,54 @@ def test_importing_loads_no_other_framework(module, absent):
     ).stdout.split()
     assert "llama_vision" in loaded
     assert not set(loaded) & absent
+
+
+EXTRAS_OF = {
+    "backends": {"local", "aiohttp"},
+    "langchain": {"langchain"},
+    "llamaindex": {"llamaindex"},
+    "demo": {"langchain", "llamaindex"},
+    "jupyter": {"jupyter"},
+    "ray": {"ray"},
+    "testing": {"test"},
+}
+"""What a room may import beside the package's own dependencies."""
+
+
+@functools.cache
+def requirements():
+    """Names of the distributions that each extra declares; under "" those of the package itself."""
+    project = tomllib.loads((ROOT.parents[1] / "pyproject.toml").read_text())["project"]
+    extras = {"": project["dependencies"], **project["optional-dependencies"]}
+    return {
+        extra: {re.split(r"[^\w.-]", text)[0].lower().replace("_", "-") for text in texts}
+        for extra, texts in extras.items()
+    }
+
+
+def imported_packages(node):
+    """The packages of others that a file imports at any time, other than for type checkers only."""
+    for child in ast.iter_child_nodes(node):
+        match child:
+            case ast.If(test=ast.Name("TYPE_CHECKING")):
+                pass
+            case ast.Import():
+                yield from (alias.name.split(".")[0] for alias in child.names)
+            case ast.ImportFrom():
+                yield child.module.split(".")[0]
+            case _:
+                yield from imported_packages(child)
+
+
+distributions_of = functools.cache(importlib.metadata.packages_distributions)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_is_imported_is_declared(path):
+    declared = requirements()
+    allowed = set().union(*(declared[extra] for extra in {"", *EXTRAS_OF.get(room_of(path), ())}))
+    for package in (
+        set(imported_packages(ast.parse(path.read_text()))) - sys.stdlib_module_names - {"llama_vision"}
+    ):
+        distributions = {name.lower().replace("_", "-") for name in distributions_of()[package]}
+        assert distributions & allowed, f"{package} is of {distributions}, which is not declared"

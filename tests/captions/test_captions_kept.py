@@ -1,16 +1,17 @@
 """Captions are kept in a file as they come: whatever ends a run, the next one asks only for what is missing."""
 
 import asyncio
+import contextlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from llama_vision.core.errors import (
-    ConfigurationError,
-)
+from llama_vision.captions import CaptionLog
+from llama_vision.core.errors import ConfigurationError
 from llama_vision.llamaindex import acaption_images
 from tests.captions.captioning import caption, draw, model_at, naming, said_of, slow
 from tests.drawing import png, scene
@@ -96,6 +97,79 @@ def test_the_file_may_lie_among_the_images(emulator, folder):
     for _ in range(2):
         found = caption(folder, model_at(emulator), resume=folder / "captions.jsonl")
         assert (len(found.nodes), found.skipped) == (2, [])
+
+
+def test_two_runs_do_not_write_to_one_file(emulator, folder, tmp_path):
+    draw(folder, 1)
+    log = tmp_path / "captions.jsonl"
+    with CaptionLog(log):
+        with pytest.raises(ConfigurationError, match="Another run is writing"):
+            caption(folder, model_at(emulator), resume=log)
+        assert emulator.requests == []
+    assert caption(folder, model_at(emulator), resume=log).num_asked == 1
+
+
+def test_a_file_is_unlocked_where_it_holds_no_captions(tmp_path):
+    log = tmp_path / "captions.jsonl"
+    for content in (b"a;b", b""):
+        log.write_bytes(content)
+        with contextlib.suppress(ConfigurationError), CaptionLog(log):
+            pass
+    with CaptionLog(log):
+        pass
+
+
+def test_a_pipe_is_refused_at_once(emulator, folder, tmp_path):
+    draw(folder, 1)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigurationError, match="no regular file"):
+        caption(folder, model_at(emulator), resume=tmp_path / "pipe")
+
+
+def test_lines_that_nobody_wrote_are_passed_over(emulator, folder, tmp_path):
+    draw(folder, 2)
+    log = tmp_path / "captions.jsonl"
+    caption(folder, model_at(emulator), resume=log)
+    with log.open("ab") as file:
+        file.write(
+            b"[" * 100_000
+            + b"\n"
+            + b'{"key": "'
+            + b"\n"
+            + b'{"key": 3, "caption": []}\n'
+            + b"\xff\n"
+            + b"9" * 5000
+        )
+    assert caption(folder, model_at(emulator), resume=log).num_asked == 0
+
+
+FULL_DISK = """
+import resource, sys
+from llama_vision.llamaindex import LlamaVision, caption_images
+
+folder, log, base_url, api_key = sys.argv[1:]
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+llm = LlamaVision(provider="deepinfra", api_base=base_url, api_key=api_key, max_retries=0)
+found = caption_images(folder, llm, resume=log, concurrency=2, progress=False)
+print(len(found.nodes), len(found.failures), found.failures[-1])
+"""
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_the_calls_and_what_was_written_is_found_again(emulator, folder, tmp_path):
+    draw(folder, 20)
+    emulator.always(naming)
+    log = tmp_path / "captions.jsonl"
+    command = [sys.executable, "-c", FULL_DISK, folder, log, emulator.base_url, emulator.api_key]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    captioned, failed, text = done.stdout.strip().split(maxsplit=2)
+    assert int(captioned) + int(failed) == 20
+    assert "can't be written to the file: File too large. Make room" in text
+    assert len(emulator.requests) <= int(captioned) + 2
+    assert caption(folder, model_at(emulator), resume=log).num_asked == int(failed)
+    assert len(caption(folder, model_at(emulator), resume=log).nodes) == 20
+    assert len(emulator.requests) <= 22
 
 
 CAPTION_ALL = """

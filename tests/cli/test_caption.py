@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import sys
@@ -323,3 +324,36 @@ print(status, sorted({{"langchain_core", "llama_index", "tqdm", "torch"}} & load
     )
     assert done.stdout == "0 []\n", done.stderr
     assert len(lines_of(out)) == 1
+
+
+def test_a_full_disk_ends_the_run_and_says_so(emulator, folder, out):
+    emulator.always(naming)
+    draw(folder, 100)
+    words = shlex.join(command(emulator, folder, out, "--concurrency", 2))
+    done = subprocess.run(
+        ["/bin/bash", "-c", f"ulimit -f 4; {words}"],  # blocks of 1,024 bytes
+        capture_output=True,
+        check=False,
+        text=True,
+        env=environment(emulator),
+        timeout=60,
+    )
+    kept = out.read_bytes().count(b"\n")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("can't be written to the file: File too large. Make room on the disk") == 1
+    assert 5 < kept < len(emulator.requests) <= kept + 2
+    said = caption(emulator, folder, out)
+    assert said.startswith(f"100 captions, {100 - kept} new | ")
+
+
+def test_a_second_run_on_the_same_file_is_refused(emulator, folder, out):
+    emulator.always(slowly)
+    draw(folder, 20)
+    with subprocess.Popen(
+        command(emulator, folder, out, "--concurrency", 1), env=environment(emulator), stderr=subprocess.PIPE
+    ) as first:
+        assert emulator.wait_for_requests(2, timeout=60)
+        assert "Another run is writing its captions" in caption(emulator, folder, out, code=2)
+        first.communicate()
+    assert (first.returncode, len(emulator.requests), len(lines_of(out))) == (0, 20, 20)

@@ -1,12 +1,19 @@
 """A file of JSON lines that captions are appended to as they come, so that an interrupted run can be resumed."""
 
+import errno
 import json
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any, Self
 
 from llama_vision.core.errors import ConfigurationError
 from llama_vision.core.json_types import as_mapping
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 _FIRST_BYTES = b'{"key": "'
 
@@ -25,7 +32,7 @@ class Caption:
 
 
 class CaptionLog:
-    """Captions by key, in memory and in a file if one is given.
+    """Captions by key, in memory and in a file if one is given, which is locked against other runs.
 
     Each caption is one line, appended in a single write: a killed process loses none that was written. An incomplete
     line, left by a full disk or a power failure, is ignored.
@@ -35,22 +42,20 @@ class CaptionLog:
         """Read the file, which need not exist.
 
         Raises:
-            ConfigurationError: It can't be read or written, or holds something else, which is left unchanged.
+            ConfigurationError: It can't be read or written, is in use by another run, or holds something else, which
+                is left unchanged.
         """
         self._captions: dict[str, Caption] = {}
         self._lines: set[tuple[str, str]] = set()  # (key, file)
-        self._file = None
-        if path is None:
+        self._file = None if path is None else _open(path)
+        if path is None or self._file is None:
             return
         try:
-            content = path.read_bytes() if path.exists() else b""
+            content = path.read_bytes()
             _check_format(content, path)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("ab")
-        except OSError as error:
-            raise ConfigurationError(
-                f"Captions can't be kept in {str(path)!r}: {error.strerror}. Give a file that may be written, or none."
-            ) from error
+        except BaseException:
+            self._file.close()
+            raise
         self._separator = b"" if content.endswith(b"\n") or not content else b"\n"
         for line in content.splitlines():
             self._read(line)
@@ -93,6 +98,9 @@ class CaptionLog:
             caption: The caption.
             file: The image's name in the log.
             **details: Further fields of the line, for people who read the file.
+
+        Raises:
+            OSError: The line can't be written, as where the disk is full. The caption is kept in memory.
         """
         self._captions[key] = caption
         self._lines.add((key, file))
@@ -100,18 +108,47 @@ class CaptionLog:
             line = {"key": key, "caption": caption.text, "cut": caption.truncated, "file": file, **details}
             # A file's name may hold surrogates; written with backslashes it is valid JSON all the same.
             text = json.dumps(line, ensure_ascii=False).encode(errors="backslashreplace")
-            self._file.write(self._separator + text + b"\n")
-            self._file.flush()
+            unwritten = self._separator + text + b"\n"
+            self._separator = b"\n"  # for the next line, should this one stay incomplete
+            while unwritten:
+                unwritten = unwritten[self._file.write(unwritten) :]
             self._separator = b""
 
     def _read(self, line: bytes) -> None:
         try:
             fields = as_mapping(json.loads(line))
-        except ValueError:  # an incomplete line: errors of JSON and of UTF-8 are ValueErrors
+        except (
+            ValueError,
+            RecursionError,
+        ):  # an incomplete line (errors of JSON and UTF-8 are ValueErrors), or not ours
             return
         if isinstance(fields.get("key"), str) and isinstance(fields.get("caption"), str):
             self._captions[fields["key"]] = Caption(fields["caption"], bool(fields.get("cut")))
             self._lines.add((fields["key"], str(fields.get("file"))))
+
+
+def _open(path: Path) -> FileIO:
+    """Open for appending, and lock until it is closed or the process ends."""
+    try:
+        if path.exists() and not path.is_file():  # a pipe would block
+            raise OSError(errno.EINVAL, "it is no regular file")  # noqa: TRY301 - said as the system's own errors are
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab", buffering=0)  # a buffer would be written once more when the file is closed
+    except OSError as error:
+        raise ConfigurationError(
+            f"Captions can't be kept in {str(path)!r}: {error.strerror}. Give a file that may be written, or none."
+        ) from error
+    try:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise ConfigurationError(
+            f"Another run is writing its captions to {str(path)!r}. Wait for its end, or give another file."
+        ) from error
+    except OSError:
+        pass  # a file system without locks
+    return file
 
 
 def _check_format(content: bytes, path: Path) -> None:

@@ -161,7 +161,14 @@ class CaptionRunner:
 
     def _add_to_log(self, key: str, caption: Caption, path: Path, **details: Any) -> None:
         model = f"{self._task.provider}/{self._task.model}"
-        self._log.add(key, caption, file=self._name_in_log(path), model=model, **details)
+        try:
+            self._log.add(key, caption, file=self._name_in_log(path), model=model, **details)
+        except OSError as error:  # further captions would be paid for and lost
+            self.fatal_error = LlamaVisionError(
+                f"The caption of {path.name} can't be written to the file: {error.strerror}. Make room on the disk, then "
+                "start the same run again: it asks only about what is missing."
+            )
+            raise self.fatal_error from error
 
     def _to_caption(self, reply: Reply) -> Caption:
         text = reply.text.strip()

@@ -32,7 +32,7 @@ class Backend(Protocol):
         ...
 
     def close(self) -> None:
-        """Close idle connections; a later call opens new ones."""
+        """Close idle connections and free local models; a later call opens and loads new ones."""
         ...
 
     async def aclose(self) -> None:
@@ -50,7 +50,7 @@ class CloseMixin:
         """Close the shared connections to the provider's address; those in use as soon as they are not.
 
         It need not be called: connections are closed with their event loop and with the process. A later call opens
-        new ones.
+        new ones. A model on this machine is freed, once all requests are answered, and a later call loads it again.
         """
         self._backend().close()
 

@@ -1,5 +1,8 @@
 """Local settings are passed where a model object is created."""
 
+import re
+from dataclasses import fields
+
 import pytest
 
 from llama_vision.backends.local import LocalSettings, parse_local_settings
@@ -51,3 +54,27 @@ def test_they_are_refused_for_hosted_providers(ask):
 def test_settings_are_built_from_a_mapping():
     assert parse_local_settings({"max_waiting": 3}) == LocalSettings(max_waiting=3)
     assert parse_local_settings({}) == LocalSettings()
+
+
+WRONG_VALUES = {
+    "max_batch_size": [None, 0, 2.0, "4", True, float("nan"), [3]],
+    "max_model_len": [1, -5, 100.5, "100", False],
+    "image_cache_bytes": [None, -1, 1e9, "1GB"],
+    "prefix_cache_bytes": [None, -1, 0.5, {}],
+    "max_waiting": [None, 0, float("inf"), b"9"],
+    "device": ["", "cuda:", "cuda:-1", "cuda:x", "GPU 0", 0, b"cpu", ["cpu"]],
+    "dtype": [None, "int4", "", ["float32"], 32],
+    "quantization": ["", "int4", ["int8"], 8, True],
+}
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(LocalSettings)])
+def test_a_value_that_cannot_be_is_refused_when_settings_are_made(name):
+    for value in WRONG_VALUES[name]:
+        with pytest.raises(ConfigurationError, match=f"{name} has to be .*{re.escape(repr(value))}"):
+            LocalSettings(**{name: value})
+
+
+def test_names_of_any_type_are_refused():
+    with pytest.raises(ConfigurationError, match="There is no local setting 1, max_rows"):
+        parse_local_settings({"max_rows": 1, 1: 2})

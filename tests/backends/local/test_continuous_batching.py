@@ -117,7 +117,7 @@ def engine_thread():
     thread = EngineThread("tiny", LocalSettings(max_batch_size=2, max_waiting=3))
     yield thread
     thread.stop()
-    assert not thread._thread.is_alive()
+    assert not thread._threads[0].is_alive()
 
 
 def fill_batch(engine_thread, log):

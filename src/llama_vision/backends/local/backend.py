@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Generator
 from llama_vision.adaptation.images import locate
 from llama_vision.adaptation.pipeline import AdaptedRequest, aadapt_request, adapt_request
 from llama_vision.backends.local.config import LocalSettings
-from llama_vision.backends.local.engine_thread import EngineOutput, get_engine_thread
+from llama_vision.backends.local.engine_thread import EngineOutput, EngineThread, submit, unload
 from llama_vision.core.backend import AttachErrorContext
 from llama_vision.core.errors import ImageError, LlamaVisionError
 from llama_vision.core.events import Event, Finished
@@ -17,6 +17,9 @@ from llama_vision.core.request import ChatRequest
 from llama_vision.images.settings import ImageSettings
 from llama_vision.providers.provider import Provider
 from llama_vision.toolcalls.event_filter import TextToolCallExtractor
+
+_CHECK_INTERVAL_S = 0.5
+"""How often who waits for an output looks whether the threads that send it are still there."""
 
 
 class LocalBackend:
@@ -39,9 +42,9 @@ class LocalBackend:
     async def acomplete(self, request: ChatRequest) -> Reply:
         """Answer as a whole, without blocking the event loop; see `Backend.acomplete`."""
         builder = ReplyBuilder()
-        async with contextlib.aclosing(self.astream(request)) as events:
-            async for event in events:
-                builder.add(event)
+        # What is raised here is raised inside of the stream, which needs no closing then.
+        async for event in self.astream(request):
+            builder.add(event)
         return builder.reply()
 
     def stream(self, request: ChatRequest) -> Generator[Event]:
@@ -49,12 +52,12 @@ class LocalBackend:
         with AttachErrorContext(self._provider.name, request.model):
             adapted = adapt_request(self._provider, request, self._images)
             outputs: queue.SimpleQueue[EngineOutput] = queue.SimpleQueue()
-            job = get_engine_thread(request.model, self._local).submit(adapted.request, outputs.put)
+            engine_thread, job = submit(request.model, self._local, adapted.request, outputs.put)
             try:
                 calls = TextToolCallExtractor(adapted.text_parsed_tools)
                 event = None
                 while not isinstance(event, Finished):
-                    event = _event_or_raise(outputs.get(), adapted)
+                    event = _event_or_raise(_get(outputs, engine_thread), adapted)
                     yield from calls.process([event])
             finally:
                 job.cancelled.set()
@@ -64,28 +67,55 @@ class LocalBackend:
         with AttachErrorContext(self._provider.name, request.model):
             adapted = await aadapt_request(self._provider, request, self._images)
             loop = asyncio.get_running_loop()
-            outputs: asyncio.Queue[EngineOutput] = asyncio.Queue()
+            outputs: queue.SimpleQueue[EngineOutput] = queue.SimpleQueue()
+            # No asyncio.Queue, which raises where its loop was closed in the middle.
+            has_arrived = asyncio.Event()
 
             def emit(output: EngineOutput) -> None:
+                outputs.put(output)
                 with contextlib.suppress(RuntimeError):  # the loop is closed, so nothing waits
-                    loop.call_soon_threadsafe(outputs.put_nowait, output)
+                    loop.call_soon_threadsafe(has_arrived.set)
 
-            job = get_engine_thread(request.model, self._local).submit(adapted.request, emit)
+            engine_thread, job = submit(request.model, self._local, adapted.request, emit)
             try:
                 calls = TextToolCallExtractor(adapted.text_parsed_tools)
                 event = None
                 while not isinstance(event, Finished):
-                    event = _event_or_raise(await outputs.get(), adapted)
+                    event = _event_or_raise(await _aget(outputs, has_arrived, engine_thread), adapted)
                     for parsed in calls.process([event]):
                         yield parsed
             finally:
                 job.cancelled.set()
 
     def close(self) -> None:
-        """Do nothing: the whole process shares the model."""
+        """Free the models that run with these settings, which the whole process shares; a later call loads them again."""
+        unload(self._local)
 
     async def aclose(self) -> None:
-        """Do nothing: the whole process shares the model."""
+        """As `close`, without blocking the event loop."""
+        await asyncio.to_thread(self.close)
+
+
+def _get(outputs: "queue.SimpleQueue[EngineOutput]", engine_thread: EngineThread) -> EngineOutput:
+    """Wait for the next output, for as long as there are threads that could send one."""
+    while (failure := engine_thread.failure()) is None:
+        with contextlib.suppress(queue.Empty):
+            return outputs.get(timeout=_CHECK_INTERVAL_S)
+    return failure if outputs.empty() else outputs.get()
+
+
+async def _aget(
+    outputs: "queue.SimpleQueue[EngineOutput]", has_arrived: asyncio.Event, engine_thread: EngineThread
+) -> EngineOutput:
+    """As `_get`, without blocking the event loop."""
+    while outputs.empty():
+        if (failure := engine_thread.failure()) is not None and outputs.empty():
+            return failure
+        has_arrived.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CHECK_INTERVAL_S):
+                await has_arrived.wait()
+    return outputs.get()
 
 
 def _event_or_raise(output: EngineOutput, adapted: AdaptedRequest) -> Event:

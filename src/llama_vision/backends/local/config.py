@@ -1,5 +1,6 @@
 """Settings of the local model."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeAlias
@@ -11,6 +12,8 @@ Quantization: TypeAlias = Literal["int8", "fp8"]
 
 TINY_MODEL = "tiny"
 """Name of the bundled model, which needs no download and no GPU."""
+
+_DEVICE = re.compile(r"[a-z][a-z0-9_]*(:\d+)?")
 
 _MINIMUMS = {
     "max_batch_size": 1,
@@ -47,7 +50,7 @@ class LocalSettings:
             much as with `bfloat16`, and by 3% with `fp8`. None changes nothing.
 
     Raises:
-        ConfigurationError: A value is out of range.
+        ConfigurationError: A value is of another type or out of range. Whether a device is there is known where it is used.
     """
 
     max_batch_size: int = 16
@@ -61,9 +64,17 @@ class LocalSettings:
 
     def __post_init__(self) -> None:
         for name, minimum in _MINIMUMS.items():
-            value = getattr(self, name)
-            if value is not None and value < minimum:
+            value: object = getattr(self, name)
+            if value is None and name == "max_model_len":
+                continue
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise ConfigurationError(f"{name} has to be an integer, and is {value!r}.")
+            if value < minimum:
                 raise ConfigurationError(f"{name} has to be {minimum} or more, and is {value!r}.")
+        if self.device is not None and not _DEVICE.fullmatch(str(self.device)):
+            raise ConfigurationError(
+                f"device has to be None or such as 'cpu', 'cuda' or 'cuda:1', and is {self.device!r}."
+            )
         if self.dtype not in Precision.__args__:
             raise ConfigurationError(f"dtype has to be one of {Precision.__args__}, and is {self.dtype!r}.")
         if self.quantization not in (None, *Quantization.__args__):
@@ -89,7 +100,7 @@ def parse_local_settings(values: Mapping[str, Any]) -> LocalSettings:
         ConfigurationError: A name is not known, or a value is out of range.
     """
     known = [field.name for field in fields(LocalSettings)]
-    if unknown := sorted(set(values) - set(known)):
+    if unknown := sorted(str(name) for name in values if name not in known):
         raise ConfigurationError(
             f"There is no local setting {', '.join(unknown)}. There are: {', '.join(known)}."
         )

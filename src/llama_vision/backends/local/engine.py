@@ -69,7 +69,7 @@ class Engine:
             return
         try:
             self._allocate(seqs)
-        except Exception as error:  # noqa: BLE001 - whatever it is, consumers wait for it
+        except BaseException as error:  # noqa: BLE001 - whatever it is, consumers wait for it
             self._remove(seqs)
             if len(seqs) == 1:
                 seqs[0].fail(error)
@@ -95,10 +95,10 @@ class Engine:
             if self._prefilling:
                 logits = logits[rows]
             self._sample_and_append(logits, [seqs[row] for row in rows])
-        except Exception as error:  # noqa: BLE001 - it concerns all sequences, and each consumer waits for it
+        except BaseException as error:  # noqa: BLE001 - it concerns all sequences, and each consumer waits for it
             self.abort_all(error)
 
-    def abort_all(self, error: Exception) -> None:
+    def abort_all(self, error: BaseException) -> None:
         """Remove all sequences, and send each the error."""
         self._prefilling = []
         for seq in self._running.clear():
@@ -145,7 +145,7 @@ class Engine:
         seqs = [seq for seq, _ in batch]
         try:
             logits = self._prefill([chunk for _, chunk in batch])
-        except Exception as error:  # noqa: BLE001 - as in `add_sequences`
+        except BaseException as error:  # noqa: BLE001 - as in `add_sequences`
             if len(group) > 1:
                 _logger.debug("Prefill of %d sequences failed, one at a time now: %s", len(group), error)
                 for item in group:
@@ -216,12 +216,13 @@ class Engine:
         """Sample and append a token of each sequence, then cache and remove the finished ones."""
         sampled = sample(logits, [seq.sampler for seq in seqs])
         for seq, token_id in zip(seqs, sampled, strict=True):
-            if isinstance(token_id, Exception):
+            if isinstance(token_id, BaseException):
                 seq.fail(token_id)
+                self._kv_cache.zero_row(self._running.row_of(seq))  # it may hold NaN, which no mask hides
                 continue
             try:
                 seq.append_token(token_id)
-            except Exception as error:  # noqa: BLE001 - it concerns this sequence only
+            except BaseException as error:  # noqa: BLE001 - it concerns this sequence only
                 seq.fail(error)
                 continue
             if seq.is_finished:
@@ -238,6 +239,8 @@ class Engine:
         except torch.OutOfMemoryError:  # a cached prefix is not worth a reply
             _logger.debug("Out of memory: the prefix cache is cleared")
             self._prefix_cache.clear()
+        except BaseException:  # nor is it worth those of other sequences
+            _logger.exception("A prefix can't be cached")
 
     def _remove(self, seqs: abc.Sequence[Sequence]) -> None:
         self._running.remove(seqs)

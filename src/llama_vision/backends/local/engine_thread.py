@@ -1,14 +1,23 @@
 """Two threads per model: the engine thread loads it and runs its engine, the other one prepares requests meanwhile.
 
 So an event loop is never blocked, a slow consumer delays nobody, and no decode step waits for an image to be decoded.
+What a request raises, whatever it is, fails that request. Where a thread itself ends, all its requests fail, consumers
+find out at the latest while they wait (`EngineThread.failure`), and the next request starts other threads.
 """
 
 import atexit
+import faulthandler
+import gc
+import logging
 import os
+import signal
+import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
+from weakref import WeakSet, finalize
 
 from llama_vision.backends.local.config import LocalSettings
 from llama_vision.backends.local.sequence import EngineOutput, Sequence, SequenceStatus
@@ -20,26 +29,57 @@ if TYPE_CHECKING:
     from llama_vision.backends.local.input_processor import InputProcessor
 
 _SHUTDOWN_TIMEOUT_S = 5.0
+_IMPORT_TIMEOUT_S = 30.0
+"""At exit while torch is being imported, which would otherwise print tracebacks."""
+
 _MAX_ADMITTED_PER_STEP = 4
 """To encode an image takes longer than a decode step, for which the running sequences wait."""
 
 _IDLE_TIMEOUT_S = 10.0
 """After so long without requests, oversized memory is freed."""
 
+_MAX_IDLE = 4
+"""Idle engines that are kept, each with two threads, a KV cache and an image cache."""
+
+_logger = logging.getLogger("llama_vision")
+
 
 class EngineThread:
     """Loads a model with the first request, and serves requests in order of arrival, several at a time."""
 
     def __init__(self, model: str, settings: LocalSettings) -> None:
+        """Start the engine thread; LocalModelError where the system allows no more threads."""
         self._model = model
         self._settings = settings
         self._waiting: deque[Sequence] = deque()
         self._unprepared: deque[Sequence] = deque()  # those of them that the preparing thread has not begun
         self._condition = threading.Condition()
+        self._retired = False
         self._stopping = False
+        self._failure: str | None = None
+        self._pid = os.getpid()
         self._engine: Engine | None = None
-        self._thread = threading.Thread(target=self._run, name=f"llama-vision {model}", daemon=True)
-        self._thread.start()
+        self.is_importing = self.is_loading = False
+        self._threads = [threading.Thread(target=self._run, name=f"llama-vision {model}", daemon=True)]
+        try:
+            self._threads[0].start()
+        except RuntimeError as error:
+            raise LocalModelError(f"The local model can't start a thread: {error}.") from error
+        _started.add(self)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has nothing to do."""
+        engine = self._engine
+        return not (self._waiting or self.is_loading or (engine is not None and engine.num_running))
+
+    def failure(self) -> LocalModelError | None:
+        """Tell why no output will come any more: a thread is gone. None while both are there."""
+        if self._pid != os.getpid():
+            return LocalModelError(_FORKED_MESSAGE)
+        if self._failure is None and all(thread.is_alive() for thread in self._threads):
+            return None
+        return LocalModelError(self._failure or _ended_message("it was killed"))
 
     def submit(self, request: ChatRequest, on_output: Callable[[EngineOutput], None]) -> Sequence:
         """Queue a request; setting `cancelled` of its sequence removes it. `on_output` must not block.
@@ -50,7 +90,7 @@ class EngineThread:
         seq = Sequence(request, on_output)
         with self._condition:
             if self._stopping:
-                raise _shutdown_error()
+                raise LocalModelError(self._failure or _SHUTDOWN_MESSAGE)
             if len(self._waiting) >= self._settings.max_waiting:
                 self._waiting = _without_cancelled(self._waiting)
                 self._unprepared = _without_cancelled(self._unprepared)
@@ -64,53 +104,94 @@ class EngineThread:
             self._condition.notify_all()
         return seq
 
+    def retire(self) -> None:
+        """End the threads and free the model once all requests are answered. No request may follow."""
+        with self._condition:
+            self._retired = True
+            self._condition.notify_all()
+
     def stop(self) -> None:
         """End the threads, in the middle of replies if need be."""
+        self.request_stop()
+        self.join()
+
+    def request_stop(self) -> None:
+        """As `stop`, without waiting for it."""
         with self._condition:
             self._stopping = True
             self._condition.notify_all()
-        self._thread.join(_SHUTDOWN_TIMEOUT_S)
+
+    def join(self, timeout: float = _SHUTDOWN_TIMEOUT_S) -> None:
+        """Wait until the threads have ended, for so many seconds at most."""
+        deadline = time.monotonic() + timeout
+        for thread in self._threads:
+            thread.join(max(deadline - time.monotonic(), 0))
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        except BaseException as error:  # noqa: BLE001 - whatever it is, consumers wait for it
+            self._set_failure(error)
+        finally:
+            self.request_stop()
+            self._end()
+
+    def _serve(self) -> None:
         while (engine := self._ensure_engine()) is not None and (
             seqs := self._take_prepared(engine)
         ) is not None:
-            if not (seqs or engine.num_running):
-                engine.trim_memory()
-                continue
             try:
-                engine.add_sequences(seqs)
-                engine.step()
-            except Exception as error:  # noqa: BLE001 - whatever it is, consumers wait for it
+                if seqs or engine.num_running:
+                    engine.add_sequences(seqs)
+                    engine.step()
+                else:
+                    engine.trim_memory()
+            except BaseException as error:  # noqa: BLE001 - as in `_run`
                 engine.abort_all(error)
                 for seq in seqs:
                     seq.fail(error)
-        if self._engine is not None:
-            self._engine.abort_all(_shutdown_error())
-        for seq in self._clear_queue():
-            seq.fail(_shutdown_error())
 
     def _ensure_engine(self) -> "Engine | None":
-        """Load the model with the first request; None where the program ends first.
+        """Load the model with the first request; None where the engine is not needed any more.
 
         Where loading fails, all waiting requests fail, and the next one loads again.
         """
         while self._engine is None:
             with self._condition:
-                self._condition.wait_for(lambda: self._waiting or self._stopping)
-                if self._stopping:
+                self._condition.wait_for(lambda: self._waiting or self._must_end())
+                if self._must_end():
                     return None
+                self.is_loading = True
             try:
-                engine = _load_engine(self._model, self._settings)
-            except Exception as error:  # noqa: BLE001 - as in `_run`
+                self._load()
+            except BaseException as error:  # noqa: BLE001 - as in `_run`
                 for seq in self._clear_queue():
                     seq.fail(error, "Loading")
-                continue
-            self._engine = engine
-            name = f"llama-vision {self._model} requests"
-            args = (engine.input_processor,)
-            threading.Thread(target=self._prepare_loop, args=args, name=name, daemon=True).start()
+            finally:
+                self.is_loading = False
         return self._engine
+
+    def _load(self) -> None:
+        self.is_importing = True
+        try:
+            load_engine = _import_engine()
+        finally:
+            self.is_importing = False
+        if self._stopping:
+            return
+        engine = load_engine(self._model, self._settings)
+        name = f"llama-vision {self._model} requests"
+        args = (engine.input_processor,)
+        thread = threading.Thread(target=self._run_prepare, args=args, name=name, daemon=True)
+        thread.start()
+        self._threads.append(thread)
+        self._engine = engine
+
+    def _run_prepare(self, input_processor: "InputProcessor") -> None:
+        try:
+            self._prepare_loop(input_processor)
+        except BaseException as error:  # noqa: BLE001 - as in `_run`
+            self._set_failure(error)
 
     def _prepare_loop(self, input_processor: "InputProcessor") -> None:
         """Prepare queued sequences in order of arrival, not many more than fit into a batch."""
@@ -120,7 +201,7 @@ class EngineThread:
             else:
                 try:
                     input_processor.process(seq)
-                except Exception as error:  # noqa: BLE001 - it concerns this request only
+                except BaseException as error:  # noqa: BLE001 - it concerns this request only
                     seq.fail(error, "Preparing the request")
             with self._condition:
                 self._condition.notify_all()
@@ -138,23 +219,51 @@ class EngineThread:
         """Dequeue prepared sequences, first come first served; an idle engine waits for one, or for its idle timeout.
 
         Returns:
-            The sequences to add, possibly none. None where the program is ending.
+            The sequences to add, possibly none. None where the engine is not needed any more.
         """
         limit = min(engine.num_free, _MAX_ADMITTED_PER_STEP) if engine.num_running else engine.num_free
         admitted: list[Sequence] = []
         with self._condition:
             if not engine.num_running:
                 timeout = _IDLE_TIMEOUT_S if engine.can_trim else None
-                self._condition.wait_for(lambda: self._stopping or self._has_prepared(), timeout)
+                self._condition.wait_for(lambda: self._must_end() or self._has_prepared(), timeout)
+            if self._stopping or (self._must_end() and not engine.num_running):
+                return None
             while self._has_prepared() and len(admitted) < limit:
                 seq = self._waiting.popleft()
                 if not (seq.is_finished or seq.cancelled.is_set()):
                     admitted.append(seq)
             self._condition.notify_all()
-            return None if self._stopping else admitted
+            return admitted
+
+    def _must_end(self) -> bool:
+        return self._stopping or (self._retired and not self._waiting)
 
     def _has_prepared(self) -> bool:
         return bool(self._waiting) and self._waiting[0].status is not SequenceStatus.QUEUED
+
+    def _set_failure(self, error: BaseException) -> None:
+        """Keep why a thread ends as text: a traceback would keep the model in memory."""
+        self._failure = self._failure or _ended_message(f"{type(error).__name__}: {error}")
+        _logger.error("A thread of the local model has ended", exc_info=error)
+        if _is_debugging():
+            faulthandler.dump_traceback(sys.__stderr__ or 2)
+        self.request_stop()
+
+    def _end(self) -> None:
+        """Fail what is left, and free the model."""
+        is_shutdown = not (self._failure or self._retired)
+        self._failure = self._failure or _SHUTDOWN_MESSAGE
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.abort_all(LocalModelError(self._failure))
+        for seq in self._clear_queue():
+            seq.fail(LocalModelError(self._failure))
+        if engine is not None and not is_shutdown:
+            del engine
+            for thread in self._threads[1:]:  # which has the model, too
+                thread.join(_SHUTDOWN_TIMEOUT_S)
+            _free_memory()
 
     def _clear_queue(self) -> list[Sequence]:
         with self._condition:
@@ -168,42 +277,135 @@ def _without_cancelled(seqs: deque[Sequence]) -> deque[Sequence]:
     return deque(seq for seq in seqs if not seq.cancelled.is_set())
 
 
-def _shutdown_error() -> LocalModelError:
-    return LocalModelError("The local model has stopped, because the program is ending.")
+_SHUTDOWN_MESSAGE = "The local model has stopped, because the program is ending."
+_FORKED_MESSAGE = (
+    "This process was forked while the request was running, which goes on in the parent only. Ask again: that loads the "
+    "model in this process."
+)
+_FORKED_WHILE_LOADING_MESSAGE = (
+    "This process was forked while its parent was loading a local model, so it can't load one: fork before the first "
+    "call, or after it was answered, or start processes by 'spawn'."
+)
 
 
-def _load_engine(model: str, settings: LocalSettings) -> "Engine":
-    # torch is imported in the engine thread; where it is not installed, `model_loader` raises the error that says so.
+def _ended_message(reason: str) -> str:
+    return f"A thread of the local model has ended ({reason}), and with it this request. The next call loads the model again."
+
+
+def _import_engine() -> "Callable[[str, LocalSettings], Engine]":
+    """Import torch and all that needs it, and return what loads an engine."""
+    # In the engine thread; where torch is not installed, `model_loader` raises the error that says so.
     from llama_vision.backends.local.model_loader import load_model  # noqa: PLC0415, I001 - as said
     from llama_vision.backends.local.engine import Engine  # noqa: PLC0415 - as said
 
-    return Engine(load_model(model, settings), settings)
+    return lambda model, settings: Engine(load_model(model, settings), settings)
+
+
+def _free_memory() -> None:
+    """Free what an engine leaves: it and its CUDA graphs refer to each other, and torch keeps a GPU's memory."""
+    import torch  # noqa: PLC0415 - see `_import_engine`
+
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+def _is_debugging() -> bool:
+    return os.environ.get("LLAMA_VISION_DEBUG") == "1"
 
 
 _DEFAULT = LocalSettings()
-_threads: dict[tuple[str, LocalSettings], EngineThread] = {}
+_threads: dict[tuple[str, LocalSettings], EngineThread] = {}  # in order of last use
+_started: WeakSet[EngineThread] = WeakSet()  # those that were retired or replaced, too
 _lock = threading.Lock()
+_refusal: str | None = None
+"""Why this process can't run a model any more."""
 
 
 def get_engine_thread(model: str, settings: LocalSettings = _DEFAULT) -> EngineThread:
-    """Get the engine thread of a model: one in the process for all who use it with equal settings."""
+    """Get the engine thread of a model: one in the process for all who use it with equal settings.
+
+    Raises:
+        LocalModelError: It can't be started in this process.
+    """
     with _lock:
-        if (model, settings) not in _threads:
-            _threads[model, settings] = EngineThread(model, settings)
-        return _threads[model, settings]
+        return _get_engine_thread(model, settings)
+
+
+def submit(
+    model: str, settings: LocalSettings, request: ChatRequest, on_output: Callable[[EngineOutput], None]
+) -> tuple[EngineThread, Sequence]:
+    """Queue a request at the engine thread of a model; see `EngineThread.submit`."""
+    with _lock:  # so that it is not retired in between
+        engine_thread = _get_engine_thread(model, settings)
+        return engine_thread, engine_thread.submit(request, on_output)
+
+
+def unload(settings: LocalSettings) -> None:
+    """Free the models that run with these settings, busy ones once all requests are answered. A later call loads again."""
+    with _lock:
+        retired = [_retire(key) for key in list(_threads) if key[1] == settings]
+    for engine_thread in retired:
+        if engine_thread.is_idle:
+            engine_thread.join()
+
+
+def _get_engine_thread(model: str, settings: LocalSettings) -> EngineThread:
+    if _refusal is not None:
+        raise LocalModelError(_refusal)
+    if _is_debugging():
+        _enable_faulthandler()
+    key = model, settings
+    engine_thread = _threads.pop(key, None)
+    if engine_thread is not None and engine_thread.failure() is not None:
+        engine_thread.request_stop()
+        engine_thread = None
+    _threads[key] = engine_thread = engine_thread or EngineThread(model, settings)
+    idle = [other for other, thread in _threads.items() if other != key and thread.is_idle]
+    for other in idle[: max(len(idle) - _MAX_IDLE, 0)]:
+        _retire(other)
+    return engine_thread
+
+
+def _retire(key: tuple[str, LocalSettings]) -> EngineThread:
+    engine_thread = _threads.pop(key)
+    engine_thread.retire()
+    return engine_thread
+
+
+def _enable_faulthandler() -> None:
+    """Dump all threads at a crash, and on `kill -USR1` where there is that signal."""
+    faulthandler.enable(sys.__stderr__ or 2)
+    if hasattr(faulthandler, "register"):
+        faulthandler.register(signal.SIGUSR1, sys.__stderr__ or 2)
+
+
+# Finalizers that torch makes while it is imported run at exit: after `_stop_all`, where another one was made before.
+finalize(EngineThread, str)
 
 
 @atexit.register
 def _stop_all() -> None:
-    for thread in _threads.values():
-        thread.stop()
+    global _refusal  # noqa: PLW0603 - from here on
+    _refusal = _SHUTDOWN_MESSAGE
+    engine_threads = list(_started)
+    for engine_thread in engine_threads:
+        engine_thread.request_stop()
+    began = time.monotonic()
+    for engine_thread in engine_threads:
+        # A thread that comes back from torch to an interpreter that is gone ends the process by std::terminate.
+        timeout = _IMPORT_TIMEOUT_S if engine_thread.is_importing else _SHUTDOWN_TIMEOUT_S
+        engine_thread.join(max(began + timeout - time.monotonic(), 0))
 
 
 def _reset_after_fork() -> None:
-    """Leave the parent's threads to the parent: a fork does not copy them."""
-    global _lock  # noqa: PLW0603 - it may have been held by one of those threads
+    """Leave the parent's threads to the parent: a fork does not copy them, but for the locks of what they import."""
+    global _lock, _refusal  # noqa: PLW0603 - the lock may have been held by one of those threads
     _lock = threading.Lock()
+    if any(thread.is_loading for thread in _started):
+        _refusal = _FORKED_WHILE_LOADING_MESSAGE
     _threads.clear()
+    _started.clear()
 
 
 if hasattr(os, "register_at_fork"):

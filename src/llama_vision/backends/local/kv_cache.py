@@ -68,6 +68,13 @@ class KVCacheGroup:
         for tensor, layer_kv in zip((*self.keys.values(), *self.values.values()), kv, strict=True):
             tensor[row, :, : layer_kv.shape[1]] = layer_kv
 
+    def zero_row(self, row: int) -> None:
+        """Zero a row that may hold NaN: weighed with the 0 of an attention mask it is still NaN."""
+        if row < self.num_rows:
+            for tensors in (self.keys, self.values):
+                for tensor in tensors.values():
+                    tensor[row] = 0
+
     def copy_row(self, source: int, target: int, seq_len: int) -> None:
         """Copy the first tokens of a row to another row."""
         for tensors in (self.keys, self.values):
@@ -105,6 +112,11 @@ class KVCache:
         for group in (self.self_attention, self.cross_attention):
             if group.is_oversized:
                 group.free()
+
+    def zero_row(self, row: int) -> None:
+        """Zero a row of both groups."""
+        self.self_attention.zero_row(row)
+        self.cross_attention.zero_row(row)
 
     def copy_row(self, source: int, target: int, seq_len: int, cross_kv_len: int) -> None:
         """Copy a sequence's computed tokens and vision tokens to another row."""

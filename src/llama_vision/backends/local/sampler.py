@@ -6,11 +6,18 @@ from typing import Any
 import torch
 
 from llama_vision.backends.local.guided_decoding import GrammarMatcher, unpack_bitmask
+from llama_vision.core.errors import LocalModelError
 from llama_vision.core.request import SamplingParams
 
 _NEG_INF = float("-inf")
 _DEFAULT_TOP_K = 50
 """Transformers' own, where neither the user nor the model says anything (GenerationMixin, 5.17 and 5.23)."""
+
+_MIN_DIVISOR = 1e-5
+"""Of logits, which would overflow otherwise: a lower temperature is greedy decoding, as in vLLM (`_SAMPLING_EPS`), and a
+lower repetition penalty is this one."""
+
+_NO_TOKEN = -1
 
 _SEED_RANGE = 2**64
 """Torch takes 64 bits; a seed may have any size, such as that of a hash, and is reduced as torch does it with negative ones."""
@@ -32,15 +39,17 @@ class Sampler:
     ) -> None:
         """Take the user's parameters, and the model's where there are none; a model without defaults is greedy."""
         defaults = model_defaults or SamplingParams(temperature=1.0)
-        self.greedy = sampling.temperature == 0 or (sampling.temperature is None and model_defaults is None)
         self.temperature = _first_set(sampling.temperature, defaults.temperature, 1.0)
+        is_default_greedy = sampling.temperature is None and model_defaults is None
+        self.greedy = is_default_greedy or self.temperature < _MIN_DIVISOR
         self.top_k = int(_first_set(sampling.top_k, defaults.top_k, _DEFAULT_TOP_K))
         self.top_p = _first_set(sampling.top_p, defaults.top_p, 1.0)
         self.min_p = _first_set(sampling.min_p, defaults.min_p, 0.0)
         self.grammar_matcher = grammar_matcher
-        self._repetition_penalty = sampling.repetition_penalty
+        self._repetition_penalty: float | None = None
         self._seen_token_ids: torch.Tensor | None = None
-        if self._repetition_penalty is not None:
+        if sampling.repetition_penalty is not None:
+            self._repetition_penalty = max(sampling.repetition_penalty, _MIN_DIVISOR)
             self._seen_token_ids = torch.tensor(sorted(set(prompt_token_ids)), device=device)
         self._generator: torch.Generator | None = None
         if not self.greedy:
@@ -88,9 +97,10 @@ class Sampler:
         return self.grammar_matcher.is_terminated
 
 
-def sample(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[int | Exception]:
+def sample(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[int | BaseException]:
     """Sample the next token of each sequence: logits (batch, vocab_size) -> a token id, or an error, for each row."""
-    failures: dict[int, Exception] = {}
+    failures: dict[int, BaseException] = {}
+    is_finite = logits.sum(-1, dtype=torch.float32).isfinite()  # NaN and infinity make the sum one of them
     logits = _apply_grammar_masks(logits, samplers, failures)
     token_ids = logits.argmax(-1)
     for row, sampler in enumerate(samplers):
@@ -99,13 +109,23 @@ def sample(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[int | Exce
         try:
             row_logits = sampler.apply_repetition_penalty(logits[row].float())
             token_ids[row] = row_logits.argmax() if sampler.greedy else _sample_filtered(row_logits, sampler)
-        except Exception as error:  # noqa: BLE001 - it concerns one row only
+        except BaseException as error:  # noqa: BLE001 - it concerns one row only
             failures[row] = error
-    return [failures.get(row, token_id) for row, token_id in enumerate(_to_list(token_ids))]
+    sampled: list[int | BaseException] = []
+    for row, token_id in enumerate(_to_list(token_ids.where(is_finite, _NO_TOKEN))):
+        sampled.append(_non_finite_error() if token_id == _NO_TOKEN else failures.get(row, token_id))
+    return sampled
+
+
+def _non_finite_error() -> LocalModelError:
+    return LocalModelError(
+        "The model's logits are NaN or infinite, so there is no next token. Either its weights are damaged, or they "
+        "overflow: try LocalSettings(dtype='bfloat16') or 'float32' in place of 'float16'."
+    )
 
 
 def _apply_grammar_masks(
-    logits: torch.Tensor, samplers: Sequence[Sampler], failures: dict[int, Exception]
+    logits: torch.Tensor, samplers: Sequence[Sampler], failures: dict[int, BaseException]
 ) -> torch.Tensor:
     """Apply the grammars' token bitmasks to all rows at once; on a GPU the forward pass still runs meanwhile."""
     bitmasks: dict[int, bytes] = {}
@@ -113,7 +133,7 @@ def _apply_grammar_masks(
         if sampler.grammar_matcher is not None and sampler.grammar_matcher.is_active:
             try:
                 bitmasks[row] = sampler.grammar_matcher.token_bitmask()
-            except Exception as error:  # noqa: BLE001 - as in `sample`
+            except BaseException as error:  # noqa: BLE001 - as in `sample`
                 failures[row] = error
     if not bitmasks:
         return logits

@@ -130,14 +130,13 @@ class Sequence:
         elif self.num_output_tokens >= self.max_new_tokens:
             self._finish("length")
 
-    def fail(self, error: Exception, during: str = "Generating") -> None:
+    def fail(self, error: BaseException, during: str = "Generating") -> None:
         """Finish with an error in place of `Finished`; without effect once finished."""
         if not self.is_finished:
-            self.status = SequenceStatus.FINISHED
             self.on_output(_to_local_model_error(error, during))
+            self.status = SequenceStatus.FINISHED  # last, as in `_finish`
 
     def _finish(self, reason: str) -> None:
-        self.status = SequenceStatus.FINISHED
         if not self.stop_filter.hit and (held := self.stop_filter.flush()):
             self.on_output(TextDelta(held))
         usage = Usage(
@@ -145,15 +144,21 @@ class Sequence:
         )
         self.on_output(UsageReport(usage))
         self.on_output(Finished(reason))
+        self.status = SequenceStatus.FINISHED  # last: who waits gets an error where one is raised before
 
 
-def _to_local_model_error(error: Exception, during: str) -> LlamaVisionError:
+def _to_local_model_error(error: BaseException, during: str) -> LlamaVisionError:
     if isinstance(error, LlamaVisionError):
         return error
     if type(error).__name__ == "OutOfMemoryError":  # torch's, which can't be imported here
         failure = LocalModelError(
             "The memory of the device is full. Give LocalSettings a lower max_batch_size, max_model_len or "
             f"image_cache_bytes. {error}"
+        )
+    elif "CUDA error" in str(error):
+        failure = LocalModelError(
+            f"{during} failed, and the GPU can't be used by this process any more: restart Python to load the model again. "
+            f"{error}"
         )
     else:
         failure = LocalModelError(f"{during} failed: {type(error).__name__}: {error}")
