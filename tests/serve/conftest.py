@@ -36,7 +36,10 @@ class Served:
 
 @contextlib.contextmanager
 def running(
-    settings: ServeSettings | None = None, *, backend: Backend | None = None, local: LocalSettings | None = None
+    settings: ServeSettings | None = None,
+    *,
+    backend: Backend | None = None,
+    local: LocalSettings | None = None,
 ) -> Iterator[Served]:
     """Serve on a free port."""
     settings = settings or ServeSettings(port=0)
@@ -68,7 +71,11 @@ def serving() -> Iterator[Callable[..., Served]]:
     """Start servers with settings of one's own; they end with the test."""
     with contextlib.ExitStack() as stack:
 
-        def start(*, backend: Backend | None = None, local: LocalSettings | None = None, **settings: Any) -> Served:
-            return stack.enter_context(running(ServeSettings(port=0, **settings), backend=backend, local=local))
+        def start(
+            *, backend: Backend | None = None, local: LocalSettings | None = None, **settings: Any
+        ) -> Served:
+            return stack.enter_context(
+                running(ServeSettings(port=0, **settings), backend=backend, local=local)
+            )
 
         yield start

@@ -77,7 +77,9 @@ def test_a_format_is_kept_to(client):
 
 
 def test_options_shape_the_reply(client):
-    cut = client.generate("tiny", "Tell me a story.", options={"num_predict": 2, "num_ctx": 2048, "temperature": 0})
+    cut = client.generate(
+        "tiny", "Tell me a story.", options={"num_predict": 2, "num_ctx": 2048, "temperature": 0}
+    )
     assert cut.eval_count == 2
     assert cut.done_reason == "length"
     stopped = client.chat("tiny", [_user("Describe the image.", "circle")], options={"stop": [" on"]})
