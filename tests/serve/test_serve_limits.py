@@ -9,12 +9,13 @@ import threading
 import time
 
 import httpx
+import openai
 import PIL.Image
 import pytest
 
 from llama_vision.backends.local import LocalSettings
 from llama_vision.core.errors import LocalModelError
-from llama_vision.core.events import Finished, Started, TextDelta
+from llama_vision.core.events import Finished, Started, TextDelta, ToolCallDelta
 from llama_vision.serve.failures import CLIENT_CLOSED
 
 HI = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5}
@@ -177,10 +178,10 @@ def test_a_client_that_leaves_ends_the_work(serving, stream):
 
 def test_the_engine_drops_the_sequence_of_a_client_that_leaves(serving):
     server = serving(local=LocalSettings(max_batch_size=2))
-    endless = {"temperature": 50.0, "top_k": 1000, "seed": 26, "num_predict": 1500}
-    body = {"model": "tiny", "prompt": "Hi", "options": endless}
+    long = {"type": "array", "items": {"type": "integer"}, "minItems": 300}
+    body = {"model": "tiny", "prompt": "Hi", "format": long}
     with httpx.stream("POST", f"{server.url}/api/generate", json=body, timeout=60) as response:
-        next(response.iter_lines())
+        assert '"done": false' in next(response.iter_lines())
         assert server.service.admission.num_active == 1
     assert _until(lambda: server.service.admission.num_active == 0, 2.0)
 
@@ -199,3 +200,32 @@ def test_while_it_drains_replies_end_and_new_requests_are_sent_away(serving):
     asking.join(10)
     assert replies[0].json()["choices"][0]["message"]["content"] == "x" * 30
     assert _until(lambda: server.server.should_exit)
+
+
+class TwoCalls:
+    """A backend that calls two tools."""
+
+    async def astream(self, request):
+        yield Started(request.model)
+        for index, name in enumerate(("f", "g")):
+            yield ToolCallDelta(index, f"call_{index}", name, "{}")
+        yield Finished("tool_calls")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(("parallel", "names"), [(True, "fg"), (None, "fg"), (False, "f")])
+def test_where_calls_must_not_be_parallel_there_is_one(serving, stream, parallel, names):
+    server = serving(backend=TwoCalls())
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none") as client:
+        reply = client.chat.completions.create(
+            model="tiny",
+            messages=HI["messages"],
+            tools=[{"type": "function", "function": {"name": name}} for name in "fg"],
+            parallel_tool_calls=parallel,
+            stream=stream,
+        )
+        if stream:
+            calls = [call for chunk in reply for call in chunk.choices[0].delta.tool_calls or ()]
+        else:
+            calls = reply.choices[0].message.tool_calls
+    assert "".join(call.function.name for call in calls) == names

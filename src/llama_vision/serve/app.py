@@ -18,7 +18,7 @@ from llama_vision.core.errors import LlamaVisionError
 from llama_vision.providers.local import LOCAL
 from llama_vision.serve import chat_completions, ollama
 from llama_vision.serve.admission import Admission
-from llama_vision.serve.chat_completions import ChatCompletionRequest, ChatCompletionWriter
+from llama_vision.serve.chat_completions import ChatCompletionRequest
 from llama_vision.serve.endpoint import Interface, ReplyEndpoint, Service, Writer
 from llama_vision.serve.failures import Failure, to_failure
 from llama_vision.serve.guard import check_access
@@ -121,7 +121,7 @@ def _fixed(
 
 def _parse_chat_completion(body: bytes) -> tuple[ServedRequest, Writer]:
     parsed = parse_body(ChatCompletionRequest, body)
-    return parsed.to_request(), ChatCompletionWriter(parsed.model, include_usage=parsed.include_usage)
+    return parsed.to_request(), parsed.writer()
 
 
 def _parse_ollama_chat(body: bytes) -> tuple[ServedRequest | None, Writer]:

@@ -164,17 +164,18 @@ class ChatCompletionRequest(Refusing):
             messages=tuple(_to_message(message) for message in self.messages),
             tools=tuple(_to_tool(tool.function) for tool in self.tools or ()),
             tool_choice=self._tool_choice(),
-            parallel_tool_calls=self.parallel_tool_calls if self.tools else None,
             response_format=_to_response_format(self.response_format),
             sampling=self._sampling(),
             stop=(stop,) if isinstance(stop, str) else tuple(stop),
         )
         return ServedRequest(chat, stream=bool(self.stream))
 
-    @property
-    def include_usage(self) -> bool:
-        """Whether a stream reports its usage in a last chunk."""
-        return self.stream_options is not None and self.stream_options.include_usage
+    def writer(self) -> "ChatCompletionWriter":
+        """Make the writer of the reply."""
+        include_usage = self.stream_options is not None and self.stream_options.include_usage
+        # The engine can't keep the model from calling several tools: the first counts then.
+        max_tool_calls = 1 if self.parallel_tool_calls is False else None
+        return ChatCompletionWriter(self.model, include_usage=include_usage, max_tool_calls=max_tool_calls)
 
     def _sampling(self) -> SamplingParams:
         return SamplingParams(
@@ -254,17 +255,18 @@ class ChatCompletionWriter:
 
     media_type = "text/event-stream"
 
-    def __init__(self, model: str, *, include_usage: bool = False) -> None:
+    def __init__(self, model: str, *, include_usage: bool = False, max_tool_calls: int | None = None) -> None:
         """Begin a reply; `model` is the name that the client asked for."""
         self._head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
         self._include_usage = include_usage
+        self._max_tool_calls = max_tool_calls
         self._reply = ReplyBuilder()
 
     def whole(self, reply: Reply) -> bytes:
         """Write the body of a whole reply."""
         message: dict[str, Any] = {"role": "assistant", "content": reply.text, "refusal": None}
         if reply.tool_calls:
-            message |= {"content": reply.text or None, "tool_calls": _tool_calls(reply.tool_calls)}
+            message |= {"content": reply.text or None, "tool_calls": self._tool_calls(reply)}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reply.finish_reason}
         body = {**self._head, "object": "chat.completion", "choices": [choice], "usage": _usage(reply.usage)}
         return json.dumps(body, ensure_ascii=False).encode()
@@ -278,8 +280,8 @@ class ChatCompletionWriter:
             case TextDelta():
                 yield self._chunk({"content": event.text})
             case Finished():
-                if calls := self._reply.tool_calls:
-                    indexed = [{"index": index, **call} for index, call in enumerate(_tool_calls(calls))]
+                if calls := self._tool_calls(self._reply.reply()):
+                    indexed = [{"index": index, **call} for index, call in enumerate(calls)]
                     yield self._chunk({"tool_calls": indexed})
                 yield self._chunk({}, event.reason)
                 if self._include_usage:
@@ -293,6 +295,16 @@ class ChatCompletionWriter:
     def error_chunk(self, error: bytes) -> bytes:
         """Write an error in the middle of a stream, as vLLM does; `error` is the body of an error response."""
         return b"data: " + error + b"\n\n"
+
+    def _tool_calls(self, reply: Reply) -> list[dict[str, Any]]:
+        return [
+            {
+                "id": call.id or f"call_{secrets.token_hex(8)}",
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments or "{}"},
+            }
+            for call in reply.tool_calls[: self._max_tool_calls]
+        ]
 
     def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
@@ -318,17 +330,6 @@ def models_body(names: tuple[str, ...], created: int) -> dict[str, Any]:
 def model_body(name: str, created: int) -> dict[str, Any]:
     """Write one model."""
     return {"id": name, "object": "model", "created": created, "owned_by": "meta"}
-
-
-def _tool_calls(calls: tuple[ToolCall, ...]) -> list[dict[str, Any]]:
-    return [
-        {
-            "id": call.id or f"call_{secrets.token_hex(8)}",
-            "type": "function",
-            "function": {"name": call.name, "arguments": call.arguments or "{}"},
-        }
-        for call in calls
-    ]
 
 
 def _usage(usage: Usage) -> dict[str, Any]:
