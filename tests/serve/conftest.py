@@ -1,8 +1,7 @@
 """A server with the tiny model on a real socket, in a thread of the tests' own process."""
 
 import contextlib
-import threading
-import time
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from llama_vision.backends.local import LocalSettings
 from llama_vision.core.backend import Backend
 from llama_vision.serve import ServeSettings, create_app
 from llama_vision.serve.endpoint import Service
-from llama_vision.serve.server import _Server
+from llama_vision.serve.server import Server, run_in_thread
 
 
 @dataclass
@@ -23,7 +22,7 @@ class Served:
 
     url: str
     service: Service
-    server: _Server
+    server: Server
 
     def post(self, path: str, body: Any, **options: Any) -> httpx.Response:
         """Send JSON; the exact bytes where `content` is given."""
@@ -42,21 +41,12 @@ def running(
     local: LocalSettings | None = None,
 ) -> Iterator[Served]:
     """Serve on a free port."""
-    settings = settings or ServeSettings(port=0)
+    settings = settings or ServeSettings()
     app = create_app("tiny", settings, backend=backend, local=local)
-    server = _Server(app, app.state.service)
-    thread = threading.Thread(target=server.run, name="served")
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    try:
+    server = Server(app, app.state.service)
+    with socket.create_server(("127.0.0.1", 0)) as listener, run_in_thread(server, listener):
+        port = listener.getsockname()[1]
         yield Served(f"http://127.0.0.1:{port}", app.state.service, server)
-    finally:
-        server.should_exit = True
-        thread.join(30)
-        assert not thread.is_alive()
 
 
 @pytest.fixture(scope="session")
@@ -74,8 +64,6 @@ def serving() -> Iterator[Callable[..., Served]]:
         def start(
             *, backend: Backend | None = None, local: LocalSettings | None = None, **settings: Any
         ) -> Served:
-            return stack.enter_context(
-                running(ServeSettings(port=0, **settings), backend=backend, local=local)
-            )
+            return stack.enter_context(running(ServeSettings(**settings), backend=backend, local=local))
 
         yield start

@@ -181,8 +181,9 @@ def test_the_engine_drops_the_sequence_of_a_client_that_leaves(serving):
     long = {"type": "array", "items": {"type": "integer"}, "minItems": 300}
     body = {"model": "tiny", "prompt": "Hi", "format": long}
     with httpx.stream("POST", f"{server.url}/api/generate", json=body, timeout=60) as response:
-        assert '"done": false' in next(response.iter_lines())
-        assert server.service.admission.num_active == 1
+        lines = response.iter_lines()
+        assert '"done": false' in next(lines)
+        assert server.service.admission.num_active == 1, list(lines)[-3:]
     assert _until(lambda: server.service.admission.num_active == 0, 2.0)
 
 

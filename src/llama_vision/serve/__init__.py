@@ -5,10 +5,10 @@ from llama_vision.serve.settings import ServeSettings
 
 try:
     from llama_vision.serve.app import create_app
-    from llama_vision.serve.server import serve
+    from llama_vision.serve.server import serve, serving
 except ModuleNotFoundError as _error:
     raise MissingDependencyError(
         f"The server needs {_error.name}: pip install 'llama-vision[serve]'"
     ) from _error
 
-__all__ = ["ServeSettings", "create_app", "serve"]
+__all__ = ["ServeSettings", "create_app", "serve", "serving"]

@@ -11,7 +11,17 @@ from typing import Annotated, Any, Literal, TypeAlias, assert_never
 
 from pydantic import Field, JsonValue
 
-from llama_vision.core.events import Event, Finished, Started, TextDelta, ToolCallDelta, UsageReport
+from llama_vision.core.events import (
+    Event,
+    Finished,
+    LogprobsDelta,
+    MetadataReport,
+    ReasoningDelta,
+    Started,
+    TextDelta,
+    ToolCallDelta,
+    UsageReport,
+)
 from llama_vision.core.messages import Image, Message, Part, Text, ToolCall, ToolResult
 from llama_vision.core.reply import Reply, ReplyBuilder
 from llama_vision.core.request import ChatRequest, ResponseFormat, SamplingParams, Tool, ToolChoice
@@ -288,6 +298,8 @@ class ChatCompletionWriter:
                     yield self._event({"choices": [], "usage": _usage(self._reply.usage)})
                 yield b"data: [DONE]\n\n"
             case ToolCallDelta() | UsageReport():
+                pass
+            case ReasoningDelta() | LogprobsDelta() | MetadataReport():  # the engine has none
                 pass
             case _:
                 assert_never(event)

@@ -12,7 +12,17 @@ from typing import Any, Literal, assert_never
 
 from pydantic import Field, JsonValue
 
-from llama_vision.core.events import Event, Finished, Started, TextDelta, ToolCallDelta, UsageReport
+from llama_vision.core.events import (
+    Event,
+    Finished,
+    LogprobsDelta,
+    MetadataReport,
+    ReasoningDelta,
+    Started,
+    TextDelta,
+    ToolCallDelta,
+    UsageReport,
+)
 from llama_vision.core.messages import Message, Part, Text, ToolCall, ToolResult
 from llama_vision.core.reply import Reply, ReplyBuilder
 from llama_vision.core.request import ChatRequest, ResponseFormat, SamplingParams, Tool
@@ -258,6 +268,8 @@ class OllamaWriter:
                     yield self._line({**self._content(Reply(tool_calls=calls)), "done": False})
                 yield self._line({**self._content(Reply()), **self._end(event.reason, self._reply.usage)})
             case Started() | ToolCallDelta() | UsageReport():
+                pass
+            case ReasoningDelta() | LogprobsDelta() | MetadataReport():  # the engine has none
                 pass
             case _:
                 assert_never(event)
