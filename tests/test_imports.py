@@ -28,17 +28,30 @@ ORDER = [
 ]
 """Each room may import from itself and from those before it."""
 
-FACES = {"langchain", "llamaindex", "cli", "demo", "jupyter", "testing", "ray"}
+FACES = {"langchain", "llamaindex", "cli", "demo", "jupyter", "testing", "ray", "serve"}
 """What users meet: may import any room, and none of each other but for the demo, which shows both adapters."""
 
 ALLOWED = {
     **{room: set(ORDER[: place + 1]) | {"version"} for place, room in enumerate(ORDER)},
     **{face: {*ORDER, "version", face} for face in FACES},
+    "cli": {*ORDER, "version", "cli", "serve"},
     "demo": {"demo", "langchain", "llamaindex"},
     "__init__": {*ORDER, "version"},
     "version": set(),
 }
-FRAMEWORKS = {"IPython", "langchain_core", "llama_index", "torch", "transformers", "llguidance", "PIL", "ray"}
+FRAMEWORKS = {
+    "IPython",
+    "langchain_core",
+    "llama_index",
+    "torch",
+    "transformers",
+    "llguidance",
+    "PIL",
+    "ray",
+    "starlette",
+    "uvicorn",
+    "prometheus_client",
+}
 MAY_USE = {
     "langchain": {"langchain_core"},
     "llamaindex": {"llama_index", "PIL"},
@@ -47,6 +60,7 @@ MAY_USE = {
     "images": {"PIL"},
     "jupyter": {"IPython"},
     "ray": {"ray"},
+    "serve": {"starlette", "uvicorn", "prometheus_client"},
 }
 
 

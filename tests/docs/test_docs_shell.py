@@ -21,6 +21,8 @@ from tests.emulator.dialects import DIALECTS
 
 TYPED = [(path, command) for path in (README, CONTRIBUTING, *PAGES) for command in commands(path)]
 OURS = list(dict.fromkeys(command for _, command in TYPED if command.startswith("llama-vision ")))
+SERVERS = [command for command in OURS if command.split()[1] == "serve"]
+OURS = [command for command in OURS if command not in SERVERS]
 IMAGES_NAMED = {
     "image.png": "circle",
     "a.png": "circle",
@@ -106,3 +108,20 @@ def test_what_make_is_asked_for_is_there():
 
 def test_commands_are_found():
     assert len(OURS) > 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", SERVERS)
+def test_a_server_starts(command):
+    """With the tiny model in place of the 11B, which is not here, and on a free port."""
+    words = shlex.split(command)[1:]
+    for option, here in (("--model", "tiny"), ("--port", "0")):
+        if option in words:
+            words[words.index(option) + 1] = here
+        else:
+            words += [option, here]
+    started = [sys.executable, "-W", "error", "-m", "llama_vision.cli", *words]
+    with subprocess.Popen(started, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline().startswith("Serving tiny at http://localhost:")
+        process.terminate()
+        assert process.wait(30) == 0

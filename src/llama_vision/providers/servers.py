@@ -10,6 +10,7 @@ from llama_vision.dialects.error_bodies import OUT_OF_CREDITS, UNKNOWN_ARCHITECT
 from llama_vision.dialects.workers_ai.dialect import NEURON_COST
 from llama_vision.dialects.workers_ai.error_codes import ERROR_CODES
 from llama_vision.providers.hosted import DEEPINFRA_UNPAID, JPEG_PNG, JPEG_PNG_WEBP
+from llama_vision.providers.local import LOCAL
 from llama_vision.providers.provider import ImageConstraints, Provider, unbounded
 
 # Ollama 0.30 (June 2026) refuses the architecture, `mllama`: https://github.com/ollama/ollama/issues/16490. vLLM 0.11 removed
@@ -98,6 +99,21 @@ LM_STUDIO = Provider(
     docs="https://lmstudio.ai/docs/developer/openai-compat/chat-completions",
 )
 
+LLAMA_VISION_SERVER = Provider(
+    name="llama-vision",
+    title="`llama-vision serve`",
+    base_url="http://localhost:8484/v1",
+    base_path="/v1",
+    start_command="llama-vision serve",
+    key_env=("LLAMA_VISION_SERVER_API_KEY",),
+    key_required=False,
+    models=LOCAL.models,
+    # The server prepares images as the local model does: it orders messages and fetches URLs itself, public ones only.
+    image_rules=ImageConstraints(media_types=LOCAL.image_rules.media_types),
+    parameters=LOCAL.parameters,
+    docs=LOCAL.docs,
+)
+
 OPENAI_COMPATIBLE = Provider(
     name="openai-compatible",
     title="Any OpenAI-compatible endpoint",
@@ -117,4 +133,4 @@ OPENAI_COMPATIBLE = Provider(
     docs="https://platform.openai.com/docs/api-reference/chat/create",
 )
 
-SERVERS = (OLLAMA, VLLM, SGLANG, LM_STUDIO)
+SERVERS = (LLAMA_VISION_SERVER, OLLAMA, VLLM, SGLANG, LM_STUDIO)
