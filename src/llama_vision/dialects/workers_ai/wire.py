@@ -63,7 +63,8 @@ def _choices(native: WireNative, *, whole: bool) -> list[WireChoice]:
         content = json.dumps(content, ensure_ascii=False)
     calls: list[WireToolCall] = []
     for entry in native.tool_calls or ():
-        call = WireNativeToolCall.model_validate(as_mapping(entry))
+        # What is no object is a call without a name, which is refused.
+        call = WireNativeToolCall.model_validate(as_mapping(entry) or {"arguments": entry or None})
         if call.function is None or not call.function.model_fields_set:
             call.function = WireFunction(name=call.name, arguments=call.arguments)
         calls.append(call)
