@@ -107,7 +107,7 @@ def limit_decompression(response: httpx.Response) -> httpx.Response:
     if size := _PIECE_BYTES.get("".join(codings)):
         if isinstance(response.stream, httpx.AsyncByteStream):
             response.stream = _AsyncPieces(response.stream, size)
-        elif isinstance(response.stream, httpx.SyncByteStream):
+        else:
             response.stream = _Pieces(response.stream, size)
     return response
 
