@@ -5,7 +5,8 @@ import pytest
 from llama_vision.core.errors import MalformedReplyError
 from llama_vision.core.events import Finished, ToolCallDelta
 from llama_vision.core.messages import ToolCall
-from llama_vision.dialects.chat_completions.tool_call_assembler import MAX_TOOL_CALLS
+from llama_vision.dialects.chat_completions import tool_call_assembler
+from llama_vision.dialects.chat_completions.wire import MAX_TOOL_CALLS
 from tests.dialects.replies import DONE, chunk, events_of, fragment, reply_to, streamed_calls, whole
 
 PARIS = ToolCall("call_a", "weather", '{"city":"Paris"}')
@@ -285,12 +286,21 @@ def test_arguments_before_the_name_of_a_second_call_are_its_own():
     ) == (PARIS, ROME)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrap", [whole, chunk])
 def test_a_reply_has_a_largest_number_of_calls(wrap):
     calls = [{"index": n, "function": {"name": "f"}} for n in range(MAX_TOOL_CALLS + 1)]
     assert len(reply_to(wrap({"tool_calls": calls[1:]}, finish_reason="stop")).tool_calls) == MAX_TOOL_CALLS
-    with pytest.raises(MalformedReplyError, match="100,000 tool calls"):
+    with pytest.raises(MalformedReplyError, match="can't be read"):
         reply_to(wrap({"tool_calls": calls}, finish_reason="stop"))
+
+
+def test_a_stream_has_a_largest_number_of_calls(monkeypatch):
+    monkeypatch.setattr(tool_call_assembler, "MAX_TOOL_CALLS", 10)
+    deltas = [[{"index": n, "function": {"name": "f"}}] for n in range(11)]
+    assert len(streamed_calls(*deltas[1:])) == 10
+    with pytest.raises(MalformedReplyError, match="10 tool calls"):
+        streamed_calls(*deltas)
 
 
 def test_calls_without_arguments_get_the_empty_object_at_the_end():

@@ -8,9 +8,7 @@ from typing import Any
 from llama_vision.core.errors import MalformedReplyError
 from llama_vision.core.events import Event, ToolCallDelta
 from llama_vision.core.surrogates import JsonSurrogateJoiner, replace_surrogates
-from llama_vision.dialects.chat_completions.wire import WireFunction, WireToolCall
-
-MAX_TOOL_CALLS = 100_000
+from llama_vision.dialects.chat_completions.wire import MAX_TOOL_CALLS, WireFunction, WireToolCall
 
 
 class ToolCallAssembler:

@@ -5,10 +5,11 @@ a string, a number, an object that was JSON text, or null beside tool calls; `re
 """
 
 import json
-from typing import Any
+from typing import Annotated, Any
 
 from llama_vision.core.json_types import as_mapping
 from llama_vision.dialects.chat_completions.wire import (
+    CALLS_LIMIT,
     WireChoice,
     WireCompletion,
     WireFunction,
@@ -29,7 +30,7 @@ class WireNative(WireCompletion):
     """A native reply without its envelope, or a chunk of a stream."""
 
     response: Any = None
-    tool_calls: list[Any] | None = None
+    tool_calls: Annotated[list[Any], CALLS_LIMIT] | None = None
 
 
 class WireEnvelope(WireNative):
