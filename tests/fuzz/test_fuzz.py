@@ -136,5 +136,5 @@ class BrokenStream(RuleBasedStateMachine):
 
 TestBrokenStream = BrokenStream.TestCase
 TestBrokenStream.settings = settings(
-    max_examples=100, stateful_step_count=12, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=40, stateful_step_count=12, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
