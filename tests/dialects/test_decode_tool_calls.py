@@ -420,3 +420,13 @@ def test_other_arguments_that_are_no_object_stay_as_written(written):
 
 def test_an_id_that_neither_name_nor_arguments_follow_is_no_call():
     assert streamed_calls([{"index": 0, "id": "call_a"}]) == ()
+
+
+@pytest.mark.parametrize("fields", [{"index": 0}, {}], ids=str)
+def test_a_call_that_was_cut_off_before_its_arguments_is_not_one_without_arguments(fields):
+    first, second = streamed_calls(
+        [fragment(call_id="a", name="now", **fields)],
+        [fragment(call_id="b", name="weather", **(fields and {"index": 1}))],
+        finish_reason="length",
+    )
+    assert (first.arguments, second.arguments) == ("{}", "")
