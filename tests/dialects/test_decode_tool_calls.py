@@ -262,6 +262,7 @@ def test_more_fragments_than_calls_go_to_the_last_call():
 
 NAMELESS = {
     "whole": [whole({"content": "Hm", "tool_calls": [wire_call("{}", name="now"), wire_call(PARIS.arguments, name=None)]})],
+    "whole, before another call": [whole({"content": "Hm", "tool_calls": [wire_call(PARIS.arguments, name=None), wire_call("", name="now")]})],
     "streamed": [chunk({"content": "Hm"}), *(chunk({"tool_calls": [fragment(piece)]}) for piece in ('{"city":', '"Paris"}'))],
     "streamed, behind another call": [
         chunk({"content": "Hm", "tool_calls": [fragment("{}", name="now", index=0)]}),

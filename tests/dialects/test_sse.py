@@ -40,6 +40,7 @@ STREAMS = {
     ),
     "no blank line at the end": (b"data: a\n\ndata: [DONE]\n", [b"a", b"[DONE]"]),
     "no line end at the end": (b"data: a\n\ndata: [DONE]", [b"a", b"[DONE]"]),
+    "a byte order mark and no line end": (b"\xef\xbb\xbfdata: a", [b"a"]),
     "only a byte order mark begun": (b"\xef\xbb", []),
     "nothing": (b"", []),
 }
@@ -160,6 +161,8 @@ def test_an_event_that_is_too_large_is_an_error_behind_what_came_before(monkeypa
         assert payloads == [b"a"]
         with pytest.raises(MalformedReplyError):
             decoder.feed(b"data: c\n\n")
+        with pytest.raises(MalformedReplyError):
+            decoder.close()
 
 
 def test_many_events_of_the_largest_size_are_read(monkeypatch):

@@ -213,6 +213,8 @@ class InputGenerator:
         body, streamed, dialect = chance.choice(self._makers)()
         while chance.random() < 0.15:
             body = self._break(body)
+        if chance.random() < 0.02:
+            body = b"\xef\xbb\xbf" + body
         has_tools = chance.random() < 0.3
         return FuzzInput(
             dialect,

@@ -54,7 +54,7 @@ class SseDecoder:
             self._skip_lf = False
             received = received.removeprefix(b"\n")
         payloads: list[bytes] = []
-        if self._partial_line and b"\n" not in received and b"\r" not in received:
+        if self._partial_line and not (self._at_start or b"\n" in received or b"\r" in received):
             self._hold(received)
         else:
             self._process(self._take_partial_line() + received, payloads)

@@ -29,11 +29,12 @@ class ToolCallAssembler:
         self._early: list[str] = []  # arguments that came before their name
         self._early_index: int | None = None  # as received
         self._early_id: str | None = None
+        self._nameless: list[str] = []  # arguments in a whole body whose call has no name
         self._halves: list[JsonSurrogateJoiner] = []
         self._empty: set[int] = set()  # calls without arguments so far
         self._quoted: dict[
             int, list[str]
-        ] = {}  # arguments that are JSON inside a JSON string, or null, so far
+        ] = {}  # arguments so far that are JSON inside a JSON string, or null
 
     def add_fragment(self, wire: WireToolCall, position: int, num_fragments: int) -> ToolCallDelta | None:
         """Add one fragment of a stream, the `position`th of its chunk; None where it adds nothing."""
@@ -97,7 +98,7 @@ class ToolCallAssembler:
         if function.name:
             return self._start(wire, function.name, arguments)
         if arguments:
-            self._early.append(arguments)
+            self._nameless.append(arguments)
         return None
 
     def _start(self, wire: WireToolCall, name: str, arguments: str) -> ToolCallDelta:
@@ -153,8 +154,8 @@ class ToolCallAssembler:
         Raises:
             MalformedReplyError: A call has arguments and no name.
         """
-        if self._early:
-            quoted = "".join(self._early)[:200]
+        if nameless := [*self._early, *self._nameless]:
+            quoted = "".join(nameless)[:200]
             raise MalformedReplyError(f"The model called a tool without naming it, with {quoted!r}.")
         late = {index: "{}" for index in self._empty if not (cut and index == self.count - 1)}
         late |= {index: held for index, halves in enumerate(self._halves) if (held := halves.close())}
