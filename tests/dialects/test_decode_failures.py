@@ -211,3 +211,39 @@ def test_no_payload_raises_anything_but_our_own_errors(payloads):
         decoder.close()
     except LlamaVisionError as error:
         assert str(error)  # noqa: PT017 - most payloads raise, and some don't
+
+
+@pytest.mark.parametrize(
+    "payload", [{"error": {"message": "oh no"}}, {"error": {"message": "oh no"}, "choices": 1}], ids=str
+)
+def test_a_failure_behind_a_200_has_the_id_for_support(payload):
+    with pytest.raises(StatusError) as caught:
+        events_of(payload, headers={"x-request-id": "req-1"})
+    assert caught.value.request_id == "req-1"
+
+
+def test_a_failure_that_names_its_own_id_keeps_it():
+    with pytest.raises(StatusError) as caught:
+        events_of({"error": {"message": "oh no"}, "requestId": "own"}, headers={"x-request-id": "req-1"})
+    assert caught.value.request_id == "own"
+
+
+HALF = "\ud83d"
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"error": {"message": f"oh {HALF}no", "code": 400}},
+        {"detail": [{"loc": [HALF], "msg": "oh"}]},
+        {"error": "oh", "requestId": HALF},
+        {"choices": [{"delta": {"content": "a"}, "error": {"message": HALF}}]},
+    ],
+    ids=str,
+)
+def test_half_a_surrogate_pair_in_an_error_can_be_written_anywhere(payload):
+    with pytest.raises(LlamaVisionError) as caught:
+        events_of(json.dumps(payload).encode(), DONE)
+    text = f"{caught.value}{getattr(caught.value, 'request_id', None)}{getattr(caught.value, 'body', '')}"
+    assert text.encode()
+    assert "\ufffd" in text

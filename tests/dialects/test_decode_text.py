@@ -151,8 +151,9 @@ def test_a_choice_that_says_nothing_adds_nothing(choice):
     assert reply_to(chunk({"content": "Hi"}), {"choices": [choice]}, DONE).text == "Hi"
 
 
-def test_only_the_first_of_several_answers_is_read():
-    second = {"index": 1, "delta": {"content": "No"}, "finish_reason": "length"}
+@pytest.mark.parametrize("number", [1, 2, 7])
+def test_only_the_first_of_several_answers_is_read(number):
+    second = {"index": number, "delta": {"content": "No"}, "finish_reason": "length"}
     reply = reply_to(chunk({"content": "Yes"}), {"choices": [second]}, chunk(finish_reason="stop"), DONE)
     assert (reply.text, reply.finish_reason) == ("Yes", "stop")
 

@@ -2,8 +2,11 @@
 
 import pytest
 
+from llama_vision.core.errors import MalformedReplyError
 from llama_vision.core.events import Finished, ToolCallDelta
 from llama_vision.core.messages import ToolCall
+from llama_vision.dialects.chat_completions import tool_call_assembler
+from llama_vision.dialects.chat_completions.wire import MAX_TOOL_CALLS
 from tests.dialects.replies import DONE, chunk, events_of, fragment, reply_to, streamed_calls, whole
 
 PARIS = ToolCall("call_a", "weather", '{"city":"Paris"}')
@@ -111,9 +114,19 @@ def test_a_number_as_an_id_is_taken_as_a_word(call_id):
     assert reply_to(whole({"tool_calls": [wire_call("{}", call_id)]})).tool_calls[0].id == str(call_id)
 
 
-@pytest.mark.parametrize("call", [{"id": "call_a"}, {"id": "call_a", "function": None}])
-def test_a_call_without_a_function_has_no_name(call):
-    assert reply_to(whole({"tool_calls": [call]})).tool_calls == (ToolCall("call_a", "", "{}"),)
+@pytest.mark.parametrize(
+    "call", [{"id": "call_a"}, {"id": "call_a", "function": None}, {"function": {"name": ""}}, {}], ids=str
+)
+def test_what_has_neither_name_nor_arguments_is_no_call(call):
+    for wrap in (whole, chunk):
+        reply = reply_to(wrap({"content": "Hi", "tool_calls": [call]}, finish_reason="stop"))
+        assert (reply.text, reply.tool_calls) == ("Hi", ())
+
+
+@pytest.mark.parametrize("reason", [None, "stop", "tool_calls"])
+def test_a_whole_reply_of_no_call_alone_is_empty(reason):
+    with pytest.raises(MalformedReplyError, match="neither text nor tool calls"):
+        reply_to(whole({"content": None, "tool_calls": [{"id": "call_a"}]}, finish_reason=reason))
 
 
 FIRST = [fragment(call_id="call_a", name="weather", arguments="", index=0)]
@@ -247,10 +260,48 @@ def test_more_fragments_than_calls_go_to_the_last_call():
     assert streamed_calls([named(PARIS)], [fragment('{"city":'), fragment('"Paris"}')]) == (PARIS,)
 
 
-def test_arguments_without_a_beginning_make_a_call_without_a_name():
-    (call,) = streamed_calls([fragment('{"city":')], [fragment('"Paris"}')])
-    assert (call.name, call.arguments) == ("", PARIS.arguments)
-    assert call.id
+NAMELESS = {
+    "whole": [whole({"content": "Hm", "tool_calls": [wire_call("{}", name="now"), wire_call(PARIS.arguments, name=None)]})],
+    "whole, before another call": [whole({"content": "Hm", "tool_calls": [wire_call(PARIS.arguments, name=None), wire_call("", name="now")]})],
+    "streamed": [chunk({"content": "Hm"}), *(chunk({"tool_calls": [fragment(piece)]}) for piece in ('{"city":', '"Paris"}'))],
+    "streamed, behind another call": [
+        chunk({"content": "Hm", "tool_calls": [fragment("{}", name="now", index=0)]}),
+        chunk({"tool_calls": [fragment('{"city":', index=1)]}),
+        chunk({"tool_calls": [fragment('"Paris"}', index=1)]}),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("payloads", NAMELESS.values(), ids=NAMELESS.keys())
+def test_arguments_whose_name_never_comes_are_an_error(payloads):
+    with pytest.raises(MalformedReplyError, match=r"without naming it.*Paris"):
+        reply_to(*payloads, chunk(finish_reason="tool_calls"), DONE)
+
+
+def test_arguments_before_the_name_of_a_second_call_are_its_own():
+    assert streamed_calls(
+        [fragment(PARIS.arguments, call_id=PARIS.id, name=PARIS.name, index=0)],
+        [fragment('{"city":', index=1)],
+        [fragment('"Rome"}', call_id=ROME.id, index=1)],
+        [fragment("", name=ROME.name, index=1)],
+    ) == (PARIS, ROME)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrap", [whole, chunk])
+def test_a_reply_has_a_largest_number_of_calls(wrap):
+    calls = [{"index": n, "function": {"name": "f"}} for n in range(MAX_TOOL_CALLS + 1)]
+    assert len(reply_to(wrap({"tool_calls": calls[1:]}, finish_reason="stop")).tool_calls) == MAX_TOOL_CALLS
+    with pytest.raises(MalformedReplyError, match="can't be read"):
+        reply_to(wrap({"tool_calls": calls}, finish_reason="stop"))
+
+
+def test_a_stream_has_a_largest_number_of_calls(monkeypatch):
+    monkeypatch.setattr(tool_call_assembler, "MAX_TOOL_CALLS", 10)
+    deltas = [[{"index": n, "function": {"name": "f"}}] for n in range(11)]
+    assert len(streamed_calls(*deltas[1:])) == 10
+    with pytest.raises(MalformedReplyError, match="10 tool calls"):
+        streamed_calls(*deltas)
 
 
 def test_calls_without_arguments_get_the_empty_object_at_the_end():
@@ -370,3 +421,13 @@ def test_other_arguments_that_are_no_object_stay_as_written(written):
 
 def test_an_id_that_neither_name_nor_arguments_follow_is_no_call():
     assert streamed_calls([{"index": 0, "id": "call_a"}]) == ()
+
+
+@pytest.mark.parametrize("fields", [{"index": 0}, {}], ids=str)
+def test_a_call_that_was_cut_off_before_its_arguments_is_not_one_without_arguments(fields):
+    first, second = streamed_calls(
+        [fragment(call_id="a", name="now", **fields)],
+        [fragment(call_id="b", name="weather", **(fields and {"index": 1}))],
+        finish_reason="length",
+    )
+    assert (first.arguments, second.arguments) == ("{}", "")

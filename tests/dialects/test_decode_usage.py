@@ -5,10 +5,11 @@ import json
 import pytest
 
 from llama_vision.core.errors import MalformedReplyError
-from llama_vision.core.events import UsageReport
+from llama_vision.core.events import Started, TextDelta, UsageReport
 from llama_vision.core.usage import Usage
 from llama_vision.dialects.chat_completions.dialect import ChatCompletionsDialect
-from tests.dialects.replies import DONE, chunk, events_of, reply_to, whole
+from llama_vision.dialects.chat_completions.usage import CostField, UsageFormat
+from tests.dialects.replies import DONE, chunk, encoded, events_of, reply_to, whole
 
 
 def reports(*payloads):
@@ -201,3 +202,13 @@ def test_counts_in_two_places_of_one_payload_are_one_report():
         finish_reason="stop", usage={"prompt_tokens": 5}, x_groq={"usage": {"completion_tokens": 2}}
     )
     assert reports(chunk({"content": "Hi"}), payload, DONE) == [Usage(5, 2)]
+
+
+def test_a_cost_in_the_headers_is_told_with_the_first_words():
+    dialect = ChatCompletionsDialect(usage=UsageFormat(cost_headers=(CostField("x-cost"),)))
+    decoder = dialect.decoder("asked", {"x-cost": "0.5"})
+    assert decoder.feed(encoded(chunk({"content": "Hi"}))) == [
+        Started("llama", "chatcmpl-1"),
+        UsageReport(Usage(cost_usd=0.5)),
+        TextDelta("Hi"),
+    ]

@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llama_vision.core.errors import MalformedReplyError
+from llama_vision.dialects import sse
 from llama_vision.dialects.sse import SseDecoder
 
 # Written with LF; every stream is also read with CRLF and with lone CRs.
@@ -38,6 +40,7 @@ STREAMS = {
     ),
     "no blank line at the end": (b"data: a\n\ndata: [DONE]\n", [b"a", b"[DONE]"]),
     "no line end at the end": (b"data: a\n\ndata: [DONE]", [b"a", b"[DONE]"]),
+    "a byte order mark and no line end": (b"\xef\xbb\xbfdata: a", [b"a"]),
     "only a byte order mark begun": (b"\xef\xbb", []),
     "nothing": (b"", []),
 }
@@ -123,6 +126,49 @@ def test_a_comment_keeps_nothing_waiting():
     decoder = SseDecoder()
     decoder.feed(b": keep-alive\n\n")
     assert decoder.feed(b"data: a\n\n") == [b"a"]
+
+
+def test_line_feeds_behind_a_carriage_return_end_lines_of_their_own():
+    decoder = SseDecoder()
+    assert decoder.feed(b"data: a\r") == []
+    assert decoder.feed(b"\n\n") == [b"a"]
+
+
+TOO_LARGE = {
+    "a line without end": b"data: " + b"x" * 100,
+    "a line": b"data: " + b"x" * 100 + b"\n\ndata: b\n\n",
+    "a comment": b": " + b"x" * 100 + b"\n\ndata: b\n\n",
+    "a comment without end": b": " + b"x" * 100,
+    "many lines": b"data: x\n" * 20 + b"\ndata: b\n\n",
+    "many lines without data": b"data\n" * 30,
+}
+
+
+@pytest.mark.parametrize("stream", TOO_LARGE.values(), ids=TOO_LARGE.keys())
+def test_an_event_that_is_too_large_is_an_error_behind_what_came_before(monkeypatch, stream):
+    monkeypatch.setattr(sse, "MAX_PAYLOAD_BYTES", 100)
+    stream = b"data: a\n\n" + stream
+    for cut in range(len(stream) + 1):
+        decoder, payloads = SseDecoder(), []
+
+        def read(decoder=decoder, payloads=payloads, cut=cut):
+            payloads += decoder.feed(stream[:cut])
+            payloads += decoder.feed(stream[cut:])
+            payloads += decoder.close()
+
+        with pytest.raises(MalformedReplyError, match="an event of more than"):
+            read()
+        assert payloads == [b"a"]
+        with pytest.raises(MalformedReplyError):
+            decoder.feed(b"data: c\n\n")
+        with pytest.raises(MalformedReplyError):
+            decoder.close()
+
+
+def test_many_events_of_the_largest_size_are_read(monkeypatch):
+    monkeypatch.setattr(sse, "MAX_PAYLOAD_BYTES", 100)
+    event = b"data: " + b"x" * 45 + b"\ndata:" + b"y" * 44
+    assert decode(*[event + b"\n\n"] * 20) == [b"x" * 45 + b"\n" + b"y" * 44] * 20
 
 
 def test_decoders_share_nothing():

@@ -138,10 +138,16 @@ def test_two_flat_calls_in_one_chunk_without_an_index_are_two():
     assert calls_of({"tool_calls": [CALL, now]}, DONE) == [("weather", {"city": "Zürich"}), ("now", {})]
 
 
-@pytest.mark.parametrize("stray", ["weather", None, 7, []], ids=repr)
-def test_what_is_no_call_among_the_calls_has_no_name(stray):
-    (call,) = native_reply_to(enveloped({"tool_calls": [stray]})).tool_calls
-    assert (call.name, call.arguments) == ("", "{}")
+@pytest.mark.parametrize("stray", ["weather", 7, ["weather"], {"arguments": {"city": "Paris"}}], ids=repr)
+@pytest.mark.parametrize("wrap", [enveloped, dict])
+def test_what_has_no_name_among_the_calls_is_an_error(wrap, stray):
+    with pytest.raises(MalformedReplyError, match="without naming it"):
+        native_reply_to(wrap({"response": "Hm", "tool_calls": [stray]}), DONE)
+
+
+@pytest.mark.parametrize("stray", [None, [], {}, "", SENTINEL["tool_calls"][0]], ids=repr)
+def test_what_says_nothing_among_the_calls_is_passed_over(stray):
+    assert native_reply_to(enveloped({"response": "Hm", "tool_calls": [stray]})).tool_calls == ()
 
 
 def test_a_result_may_be_a_chat_completion():

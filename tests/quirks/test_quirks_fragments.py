@@ -6,11 +6,12 @@ from functools import reduce
 import pytest
 from llama_index.core.llms import ChatMessage
 
+from llama_vision.core.errors import MalformedReplyError
 from llama_vision.langchain import ChatLlamaVision
 from llama_vision.llamaindex import LlamaVision
 from tests.emulator import event_stream
 from tests.emulator.asking import collected
-from tests.quirks.talk import ask
+from tests.quirks.talk import ask, said
 
 OSLO, LIMA = '{"city": "Oslo"}', '{"city": "Lima"}'
 
@@ -80,3 +81,52 @@ def test_llamaindex_gets_them_as_well(emulator_of, fragments, calls):
     *_, last = model.stream_chat([ChatMessage("Go!")])
     found = model.get_tool_calls_from_response(last)
     assert [(call.tool_name, call.tool_kwargs) for call in found] == calls
+
+
+NAMELESS = said(
+    {"content": "Hm", "tool_calls": [{"index": 0, "id": "a", "function": {"arguments": OSLO}}]}, "tool_calls"
+)
+
+
+def ask_langchain(emulator, style):
+    model = ChatLlamaVision(provider="deepinfra", base_url=emulator.base_url, api_key=emulator.api_key)
+    match style:
+        case "invoke":
+            return model.invoke("Go!")
+        case "stream":
+            return list(model.stream("Go!"))
+        case "ainvoke":
+            return asyncio.run(model.ainvoke("Go!"))
+        case _:
+            return asyncio.run(collected(model.astream("Go!")))
+
+
+def ask_llamaindex(emulator, style):
+    model = LlamaVision(provider="deepinfra", api_base=emulator.base_url, api_key=emulator.api_key)
+    message = [ChatMessage("Go!")]
+
+    async def streamed():
+        return await collected(await model.astream_chat(message))
+
+    match style:
+        case "invoke":
+            return model.chat(message)
+        case "stream":
+            return list(model.stream_chat(message))
+        case "ainvoke":
+            return asyncio.run(model.achat(message))
+        case _:
+            return asyncio.run(streamed())
+
+
+@pytest.mark.parametrize("style", ["invoke", "stream", "ainvoke", "astream"])
+@pytest.mark.parametrize("ask_framework", [ask_langchain, ask_llamaindex], ids=["LangChain", "LlamaIndex"])
+def test_a_call_whose_name_never_comes_is_an_error_that_shows_its_arguments(
+    emulator_of, ask_framework, style
+):
+    emulator = emulator_of("deepinfra")
+    emulator.script(NAMELESS)
+    with pytest.raises(MalformedReplyError, match=r"called a tool without naming it.*Oslo") as caught:
+        ask_framework(emulator, style)
+    assert (caught.value.partial.text, caught.value.partial.tool_calls) == ("Hm", ())
+    assert len(emulator.requests) == 1

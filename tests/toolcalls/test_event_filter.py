@@ -125,6 +125,14 @@ def test_reported_calls_that_are_new_follow_those_in_the_words():
     assert events[-1] == Finished("tool_calls")
 
 
+def test_a_reported_call_is_compared_by_the_values_of_its_arguments():
+    text = '{"name": "get_weather", "parameters": {"city": ["Oslo", {"n": 1}]}}'
+    same = reported(0, "get_weather", '{"city":["Oslo",{"n":1.0}]}')
+    other = reported(1, "get_weather", '{"city":["Oslo",{"n":2}]}')
+    calls = calls_in(read(STARTED, TextDelta(text), same, other, STOPPED))
+    assert [json.loads(arguments)["city"][1]["n"] for _, arguments in calls] == [1, 2]
+
+
 def test_reported_arguments_that_are_no_json_are_compared_as_text():
     broken = reported(0, "get_weather", '{"city": "Par')
     events = read(TextDelta(PARIS), broken, STOPPED)

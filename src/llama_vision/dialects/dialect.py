@@ -11,6 +11,8 @@ from llama_vision.core.request import ChatRequest
 from llama_vision.dialects.error_bodies import ErrorParser
 
 _PATH_SEGMENT = re.compile(r"(?!\.+$)[\w.@:+~-]+", re.ASCII)
+MAX_PAYLOAD_BYTES = 16 * 2**20
+"""The largest payload that is read, decompressed: an event of a stream, or a whole body. 100,000 tokens have half a MB."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from llama_vision.core.errors import (
     StatusError,
 )
 from llama_vision.core.json_types import as_mapping
+from llama_vision.core.surrogates import replace_surrogates
 from llama_vision.dialects.context_overflow import read_token_counts, says_context_overflow
 
 _BY_STATUS: dict[int, type[StatusError]] = {
@@ -39,11 +40,14 @@ _FIRST_CLIENT_ERROR = 400
 _LAST_STATUS = 599
 _TOO_MANY_REQUESTS = 429
 _MAX_QUOTED = 500
+_MAX_MESSAGE = 5000
 
 # OpenAI's 429 of an account without credit or at its monthly limit, which other hosts and proxies repeat:
 # https://platform.openai.com/docs/guides/error-codes. The message alone does not tell: some say it of a minute's limit too.
 _QUOTA_CODES = ('"insufficient_quota"', '"billing_hard_limit_reached"')
 
+_TITLE_BEGIN = re.compile("<title>", re.IGNORECASE)
+_TITLE_END = re.compile("</title>", re.IGNORECASE)
 _CODE_IN_MESSAGE = re.compile(r"\b(\d{4,5})\s*:")
 _ERROR_STATUS = re.compile(r"[45]\d\d", re.ASCII)
 _STATUS_FIELDS = ("status_code", "statusCode", "status", "code", "type")
@@ -133,15 +137,18 @@ class ErrorParser:
         code = self.find_code(fields)
         if code and status < _FIRST_SERVER_ERROR:
             kind = code.kind
+        shown = replace_surrogates(message[:_MAX_MESSAGE])
         if known := code or rule:
-            message = f"{message} {known.advice}".rstrip()
-        error = kind(f"{status}: {message}")
+            shown = f"{shown} {known.advice}".rstrip()
+        error = kind(f"{status}: {shown}")
         if isinstance(error, ContextTooLongError):
             read_token_counts(error, f"{message} {text}")
         error.status_code = status
         error.body = text[:_MAX_QUOTED]
         request_id: Any = fields.get("requestId")
-        error.request_id = find_request_id(headers) or (request_id if isinstance(request_id, str) else None)
+        error.request_id = find_request_id(headers) or (
+            replace_surrogates(request_id) if isinstance(request_id, str) else None
+        )
         return error
 
     def find(self, payload: bytes) -> StatusError | None:
@@ -164,7 +171,8 @@ class ErrorParser:
         for entry in map(as_mapping, cast("list[Any]", errors) if isinstance(errors, list) else ()):
             code: Any = entry.get("code")
             if not isinstance(code, int):
-                found = _CODE_IN_MESSAGE.search(str(entry.get("message") or ""))
+                message: Any = entry.get("message")
+                found = _CODE_IN_MESSAGE.search(message) if isinstance(message, str) else None
                 code = int(found[1]) if found else None
             if code in self.codes:
                 return self.codes[code]
@@ -251,5 +259,9 @@ def _find_message(value: Any) -> str:
 
 def _summarize_page(text: str) -> str:
     """Shorten an HTML page or plain text."""
-    title = re.search(r"<title>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
-    return (title[1].strip() if title else text[:_MAX_QUOTED]) or "no explanation was given"
+    begin = _TITLE_BEGIN.search(text)
+    end = begin and _TITLE_END.search(
+        text, begin.end()
+    )  # one pattern for both would take the square of many titles
+    title = text[begin.end() : end.start()].strip() if begin and end else text
+    return title[:_MAX_QUOTED] or "no explanation was given"

@@ -1,7 +1,8 @@
 """Extracts tool calls from the text of a reply, beside the native ones that the provider reports."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
+from typing import cast
 
 from llama_vision.core.events import Event, Finished, TextDelta, ToolCallDelta
 from llama_vision.core.messages import ToolCall
@@ -24,6 +25,7 @@ class TextToolCallExtractor:
         """Begin a reply to a request with these tools."""
         self._parser = ToolCallParser(tools)
         self._text_calls = ReplyBuilder()
+        self._has_text_calls = False
         self._native: list[ToolCallDelta] = []  # held back, where the text has calls too
         self._parses_text = True
 
@@ -36,7 +38,7 @@ class TextToolCallExtractor:
                     processed += self._record_calls(self._parser.feed(event.text))
                 case ToolCallDelta():
                     processed += self._close_text(cut=False)
-                    if self._text_calls.tool_calls:
+                    if self._has_text_calls:
                         self._native.append(event)
                     else:
                         processed.append(event)
@@ -61,6 +63,7 @@ class TextToolCallExtractor:
     def _record_calls(self, deltas: list[TextDelta | ToolCallDelta]) -> list[Event]:
         for delta in deltas:
             if isinstance(delta, ToolCallDelta):
+                self._has_text_calls = True
                 self._text_calls.add(delta)
         return list[Event](deltas)
 
@@ -71,13 +74,10 @@ class TextToolCallExtractor:
         for delta in deltas:
             native.add(delta)
         in_text, unfinished = self._text_calls.calls_by_index(), self._parser.unfinished
-        known = [_call_key(call) for index, call in in_text if index not in unfinished]
+        known = {_call_key(call) for index, call in in_text if index not in unfinished}
         new = [index for index, call in native.calls_by_index() if _call_key(call) not in known]
-        return [
-            replace(delta, index=len(in_text) + new.index(delta.index))
-            for delta in deltas
-            if delta.index in new
-        ]
+        indices = {index: len(in_text) + position for position, index in enumerate(new)}
+        return [replace(delta, index=indices[delta.index]) for delta in deltas if delta.index in indices]
 
     def _finish(self, event: Finished) -> Finished:
         """Correct the finish reason, which the provider chose without knowing of the calls, and retract unfinished ones.
@@ -92,8 +92,18 @@ class TextToolCallExtractor:
         )
 
 
-def _call_key(call: ToolCall) -> tuple[str, object]:
+def _call_key(call: ToolCall) -> tuple[str, Hashable]:
     try:
-        return call.name, call.parsed()
-    except ValueError:
+        return call.name, _frozen(call.parsed())
+    except (ValueError, RecursionError):
         return call.name, call.arguments
+
+
+def _frozen(value: object) -> Hashable:
+    """Make a JSON value hashable, equal where the value is."""
+    if isinstance(value, dict):
+        fields = cast("dict[str, object]", value)
+        return frozenset((name, _frozen(field)) for name, field in fields.items())
+    if isinstance(value, list):
+        return tuple(map(_frozen, cast("list[object]", value)))
+    return cast("Hashable", value)

@@ -21,6 +21,7 @@ from llama_vision.backends.http.error_mapping import (
     AttachPartialReply,
     MapTransportErrors,
 )
+from llama_vision.backends.http.response_body import aread_body, limit_decompression, read_body
 from llama_vision.core.backend import AttachErrorContext
 from llama_vision.core.errors import LlamaVisionError
 from llama_vision.core.events import Event
@@ -56,8 +57,9 @@ class HttpBackend:
             while True:
                 try:
                     with MapTransportErrors():
-                        response = client.send(call.build(self._client))
-                    return _read_reply(call, response)
+                        response = client.send(call.build(self._client), stream=True)
+                        body = read_body(response)
+                    return _decode_reply(call, response, body)
                 except LlamaVisionError as error:
                     self._handle_failure(call, error, client)
 
@@ -69,8 +71,11 @@ class HttpBackend:
                 while True:
                     try:
                         with MapTransportErrors():
-                            response = await cancel_once(client.send(call.build(self._async_client)))
-                        return _read_reply(call, response)
+                            response = await cancel_once(
+                                client.send(call.build(self._async_client), stream=True)
+                            )
+                            body = await cancel_once(aread_body(response))
+                        return _decode_reply(call, response, body)
                     except LlamaVisionError as error:
                         await self._ahandle_failure(call, error, client)
 
@@ -79,7 +84,8 @@ class HttpBackend:
         with self._error_context(request), self._lease() as client:
             call = self._prepare(request, stream=True)
             with contextlib.closing(self._send_stream(call, client)) as response:
-                reply, chunks = call.open_reply(response), response.iter_bytes()
+                reply = call.open_reply(response)
+                chunks = limit_decompression(response).iter_bytes()
                 with AttachPartialReply(reply):
                     for chunk in chunks:
                         yield from reply.feed(chunk)
@@ -98,7 +104,8 @@ class HttpBackend:
                 self._alease() as client,
                 Closing(await self._asend_stream(call, client)) as response,
             ):
-                reply, chunks = call.open_reply(response), CancelOnce(response.aiter_bytes())
+                reply = call.open_reply(response)
+                chunks = CancelOnce(limit_decompression(response).aiter_bytes())
                 with AttachPartialReply(reply):
                     async for chunk in chunks:
                         for event in reply.feed(chunk):
@@ -162,9 +169,7 @@ class HttpBackend:
                 with MapTransportErrors():
                     response = client.send(call.build(self._client), stream=True)
                     if not response.is_success:
-                        with contextlib.closing(response):
-                            response.read()
-                        raise call.error_from_response(response)
+                        raise call.error_from_response(response, read_body(response))
                     return response
             except LlamaVisionError as error:
                 self._handle_failure(call, error, client)
@@ -176,9 +181,8 @@ class HttpBackend:
                 with MapTransportErrors():
                     response = await cancel_once(client.send(call.build(self._async_client), stream=True))
                     if not response.is_success:
-                        async with Closing(response):
-                            await cancel_once(response.aread())
-                        raise call.error_from_response(response)
+                        body = await cancel_once(aread_body(response))
+                        raise call.error_from_response(response, body)
                     return response
             except LlamaVisionError as error:
                 await self._ahandle_failure(call, error, client)
@@ -197,28 +201,30 @@ class HttpBackend:
         action = call.next_action(error)
         if action.accept_license:
             with MapTransportErrors():
-                _check_license_response(
-                    call, await cancel_once(client.send(call.build_license_request(self._async_client)))
+                response = await cancel_once(
+                    client.send(call.build_license_request(self._async_client), stream=True)
                 )
+                _check_license_response(call, response, await cancel_once(aread_body(response)))
         await asyncio.sleep(action.delay)
 
     def _accept_license(self, call: PreparedCall, client: httpx.Client) -> None:
         with MapTransportErrors():
-            _check_license_response(call, client.send(call.build_license_request(self._client)))
+            response = client.send(call.build_license_request(self._client), stream=True)
+            _check_license_response(call, response, read_body(response))
 
     def _error_context(self, request: ChatRequest) -> AttachErrorContext:
         return AttachErrorContext(self._config.provider.name, request.model)
 
 
-def _read_reply(call: PreparedCall, response: httpx.Response) -> Reply:
+def _decode_reply(call: PreparedCall, response: httpx.Response, body: bytes) -> Reply:
     if not response.is_success:
-        raise call.error_from_response(response)
+        raise call.error_from_response(response, body)
     reply = call.open_reply(response)
     with AttachPartialReply(reply):
-        return reply.decode_body(response.content)
+        return reply.decode_body(body)
 
 
-def _check_license_response(call: PreparedCall, response: httpx.Response) -> None:
+def _check_license_response(call: PreparedCall, response: httpx.Response, body: bytes) -> None:
     """Raise for a wrong key or a rate limit only: whether the license was accepted shows in the next call."""
     if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.TOO_MANY_REQUESTS):
-        raise call.error_from_response(response)
+        raise call.error_from_response(response, body)

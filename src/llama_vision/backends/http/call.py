@@ -154,10 +154,9 @@ class PreparedCall:
             redacted=tuple(filter(None, (self._adapted.api_key, self._adapted.account_id))),
         )
 
-    def error_from_response(self, response: httpx.Response) -> StatusError:
+    def error_from_response(self, response: httpx.Response, body: bytes) -> StatusError:
         """Make the error of a response; key and account are redacted, should the provider have repeated them."""
-        body = self._redact(response.content)
-        error = self._config.dialect.errors.parse(response.status_code, body, response.headers)
+        error = self._config.dialect.errors.parse(response.status_code, self._redact(body), response.headers)
         error.retry_after = parse_retry_headers(response.headers)
         if response.has_redirect_location:
             # Without its query, which may hold a token. It is not followed: the key would go to whatever host it names.

@@ -22,12 +22,15 @@ from llama_vision.core.events import (
 from llama_vision.core.models import Price
 from llama_vision.core.reply import Reply, ReplyBuilder
 from llama_vision.core.request import Tool
-from llama_vision.dialects.dialect import Decoder
+from llama_vision.dialects.dialect import MAX_PAYLOAD_BYTES, Decoder
 from llama_vision.dialects.sse import BOM, HEARTBEATS, SseDecoder
 from llama_vision.toolcalls.event_filter import TextToolCallExtractor
 
 _SSE_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 _NO_PAYLOADS = HEARTBEATS | {b"", b"null"}
+
+MAX_STREAM_BYTES = 256 * 2**20
+"""The longest event stream that is read, decompressed: a token of it has some 250 bytes, and 2,500 with 20 logprobs."""
 
 
 class ReplyStream:
@@ -69,6 +72,7 @@ class ReplyStream:
         self._is_json_body = not streamed
         self._sse: SseDecoder | None = None
         self._received: list[bytes] = []  # a whole body, or what came before an event stream was detected
+        self._num_received = 0
         self._builder = ReplyBuilder()
         self.done = False
 
@@ -115,10 +119,13 @@ class ReplyStream:
         return self._builder.reply()
 
     def _payloads(self, received: bytes) -> list[bytes]:
+        self._num_received += len(received)
+        if self._num_received > (MAX_PAYLOAD_BYTES if self._sse is None else MAX_STREAM_BYTES):
+            raise MalformedReplyError("The reply is longer than any model's, and was given up.")
         if self._sse is not None:
             return self._sse.feed(received)
         self._received.append(received)
-        if self._is_json_body:
+        if self._is_json_body or not received.strip():  # joined once only: there may be much white space
             return []
         body = b"".join(self._received)
         first = body.removeprefix(BOM).lstrip()[:1]
@@ -127,6 +134,7 @@ class ReplyStream:
         self._is_json_body = first in (b"{", b"[", b"<")
         if self._is_json_body:
             return []
+        self._received = []
         self._sse = SseDecoder()
         return self._sse.feed(body)
 

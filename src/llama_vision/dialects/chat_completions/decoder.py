@@ -129,14 +129,16 @@ class ChatCompletionsDecoder:
             )
         if self._broken is not None:
             raise self._broken
-        if self._has_null and not self._has_content and self._finish_reason in (None, "stop"):
+        late_calls = self._calls.close(cut=self._finish_reason == "length")
+        is_empty = self._has_null and not (self._has_content or self._calls.count)
+        if is_empty and self._finish_reason in (None, "stop", "tool_calls"):
             raise MalformedReplyError(_EMPTY_REPLY)
         events: list[Event] = []
         if reasoning := self._reasoning_halves.close():
             events.append(ReasoningDelta(reasoning))
         if held := self._text.feed(self._halves.close()) + self._text.close():
             events.append(TextDelta(held))
-        events += self._calls.close(cut=self._finish_reason == "length")
+        events += late_calls
         events.append(Finished(replace_surrogates(self._finish_reason or self._infer_finish_reason())))
         return events
 
@@ -207,10 +209,12 @@ class ChatCompletionsDecoder:
         if not calls and (old := message.function_call) and (old.name or old.arguments):
             calls = (WireToolCall(index=0, function=old),)
         for position, call in enumerate(calls):
-            self._has_content = True
-            if self._whole:
-                events.append(self._calls.start_call(call))
-            elif delta := self._calls.add_fragment(call, position, len(calls)):
+            delta = (
+                self._calls.start_call(call)
+                if self._whole
+                else self._calls.add_fragment(call, position, len(calls))
+            )
+            if delta:
                 events.append(delta)
 
     def _handle_reasoning(self, reasoning: Any, events: list[Event]) -> None:

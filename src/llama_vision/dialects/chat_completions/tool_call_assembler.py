@@ -5,31 +5,36 @@ import json
 import uuid
 from typing import Any
 
+from llama_vision.core.errors import MalformedReplyError
 from llama_vision.core.events import Event, ToolCallDelta
 from llama_vision.core.surrogates import JsonSurrogateJoiner, replace_surrogates
-from llama_vision.dialects.chat_completions.wire import WireFunction, WireToolCall
+from llama_vision.dialects.chat_completions.wire import MAX_TOOL_CALLS, WireFunction, WireToolCall
 
 
 class ToolCallAssembler:
     """Finds the call that a fragment belongs to, and gives every call one id, one name and its index.
 
     A host may leave the index out, send 0 for every call, with a new id each time (litellm#14587, ollama#7881) or with none,
-    or a new id with every fragment: only a fragment with a name begins a call.
+    or a new id with every fragment: only a fragment with a name begins a call. Arguments whose name never comes are an error.
     """
 
     def __init__(self) -> None:
         self.count = 0
         self._by_wire_index: dict[int, int] = {}
-        self._ids: list[str] = []
+        self._ids: dict[str, int] = {}
         self._wire_ids: list[str | None] = []  # as received: missing, or the same for two calls
         self._names: list[str] = []
         self._ends: list[str] = []  # the last fragment of the arguments
         self._renamed: int | None = None  # the call whose name came again, without arguments
-        self._early: list[str] = []  # arguments that came before any name
+        self._early: list[str] = []  # arguments that came before their name
+        self._early_index: int | None = None  # as received
         self._early_id: str | None = None
+        self._nameless: list[str] = []  # arguments in a whole body whose call has no name
         self._halves: list[JsonSurrogateJoiner] = []
         self._empty: set[int] = set()  # calls without arguments so far
-        self._quoted: dict[int, str] = {}  # arguments that are JSON inside a JSON string, or null, so far
+        self._quoted: dict[
+            int, list[str]
+        ] = {}  # arguments so far that are JSON inside a JSON string, or null
 
     def add_fragment(self, wire: WireToolCall, position: int, num_fragments: int) -> ToolCallDelta | None:
         """Add one fragment of a stream, the `position`th of its chunk; None where it adds nothing."""
@@ -37,10 +42,11 @@ class ToolCallAssembler:
         name, arguments, wire_id = function.name, _arguments(function.arguments), wire.id and _wire_id(wire)
         if not (wire_id or name or arguments):  # Cloudflare ends its calls with an empty fragment
             return None
-        if not (name or self.count):
+        if not name and self._precedes_name(wire.index, wire_id, arguments):
             self._early_id = self._early_id or wire_id
             if arguments:  # an id alone is no call
                 self._early.append(arguments)
+                self._early_index = wire.index
             return None
         index = self._find(wire, wire_id, name, position if num_fragments > 1 else self.count - 1)
         if index is None:
@@ -48,6 +54,15 @@ class ToolCallAssembler:
         if (name or index == self._renamed) and self._is_second_call(index, wire_id, name, arguments):
             return self._start(wire, name or self._names[index], arguments)
         return self._continue(index, name, arguments)
+
+    def _precedes_name(self, wire_index: int | None, wire_id: str | None, arguments: str) -> bool:
+        """Tell whether a fragment without a name belongs to a call whose name has not come yet."""
+        if not self.count or (self._early and wire_index == self._early_index):
+            return True
+        if wire_index is None or wire_index in self._by_wire_index or wire_id in self._ids:
+            return False
+        # A new index and a new object, when the last call has a whole one.
+        return arguments.lstrip().startswith("{") and self._ends[-1].rstrip().endswith("}")
 
     def _find(
         self, wire: WireToolCall, wire_id: str | None, name: str | None, default_index: int
@@ -58,7 +73,7 @@ class ToolCallAssembler:
             return known
         if wire_id and wire_id in self._ids:
             # An id that comes again under an index of its own and with a name belongs to two calls.
-            return None if known is None and wire.index is not None and name else self._ids.index(wire_id)
+            return None if known is None and wire.index is not None and name else self._ids[wire_id]
         if name:
             return None
         return min(default_index, self.count - 1) if known is None else known
@@ -76,20 +91,27 @@ class ToolCallAssembler:
             self._renamed = index
         return arguments.lstrip().startswith("{") and self._ends[index].rstrip().endswith("}")
 
-    def start_call(self, wire: WireToolCall) -> ToolCallDelta:
-        """Start a call; in a whole body every entry is one."""
+    def start_call(self, wire: WireToolCall) -> ToolCallDelta | None:
+        """Start a call; in a whole body every entry is one, but for those without a name."""
         function = wire.function or WireFunction()
-        return self._start(wire, function.name, _arguments(function.arguments))
+        arguments = _arguments(function.arguments)
+        if function.name:
+            return self._start(wire, function.name, arguments)
+        if arguments:
+            self._nameless.append(arguments)
+        return None
 
-    def _start(self, wire: WireToolCall, name: str | None, arguments: str) -> ToolCallDelta:
+    def _start(self, wire: WireToolCall, name: str, arguments: str) -> ToolCallDelta:
         index, wire_id = self.count, _wire_id(wire) or self._early_id
-        name = name and replace_surrogates(name)
+        name = replace_surrogates(name)
         self.count += 1
+        if self.count > MAX_TOOL_CALLS:
+            raise MalformedReplyError(f"The provider's reply has more than {MAX_TOOL_CALLS:,} tool calls.")
         # Calls without an id (Cloudflare), or with one twice, could not be told apart when their results come back.
         call_id = wire_id if wire_id and wire_id not in self._ids else f"call_{uuid.uuid4().hex[:24]}"
-        self._ids.append(call_id)
+        self._ids[call_id] = index
         self._wire_ids.append(wire_id)
-        self._names.append(name or "")
+        self._names.append(name)
         self._ends.append("")
         self._halves.append(JsonSurrogateJoiner())
         if wire.index is not None:
@@ -118,24 +140,31 @@ class ToolCallAssembler:
         if index in self._empty and arguments.strip():
             self._empty.discard(index)
             if arguments.lstrip()[0] in '"nN':
-                self._quoted[index] = ""
+                self._quoted[index] = []
         if index not in self._quoted:
             return arguments
-        self._quoted[index] += arguments
+        self._quoted[index].append(arguments)
         return ""
 
     def close(self, *, cut: bool = False) -> list[Event]:
         """Give calls without arguments the empty object they mean, and emit what was held back.
 
         Where the reply was `cut` at max_tokens, the arguments of the last call may just not have begun.
+
+        Raises:
+            MalformedReplyError: A call has arguments and no name.
         """
-        events: list[Event] = [self._start(WireToolCall(), None, "")] if self._early else []
+        if nameless := [*self._early, *self._nameless]:
+            quoted = "".join(nameless)[:200]
+            raise MalformedReplyError(f"The model called a tool without naming it, with {quoted!r}.")
         late = {index: "{}" for index in self._empty if not (cut and index == self.count - 1)}
         late |= {index: held for index, halves in enumerate(self._halves) if (held := halves.close())}
         for index, quoted in self._quoted.items():
             halves = self._halves[index]  # once more: an escape may have been encoded twice
-            late[index] = halves.feed(_decode_double_encoded(quoted + late.get(index, ""))) + halves.close()
-        return [*events, *(ToolCallDelta(index, None, None, late[index]) for index in sorted(late))]
+            late[index] = (
+                halves.feed(_decode_double_encoded("".join(quoted) + late.get(index, ""))) + halves.close()
+            )
+        return [ToolCallDelta(index, None, None, late[index]) for index in sorted(late)]
 
 
 def _wire_id(wire: WireToolCall) -> str | None:

@@ -10,6 +10,11 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
 
+MAX_TOOL_CALLS = 100_000
+"""In one reply. A kB is taken for each, which the provider may write in 15 bytes."""
+
+CALLS_LIMIT = Field(max_length=MAX_TOOL_CALLS, fail_fast=True)
+
 _HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -65,7 +70,7 @@ class WireMessage(_Wire):
     refusal: str | None = None
     reasoning_content: Any = None
     reasoning: Any = None
-    tool_calls: list[WireToolCall] | None = None
+    tool_calls: Annotated[list[WireToolCall], CALLS_LIMIT] | None = None
     function_call: WireFunction | None = None
 
 
@@ -99,7 +104,7 @@ class WireCompletion(_Wire):
 
     id: str | None = None
     model: str | None = None
-    choices: list[WireChoice] | None = None
+    choices: Annotated[list[WireChoice], Field(max_length=1000, fail_fast=True)] | None = None
     usage: WireUsage | None = None
     service_tier: Any = None
     system_fingerprint: Any = None

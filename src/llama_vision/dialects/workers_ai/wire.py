@@ -5,10 +5,11 @@ a string, a number, an object that was JSON text, or null beside tool calls; `re
 """
 
 import json
-from typing import Any
+from typing import Annotated, Any
 
 from llama_vision.core.json_types import as_mapping
 from llama_vision.dialects.chat_completions.wire import (
+    CALLS_LIMIT,
     WireChoice,
     WireCompletion,
     WireFunction,
@@ -29,7 +30,7 @@ class WireNative(WireCompletion):
     """A native reply without its envelope, or a chunk of a stream."""
 
     response: Any = None
-    tool_calls: list[Any] | None = None
+    tool_calls: Annotated[list[Any], CALLS_LIMIT] | None = None
 
 
 class WireEnvelope(WireNative):
@@ -63,7 +64,8 @@ def _choices(native: WireNative, *, whole: bool) -> list[WireChoice]:
         content = json.dumps(content, ensure_ascii=False)
     calls: list[WireToolCall] = []
     for entry in native.tool_calls or ():
-        call = WireNativeToolCall.model_validate(as_mapping(entry))
+        # What is no object is a call without a name, which is refused.
+        call = WireNativeToolCall.model_validate(as_mapping(entry) or {"arguments": entry or None})
         if call.function is None or not call.function.model_fields_set:
             call.function = WireFunction(name=call.name, arguments=call.arguments)
         calls.append(call)
