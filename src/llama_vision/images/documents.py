@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from threading import Lock
 from typing import IO, TYPE_CHECKING, TypeAlias, cast
@@ -17,7 +17,7 @@ from llama_vision.images.encode import encode, is_graphic
 from llama_vision.images.fetch_policy import FetchPolicy, redact_url
 from llama_vision.images.media_type import sniff_media_type
 from llama_vision.images.page_range import select_pages
-from llama_vision.images.pdf import RENDERER, is_pdf
+from llama_vision.images.pdf import RENDERER, PdfFile, is_pdf
 from llama_vision.images.settings import DOCUMENT_MAX_PAGES
 from llama_vision.images.sources import (
     ImageSource,
@@ -140,14 +140,16 @@ class OpenedDocument:
 
     Attributes:
         data: The file.
+        digest: SHA-256 of it.
         source: Its path or URL, if known.
         password: That of an encrypted PDF.
         page_count: How many pages it has.
     """
 
-    data: bytes
+    data: bytes = field(repr=False)
+    digest: str
     source: str | None
-    password: str | None
+    password: str | None = field(repr=False)
     page_count: int
 
     def page(self, number: int, *, lossless: bool = True) -> Page:
@@ -156,7 +158,7 @@ class OpenedDocument:
         Raises:
             DocumentError: It can't be rendered.
         """
-        key = hashlib.sha256(self.data).hexdigest(), self.password, number, lossless
+        key = self.digest, self.password, number, lossless
         if (kept := _CACHE.get(key)) is None:
             kept = self._make_page(number, lossless)
             _CACHE.put(key, kept)
@@ -167,7 +169,7 @@ class OpenedDocument:
 
         name = display_name(self.source)
         if is_pdf(self.data):
-            rendered = RENDERER.render(self.data, self.password, name, number)
+            rendered = RENDERER.render(PdfFile(self.data, self.digest, self.password, name), number)
             pixels = PIL.Image.frombytes("RGB", rendered.size, rendered.pixels)
             return self._page(pixels, number, rendered.points, rendered.text, lossless)
         offset = tiff_page_offsets(self.data)[number - 1]
@@ -211,15 +213,16 @@ def open_document(document: Document, *, fetch: FetchPolicy = _DEFAULT_POLICY) -
     name = display_name(source)
     if len(data) > MAX_BYTES:
         raise DocumentError(f"{name} has {len(data)} bytes, more than {MAX_BYTES}. Split it.")
+    digest = hashlib.sha256(data).hexdigest()
     if _is_image(data):
         count = len(tiff_page_offsets(data))
         if not count:
             raise DocumentError(f"{name} is an image, not a document: pass it as an image.")
     elif is_pdf(data):
-        count = RENDERER.page_count(data, document.password, name)
+        count = RENDERER.page_count(PdfFile(data, digest, document.password, name))
     else:
         raise DocumentError(f"{name} is neither a PDF nor a TIFF: it begins with {bytes(data[:8])!r}.")
-    return OpenedDocument(data, source, document.password, count)
+    return OpenedDocument(data, digest, source, document.password, count)
 
 
 def document_from_any(source: DocumentSource) -> Document:

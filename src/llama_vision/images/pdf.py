@@ -6,7 +6,6 @@ becomes a `DocumentError`.
 
 import atexit
 import contextlib
-import hashlib
 import importlib.util
 import math
 import os
@@ -42,6 +41,23 @@ class RenderedPage:
     size: tuple[int, int]
     text: str
     points: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class PdfFile:
+    """A PDF.
+
+    Attributes:
+        data: The file.
+        digest: SHA-256 of it.
+        password: If it is encrypted.
+        name: What errors call it.
+    """
+
+    data: bytes
+    digest: str
+    password: str | None
+    name: str
 
 
 class _DiedError(Exception):
@@ -82,17 +98,17 @@ class PdfRenderer:
         self._opened: tuple[str, str | None] | None = None  # digest and password
         self._page_count = 0
 
-    def page_count(self, data: bytes, password: str | None, name: str) -> int:
+    def page_count(self, file: PdfFile) -> int:
         """Count the pages of a PDF.
 
         Raises:
             DocumentError: It can't be opened; the text begins with its name.
             MissingDependencyError: pypdfium2 is not installed.
         """
-        with self._lock, _deaths_explained(name):
-            return self._retry(lambda: self._open(data, password, name))
+        with self._lock, _deaths_explained(file.name):
+            return self._retry(lambda: self._open(file))
 
-    def render(self, data: bytes, password: str | None, name: str, number: int) -> RenderedPage:
+    def render(self, file: PdfFile, number: int) -> RenderedPage:
         """Render a page, by its number from 1, at the size that `page_pixels` chooses.
 
         Raises:
@@ -101,10 +117,10 @@ class PdfRenderer:
         """
 
         def render() -> RenderedPage:
-            self._open(data, password, name)
-            return self._render(name, number)
+            self._open(file)
+            return self._render(file.name, number)
 
-        with self._lock, _deaths_explained(f"{name}, page {number}"):
+        with self._lock, _deaths_explained(f"{file.name}, page {number}"):
             return self._retry(render)
 
     def close(self) -> None:
@@ -122,16 +138,16 @@ class PdfRenderer:
                 raise
             return work()
 
-    def _open(self, data: bytes, password: str | None, name: str) -> int:
-        key = hashlib.sha256(data).hexdigest(), password
+    def _open(self, file: PdfFile) -> int:
+        key = file.digest, file.password
         if self._process is None or self._opened != key:
             self._opened = None
-            reply, _ = self._ask({"do": "open", "password": password}, data)
-            _check(reply, name, password)
+            reply, _ = self._ask({"do": "open", "password": file.password}, file.data)
+            _check(reply, file.name, file.password)
             self._page_count = reply["page_count"]
             self._opened = key
         if self._page_count < 1:
-            raise DocumentError(f"{name} has no pages.")
+            raise DocumentError(f"{file.name} has no pages.")
         return self._page_count
 
     def _render(self, name: str, number: int) -> RenderedPage:
