@@ -117,7 +117,10 @@ def pages(
 
 
 def _numbers(pages: int | Iterable[int]) -> str:
-    return ",".join(map(str, [pages] if isinstance(pages, int) else pages))
+    numbers = [pages] if isinstance(pages, int) else list(pages)
+    if any(number < 1 for number in numbers):
+        raise DocumentError(f"pages={pages!r}: pages are numbered from 1.")
+    return ",".join(map(str, numbers))
 
 
 def iter_pages(

@@ -56,9 +56,9 @@ def file_part(block: Mapping[str, Any]) -> Document | Image | None:
     try:
         return image_from_bytes(data)
     except ImageError as error:
-        if file.media_type.startswith("image/") or file.media_type in _DOCUMENT_MEDIA_TYPES - {""}:
+        if file.media_type.startswith("image/"):
             raise
-        raise _unsupported(block, file) from error
+        raise _unsupported(block, file, str(error)) from error
 
 
 def _document(
@@ -87,11 +87,12 @@ def _decode(file: _File) -> bytes:
         raise
 
 
-def _unsupported(block: Mapping[str, Any], file: _File) -> UnsupportedInputError:
+def _unsupported(block: Mapping[str, Any], file: _File, why: str = "") -> UnsupportedInputError:
     media_type = file.media_type or "unknown media type"
     return UnsupportedInputError(
         f"A block of type {block.get('type')!r} with {media_type} can't be shown to Llama 3.2 Vision. It takes PDFs, "
         "TIFFs and other images; of another document pass the text, of a video images of its frames."
+        f"{why and ' '}{why}"
     )
 
 
