@@ -3,6 +3,7 @@
 import pytest
 
 from llama_vision.cli import main
+from llama_vision.testing import ScriptedServer
 from tests.images.damaged import tiff_of
 from tests.images.images import sketch
 from tests.pdfs import text_pdf
@@ -82,11 +83,11 @@ def test_what_can_not_be_is_said_before_anything_is_sent(ask, report, words, sai
     assert said in err
 
 
-def test_one_image_providers_take_a_page_or_a_sheet(emulator_of, report, capsys):
-    emulator = emulator_of("ollama")
-    hosted = ("--provider", "ollama", "--base-url", emulator.base_url)
-    assert main(["ask", *hosted, str(report), "What?"]) == 2
-    assert "image_policy='grid'" in capsys.readouterr().err
-    assert main(["ask", *hosted, str(report), "What?", "--image-policy", "grid"]) == 0
-    assert main(["ask", *hosted, str(report), "What?", "--pages", "3"]) == 0
-    assert [len(request.images) for request in emulator.requests] == [1, 1]
+def test_one_image_providers_take_a_page_or_a_sheet(report, capsys):
+    with ScriptedServer("A sheet.", "A page.") as server:
+        words = ["ask", "--provider", "ollama", "--base-url", server.base_url, str(report), "What?"]
+        assert main(words) == 2
+        assert "image_policy='grid'" in capsys.readouterr().err
+        assert main([*words, "--image-policy", "grid"]) == 0
+        assert main([*words, "--pages", "3"]) == 0
+        assert [len(request.images) for request in server.requests] == [1, 1]

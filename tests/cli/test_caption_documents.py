@@ -31,7 +31,7 @@ def folder(tmp_path):
 @pytest.fixture
 def caption(emulator, folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("DEEPINFRA_TOKEN", emulator.api_key)
-    emulator.answer_with = naming
+    emulator.always(naming)
     out = tmp_path / "captions.jsonl"
 
     def run(*words, path=folder):
@@ -62,7 +62,7 @@ def test_a_line_for_each_page(caption, folder):
 def test_a_single_document(caption, folder):
     path = folder / "report.pdf"
     path.write_bytes(colors(2))
-    assert [(line["file"], line["page"]) for line in caption(path=path)[1]] == [
+    assert sorted((line["file"], line["page"]) for line in caption(path=path)[1]) == [
         ("report.pdf", 1),
         ("report.pdf", 2),
     ]
@@ -135,7 +135,7 @@ def test_300_pages_killed_twice_and_resumed_ask_nothing_twice_but_what_was_in_fl
             pdf_of(*[color_content(50 * number % 256 + page, 255 - page, 90 + number) for page in range(50)])
         )
     out, concurrency = tmp_path / "captions.jsonl", 4
-    emulator.answer_with = slowly
+    emulator.always(slowly)
     environment = {**CLEAN, "DEEPINFRA_TOKEN": emulator.api_key}
     words = command(emulator, folder, out, "--concurrency", concurrency)
     for stop_at in (60, 170):

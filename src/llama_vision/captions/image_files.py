@@ -52,7 +52,13 @@ class ImageFile:
         return str(self.path) if self.page is None else f"{self.path}, page {self.page}"
 
     def read(self, *, lossless: bool) -> tuple[Image, str]:
-        """Read the image, and SHA-256 of the file, or of the page's pixels.
+        """Read the image.
+
+        Args:
+            lossless: Whether a page is encoded without loss.
+
+        Returns:
+            The image, and SHA-256 of the file, or of the page's pixels.
 
         Raises:
             ImageError: It can't be read.
@@ -67,7 +73,15 @@ class ImageFile:
 
 
 def list_pages(paths: Iterable[Path], *, password: str | None = None) -> list[ImageFile]:
-    """List images, and each page of documents; a document that can't be opened is one, whose reading will tell why."""
+    """List images, and each page of documents; a document that can't be opened is one, whose reading will tell why.
+
+    Args:
+        paths: The files.
+        password: That of encrypted PDFs.
+
+    Returns:
+        What to caption, in the order of the files.
+    """
     listed: list[ImageFile] = []
     for path in paths:
         page_count = _page_count(path, password)
