@@ -4,12 +4,12 @@ This module holds the core that both share. It loads no framework, no torch and 
 """
 
 from llama_vision.core.errors import LlamaVisionError
-from llama_vision.core.messages import Image, Message, Text, ToolCall, ToolResult
+from llama_vision.core.messages import Document, Image, Message, Text, ToolCall, ToolResult
 from llama_vision.core.models import ModelInfo, Price
 from llama_vision.core.reply import Reply
 from llama_vision.core.request import ChatRequest, ResponseFormat, SamplingParams, Tool, ToolChoice
 from llama_vision.core.usage import Usage
-from llama_vision.images import image_from_any
+from llama_vision.images import Page, image_from_any, pages
 from llama_vision.providers import PROVIDERS, Provider, find_provider
 from llama_vision.version import __version__
 
@@ -33,10 +33,12 @@ def use_aiohttp(*, enabled: bool = True) -> None:
 __all__ = [
     "PROVIDERS",
     "ChatRequest",
+    "Document",
     "Image",
     "LlamaVisionError",
     "Message",
     "ModelInfo",
+    "Page",
     "Price",
     "Provider",
     "Reply",
@@ -51,5 +53,6 @@ __all__ = [
     "__version__",
     "find_provider",
     "image_from_any",
+    "pages",
     "use_aiohttp",
 ]

@@ -18,6 +18,9 @@ from tests.docs.markdown import CONTRIBUTING, PAGES, README, ROOT, commands
 from tests.docs.test_docs_python import ENVIRONMENT
 from tests.emulator import ACCOUNT_ID
 from tests.emulator.dialects import DIALECTS
+from tests.images.damaged import tiff_of
+from tests.images.images import sketch
+from tests.pdfs import text_pdf
 
 TYPED = [(path, command) for path in (README, CONTRIBUTING, *PAGES) for command in commands(path)]
 OURS = list(dict.fromkeys(command for _, command in TYPED if command.startswith("llama-vision ")))
@@ -37,6 +40,10 @@ def folder(tmp_path):
     for name, image in IMAGES_NAMED.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(SAMPLE_IMAGES[image], tmp_path / name)
+    (tmp_path / "report.pdf").write_bytes(text_pdf(*"1234"))
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports/report.pdf").write_bytes(text_pdf("1"))
+    (tmp_path / "scan.tiff").write_bytes(tiff_of(sketch(), sketch()))
     return tmp_path
 
 

@@ -61,7 +61,7 @@ def test_a_image(get, server):
             "GET /a.png?x=%2F&y HTTP/1.1",
             f"Host: 127.0.0.1:{server.port}",
             f"User-Agent: llama-vision/{__version__}",
-            "Accept: image/*",
+            "Accept: image/*, application/pdf",
             "Accept-Encoding: identity",
             "Connection: close",
         ]

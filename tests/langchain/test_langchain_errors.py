@@ -35,6 +35,7 @@ EXPECTED = {
     "MissingDependencyError": theirs.ModelError,
     "UnsupportedInputError": theirs.ModelInvalidRequestError,
     "ImageError": theirs.ModelInvalidRequestError,
+    "DocumentError": theirs.ModelInvalidRequestError,
     "ConnectionFailedError": theirs.ModelConnectionError,
     "RequestTimeoutError": theirs.ModelTimeoutError,
     "StatusError": theirs.ModelError,

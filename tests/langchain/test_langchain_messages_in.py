@@ -47,7 +47,16 @@ REFUSED = {
     "an empty image": ({"type": "image"}, "base64"),
     "an empty image_url": ({"type": "image_url"}, "image_url"),
     "an unknown source": ({"type": "image", "source": {"type": "file", "file_id": "f-1"}}, "source"),
-    "a PDF": ({"type": "file", "base64": "JVBERi0=", "mime_type": "application/pdf"}, "'file'"),
+    "a spreadsheet": (
+        {"type": "file", "base64": "UEsDBA==", "mime_type": "application/vnd.ms-excel"},
+        "'file'",
+    ),
+    "a file by its id": ({"type": "file", "file_id": "f-1"}, "file_id"),
+    "OpenAI's file by its id": ({"type": "file", "file": {"file_id": "f-1"}}, "file_id"),
+    "a text by URL": (
+        {"type": "file", "url": "https://example.com/a.txt", "mime_type": "text/plain"},
+        "text/plain",
+    ),
     "sound": ({"type": "audio", "base64": "AAAA", "mime_type": "audio/wav"}, "'audio'"),
     "a film": ({"type": "video", "url": "https://example.com/a.mp4"}, "'video'"),
 }

@@ -48,8 +48,6 @@ def test_a_few_profiles_in_full():
         "text_inputs": True,
         "audio_inputs": False,
         "video_inputs": False,
-        "pdf_inputs": False,
-        "pdf_tool_message": False,
         "text_outputs": True,
         "image_outputs": False,
         "audio_outputs": False,
@@ -58,7 +56,9 @@ def test_a_few_profiles_in_full():
         "open_weights": True,
         "temperature": True,
     }
-    images = {"image_inputs": True, "image_url_inputs": True, "image_tool_message": True}
+    images = dict.fromkeys(
+        ("image_inputs", "image_url_inputs", "image_tool_message", "pdf_inputs", "pdf_tool_message"), True
+    )
     tools = {"tool_calling": True, "tool_choice": True, "tool_call_streaming": True}
     assert profile_of("local") == {
         **(text_only | images | tools),
@@ -83,7 +83,15 @@ def test_a_few_profiles_in_full():
 
 def test_what_is_not_known_is_left_out():
     profile = profile_of("deepinfra", "my-own-model")
-    unknown = {"name", "max_input_tokens", "max_output_tokens", "image_inputs", "open_weights", "status"}
+    unknown = {
+        "name",
+        "max_input_tokens",
+        "max_output_tokens",
+        "image_inputs",
+        "pdf_inputs",
+        "open_weights",
+        "status",
+    }
     assert not profile.keys() & unknown
     assert profile["tool_calling"] is True
     own = replace(DEEPINFRA, models=(replace(DEEPINFRA.models[0], name="own", id="own/model"),))

@@ -26,10 +26,13 @@ DATA = {
     "v1": {"type": "non_standard", "value": {"type": "json", "json": 1}},
 }  # fmt: skip
 FILES = {
-    "v1": {"type": "file", "base64": "JVBERi0=", "mime_type": "application/pdf"},
+    "v1": {"type": "file", "base64": "UEsDBA==", "mime_type": "application/zip"},
     "v0": {"type": "audio", "source_type": "base64", "data": "AAAA", "mime_type": "audio/wav"},
-    "Anthropic": {"type": "document", "source": {"type": "base64", "data": "JVBERi0="}},
-    "OpenAI": {"type": "file", "file": {"file_data": "data:application/pdf;base64,JVBERi0="}},
+    "Anthropic": {
+        "type": "document",
+        "source": {"type": "base64", "media_type": "application/zip", "data": "UEsDBA=="},
+    },
+    "OpenAI": {"type": "file", "file": {"file_data": "data:application/zip;base64,UEsDBA=="}},
 }
 
 

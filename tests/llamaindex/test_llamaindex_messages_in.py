@@ -229,7 +229,7 @@ NOTES = [
     ThinkingBlock(content="hm"),
     CitationBlock(cited_content=TextBlock(text="sun"), source="a.b", title="A", additional_location_info={}),
     CitableBlock(title="A", source="a.b", content=[TextBlock(text="sun")]),
-    DocumentBlock(data=b"%PDF-1.4", document_mimetype="application/pdf"),
+    DocumentBlock(data=b"PK\3\4 a file", document_mimetype="application/zip"),
     AudioBlock(audio=b"RIFF0000WAVE", format="wav"),
     VideoBlock(video=b"\x00\x00\x00 ftypisom", video_mimetype="video/mp4"),
 ]
@@ -282,14 +282,14 @@ def test_a_thread_that_another_companys_model_began_goes_on(emulator, way):
     ("message", "culprit"),
     [
         (
-            ChatMessage(blocks=[DocumentBlock(data=b"%PDF-1.4", document_mimetype="application/pdf")]),
+            ChatMessage(blocks=[DocumentBlock(data=b"PK\3\4 a file", document_mimetype="application/zip")]),
             "DocumentBlock",
         ),
         (ChatMessage(blocks=[AudioBlock(audio=b"RIFF0000WAVE", format="wav")]), "AudioBlock"),
         (ChatMessage(role="tool", content="42"), "tool_call_id"),
         (ChatMessage(role="assistant", additional_kwargs={"tool_calls": ["look"]}), "tool_calls"),
     ],
-    ids=["PDF", "sound", "tool result without id", "strange calls"],
+    ids=["archive", "sound", "tool result without id", "strange calls"],
 )
 def test_what_cannot_be_shown_is_refused_by_message_and_kind(message, culprit):
     with pytest.raises(UnsupportedInputError, match=culprit) as caught:

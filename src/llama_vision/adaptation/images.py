@@ -7,12 +7,13 @@ from itertools import groupby
 from typing import assert_never
 
 from llama_vision.core.errors import ImageError, UnsupportedInputError
-from llama_vision.core.messages import Image, Message, Part, Text, ToolResult
+from llama_vision.core.messages import Document, Image, Message, Part, Text, ToolResult
 from llama_vision.core.request import ChatRequest
 from llama_vision.images.contact_sheet import check_sheet_count, contact_sheet
 from llama_vision.images.fetch import fetch_image
 from llama_vision.images.prepare import prepare_image, prepare_images
 from llama_vision.images.settings import ImageSettings
+from llama_vision.images.tiff_pages import tiff_page_offsets
 from llama_vision.providers.provider import Provider
 
 _TOOLS_WITH_IMAGES_WARNING = (
@@ -61,8 +62,12 @@ def _images(messages: Sequence[Message]) -> list[Image]:
     return [image for message in messages for image in message.images()]
 
 
-def limit_images(provider: Provider, request: ChatRequest, settings: ImageSettings) -> ChatRequest:
+def limit_images(
+    provider: Provider, request: ChatRequest, settings: ImageSettings, *, advice: str = ""
+) -> ChatRequest:
     """Apply the overflow policy, as far as possible without looking at the images.
+
+    `advice` ends the error's text.
 
     Raises:
         UnsupportedInputError: There are too many, and the policy is `error`.
@@ -88,6 +93,8 @@ def limit_images(provider: Provider, request: ChatRequest, settings: ImageSettin
                 f"There are {max(len(_images(group)) for group in groups)} images, and {provider.title} takes {max_count} in "
                 f"one {unit}. Ask about each in a {unit} of its own"
                 f"{'.' if per_message else '; images of earlier turns count too.'}"
+                " Or put all on one sheet: image_policy='grid'."
+                f"{advice and ' '}{advice}"
             )
         case _:
             assert_never(settings.on_too_many)
@@ -131,7 +138,10 @@ def _fetch_images(images: Sequence[Image], settings: ImageSettings) -> list[Imag
     fetched: list[Image] = []
     for number, image in enumerate(images, start=1):
         try:
-            fetched.append(fetch_image(image, settings.fetch))
+            loaded = fetch_image(image, settings.fetch)
+            if image.data is None and (pages := len(tiff_page_offsets(loaded.data or b""))) > 1:
+                raise ImageError(f"It is a TIFF of {pages} pages. Pass its address as a document.")  # noqa: TRY301
+            fetched.append(loaded)
         except ImageError as error:
             raise ImageError.numbered(number, error) from error
     return fetched
@@ -154,7 +164,7 @@ def _replace_in_message(message: Message, remaining: Iterator[tuple[Image | Text
         if isinstance(part, Image):
             parts += next(remaining, ())
         elif isinstance(part, ToolResult):
-            inner: list[Text | Image] = []
+            inner: list[Text | Image | Document] = []
             for each in part.parts:
                 inner += next(remaining, ()) if isinstance(each, Image) else (each,)
             parts.append(replace(part, parts=tuple(inner)))

@@ -8,6 +8,12 @@ fetched, read or decoded.
 import asyncio
 from dataclasses import dataclass, field, replace
 
+from llama_vision.adaptation.documents import (
+    CHOOSE_PAGES,
+    has_documents,
+    load_documents,
+    outline_documents,
+)
 from llama_vision.adaptation.images import (
     exceeds_image_limit,
     image_locations,
@@ -100,11 +106,13 @@ def _check(
     api_key: str | None,
     account_id: str | None,
 ) -> AdaptedRequest:
-    """Refuse what can be refused without looking at the images."""
-    validate_request(provider, request)
-    limited = limit_images(provider, request, settings)
+    """Refuse what can be refused without looking at the images and documents."""
+    documents = has_documents(request)
+    outline = outline_documents(request) if documents else request
+    validate_request(provider, outline)
+    limited = limit_images(provider, outline, settings)
     checked = AdaptedRequest(
-        limited,
+        request if documents else limited,
         text_parsed_tools=request.text_parsed_tools,  # before they are rendered into the prompt
         stop_strings=request.stop if provider.client_side_stop else (),
         image_locations=tuple(image_locations(limited)),
@@ -112,7 +120,7 @@ def _check(
         account_id=resolve_account_id(provider, account_id),
     )
     if checked.image_locations:
-        _dry_run(provider, checked.request)
+        _dry_run(provider, limited)
     return checked
 
 
@@ -130,6 +138,11 @@ def _dry_run(provider: Provider, request: ChatRequest) -> None:
 
 def _finish(provider: Provider, checked: AdaptedRequest, settings: ImageSettings) -> AdaptedRequest:
     request = checked.request
+    if has_documents(request):
+        lossless = provider.image_rules.decoded_by_backend
+        request = load_documents(request, settings, lossless=lossless)
+        request = limit_images(provider, request, settings, advice=CHOOSE_PAGES)
+        checked = replace(checked, image_locations=tuple(image_locations(request)))
     if checked.image_locations:
         warn_of_tools_beside_images(request)
         originals = request.images()

@@ -7,9 +7,10 @@ import json
 from collections.abc import Sequence
 from typing import assert_never
 
-from llama_vision.core.messages import Image, Message, Part, Text, ToolCall, ToolResult
+from llama_vision.core.messages import Document, Image, Message, Part, Text, ToolCall, ToolResult
 from llama_vision.core.request import Tool
 from llama_vision.images.dimensions import image_dimensions
+from llama_vision.images.documents import iter_pages
 from llama_vision.images.tiling import image_tokens
 
 _BYTES_PER_TOKEN = 4
@@ -29,6 +30,13 @@ def estimate_tokens(messages: Sequence[Message], tools: Sequence[Tool] = ()) -> 
     return count + sum(map(estimate_text_tokens, described))
 
 
+def _document_tokens(document: Document) -> int:
+    """Count the images of its pages exactly; one of unknown size for what is given by its URL."""
+    if document.url is not None:
+        return image_tokens(*_UNKNOWN_SIZE)
+    return sum(_tokens(page.image) + estimate_text_tokens(page.text) for page in iter_pages(document))
+
+
 def _tokens(part: Part) -> int:
     match part:
         case Text():
@@ -36,6 +44,8 @@ def _tokens(part: Part) -> int:
         case Image():
             width, height = (image_dimensions(part.data) if part.data else None) or _UNKNOWN_SIZE
             return image_tokens(width, height, part.detail)
+        case Document():
+            return _document_tokens(part)
         case ToolCall():
             return estimate_text_tokens(part.name + part.arguments)
         case ToolResult():

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, InstanceOf, model_validator
 from llama_vision.backends import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT_S, create_backend
 from llama_vision.core.backend import Backend, CloseMixin
 from llama_vision.core.request import DEFAULT_MAX_TOKENS
-from llama_vision.images.settings import OverflowPolicy, build_image_settings
+from llama_vision.images.settings import DOCUMENT_MAX_PAGES, OverflowPolicy, build_image_settings
 from llama_vision.providers.defaults import default_provider
 from llama_vision.providers.provider import Provider
 
@@ -30,6 +30,8 @@ class BackendFields(CloseMixin, BaseModel):
     image_policy: OverflowPolicy = "error"
     image_allowed_hosts: list[str] | None = None
     image_private_networks: bool = False
+    document_max_pages: int = DOCUMENT_MAX_PAGES
+    document_text: bool = True
     local_settings: dict[str, Any] | None = None
     # Headers may hold keys, so they are left out of repr and dumps.
     default_headers: dict[str, str] | None = Field(default=None, repr=False, exclude=True)
@@ -62,6 +64,8 @@ class BackendFields(CloseMixin, BaseModel):
                 on_too_many=self.image_policy,
                 allowed_hosts=tuple(self.image_allowed_hosts or ()),
                 private_networks=self.image_private_networks,
+                document_max_pages=self.document_max_pages,
+                document_text=self.document_text,
             ),
             local=self.local_settings,
             http_client=self.http_client,

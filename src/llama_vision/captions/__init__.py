@@ -1,6 +1,6 @@
 """Captioning of many images: finding files, asking about each once, logging captions for a later run."""
 
-from llama_vision.captions.image_files import ImageFiles, Paths, find_images
+from llama_vision.captions.image_files import ImageFile, ImageFiles, Paths, find_images, list_pages
 from llama_vision.captions.log import Caption, CaptionLog
 from llama_vision.captions.runner import (
     DEFAULT_CONCURRENCY,
@@ -21,7 +21,9 @@ __all__ = [
     "CaptionRunner",
     "CaptionTask",
     "CaptionedImage",
+    "ImageFile",
     "ImageFiles",
     "Paths",
     "find_images",
+    "list_pages",
 ]

@@ -1,18 +1,24 @@
-"""Finds image files by their content, since suffixes are often wrong."""
+"""Finds images and pages of documents by the content of files, since suffixes are often wrong."""
 
+import hashlib
 import mimetypes
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
 
-from llama_vision.core.errors import ImageError
+from llama_vision.core.errors import ImageError, MissingDependencyError
+from llama_vision.core.messages import Image
+from llama_vision.images import image_from_any
+from llama_vision.images.documents import OpenedDocument, document_from_any, is_document, open_document
 from llama_vision.images.media_type import sniff_media_type
+from llama_vision.images.pdf import is_pdf
 
 Paths: TypeAlias = "str | Path | Iterable[str | Path]"
 """A folder, an image, or several of both."""
 
-_NUM_HEADER_BYTES = 512  # more than the magic bytes of any image format
+_NUM_HEADER_BYTES = 1024  # within which a PDF's header may stand; the magic bytes of images are fewer
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +27,86 @@ class ImageFiles:
 
     Attributes:
         images: Absolute paths, each once, in the order given; those of a folder sorted.
-        skipped: Files in folders that neither are images nor have an image's suffix.
+        skipped: Files in folders that neither are images nor have the suffix of an image that could be read.
     """
 
     images: list[Path]
     skipped: list[Path]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """An image to caption: a file, or a page of a document.
+
+    Attributes:
+        path: The file.
+        page: The number of the page, from 1; None of a file that is no document.
+        password: That of an encrypted PDF.
+    """
+
+    path: Path
+    page: int | None = None
+    password: str | None = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        return str(self.path) if self.page is None else f"{self.path}, page {self.page}"
+
+    def read(self, *, lossless: bool) -> tuple[Image, str]:
+        """Read the image.
+
+        Args:
+            lossless: Whether a page is encoded without loss.
+
+        Returns:
+            The image, and SHA-256 of the file, or of the page's pixels.
+
+        Raises:
+            ImageError: It can't be read.
+        """
+        if self.page is not None:
+            page = _opened(self.path, self.path.stat().st_mtime_ns, self.password).page(
+                self.page, lossless=lossless
+            )
+            return page.image, page.digest
+        image = image_from_any(self.path)
+        return image, hashlib.sha256(image.data or b"").hexdigest()
+
+
+def list_pages(paths: Iterable[Path], *, password: str | None = None) -> list[ImageFile]:
+    """List images, and each page of documents; a document that can't be opened is one, whose reading will tell why.
+
+    Args:
+        paths: The files.
+        password: That of encrypted PDFs.
+
+    Returns:
+        What to caption, in the order of the files.
+    """
+    listed: list[ImageFile] = []
+    for path in paths:
+        page_count = _page_count(path, password)
+        numbers: Iterable[int | None] = (None,) if page_count is None else range(1, page_count + 1)
+        listed += [ImageFile(path, number, password) for number in numbers]
+    return listed
+
+
+def _page_count(path: Path, password: str | None) -> int | None:
+    """Count the pages of a document; None of an image, and 1 of a document that can't be opened."""
+    try:
+        if not is_document(path.read_bytes()):
+            return None
+    except OSError:
+        return None
+    try:
+        return _opened(path, path.stat().st_mtime_ns, password).page_count
+    except (ImageError, MissingDependencyError):
+        return 1
+
+
+@lru_cache(maxsize=4)
+def _opened(path: Path, _modified_ns: int, password: str | None) -> OpenedDocument:
+    """Open a document, once for its pages, which are asked for in a row."""
+    return open_document(replace(document_from_any(path), password=password))
 
 
 def absolute(path: str | Path) -> Path:
@@ -33,15 +114,16 @@ def absolute(path: str | Path) -> Path:
     return Path(path).expanduser().absolute()
 
 
-def find_images(paths: Paths, *, exclude: Path | None = None) -> ImageFiles:
-    """Find images; folders are searched recursively, without hidden entries (`.git`, `.ipynb_checkpoints`).
+def find_images(paths: Paths, *, exclude: Path | None = None, documents: bool = False) -> ImageFiles:
+    """Find images, and documents if they are wanted; folders are searched recursively, without hidden entries (`.git`, `.ipynb_checkpoints`).
 
-    A file that is given by name, or has an image's suffix, counts as an image whatever it holds: captioning it fails,
+    A file that is given by name, or has the suffix of an image that could be read (not `.svg`), counts as an image whatever it holds: captioning it fails,
     and that is reported.
 
     Args:
         paths: Files and folders.
         exclude: A file to leave out.
+        documents: Whether PDFs count, too.
 
     Returns:
         The files.
@@ -60,7 +142,7 @@ def find_images(paths: Paths, *, exclude: Path | None = None) -> ImageFiles:
             continue
         for file in _files_in(path):
             if file != exclude:
-                (images if _may_be_image(file) else skipped)[file] = None
+                (images if _may_be_image(file, documents=documents) else skipped)[file] = None
     return ImageFiles(list(images), [file for file in skipped if file not in images])
 
 
@@ -71,12 +153,17 @@ def _files_in(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _may_be_image(file: Path) -> bool:
+def _may_be_image(file: Path, *, documents: bool) -> bool:
     try:
         with file.open("rb") as opened:
-            sniff_media_type(opened.read(_NUM_HEADER_BYTES))
+            head = opened.read(_NUM_HEADER_BYTES)
     except OSError:
         return True  # reading it later will report why that fails
+    try:
+        sniff_media_type(head)
     except ImageError:
-        return (mimetypes.guess_type(file.name)[0] or "").startswith("image/")
+        by_suffix = mimetypes.guess_type(file.name)[0] or ""
+        if documents and (is_pdf(head) or by_suffix == "application/pdf"):
+            return True
+        return by_suffix.startswith("image/") and by_suffix != "image/svg+xml"
     return True

@@ -46,7 +46,7 @@ class CaptionLog:
                 is left unchanged.
         """
         self._captions: dict[str, Caption] = {}
-        self._lines: set[tuple[str, str]] = set()  # (key, file)
+        self._lines: set[tuple[str, str, int | None]] = set()  # (key, file, page)
         self._file = None if path is None else _open(path)
         if path is None or self._file is None:
             return
@@ -78,34 +78,37 @@ class CaptionLog:
         """
         return self._captions.get(key)
 
-    def has(self, key: str, file: str) -> bool:
+    def has(self, key: str, file: str, page: int | None = None) -> bool:
         """Tell whether there is a line for a file.
 
         Args:
             key: The key of its caption.
             file: The image's name in the log.
+            page: The page of a document.
 
         Returns:
             Whether there is one.
         """
-        return (key, file) in self._lines
+        return (key, file, page) in self._lines
 
-    def add(self, key: str, caption: Caption, *, file: str, **details: Any) -> None:
+    def add(self, key: str, caption: Caption, *, file: str, page: int | None = None, **details: Any) -> None:
         """Add a caption.
 
         Args:
             key: What to look it up by.
             caption: The caption.
             file: The image's name in the log.
+            page: The page of a document.
             **details: Further fields of the line, for people who read the file.
 
         Raises:
             OSError: The line can't be written, as where the disk is full. The caption is kept in memory.
         """
         self._captions[key] = caption
-        self._lines.add((key, file))
+        self._lines.add((key, file, page))
         if self._file is not None:
-            line = {"key": key, "caption": caption.text, "cut": caption.truncated, "file": file, **details}
+            place = {"file": file} if page is None else {"file": file, "page": page}
+            line = {"key": key, "caption": caption.text, "cut": caption.truncated, **place, **details}
             # A file's name may hold surrogates; written with backslashes it is valid JSON all the same.
             text = json.dumps(line, ensure_ascii=False).encode(errors="backslashreplace")
             unwritten = self._separator + text + b"\n"
@@ -120,11 +123,12 @@ class CaptionLog:
         except (
             ValueError,
             RecursionError,
-        ):  # an incomplete line (errors of JSON and UTF-8 are ValueErrors), or not ours
+        ):  # an incomplete line: errors of JSON and of UTF-8 are ValueErrors
             return
         if isinstance(fields.get("key"), str) and isinstance(fields.get("caption"), str):
             self._captions[fields["key"]] = Caption(fields["caption"], bool(fields.get("cut")))
-            self._lines.add((fields["key"], str(fields.get("file"))))
+            page = fields.get("page")
+            self._lines.add((fields["key"], str(fields.get("file")), page if isinstance(page, int) else None))
 
 
 def _open(path: Path) -> FileIO:

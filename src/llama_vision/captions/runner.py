@@ -1,13 +1,13 @@
 """`CaptionRunner`: asks about many images concurrently, about each once."""
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from llama_vision.captions.image_files import ImageFile
 from llama_vision.captions.log import Caption, CaptionLog
 from llama_vision.captions.task import CaptionTask
 from llama_vision.core.errors import (
@@ -19,7 +19,6 @@ from llama_vision.core.errors import (
 from llama_vision.core.messages import Image
 from llama_vision.core.reply import Reply
 from llama_vision.core.usage import Usage
-from llama_vision.images import image_from_any
 
 DEFAULT_CONCURRENCY = 8
 """Maximum calls in flight."""
@@ -31,15 +30,17 @@ class CaptionedImage:
 
     Attributes:
         path: The file.
-        digest: SHA-256 of its bytes.
+        digest: SHA-256 of its bytes; of a page, of its pixels.
         media_type: From the file's first bytes, such as `image/png`.
         caption: The model's caption.
+        page: The page of a document, from 1; else None.
     """
 
     path: Path
     digest: str
     media_type: str | None
     caption: Caption
+    page: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +50,17 @@ class CaptionFailure:
     Attributes:
         path: The file.
         error: What went wrong; its text says what can be done.
+        page: The page of a document, from 1; else None.
     """
 
     path: Path
     error: Exception
+    page: int | None = None
 
     def __str__(self) -> str:
         text = str(self.error)
-        return text if str(self.path) in text else f"{self.path}: {text}"
+        place = str(ImageFile(self.path, self.page))
+        return text if place in text else f"{place}: {text}"
 
 
 CaptionResult: TypeAlias = CaptionedImage | CaptionFailure
@@ -91,50 +95,50 @@ class CaptionRunner:
         self.usage = Usage()
 
     async def run(
-        self, files: Sequence[Path], *, concurrency: int, on_done: Callable[[CaptionResult], object]
+        self, files: Sequence[ImageFile], *, concurrency: int, on_done: Callable[[CaptionResult], object]
     ) -> list[CaptionResult]:
         """Caption files.
 
         Args:
-            files: The images.
+            files: The images, and pages of documents.
             concurrency: Maximum calls in flight, at least 1.
             on_done: Called with each result as it comes.
 
         Returns:
             The results, in the order of the files.
         """
-        results: dict[Path, CaptionResult] = {}
+        results: dict[ImageFile, CaptionResult] = {}
         queue = iter(files)  # one for all workers: each file is taken once
 
         async def work() -> None:
-            for path in queue:
-                results[path] = result = await self._result(path)
+            for file in queue:
+                results[file] = result = await self._result(file)
                 on_done(result)
 
         async with asyncio.TaskGroup() as workers:
             for _ in range(min(concurrency, len(files))):
                 workers.create_task(work())
-        return [results[path] for path in files]
+        return [results[file] for file in files]
 
-    async def _result(self, path: Path) -> CaptionResult:
+    async def _result(self, file: ImageFile) -> CaptionResult:
         try:
-            image, digest = await asyncio.to_thread(_read, path)
-            caption = await self._caption(image, self._task.cache_key(digest), path)
+            image, digest = await asyncio.to_thread(file.read, lossless=self._task.lossless)
+            caption = await self._caption(image, self._task.cache_key(digest), file)
         except Exception as error:  # noqa: BLE001 - whatever it is, the other images are not to blame
-            return CaptionFailure(path, error)
-        return CaptionedImage(path, digest, image.media_type, caption)
+            return CaptionFailure(file.path, error, file.page)
+        return CaptionedImage(file.path, digest, image.media_type, caption, file.page)
 
-    async def _caption(self, image: Image, key: str, path: Path) -> Caption:
+    async def _caption(self, image: Image, key: str, file: ImageFile) -> Caption:
         """Look the caption up, wait for the call about a copy of the image, or make one."""
         if (caption := self._log.get(key)) is None:
             if key not in self._in_flight:
-                self._in_flight[key] = asyncio.create_task(self._ask(image, key, path))
+                self._in_flight[key] = asyncio.create_task(self._ask(image, key, file))
             caption = await self._in_flight[key]
-        if self._log_duplicates and not self._log.has(key, self._name_in_log(path)):
-            self._add_to_log(key, caption, path)
+        if self._log_duplicates and not self._log.has(key, self._name_in_log(file.path), file.page):
+            self._add_to_log(key, caption, file)
         return caption
 
-    async def _ask(self, image: Image, key: str, path: Path) -> Caption:
+    async def _ask(self, image: Image, key: str, file: ImageFile) -> Caption:
         if self.fatal_error is not None:
             raise self.fatal_error.with_traceback(None)
         start = time.monotonic()
@@ -150,7 +154,7 @@ class CaptionRunner:
         self._add_to_log(
             key,
             caption,
-            path,
+            file,
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
             cost_usd=usage.cost_usd,
@@ -159,13 +163,14 @@ class CaptionRunner:
         )
         return caption
 
-    def _add_to_log(self, key: str, caption: Caption, path: Path, **details: Any) -> None:
+    def _add_to_log(self, key: str, caption: Caption, file: ImageFile, **details: Any) -> None:
         model = f"{self._task.provider}/{self._task.model}"
+        name = self._name_in_log(file.path)
         try:
-            self._log.add(key, caption, file=self._name_in_log(path), model=model, **details)
+            self._log.add(key, caption, file=name, page=file.page, model=model, **details)
         except OSError as error:  # further captions would be paid for and lost
             self.fatal_error = LlamaVisionError(
-                f"The caption of {path.name} can't be written to the file: {error.strerror}. Make room on the disk, then "
+                f"The caption of {file} can't be written to the file: {error.strerror}. Make room on the disk, then "
                 "start the same run again: it asks only about what is missing."
             )
             raise self.fatal_error from error
@@ -185,8 +190,3 @@ def check_concurrency(concurrency: int) -> None:
     """Raise `ConfigurationError` for a maximum of calls in flight below 1."""
     if concurrency < 1:
         raise ConfigurationError(f"concurrency has to be at least 1, and is {concurrency}.")
-
-
-def _read(path: Path) -> tuple[Image, str]:
-    image = image_from_any(path)
-    return image, hashlib.sha256(image.data or b"").hexdigest()

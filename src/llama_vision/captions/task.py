@@ -24,6 +24,7 @@ class CaptionTask:
         settings: Whatever else the reply depends on, by `LlamaVision`'s field names.
         options: Further options of each call.
         ask: Makes the call.
+        lossless: Whether pages of documents are encoded without loss.
     """
 
     prompt: str
@@ -32,12 +33,13 @@ class CaptionTask:
     settings: Mapping[str, Any]
     options: Mapping[str, Any]
     ask: Callable[[Image], Awaitable[Reply]]
+    lossless: bool = True
 
     def cache_key(self, digest: str) -> str:
         """Hash all that a caption depends on; the file's name is not part of it.
 
         Args:
-            digest: SHA-256 of the image's bytes.
+            digest: SHA-256 of the image's bytes, or of a page's pixels.
 
         Returns:
             SHA-256, as hexadecimal digits.

@@ -1,28 +1,43 @@
-"""`llama-vision ask`: a question about images, with the reply streamed to stdout."""
+"""`llama-vision ask`: a question about images and documents, with the reply streamed to stdout."""
 
 import argparse
 import json
 import sys
 import time
+from dataclasses import replace
+from pathlib import Path
 
 from llama_vision.cli.model_options import add_model_arguments, build_request, select_model
+from llama_vision.core.errors import ConfigurationError
 from llama_vision.core.events import TextDelta
 from llama_vision.core.formatting import format_cost
-from llama_vision.core.messages import Image
+from llama_vision.core.messages import Document, Image
 from llama_vision.core.reply import Reply, ReplyBuilder
 from llama_vision.core.request import ChatRequest
-from llama_vision.images import image_from_any, image_from_bytes
+from llama_vision.images.documents import document_from_any, image_or_document
+from llama_vision.images.settings import DOCUMENT_MAX_PAGES, ImageSettings
 from llama_vision.providers import Provider
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `ask`."""
-    parser.description = "Ask a question about images. The last argument is the question."
+    parser.description = "Ask a question about images and PDFs. The last argument is the question."
     parser.add_argument(
         "inputs",
         nargs="+",
         metavar="IMAGE ... QUESTION",
-        help="paths or URLs of images (- reads one from stdin), then the question",
+        help="paths or URLs of images, PDFs and TIFFs (- reads one from stdin), then the question",
+    )
+    parser.add_argument("--pages", help="which pages of a PDF or TIFF, such as 2-4 or 1,3 (default: all)")
+    parser.add_argument("--password", help="that of an encrypted PDF")
+    parser.add_argument(
+        "--max-pages", type=int, default=DOCUMENT_MAX_PAGES, help="refuse more pages, default: %(default)s"
+    )
+    parser.add_argument(
+        "--image-policy",
+        choices=("error", "first", "grid"),
+        default="error",
+        help="for more images than the provider takes: refuse, send the first, or all on one sheet",
     )
     add_model_arguments(parser)
     parser.add_argument("--no-stream", action="store_true", help="show the answer when it is complete")
@@ -34,9 +49,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Ask; print the reply to stdout and a summary to stderr."""
-    provider, backend, model = select_model(options)
+    settings = ImageSettings(on_too_many=options.image_policy, document_max_pages=options.max_pages)
+    provider, backend, model = select_model(options, settings)
     *sources, question = options.inputs
-    request = build_request(options, model, question, map(_read_image, sources))
+    if not sources and Path(question).is_file():
+        raise ConfigurationError(
+            f"{question} is a file, and the question is missing: give it as the last argument."
+        )
+    request = build_request(options, model, question, _read_images(sources, options))
     start = time.monotonic()
     if options.no_stream or options.json:
         reply = backend.complete(request)
@@ -55,8 +75,25 @@ def run(options: argparse.Namespace) -> None:
     print(_summary(provider, request, reply, seconds), file=sys.stderr)
 
 
-def _read_image(source: str) -> Image:
-    return image_from_bytes(sys.stdin.buffer.read()) if source == "-" else image_from_any(source)
+def _read_images(sources: list[str], options: argparse.Namespace) -> list[Image | Document]:
+    """Read images and documents; the options for documents are refused where there is none."""
+    images = [_read_image(source, options.pages) for source in sources]
+    if (options.pages or options.password) and not any(isinstance(image, Document) for image in images):
+        raise ConfigurationError("--pages and --password are for PDFs and TIFFs, and none is given.")
+    return [
+        replace(image, pages=options.pages, password=options.password)
+        if isinstance(image, Document)
+        else image
+        for image in images
+    ]
+
+
+def _read_image(source: str, pages: str | None) -> Image | Document:
+    if source == "-":
+        return image_or_document(sys.stdin.buffer.read())
+    # The address of a document need not look like one.
+    is_url = source.lower().startswith(("http://", "https://"))
+    return document_from_any(source) if pages and is_url else image_or_document(source)
 
 
 def _summary(provider: Provider, request: ChatRequest, reply: Reply, seconds: float) -> str:

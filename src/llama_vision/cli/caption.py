@@ -1,4 +1,4 @@
-"""`llama-vision caption`: captions for all images of a folder, in a JSON lines file that a later run resumes from."""
+"""`llama-vision caption`: captions for all images of a folder and pages of its documents, in a JSON lines file that a later run resumes from."""
 
 import argparse
 import asyncio
@@ -16,6 +16,7 @@ from llama_vision.captions import (
     CaptionRunner,
     CaptionTask,
     find_images,
+    list_pages,
 )
 from llama_vision.captions.image_files import absolute
 from llama_vision.captions.runner import check_concurrency
@@ -28,17 +29,20 @@ from llama_vision.core.messages import Image
 from llama_vision.core.reply import Reply
 from llama_vision.providers import Provider
 
+_MAX_NAMED = 10
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `caption`."""
     parser.description = (
-        "Caption all images of a folder and its subfolders. Each is one line of the file: file, caption, model, tokens, "
-        "cost and seconds. The same command resumes after a stop, and asks only for missing captions; with another "
+        "Caption all images of a folder and its subfolders, and each page of PDFs and TIFFs. Each is one line of the "
+        "file: file, page, caption, model, tokens, cost and seconds. The same command resumes after a stop, and asks only for missing captions; with another "
         "prompt or model it asks about all, and appends lines."
     )
-    parser.add_argument("folder", metavar="DIR", help="a folder, or an image")
+    parser.add_argument("folder", metavar="DIR", help="a folder, or an image or PDF")
     parser.add_argument("--out", required=True, metavar="FILE", help="JSON lines, such as captions.jsonl")
     parser.add_argument("--prompt", default=DEFAULT_PROMPT, help="default: %(default)s")
+    parser.add_argument("--password", help="that of encrypted PDFs")
     add_model_arguments(parser)
     parser.add_argument(
         "--concurrency", type=int, default=DEFAULT_CONCURRENCY, help="calls at once, default: %(default)s"
@@ -56,7 +60,10 @@ async def _caption(options: argparse.Namespace) -> None:
     provider, backend, model = select_model(options)
     task = _caption_task(provider, backend, model, options)
     folder, log_path = absolute(options.folder), absolute(options.out)
-    images = find_images(options.folder, exclude=log_path).images
+    files = find_images(options.folder, exclude=log_path, documents=True)
+    if files.skipped:
+        print(_skipped(files.skipped, folder), file=sys.stderr)
+    images = list_pages(files.images, password=options.password)
     if not images:
         raise ImageError(f"There are no images in {options.folder!r}.")
 
@@ -75,6 +82,14 @@ async def _caption(options: argparse.Namespace) -> None:
         finally:
             await backend.aclose()
     _report(results, runner, progress.seconds)
+
+
+def _skipped(files: list[Path], folder: Path) -> str:
+    """Name the files that are no images."""
+    names = [file.relative_to(folder).as_posix() for file in files[:_MAX_NAMED]]
+    more = f" and {len(files) - _MAX_NAMED} more" if len(files) > _MAX_NAMED else ""
+    count = "1 file" if len(files) == 1 else f"{len(files)} files"
+    return f"{count} passed over: {', '.join(names)}{more}"
 
 
 def _caption_task(
@@ -97,7 +112,9 @@ def _caption_task(
         "image_format": "auto",
         "image_quality": 85,
     }
-    return CaptionTask(options.prompt, provider.name, model, settings, {}, ask)
+    return CaptionTask(
+        options.prompt, provider.name, model, settings, {}, ask, provider.image_rules.decoded_by_backend
+    )
 
 
 def _report(results: list[CaptionResult], runner: CaptionRunner, seconds: float) -> None:

@@ -5,8 +5,9 @@ from collections.abc import Iterable
 
 from llama_vision.backends import create_backend
 from llama_vision.core.backend import Backend
-from llama_vision.core.messages import Image, single_turn_messages
+from llama_vision.core.messages import Document, Image, single_turn_messages
 from llama_vision.core.request import DEFAULT_MAX_TOKENS, ChatRequest, SamplingParams
+from llama_vision.images.settings import ImageSettings
 from llama_vision.providers import PROVIDERS, Provider, find_provider
 from llama_vision.providers.defaults import default_model, default_provider
 
@@ -25,15 +26,17 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--temperature", type=float, help="0 always takes the most probable token")
 
 
-def select_model(options: argparse.Namespace) -> tuple[Provider, Backend, str]:
+def select_model(
+    options: argparse.Namespace, images: ImageSettings | None = None
+) -> tuple[Provider, Backend, str]:
     """Return the provider that the options name, its backend, and the model's id there."""
     provider = find_provider(options.provider or default_provider(options.base_url))
-    backend = create_backend(provider, base_url=options.base_url)
+    backend = create_backend(provider, base_url=options.base_url, images=images)
     return provider, backend, provider.model_info(options.model or default_model(provider)).id
 
 
 def build_request(
-    options: argparse.Namespace, model: str, text: str, images: Iterable[Image] = ()
+    options: argparse.Namespace, model: str, text: str, images: Iterable[Image | Document] = ()
 ) -> ChatRequest:
     """Make a request from the options, the user's text and images."""
     return ChatRequest(

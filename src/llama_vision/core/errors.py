@@ -7,6 +7,7 @@ LlamaVisionError                 .retryable .partial; the text names provider an
     MissingDependencyError       names the extra to install
   UnsupportedInputError          this provider can't express it: which part, and what would work
   ImageError                     unreadable, too large, refused address: which image, and why
+    DocumentError                the same of a PDF, or of its pages
   ConnectionFailedError  *       no HTTP status
   RequestTimeoutError    *       no response in time, or a stream that stalled
   StatusError                    .status_code .body .request_id .retry_after
@@ -103,6 +104,10 @@ class ImageError(LlamaVisionError):
         error = cls(f"Image {number}: {reason}")
         error.number = number
         return error
+
+
+class DocumentError(ImageError):
+    """A document can't be used: damaged, encrypted, too large, or without the pages that are asked for."""
 
 
 class ConnectionFailedError(LlamaVisionError):

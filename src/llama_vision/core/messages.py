@@ -37,6 +37,29 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True)
+class Document:
+    """A PDF, or a TIFF of several pages: the model is shown its pages as images, with their text layer.
+
+    Attributes:
+        data: The file, or None where there is a `url`.
+        url: An http(s) URL, from which it is downloaded here, or None where there is `data`.
+        name: The file's name, by which answers can cite it.
+        pages: Which pages, from 1, such as `2-4`, `1,3` or `5-`; None for all.
+        password: That of an encrypted PDF.
+    """
+
+    data: bytes | None = field(default=None, repr=False)
+    url: str | None = None
+    name: str | None = None
+    pages: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if (self.data is None) == (self.url is None):
+            raise ValueError("A Document has either data or a url, and not both.")
+
+
+@dataclass(frozen=True, slots=True)
 class ToolCall:
     """A tool call of the model.
 
@@ -78,11 +101,11 @@ class ToolResult:
 
     Attributes:
         call_id: The id of the `ToolCall`.
-        parts: Texts and images.
+        parts: Texts, images and documents.
     """
 
     call_id: str
-    parts: tuple[Text | Image, ...]
+    parts: tuple[Text | Image | Document, ...]
 
     @property
     def text(self) -> str:
@@ -90,7 +113,7 @@ class ToolResult:
         return "\n".join(part.text for part in self.parts if isinstance(part, Text))
 
 
-Part: TypeAlias = Text | Image | ToolCall | ToolResult
+Part: TypeAlias = Text | Image | Document | ToolCall | ToolResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +122,7 @@ class Message:
 
     Attributes:
         role: Who wrote it.
-        parts: The content, in order. Images belong to `user` and inside a `ToolResult`; tool calls to
+        parts: The content, in order. Images and documents belong to `user` and inside a `ToolResult`; tool calls to
             `assistant`; tool results to `tool`.
         name: The name of the participant, where several share a role.
     """
@@ -129,7 +152,7 @@ class Message:
 
 
 def single_turn_messages(
-    text: str, images: Iterable[Image] = (), system: str | None = None
+    text: str, images: Iterable[Image | Document] = (), system: str | None = None
 ) -> tuple[Message, ...]:
     """Make a user message, in which images come first: text before an image can't attend to it.
 

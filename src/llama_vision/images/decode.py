@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 MAX_PIXELS = 178_000_000
 """A file that claims more is taken for a decompression bomb; Pillow's own limit."""
 
+_MAX_PIXELS_COPIED = MAX_PIXELS // 2
+"""The same for modes that have to be converted at full size: each pixel is held twice, in 4 bytes, and 1 GB is enough."""
+
 Size: TypeAlias = tuple[int, int]
 
 _READERS = {
@@ -33,6 +36,7 @@ _ISOBMFF_FORMATS = {
     "image/heic": "HEIF",
 }  # by the names under which decoders register with Pillow
 _PLAIN_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA"})  # every decoder handles these alike
+_ONE_COPY_MODES = frozenset({"1", "L", "P", "RGB"})
 _ORIENTATION = 0x0112  # EXIF
 _WHITE_8_BIT, _WHITE_16_BIT = 255.0, 65535.0
 _EXIF_TRANSPOSE = {  # by EXIF orientation, names of `PIL.Image.Transpose`
@@ -84,14 +88,14 @@ def decode(data: bytes, choose_size: Callable[[int, int], Size]) -> DecodedImage
         ) from error
 
 
-def _check_dimensions(size: Size | None) -> None:
+def _check_dimensions(size: Size | None, max_pixels: int = MAX_PIXELS) -> None:
     if size is None:
         return
     if min(size) < 1:
         raise ImageError(f"The image is {size[0]} x {size[1]} pixels: there is nothing to see.")
-    if size[0] * size[1] > MAX_PIXELS:
+    if size[0] * size[1] > max_pixels:
         raise ImageError(
-            f"The image claims {size[0]} x {size[1]} pixels, more than {MAX_PIXELS / 1e6:.0f} million, and was not "
+            f"The image claims {size[0]} x {size[1]} pixels, more than {max_pixels / 1e6:.0f} million, and was not "
             "decoded: it may be a decompression bomb. Scale it down; the model sees at most 1120 x 1120 pixels."
         )
 
@@ -125,7 +129,10 @@ def _isobmff_reader(media_type: str) -> Any:
 def _decode(
     image: "PIL.Image.Image", media_type: str, choose_size: Callable[[int, int], Size]
 ) -> DecodedImage:
-    _check_dimensions(image.size)
+    is_copied = media_type != "image/jpeg" and (
+        image.mode not in _ONE_COPY_MODES or image.has_transparency_data
+    )
+    _check_dimensions(image.size, _MAX_PIXELS_COPIED if is_copied else MAX_PIXELS)
     animated = _is_animated(image)
     full = image.size
     size = choose_size(*full)

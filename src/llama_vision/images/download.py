@@ -37,7 +37,7 @@ _OK = 200
 _MAX_PORT = 65535
 _HEADERS = {
     "User-Agent": f"llama-vision/{__version__}",
-    "Accept": "image/*",
+    "Accept": "image/*, application/pdf",
     "Accept-Encoding": "identity",  # image files are compressed already
     "Connection": "close",
 }

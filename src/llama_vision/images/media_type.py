@@ -44,5 +44,5 @@ def _looks_like(data: bytes) -> str:
     if head.startswith((b"<!doctype", b"<html")):
         return "it looks like a web page, perhaps an error page in place of the image"
     if head.startswith(b"%pdf"):
-        return "it looks like a PDF, whose pages have to be rendered first"
+        return "it looks like a PDF: pass it as a document, or its pages as images (llama_vision.pages)"
     return f"it begins with {bytes(data[:8])!r}"

@@ -10,6 +10,9 @@ from llama_vision.images.fetch_policy import FetchPolicy
 ImageFormat: TypeAlias = Literal["auto", "jpeg", "png"]
 OverflowPolicy: TypeAlias = Literal["error", "first", "grid"]
 
+DOCUMENT_MAX_PAGES = 20
+"""The maximum number of pages of one document, unless told otherwise."""
+
 _QUALITIES = range(1, 96)  # above 95 Pillow disables parts of JPEG's compression
 
 
@@ -49,12 +52,23 @@ class ImageSettings:
         encoding: How they are encoded, and how large they may be.
         on_too_many: What to do with more images than a provider accepts: refuse them (`error`), send the `first` ones,
             or put all of them on one numbered contact sheet (`grid`).
-        fetch: What may be downloaded, for providers that don't fetch URLs themselves.
+        fetch: What may be downloaded, for providers that don't fetch URLs themselves; documents always are.
+        document_max_pages: The maximum number of pages of one document.
+        document_text: Whether the text layer of a document's pages follows their images.
+
+    Raises:
+        ConfigurationError: `document_max_pages` is less than 1.
     """
 
     encoding: EncodingOptions = field(default_factory=EncodingOptions)
     on_too_many: OverflowPolicy = "error"
     fetch: FetchPolicy = field(default_factory=FetchPolicy)
+    document_max_pages: int = DOCUMENT_MAX_PAGES
+    document_text: bool = True
+
+    def __post_init__(self) -> None:
+        if self.document_max_pages < 1:
+            raise ConfigurationError(f"document_max_pages is {self.document_max_pages}; give 1 or more.")
 
 
 @lru_cache(maxsize=64)
@@ -66,6 +80,8 @@ def build_image_settings(
     on_too_many: OverflowPolicy,
     allowed_hosts: tuple[str, ...],
     private_networks: bool,
+    document_max_pages: int,
+    document_text: bool,
 ) -> ImageSettings:
     """Build the settings from both adapters' constructor arguments; cached.
 
@@ -76,4 +92,6 @@ def build_image_settings(
         EncodingOptions(max_pixels, image_format, quality),
         on_too_many,
         FetchPolicy(allowed_hosts=frozenset(allowed_hosts), private_networks=private_networks),
+        document_max_pages,
+        document_text,
     )

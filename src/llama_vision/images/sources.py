@@ -57,7 +57,7 @@ def image_from_any(  # noqa: PLR0911 - one return for each type
             return image_from_url(source, detail=detail)
         return _from_path(Path(source), detail)
     if hasattr(source, "read"):
-        return _from_file(cast("IO[bytes]", source), detail)
+        return image_from_bytes(read_file(cast("IO[bytes]", source)), detail=detail)
     if hasattr(source, "save") and hasattr(source, "mode"):
         return image_from_bytes(_encode_png(cast("PIL.Image.Image", source)), detail=detail)
     if hasattr(source, "__array_interface__"):
@@ -96,13 +96,21 @@ def image_from_base64(text: str | bytes, *, detail: str | None = None) -> Image:
     Raises:
         ImageError: It is not base64, or not an image.
     """
+    return image_from_bytes(bytes_from_base64(text), detail=detail)
+
+
+def bytes_from_base64(text: str | bytes) -> bytes:
+    """Decode base64 text: standard or URL-safe, with or without line breaks and padding.
+
+    Raises:
+        ImageError: It is not base64.
+    """
     encoded = b"".join((text.encode("ascii", "replace") if isinstance(text, str) else text).split())
     encoded = encoded.replace(b"-", b"+").replace(b"_", b"/").rstrip(b"=")
     try:
-        data = base64.b64decode(encoded + b"=" * (-len(encoded) % 4), validate=True)
+        return base64.b64decode(encoded + b"=" * (-len(encoded) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         raise ImageError(f"An image's base64 text can't be read: {error}.") from error
-    return image_from_bytes(data, detail=detail)
 
 
 def image_from_url(url: str, *, detail: str | None = None) -> Image:
@@ -126,33 +134,58 @@ def image_from_url(url: str, *, detail: str | None = None) -> Image:
             f"An image's address has to be an http(s) or data URL, and this is {_truncate(url)!r}. "
             "Files are read only where a path is passed as such."
         )
+    return image_from_bytes(_data_url_bytes(url, match), detail=detail)
+
+
+def bytes_from_data_url(url: str) -> bytes | None:
+    """Decode a data URL; None of any other URL.
+
+    Raises:
+        ImageError: Its base64 text can't be read.
+    """
+    match = _DATA_URL.match(url.strip())
+    return None if match is None else _data_url_bytes(url.strip(), match)
+
+
+def _data_url_bytes(url: str, match: re.Match[str]) -> bytes:
     content = unquote_to_bytes(url[match.end() :].encode(errors="replace"))
-    if match[2].lower().endswith(";base64"):
-        return image_from_base64(content, detail=detail)
-    return image_from_bytes(content, detail=detail)
+    return bytes_from_base64(content) if match[2].lower().endswith(";base64") else content
 
 
 def _from_path(path: Path, detail: str | None) -> Image:
-    try:
-        data = path.expanduser().read_bytes()
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-    ) as error:  # RuntimeError: the home directory of an unknown user
-        raise ImageError(f"The image {_truncate(str(path))!r} can't be read: {_reason(error)}.") from error
+    data = read_path(path)
     try:
         return image_from_bytes(data, detail=detail)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
 
 
+def read_path(path: Path) -> bytes:
+    """Read a file; `~` is the home directory.
+
+    Raises:
+        ImageError: It can't be read.
+    """
+    try:
+        return path.expanduser().read_bytes()
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # RuntimeError: the home directory of an unknown user
+        raise ImageError(f"The image {_truncate(str(path))!r} can't be read: {_reason(error)}.") from error
+
+
 def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def _from_file(file: IO[bytes], detail: str | None) -> Image:
-    """Read an open file, from its beginning where it is seekable, so that it may be passed twice."""
+def read_file(file: IO[bytes]) -> bytes:
+    """Read an open file, from its beginning where it is seekable, so that it may be passed twice.
+
+    Raises:
+        ImageError: It is open for text, or can't be read.
+    """
     if isinstance(file, io.TextIOBase):
         raise ImageError("The file is open for text; open it with mode 'rb'.")
     try:
@@ -163,7 +196,7 @@ def _from_file(file: IO[bytes], detail: str | None) -> Image:
         raise ImageError(f"The open file can't be read: {_reason(error)}.") from error
     if not isinstance(data, bytes):
         raise ImageError(f"The open file gives {type(data).__name__}, not bytes; open it with mode 'rb'.")
-    return image_from_bytes(data, detail=detail)
+    return data
 
 
 def _from_array(array: Any) -> "PIL.Image.Image":

@@ -99,6 +99,8 @@ class ChatLlamaVision(BackendFields, BaseChatModel):
         image_allowed_hosts: The only hosts that images are fetched from, where the provider needs their bytes; they may
             be private. Default: any public host.
         image_private_networks: Whether images may be fetched from addresses that are not public.
+        document_max_pages: The maximum number of pages of one PDF or TIFF; more are refused before anything is sent.
+        document_text: False shows the pages of a document as images alone, without their text layer.
         local_settings: How a model runs on this machine: `max_batch_size` running sequences, `max_model_len` tokens of
             prompt and reply, `image_cache_bytes` of encoded images, `max_waiting` requests, `device`, `dtype`,
             `quantization` (`int8`, `fp8`); see `llama_vision.backends.local.LocalSettings`.

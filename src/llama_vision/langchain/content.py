@@ -1,4 +1,4 @@
-"""Content blocks of a LangChain message: text, and images in every format in use."""
+"""Content blocks of a LangChain message: text, images and files in every format in use."""
 
 import json
 from collections.abc import Mapping
@@ -6,11 +6,14 @@ from typing import Any
 
 from llama_vision.core.errors import UnsupportedInputError
 from llama_vision.core.json_types import as_mapping
-from llama_vision.core.messages import Image, Role, Text
+from llama_vision.core.messages import Document, Image, Role, Text
 from llama_vision.images import image_from_base64, image_from_url
+from llama_vision.langchain.files import file_part
 
 
-def content_parts(content: str | list[str | dict[str, Any]], role: Role) -> tuple[Text | Image, ...]:
+def content_parts(
+    content: str | list[str | dict[str, Any]], role: Role
+) -> tuple[Text | Image | Document, ...]:
     """Convert the content of a message: a string, or strings and blocks of LangChain's v1 and v0, OpenAI's and Anthropic's.
 
     Other blocks of an assistant turn are left out: tool calls, which the message has elsewhere too, reasoning, and other
@@ -23,7 +26,7 @@ def content_parts(content: str | list[str | dict[str, Any]], role: Role) -> tupl
     """
     if isinstance(content, str):
         return (Text(content),) if content else ()
-    parts: list[Text | Image] = []
+    parts: list[Text | Image | Document] = []
     for block in content:
         if isinstance(block, str):
             parts.append(Text(block))
@@ -32,7 +35,7 @@ def content_parts(content: str | list[str | dict[str, Any]], role: Role) -> tupl
     return tuple(parts)
 
 
-def _block_part(block: Mapping[str, Any], role: Role) -> Text | Image | None:
+def _block_part(block: Mapping[str, Any], role: Role) -> Text | Image | Document | None:
     if "cachePoint" in block and len(block) == 1:  # Bedrock's mark, in any role's content
         return None
     try:
@@ -51,7 +54,7 @@ def _holds_file(block: Mapping[str, Any]) -> bool:
     return "base64" in block or "base64" in kinds or "file_data" in as_mapping(block.get("file"))
 
 
-def _part(block: Mapping[str, Any]) -> Text | Image:
+def _part(block: Mapping[str, Any]) -> Text | Image | Document:
     kind = block.get("type")
     if kind in ("text", "text-plain", "output_text") and "text" in block:
         return Text(str(block["text"] or ""))
@@ -65,11 +68,13 @@ def _part(block: Mapping[str, Any]) -> Text | Image:
         return (
             _anthropic_image(block["source"]) if isinstance(block.get("source"), Mapping) else _image(block)
         )
+    if (part := file_part(block)) is not None:
+        return part
     if kind == "non_standard" and isinstance(block.get("value"), Mapping):
         return _part(block["value"])
     raise UnsupportedInputError(
-        f"A block of type {kind!r} can't be shown to Llama 3.2 Vision. It takes text and images: "
-        "for a PDF or a video pass images of its pages or frames, for sound its words."
+        f"A block of type {kind!r} can't be shown to Llama 3.2 Vision. It takes text, images and PDFs: "
+        "for a video pass images of its frames, for sound its words."
     )
 
 

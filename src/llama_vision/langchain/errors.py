@@ -29,6 +29,7 @@ _LANGCHAIN_ERRORS: dict[type[LlamaVisionError], type[ModelError]] = {
     errors.MissingKeyError: ModelAuthenticationError,
     errors.UnsupportedInputError: ModelInvalidRequestError,
     errors.ImageError: ModelInvalidRequestError,
+    errors.DocumentError: ModelInvalidRequestError,
     errors.ConnectionFailedError: ModelConnectionError,
     errors.RequestTimeoutError: ModelTimeoutError,
     errors.InvalidRequestError: ModelInvalidRequestError,

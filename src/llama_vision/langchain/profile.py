@@ -2,6 +2,7 @@
 
 from langchain_core.language_models import ModelProfile
 
+from llama_vision.images.pdf import has_pdf_renderer
 from llama_vision.providers.provider import Provider
 from llama_vision.structured.method import best_method
 
@@ -26,8 +27,6 @@ def model_profile(provider: Provider, name: str, *, text_tool_calls: bool) -> Mo
         text_inputs=True,
         audio_inputs=False,
         video_inputs=False,
-        pdf_inputs=False,
-        pdf_tool_message=False,
         text_outputs=True,
         image_outputs=False,
         audio_outputs=False,
@@ -44,6 +43,8 @@ def model_profile(provider: Provider, name: str, *, text_tool_calls: bool) -> Mo
         profile["name"] = info.name
         profile["max_input_tokens"] = info.context_window
         profile["image_inputs"] = profile["image_url_inputs"] = profile["image_tool_message"] = images
+        # Pages of a PDF are rendered here, if pypdfium2 is installed.
+        profile["pdf_inputs"] = profile["pdf_tool_message"] = images and has_pdf_renderer()
         if info.max_output_tokens is not None:
             profile["max_output_tokens"] = info.max_output_tokens
         if info.name in _OPEN_WEIGHTS:

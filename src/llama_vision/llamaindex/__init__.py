@@ -2,6 +2,7 @@
 
 from llama_vision.captions import CaptionFailure
 from llama_vision.llamaindex.captions import Captions, acaption_images, caption_images
+from llama_vision.llamaindex.documents import PageReader
 from llama_vision.llamaindex.errors import StructuredOutputError, ToolArgumentsError
 from llama_vision.llamaindex.llm import LlamaVision
 from llama_vision.llamaindex.multi_modal import LlamaVisionMultiModal
@@ -11,6 +12,7 @@ __all__ = [
     "Captions",
     "LlamaVision",
     "LlamaVisionMultiModal",
+    "PageReader",
     "StructuredOutputError",
     "ToolArgumentsError",
     "acaption_images",

@@ -21,6 +21,7 @@ from llama_vision.captions import (
     CaptionLog,
     CaptionRunner,
     CaptionTask,
+    ImageFile,
     Paths,
     find_images,
 )
@@ -148,9 +149,10 @@ async def acaption_images(
     check_concurrency(concurrency)
     log_path = None if resume is None else absolute(resume)
     files = await asyncio.to_thread(find_images, paths, exclude=log_path)
-    with CaptionLog(log_path) as log, _progress_bar(len(files.images), enabled=progress) as bar:
+    images = [ImageFile(path) for path in files.images]
+    with CaptionLog(log_path) as log, _progress_bar(len(images), enabled=progress) as bar:
         runner = CaptionRunner(_caption_task(llm, prompt, options), log)
-        results = await runner.run(files.images, concurrency=concurrency, on_done=lambda _: bar.update())
+        results = await runner.run(images, concurrency=concurrency, on_done=lambda _: bar.update())
     captioned = [result for result in results if isinstance(result, CaptionedImage)]
     return Captions(
         nodes=list(_nodes(captioned)),

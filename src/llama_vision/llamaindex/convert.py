@@ -11,6 +11,7 @@ from llama_index.core.base.llms.types import (
     ChatResponse,
     CitableBlock,
     CitationBlock,
+    DocumentBlock,
     ImageBlock,
     LogProb,
     MessageRole,
@@ -35,10 +36,11 @@ from llama_vision.core.events import (
     UsageReport,
 )
 from llama_vision.core.json_types import as_mapping
-from llama_vision.core.messages import Image, Message, Part, Role, Text, ToolCall, ToolResult
+from llama_vision.core.messages import Document, Image, Message, Part, Role, Text, ToolCall, ToolResult
 from llama_vision.core.reply import Reply, ReplyBuilder
 from llama_vision.core.request import ChatRequest
 from llama_vision.core.usage import Usage
+from llama_vision.llamaindex.documents import to_document
 from llama_vision.llamaindex.images import message_blocks, to_image
 from llama_vision.providers.provider import Provider
 
@@ -111,7 +113,7 @@ def _to_message(message: ChatMessage) -> Message:
     parts = [part for block in message_blocks(message) if (part := _to_part(block, role)) is not None]
     name: Any = message.additional_kwargs.get("name")
     if role == "tool":
-        content = tuple(part for part in parts if isinstance(part, (Text, Image)))
+        content = tuple(part for part in parts if isinstance(part, (Text, Image, Document)))
         call_id: Any = message.additional_kwargs.get("tool_call_id")
         if not call_id:
             raise UnsupportedInputError('A tool\'s result needs additional_kwargs={"tool_call_id": ...}.')
@@ -121,7 +123,7 @@ def _to_message(message: ChatMessage) -> Message:
     return Message(role, tuple(parts), name)
 
 
-def _to_part(block: object, role: Role) -> Part | None:
+def _to_part(block: object, role: Role) -> Part | None:  # noqa: PLR0911 - one return for each type
     """Convert a block; None for a cache point, which is no content, and for what another model wrote for itself."""
     match block:
         case TextBlock():
@@ -130,6 +132,8 @@ def _to_part(block: object, role: Role) -> Part | None:
             return to_image(block)
         case ToolCallBlock():
             return _to_call(block)
+        case DocumentBlock() if role != "assistant":
+            return to_document(block)
         case _ if role == "assistant" or isinstance(block, CachePoint):  # reasoning, citations, documents
             return None
         case CitableBlock(content=content) if role == "tool" and all(
@@ -140,8 +144,8 @@ def _to_part(block: object, role: Role) -> Part | None:
             return Text(block.model_dump_json(exclude_none=True))
         case _:
             raise UnsupportedInputError(
-                f"A {type(block).__name__} can't be shown to Llama 3.2 Vision. It takes text and images: "
-                "for a PDF or a video pass images of its pages or frames, for sound its words."
+                f"A {type(block).__name__} can't be shown to Llama 3.2 Vision. It takes text, images and PDFs: "
+                "for a video pass images of its frames, for sound its words."
             )
 
 

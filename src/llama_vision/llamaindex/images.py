@@ -1,27 +1,37 @@
 """Images in all of LlamaIndex's types."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
-from llama_index.core.base.llms.types import ChatMessage, ContentBlock, ImageBlock, MessageRole, TextBlock
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    ContentBlock,
+    DocumentBlock,
+    ImageBlock,
+    MessageRole,
+    TextBlock,
+)
 from llama_index.core.schema import ImageDocument, ImageNode, MediaResource, Node
 
 from llama_vision.core.errors import ImageError
-from llama_vision.core.messages import Image
+from llama_vision.core.messages import Document, Image
 from llama_vision.images import (
     ImageSource,
+    Page,
     image_from_any,
     image_from_base64,
     image_from_bytes,
     image_from_url,
 )
+from llama_vision.images.documents import display_name, image_or_document
 
-ImageLike: TypeAlias = "ImageBlock | ImageNode | ImageDocument | MediaResource | ImageSource"
-"""An image: LlamaIndex's own types, or a path, bytes, a URL, a PIL image."""
+ImageLike: TypeAlias = "ImageBlock | ImageNode | ImageDocument | MediaResource | Page | ImageSource"
+"""An image: LlamaIndex's own types, a `Page`, or a path, bytes, a URL, a PIL image."""
 
-Images: TypeAlias = Iterable[ImageLike]
-"""What `image_documents` takes."""
+Images: TypeAlias = Iterable["ImageLike | DocumentBlock"]
+"""What `image_documents` takes: images, PDFs and TIFFs."""
 
 
 def to_image(source: ImageLike) -> Image:
@@ -42,6 +52,8 @@ def to_image(source: ImageLike) -> Image:
             return to_image(resource)
         case MediaResource():
             return _first_source(source, source.data, source.path, source.url)
+        case Page():
+            return source.image
         case _:
             return image_from_any(source)
 
@@ -104,11 +116,15 @@ def user_message(text: str, images: Images) -> ChatMessage:
     return ChatMessage(role=MessageRole.USER, blocks=[*map(image_block, images), TextBlock(text=text)])
 
 
-def image_block(source: ImageLike) -> ImageBlock:
-    """Convert an image of any type to a block."""
-    if isinstance(source, ImageBlock):
+def image_block(source: "ImageLike | DocumentBlock") -> ImageBlock | DocumentBlock:
+    """Convert an image of any type to a block, and a PDF or a TIFF of several pages to a `DocumentBlock`."""
+    if isinstance(source, (ImageBlock, DocumentBlock)):
         return source
-    image = to_image(source)
-    if image.url is not None:
-        return ImageBlock(url=image.url, detail=image.detail)
-    return ImageBlock(image=image.data, image_mimetype=image.media_type, detail=image.detail)
+    is_file = isinstance(source, (str, bytes, os.PathLike)) or hasattr(source, "read")
+    found = image_or_document(cast("Any", source)) if is_file else to_image(source)
+    if isinstance(found, Document):
+        title = found.name and display_name(found.name)
+        return DocumentBlock(data=found.data, url=found.url, title=title)
+    if found.url is not None:
+        return ImageBlock(url=found.url, detail=found.detail)
+    return ImageBlock(image=found.data, image_mimetype=found.media_type, detail=found.detail)

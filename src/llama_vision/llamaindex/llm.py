@@ -137,6 +137,8 @@ class LlamaVision(BackendFields, FunctionCallingLLM):
         image_allowed_hosts: The only hosts that images are fetched from, where the provider needs their bytes; they may
             be private. Default: any public host.
         image_private_networks: Whether images may be fetched from addresses that are not public.
+        document_max_pages: The maximum number of pages of one PDF or TIFF; more are refused before anything is sent.
+        document_text: False shows the pages of a document as images alone, without their text layer.
         local_settings: Fields of `llama_vision.backends.local.LocalSettings`: `max_batch_size`, `max_model_len` (tokens
             of prompt and reply), `image_cache_bytes`, `max_waiting` (requests), `device`, `dtype`, `quantization`
             (`int8`, `fp8`).

@@ -15,12 +15,14 @@ from llama_vision.langchain import ChatLlamaVision
 from tests.contract.abilities import reason_against
 from tests.emulator import ACCOUNT_ID, Emulator, completion
 
-_NO_FILES = "Llama 3.2 Vision takes text and images only"
+_NO_SOUND = "Llama 3.2 Vision takes text and images only"
+_FROM_THE_WEB = "the suite downloads its PDF; tests/langchain/test_file_blocks.py sends one"
 
 
 def left_out(provider: Provider) -> dict[str, str]:
     """Tell the standard tests that are no question to a provider; each of these is skipped, and no other."""
-    reasons = dict.fromkeys(("test_pdf_inputs", "test_pdf_tool_message", "test_audio_inputs"), _NO_FILES)
+    reasons = dict.fromkeys(("test_pdf_inputs", "test_pdf_tool_message"), _FROM_THE_WEB)
+    reasons["test_audio_inputs"] = _NO_SOUND
     if (reason := reason_against(provider, "image")) is not None:
         reasons |= dict.fromkeys(("test_image_inputs", "test_image_tool_message"), reason)
     if not (provider.supports("response_format") and "json_object" in provider.models[0].response_formats):

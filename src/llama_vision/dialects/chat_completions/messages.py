@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, assert_never
 
 from llama_vision.core.errors import UnsupportedInputError
-from llama_vision.core.messages import Image, Message, Text, ToolCall, ToolResult
+from llama_vision.core.messages import Document, Image, Message, Text, ToolCall, ToolResult
 
 
 def encode_messages(messages: Sequence[Message], *, null_content: bool = True) -> list[dict[str, Any]]:
@@ -38,7 +38,7 @@ def encode_messages(messages: Sequence[Message], *, null_content: bool = True) -
     return encoded
 
 
-def _encode_message(message: Message, position: int, null_content: bool) -> dict[str, Any]:
+def _encode_message(message: Message, position: int, null_content: bool) -> dict[str, Any]:  # noqa: C901 - a case for each part
     turn: dict[str, Any] = {"role": message.role}
     if message.name:
         turn["name"] = message.name
@@ -61,6 +61,8 @@ def _encode_message(message: Message, position: int, null_content: bool) -> dict
                         f"Message {position} ({message.role}) holds a tool call: only assistant messages can."
                     )
                 calls.append(_tool_call(part, f"call_{position}_{len(calls)}"))
+            case Document():
+                raise UnsupportedInputError("A document has to be replaced by images of its pages.")
             case ToolResult():
                 raise UnsupportedInputError(
                     f"Message {position} ({message.role}) holds a tool's result: use role 'tool'."

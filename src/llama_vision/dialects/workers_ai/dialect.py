@@ -11,7 +11,7 @@ from typing import Any, Literal, assert_never
 
 from llama_vision.core.errors import UnsupportedInputError
 from llama_vision.core.json_types import as_mapping
-from llama_vision.core.messages import Image, Message, Part, Text, ToolCall, ToolResult
+from llama_vision.core.messages import Document, Image, Message, Part, Text, ToolCall, ToolResult
 from llama_vision.core.request import ChatRequest, Tool
 from llama_vision.dialects.body import encode_json, sampling_fields, validate_extra_body
 from llama_vision.dialects.chat_completions.decoder import ChatCompletionsDecoder
@@ -110,6 +110,8 @@ def _content(message: Message) -> str:
                 texts.append(f'{{"name": {json.dumps(part.name)}, "parameters": {arguments}}}')
             case Image():
                 pass  # in the field `image`
+            case Document():
+                raise UnsupportedInputError("A document has to be replaced by images of its pages.")
             case ToolResult():
                 raise UnsupportedInputError(
                     f"A {message.role} message can't hold a tool's result: use role 'tool'."
