@@ -47,7 +47,9 @@ def prepare_image(image: Image, constraints: ImageConstraints, options: Encoding
     if _needs_no_decoding(image, constraints, options):
         return replace(image, media_type=sniff_media_type(image.data))
     decoded = decode(
-        image.data, partial(_target_size, detail=image.detail, constraints=constraints, options=options)
+        image.data,
+        partial(_target_size, detail=image.detail, constraints=constraints, options=options),
+        color_managed=not constraints.decoded_by_backend,
     )
     max_bytes = _max_bytes(constraints)
     if _can_pass_through(decoded, constraints, options) and (
