@@ -2,16 +2,19 @@
 
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from typing import assert_never
 
 from llama_vision.core.errors import ImageError, UnsupportedInputError
 from llama_vision.core.messages import Image, Message, Part, Text, ToolResult
 from llama_vision.core.request import ChatRequest
+from llama_vision.images.constraints import ImageConstraints
 from llama_vision.images.contact_sheet import check_sheet_count, contact_sheet
-from llama_vision.images.fetch import fetch_image
-from llama_vision.images.prepare import prepare_image, prepare_images
+from llama_vision.images.fetch import afetch_images, fetch_images
+from llama_vision.images.prepare import aprepare_images, prepare_image, prepare_images, run_in_pool
 from llama_vision.images.settings import ImageSettings
 from llama_vision.providers.provider import Provider
 
@@ -107,13 +110,41 @@ def load_images(
         ImageError: An image can't be fetched or decoded; the text says which one of which message.
     """
     constraints = provider.image_rules
-    try:
+    with _located(locations):
         if on_sheet or not constraints.accepts_urls:
-            images = _fetch_images(images, settings)
-        if not on_sheet:
-            return prepare_images(images, constraints, settings.encoding)
-        sheet = contact_sheet(images, lossless=constraints.decoded_by_backend)
-        return [prepare_image(sheet, constraints, settings.encoding)]
+            images = fetch_images(images, settings.fetch)
+        if on_sheet:
+            return [_prepare_sheet(images, constraints, settings)]
+        return prepare_images(images, constraints, settings.encoding)
+
+
+async def aload_images(
+    provider: Provider,
+    images: Sequence[Image],
+    locations: Sequence[str],
+    settings: ImageSettings,
+    *,
+    on_sheet: bool,
+) -> list[Image]:
+    """As `load_images`: fetched on the event loop, and prepared in threads that only do that."""
+    constraints = provider.image_rules
+    with _located(locations):
+        if on_sheet or not constraints.accepts_urls:
+            images = await afetch_images(images, settings.fetch)
+        if on_sheet:
+            return [await run_in_pool(partial(_prepare_sheet, images, constraints, settings))]
+        return await aprepare_images(images, constraints, settings.encoding)
+
+
+def _prepare_sheet(images: Sequence[Image], constraints: ImageConstraints, settings: ImageSettings) -> Image:
+    sheet = contact_sheet(images, lossless=constraints.decoded_by_backend)
+    return prepare_image(sheet, constraints, settings.encoding)
+
+
+@contextmanager
+def _located(locations: Sequence[str]) -> Iterator[None]:
+    try:
+        yield
     except ImageError as error:
         locate(error, locations)
         raise
@@ -125,16 +156,6 @@ def locate(error: ImageError, locations: Sequence[str]) -> None:
         text = str(error.args[0]).removeprefix(f"Image {error.number}")
         error.args = (locations[error.number - 1] + text,)
         error.number = None
-
-
-def _fetch_images(images: Sequence[Image], settings: ImageSettings) -> list[Image]:
-    fetched: list[Image] = []
-    for number, image in enumerate(images, start=1):
-        try:
-            fetched.append(fetch_image(image, settings.fetch))
-        except ImageError as error:
-            raise ImageError.numbered(number, error) from error
-    return fetched
 
 
 def replace_images(request: ChatRequest, images: Sequence[Image], *, sheet_of: int = 0) -> ChatRequest:
