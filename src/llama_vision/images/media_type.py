@@ -71,7 +71,7 @@ def _isobmff_media_type(head: bytes) -> str | None:
     return None
 
 
-def _looks_like(head: bytes, *, quote: bool) -> str:
+def _looks_like(head: bytes, *, quote: bool) -> str:  # noqa: PLR0911 - one return for each kind
     for signature, name in _OTHER_FORMATS:
         if head.startswith(signature) and not (signature[:1] == b"P" and not head[2:3].isspace()):
             return f"it is {name}, which is not read here: save it as PNG, or open it with Pillow and pass that image"

@@ -33,7 +33,9 @@ _LINE_BREAKS = str.maketrans("", "", "\t\n\r")
 _BASE64_MARK = re.compile(r"; *base64$", re.IGNORECASE)
 
 
-def image_from_any(source: ImageSource, *, detail: str | None = None) -> Image:
+def image_from_any(  # noqa: PLR0911 - one return for each type
+    source: ImageSource, *, detail: str | None = None
+) -> Image:
     """Make an image from any supported source.
 
     A string that is no http(s) or data URL is a path or a file URL, and read: never pass untrusted text. Use
@@ -100,17 +102,19 @@ def image_from_base64(text: str | bytes, *, detail: str | None = None) -> Image:
     Raises:
         ImageError: It is not base64, or not an image.
     """
+    return image_from_bytes(bytes_from_base64(text), detail=detail)
+
+
+def bytes_from_base64(text: str | bytes) -> bytes:
+    """Decode base64 text: standard or URL-safe, with or without line breaks and padding; or a data URL.
+
+    Raises:
+        ImageError: It is not base64.
+    """
     encoded = b"".join((text.encode("ascii", "replace") if isinstance(text, str) else text).split())
-    if encoded[:5].lower() == b"data:":
-        return image_from_url(
-            text if isinstance(text, str) else text.decode("utf-8", "replace"), detail=detail
-        )
-    return image_from_bytes(_decode_base64(encoded), detail=detail)
-
-
-def _decode_base64(encoded: bytes) -> bytes:
-    """Decode base64 in either alphabet, with any padding and white space."""
-    encoded = b"".join(encoded.split()).replace(b"-", b"+").replace(b"_", b"/").rstrip(b"=")
+    if encoded[:5].lower() == b"data:" and (data := bytes_from_data_url(encoded.decode("ascii", "replace"))):
+        return data
+    encoded = encoded.replace(b"-", b"+").replace(b"_", b"/").rstrip(b"=")
     try:
         return base64.b64decode(encoded + b"=" * (-len(encoded) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
@@ -121,8 +125,7 @@ def image_from_url(url: str, *, detail: str | None = None) -> Image:
     """Make an image from its URL. Nothing is read from disk, and nothing downloaded.
 
     Args:
-        url: An http(s) URL, which is passed on, or a data URL, which is decoded as browsers do:
-            https://fetch.spec.whatwg.org/#data-url-processor.
+        url: An http(s) URL, which is passed on, or a data URL, which is decoded.
         detail: `low`, `high` or `auto`, for providers that support it.
 
     Returns:
@@ -134,16 +137,25 @@ def image_from_url(url: str, *, detail: str | None = None) -> Image:
     address = url.strip(_URL_BLANKS).strip()
     if _WEB_URL.match(address):
         return Image(url=address, detail=detail)
-    head, comma, content = address.translate(_LINE_BREAKS).partition(",")
-    if not comma or head[:5].lower() != "data:":
+    if (data := bytes_from_data_url(address)) is None:
         raise ImageError(
             f"An image's address has to be an http(s) or data URL, and this is {shorten(url)!r}. "
             "Files are read only where a path is passed as such."
         )
+    return image_from_bytes(data, detail=detail)
+
+
+def bytes_from_data_url(url: str) -> bytes | None:
+    """Decode a data URL as browsers do: https://fetch.spec.whatwg.org/#data-url-processor. None of any other URL.
+
+    Raises:
+        ImageError: Its base64 text can't be read.
+    """
+    head, comma, content = url.strip(_URL_BLANKS).translate(_LINE_BREAKS).partition(",")
+    if not comma or head[:5].lower() != "data:":
+        return None
     data = unquote_to_bytes(content.partition("#")[0].encode(errors="replace"))
-    return image_from_bytes(
-        _decode_base64(data) if _BASE64_MARK.search(head.strip()) else data, detail=detail
-    )
+    return bytes_from_base64(data) if _BASE64_MARK.search(head.strip()) else data
 
 
 def path_of_file_url(url: str) -> str:
