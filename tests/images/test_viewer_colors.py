@@ -55,9 +55,7 @@ def test_they_are_the_same_as_those_of_its_file(kind):
     image = DEEP["I;16"]
     data = encoded(image, kind)
     assert np.array_equal(seen(image_from_any(image)), seen(image_from_any(data)))
-    assert np.array_equal(
-        seen(image_from_any(PIL.Image.open(io.BytesIO(data)))), seen(image_from_any(data))
-    )
+    assert np.array_equal(seen(image_from_any(PIL.Image.open(io.BytesIO(data)))), seen(image_from_any(data)))
 
 
 def test_large_deep_grays_are_scaled_down_with_their_shades():
@@ -121,7 +119,9 @@ def bmp(alpha):
     masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
     header = struct.pack("<IiiHHIIiiII", 108, *image.size, 1, 32, 3, len(pixels), 2835, 2835, 0, 0)
     header += masks + b"BGRs" + bytes(48)
-    return b"BM" + struct.pack("<IHHI", 14 + len(header) + len(pixels), 0, 0, 14 + len(header)) + header + pixels
+    return (
+        b"BM" + struct.pack("<IHHI", 14 + len(header) + len(pixels), 0, 0, 14 + len(header)) + header + pixels
+    )
 
 
 @pytest.mark.parametrize("how", ["file", "PIL", "local"])
@@ -170,9 +170,8 @@ def profile(space="RGB "):
             tags[name + b"TRC"] = curve
     body, table, at = b"", b"", 128 + 4 + 12 * len(tags)
     for name, content in tags.items():
-        content += bytes(-len(content) % 4)
         table += name + struct.pack(">II", at + len(body), len(content))
-        body += content
+        body += content + bytes(-len(content) % 4)
     head = struct.pack(">I4sI4s4s4s", at + len(body), bytes(4), 0x02400000, b"mntr", space.encode(), b"XYZ ")
     head += bytes(12) + b"acsp" + bytes(28) + fixed(0.9642) + fixed(1) + fixed(0.8249)
     return head.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + body
@@ -232,4 +231,7 @@ def test_the_local_model_is_given_the_levels_of_the_file():
 
 
 def test_a_pil_image_for_print_comes_out_in_its_colors():
-    assert mean_difference(opened(prepare_image(image_from_any(sketch().convert("CMYK")), PNG_ONLY)), sketch()) < 1
+    assert (
+        mean_difference(opened(prepare_image(image_from_any(sketch().convert("CMYK")), PNG_ONLY)), sketch())
+        < 1
+    )

@@ -48,7 +48,8 @@ _ORIENTATION = 0x0112  # EXIF
 _MAX_STORED_BYTES = 300_000_000  # uncompressed: two seconds of zlib
 _MAX_SCANNED_PIXELS = 1_000_000_000
 _MAX_METADATA_BYTES, _MAX_BYTES_PER_PIXEL = 64_000, 8
-_MAX_DRAFT_SCALE = 8  # of libjpeg
+_DRAFT_SCALES = (8, 4, 2, 1)  # of libjpeg
+_MAX_DIVISOR = 8
 _MODE_BYTES = {
     "1": 1,
     "L": 1,
@@ -98,7 +99,7 @@ def decode(
     Args:
         data: The encoded file.
         choose_size: Maps width and height in pixels, before any transposition, to the size to deliver, never a larger one.
-            A JPEG too large for the memory is delivered smaller.
+            What is too large for the memory is delivered at 1/2, 1/4 or 1/8 of that.
         color_managed: Whether colors are converted to sRGB where the file has a color profile.
 
     Raises:
@@ -167,13 +168,15 @@ def _decode(
             stack.enter_context(_reserve((width, height), _FRAME_BYTES * width * height))
         image = _open(stripped.data, media_type)
         _check_dimensions(image.size)
-        full = image.size
-        size = choose_size(*full)
         _check_duration(image, stripped, media_type)
-        if media_type == "image/jpeg":
-            size = _draft(image, size)
+        wanted = choose_size(*image.size)
         if media_type != "image/webp":
-            stack.enter_context(_reserve(full, _decoding_bytes(image, stripped, media_type, full, size)))
+            divisor, num_bytes = _affordable_divisor(image, stripped, media_type, wanted)
+            stack.enter_context(_reserve(image.size, num_bytes))
+            choose_size = _divided(choose_size, divisor)
+        full, size = image.size, choose_size(*image.size)
+        if media_type == "image/jpeg":
+            image.draft(None, size)  # decoding at 1/2, 1/4 or 1/8 of each side is far cheaper
         correct_transparency(image)
         image.load()
         if media_type == "image/tiff":
@@ -203,16 +206,6 @@ def _to_decoded(
     return DecodedImage(_transpose(pixels, transpose), media_type, is_unmodified)
 
 
-def _draft(image: "PIL.Image.Image", size: Size) -> Size:
-    """Let a JPEG be decoded at 1/2, 1/4 or 1/8 of each side: as size and memory allow."""
-    width, height = image.size
-    scale = 1
-    while scale < _MAX_DRAFT_SCALE and 8 * width * height / scale**2 > MAX_DECODE_BYTES:
-        scale *= 2
-    image.draft(None, (min(size[0], width // scale), min(size[1], height // scale)))
-    return min(size[0], image.width), min(size[1], image.height)
-
-
 def _check_duration(image: "PIL.Image.Image", stripped: StrippedFile, media_type: str) -> None:
     """Refuse what takes longer than its pixels let expect."""
     pixels = image.width * image.height
@@ -235,19 +228,44 @@ def _bits_per_pixel(image: "PIL.Image.Image", data: bytes, media_type: str) -> i
     return 8
 
 
-def _decoding_bytes(
-    image: "PIL.Image.Image", stripped: StrippedFile, media_type: str, full: Size, size: Size
-) -> int:
-    """Estimate how much memory decoding takes at most, the result included."""
-    pixels = image.width * image.height
-    total = len(stripped.data) + pixels * _MODE_BYTES.get(image.mode, 4) + 4 * size[0] * size[1]
+def _affordable_divisor(
+    image: "PIL.Image.Image", stripped: StrippedFile, media_type: str, wanted: Size
+) -> tuple[int, int]:
+    """Find by what each side of the wanted size has to be divided for the memory to suffice, and how much that is."""
+    divisor = 1
+    while True:
+        size = max(1, wanted[0] // divisor), max(1, wanted[1] // divisor)
+        num_bytes = _decoding_bytes(image, stripped, media_type, size)
+        if num_bytes <= MAX_DECODE_BYTES or divisor == _MAX_DIVISOR:
+            return divisor, num_bytes
+        divisor *= 2
+
+
+def _divided(choose_size: Callable[[int, int], Size], divisor: int) -> Callable[[int, int], Size]:
+    def choose(width: int, height: int) -> Size:
+        size = choose_size(width, height)
+        return max(1, size[0] // divisor), max(1, size[1] // divisor)
+
+    return choose
+
+
+def _decoding_bytes(image: "PIL.Image.Image", stripped: StrippedFile, media_type: str, size: Size) -> int:
+    """Estimate how much memory decoding to a size takes at most, the result included."""
+    full_pixels = pixels = image.width * image.height
+    if media_type == "image/jpeg":
+        scale = min(image.width // size[0], image.height // size[1])
+        pixels //= next(each for each in _DRAFT_SCALES if scale >= each) ** 2
+    # Of a PNG without EXIF data `getexif` would decode the pixels to look for them behind.
+    is_turned = (media_type == "image/tiff" or "exif" in image.info) and _orientation(image) != 1
+    copies = (image.mode != "RGB" or pixels != size[0] * size[1]) + is_turned
+    total = len(stripped.data) + pixels * _MODE_BYTES.get(image.mode, 4) + 4 * size[0] * size[1] * copies
     if media_type == "image/jpeg" and stripped.scans > 1:  # coefficients of all of the image, of 2 bytes
-        total += 2 * len(image.getbands()) * full[0] * full[1]
+        total += 2 * len(image.getbands()) * full_pixels
     if media_type == "image/tiff":  # a strip may hold all of it
         total += pixels * _bits_per_pixel(image, stripped.data, media_type) // 8
     if media_type in _ISOBMFF_FORMATS:
         total += _FRAME_BYTES * pixels
-    if is_deep(image) and (image.mode != "F" or size == full):  # converted to real numbers
+    if is_deep(image) and (image.mode != "F" or pixels == size[0] * size[1]):  # converted to real numbers
         total += 8 * pixels
     return total
 
