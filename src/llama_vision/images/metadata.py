@@ -7,10 +7,13 @@ would take it a minute. Here a file's structure is read once, with an upper boun
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 _MAX_SEGMENTS = 10_000  # JPEG; an XMP packet of 100 MB has 1,600
 _MAX_CHUNKS = 100_000  # PNG; libpng writes 8 kB in each
 _MAX_SUB_BLOCKS = 1_000_000  # GIF; of up to 255 bytes
+_MAX_TIFF_NUMBERS = 1_000_000  # tiles of 16 x 16 of an image of 178 megapixels are 700,000
+_TIFF_BYTE_TYPES = frozenset({1, 2, 6, 7})
 _MAX_RLE_BYTES = 2_000_000  # BMP
 _KEPT_CHUNKS = frozenset(
     {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"eXIf"}
@@ -135,6 +138,22 @@ def _check_bmp(data: bytes) -> StrippedFile:
     return StrippedFile(data)
 
 
+def _check_tiff(data: bytes) -> StrippedFile:
+    """Refuse lists of numbers without end, which Pillow reads as Python's: TIFF 6.0 and https://www.awaresystems.be/imaging/tiff/bigtiff.html."""
+    order: Literal["little", "big"] = "little" if data[:1] == b"I" else "big"
+    is_big = b"+" in data[2:4]
+    offset_bytes, count_bytes, entry_bytes = (8, 8, 20) if is_big else (4, 2, 12)
+    at = int.from_bytes(data[8:16] if is_big else data[4:8], order)
+    num_entries = int.from_bytes(data[at : at + count_bytes], order)
+    at += count_bytes
+    for entry in range(at, min(at + num_entries * entry_bytes, len(data)), entry_bytes):
+        kind = int.from_bytes(data[entry + 2 : entry + 4], order)
+        count = int.from_bytes(data[entry + 4 : entry + 4 + offset_bytes], order)
+        if kind not in _TIFF_BYTE_TYPES and count > _MAX_TIFF_NUMBERS:
+            raise ValueError(f"it has a list of {count} numbers, of at most {_MAX_TIFF_NUMBERS}")
+    return StrippedFile(data)
+
+
 def _color_table_bytes(data: bytes, flags_at: int) -> int:
     flags = data[flags_at] if flags_at < len(data) else 0
     return 3 * (2 << (flags & 7)) if flags & 0x80 else 0
@@ -154,4 +173,5 @@ _STRIP: dict[str, Callable[[bytes], StrippedFile]] = {
     "image/png": _strip_png,
     "image/gif": _strip_gif,
     "image/bmp": _check_bmp,
+    "image/tiff": _check_tiff,
 }

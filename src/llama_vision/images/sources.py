@@ -29,6 +29,7 @@ levels) or what numpy makes one of, such as a tensor, and a matplotlib figure.""
 
 _WEB_URL = re.compile(r"https?://", re.IGNORECASE)
 _URL_BLANKS = "".join(map(chr, range(0x21)))  # WHATWG URL: C0 controls and space, around a URL
+_MAX_SCHEME = 20  # characters, with line breaks
 _LINE_BREAKS = str.maketrans("", "", "\t\n\r")
 _BASE64_MARK = re.compile(r"; *base64$", re.IGNORECASE)
 
@@ -68,7 +69,7 @@ def image_from_any(  # noqa: PLR0911 - one return for each type
 
 def _from_text(text: str, detail: str | None) -> Image:
     url = text.strip(_URL_BLANKS)
-    if _WEB_URL.match(url) or url[:5].lower() == "data:":
+    if _WEB_URL.match(url) or url[:_MAX_SCHEME].translate(_LINE_BREAKS)[:5].lower() == "data:":
         return image_from_url(url, detail=detail)
     return _from_path(path_of_file_url(url) if url[:7].lower() == "file://" else text, detail)
 
@@ -112,6 +113,7 @@ def bytes_from_base64(text: str | bytes) -> bytes:
         ImageError: It is not base64.
     """
     encoded = b"".join((text.encode("ascii", "replace") if isinstance(text, str) else text).split())
+    encoded = encoded.strip(_URL_BLANKS.encode())
     if encoded[:5].lower() == b"data:" and (data := bytes_from_data_url(encoded.decode("ascii", "replace"))):
         return data
     encoded = encoded.replace(b"-", b"+").replace(b"_", b"/").rstrip(b"=")

@@ -75,7 +75,7 @@ def _from_block(block: ImageBlock) -> Image:
 
 
 def _from_stored_bytes(stored: bytes, detail: str | None) -> Image:
-    """Read an `ImageBlock`'s bytes: base64, except short ones that it mistook for base64 already."""
+    """Read stored bytes: base64 of the file or of a data URL, except short ones that were mistaken for base64 already."""
     try:
         data = bytes_from_base64(stored)
     except ImageError:
@@ -86,7 +86,7 @@ def _from_stored_bytes(stored: bytes, detail: str | None) -> Image:
 def _first_source(source: object, data: str | bytes | None, path: Any, url: Any) -> Image:
     """Read the first of base64 text, path and URL that is set."""
     if data:
-        return image_from_base64(data)
+        return image_from_base64(data) if isinstance(data, str) else _from_stored_bytes(data, None)
     if path:
         return image_from_any(Path(path))
     if url:
