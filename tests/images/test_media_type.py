@@ -102,7 +102,7 @@ def test_heic_without_a_decoder_names_what_is_missing():
     if "HEIF" in PIL.Image.OPEN:
         pytest.skip("pillow-heif is installed")
     with pytest.raises(
-        ImageError, match="This is HEIC, .* pip install pillow-heif, or save it as JPEG or PNG"
+        ImageError, match=r"This is HEIC, .* pip install pillow-heif, or save it as JPEG or PNG"
     ):
         decode(b"\x00\x00\x00\x18ftyphevc" + bytes(100), lambda *size: size)
 

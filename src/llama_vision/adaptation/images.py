@@ -1,7 +1,7 @@
 """Prepares the images of a request for its provider: not too many, fetched, scaled and encoded."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -142,7 +142,7 @@ def _prepare_sheet(images: Sequence[Image], constraints: ImageConstraints, setti
 
 
 @contextmanager
-def _located(locations: Sequence[str]) -> Iterator[None]:
+def _located(locations: Sequence[str]) -> Generator[None]:
     try:
         yield
     except ImageError as error:

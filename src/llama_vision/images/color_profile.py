@@ -3,7 +3,7 @@
 import io
 from functools import cache
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -26,7 +26,8 @@ def srgb_transform(profile: bytes | None, mode: str) -> Any | None:
         from PIL import ImageCms  # noqa: PLC0415 - loaded late
 
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if _MODES.get(source.profile.xcolor_space.strip()) != mode:
+        details = cast("Any", source.profile)
+        if _MODES.get(details.xcolor_space.strip()) != mode:
             return None
         transform = ImageCms.buildTransform(source, _srgb(), mode, "RGB")
         return None if mode != "CMYK" and _is_identity(transform, mode) else transform
@@ -47,7 +48,7 @@ def convert_to_srgb(image: "PIL.Image.Image", transform: Any) -> "PIL.Image.Imag
 def _srgb() -> Any:
     from PIL import ImageCms  # noqa: PLC0415 - loaded late
 
-    return ImageCms.createProfile("sRGB")
+    return cast("Any", ImageCms).createProfile("sRGB")
 
 
 def _is_identity(transform: Any, mode: str) -> bool:
@@ -57,5 +58,6 @@ def _is_identity(transform: Any, mode: str) -> bool:
 
     colors = bytes(level for color in product(_GRID, repeat=3) for level in color)
     grid = PIL.Image.frombytes("RGB", (len(_GRID), len(_GRID) ** 2), colors).convert(mode)
-    differences = ImageChops.difference(grid.convert("RGB"), convert_to_srgb(grid, transform)).getextrema()
-    return max(high for _, high in differences) <= _MAX_DIFFERENCE
+    difference = ImageChops.difference(grid.convert("RGB"), convert_to_srgb(grid, transform))
+    extrema = cast("tuple[tuple[int, int], ...]", difference.getextrema())
+    return max(high for _, high in extrema) <= _MAX_DIFFERENCE

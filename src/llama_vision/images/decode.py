@@ -3,7 +3,7 @@
 import contextlib
 import importlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -223,8 +223,8 @@ def _bits_per_pixel(image: "PIL.Image.Image", data: bytes, media_type: str) -> i
     if media_type == "image/png":
         return data[_PNG_DEPTH_AT] * _PNG_CHANNELS.get(data[_PNG_DEPTH_AT + 1], 4)
     if media_type == "image/tiff":
-        bits: Any = cast("Any", image).tag_v2.get(_TIFF_BITS_PER_SAMPLE, (1,))
-        return int(sum(bits) if isinstance(bits, tuple) else bits)
+        bits: Any = cast("Any", image).tag_v2.get(_TIFF_BITS_PER_SAMPLE, 1)
+        return sum(cast("tuple[int, ...]", bits)) if isinstance(bits, tuple) else int(bits)
     return 8
 
 
@@ -271,7 +271,7 @@ def _decoding_bytes(image: "PIL.Image.Image", stripped: StrippedFile, media_type
 
 
 @contextlib.contextmanager
-def _reserve(size: Size, num_bytes: int) -> Iterator[None]:
+def _reserve(size: Size, num_bytes: int) -> Generator[None]:
     if num_bytes > MAX_DECODE_BYTES:
         raise _too_large(
             size, f"takes {num_bytes / 1e6:.0f} MB to decode, of at most {MAX_DECODE_BYTES / 1e6:.0f}"

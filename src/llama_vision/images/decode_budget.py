@@ -1,7 +1,7 @@
 """The memory that decoding may take, of one image and over all threads."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from threading import Condition, Lock
 
@@ -23,7 +23,7 @@ class DecodeBudget:
         self._turn = Lock()
 
     @contextmanager
-    def reserve(self, num_bytes: int) -> Iterator[None]:
+    def reserve(self, num_bytes: int) -> Generator[None]:
         """Wait for memory and hold it for a block; never for more than `max_bytes`."""
         num_bytes = min(num_bytes, self.max_bytes)
         with self._turn, self._released:  # in turn: small images must not overtake a large one for ever

@@ -1,7 +1,7 @@
 """PIL images and arrays, as a PNG file that shows what a viewer would show of them."""
 
 import io
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from llama_vision.core.errors import ImageError
 from llama_vision.images.flatten import correct_transparency, flatten, has_empty_alpha, is_deep, to_8_bit
@@ -75,4 +75,4 @@ def image_from_array(array: Any) -> "PIL.Image.Image":
             "height x width, or height x width x 3 (RGB) or 4 (RGBA). Of values from 0 to 1: (array * 255).astype('uint8'); "
             "of deep gray levels: PIL.Image.fromarray(array)."
         )
-    return cast("PIL.Image.Image", PIL.Image.fromarray(array))
+    return PIL.Image.fromarray(array)

@@ -153,7 +153,7 @@ def _as_bytes(data: object, source: Any) -> bytes:
         raise _asynchronous(source)
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise ImageError(f"The open file gives {type(data).__name__}, not bytes; open it with mode 'rb'.")
-    return bytes(data)
+    return bytes(cast("bytes", data))
 
 
 def _asynchronous(source: Any) -> ImageError:
