@@ -26,7 +26,7 @@ def srgb_transform(profile: bytes | None, mode: str) -> Any | None:
         from PIL import ImageCms  # noqa: PLC0415 - loaded late
 
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        details = cast("Any", source.profile)
+        details = cast("Any", source).profile
         if _MODES.get(details.xcolor_space.strip()) != mode:
             return None
         transform = ImageCms.buildTransform(source, _srgb(), mode, "RGB")
