@@ -38,9 +38,7 @@ def content_parts(content: str | list[str | dict[str, Any]], role: Role) -> tupl
 def _block_part(block: Mapping[str, Any], role: Role) -> Text | Image | None:
     if "cachePoint" in block and len(block) == 1:  # Bedrock's mark, in any role's content
         return None
-    if (
-        block.keys() == {"text"} and role != "tool"
-    ):  # Bedrock's, which have no type; a tool's is a row of data
+    if [*block] == ["text"] and role != "tool":  # Bedrock's; a tool's is a row of data
         return Text(str(block["text"]))
     try:
         return _part(block)
