@@ -8,6 +8,7 @@ from llama_vision.images.color_profile import convert_to_srgb, srgb_transform
 if TYPE_CHECKING:
     import PIL.Image
 
+_MAX_CANVAS_BYTES = 150_000_000
 _STRIP_ROWS = 64  # after reduction
 _REDUCING_GAP = 2.0  # Pillow's: as good as no gap, and several times as fast
 _WHITE_8_BIT, _WHITE_16_BIT = 255.0, 65535.0
@@ -75,9 +76,9 @@ def flatten(
         return _flatten_deep(image, size, transparent=transparent)
     base_mode = image.mode if image.mode in ("CMYK", "L") and not transparent else "RGB"
     transform = srgb_transform(profile, base_mode)
-    if image.mode == "RGB" and not transparent and transform is None:
-        return _resize(image, size)
     factors = _reducing_factors(image.size, size)
+    if image.mode == "RGB" and not transparent and transform is None and factors == (1, 1):
+        return _resize(image, size)
     canvas = PIL.Image.new("RGB", (-(-image.width // factors[0]), -(-image.height // factors[1])))
     for top, strip in _strips(image, factors[1]):
         flat = _composite(strip) if transparent else strip
@@ -149,8 +150,9 @@ def _strips(image: "PIL.Image.Image", factor: int) -> "Iterator[tuple[int, PIL.I
 
 
 def _reducing_factors(full: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
-    """Compute by what Pillow's `resize` averages whole pixels before it filters."""
-    return int(full[0] / size[0] / _REDUCING_GAP) or 1, int(full[1] / size[1] / _REDUCING_GAP) or 1
+    """Compute by what whole pixels are averaged before they are filtered: as in Pillow's `resize`, more of a large image."""
+    gap = 1.0 if 4 * full[0] * full[1] > _MAX_CANVAS_BYTES else _REDUCING_GAP
+    return int(full[0] / size[0] / gap) or 1, int(full[1] / size[1] / gap) or 1
 
 
 def _resize(
