@@ -16,7 +16,7 @@ from llama_vision.images.constraints import ImageConstraints
 from llama_vision.images.contact_sheet import contact_sheet
 from llama_vision.images.decode import MAX_PIXELS
 from llama_vision.images.prepare import prepare_image
-from tests.images.images import HAS_AVIF, encoded, photo, sketch
+from tests.images.images import HAS_AVIF, difference, encoded, photo, sketch
 
 RULES = ImageConstraints()
 KINDS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", *(["AVIF"] if HAS_AVIF else []))
@@ -159,10 +159,13 @@ def test_of_a_gif_with_thousands_of_frames_one_is_decoded():
     assert image.size == (40, 40)
 
 
-def test_a_png_whose_words_are_a_bomb_is_refused():
+def test_a_png_whose_words_are_a_bomb_is_sent_without_them():
     words = b"Comment\0\0" + zlib.compress(b"\0" * 80_000_000)
     chunk = struct.pack(">I", len(words)) + b"zTXt" + words + struct.pack(">I", zlib.crc32(b"zTXt" + words))
-    assert outcome(FILES["PNG"][:33] + chunk + FILES["PNG"][33:]) is None
+    data = FILES["PNG"][:33] + chunk + FILES["PNG"][33:]
+    prepared = prepare_image(Image(data=data, media_type="image/png"), RULES)
+    assert b"zTXt" not in prepared.data
+    assert outcome(data).size == (60, 40)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF"])
@@ -180,7 +183,22 @@ def test_a_tiff_whose_directories_go_in_a_circle_ends():
     start = struct.unpack_from("<I", data, 4)[0]
     count = struct.unpack_from("<H", data, start)[0]
     struct.pack_into("<I", data, start + 2 + 12 * count, start)
-    outcome(bytes(data))
+    assert difference(outcome(bytes(data)), sketch()) == 0
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "PNG"])
+@pytest.mark.parametrize("orientation", [0, 9, 99, 65535])
+def test_an_orientation_that_there_is_not_is_ignored(kind, orientation):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    assert difference(outcome(encoded(sketch(), kind, exif=exif)), sketch()) == 0
+
+
+def test_a_tiff_with_an_endless_list_is_refused():
+    data = bytearray(encoded(sketch(), "TIFF"))
+    start = struct.unpack_from("<I", data, 4)[0]
+    struct.pack_into("<HHII", data, start + 2, 273, 4, 1_000_001, 8)
+    assert "it has a list of 1000001 numbers, of at most 1000000" in refusal(bytes(data))
 
 
 def test_a_bad_image_on_a_sheet_is_named_by_its_number():

@@ -169,6 +169,25 @@ def test_too_many_redirects(get, server, allowed, connections):
 
 
 @pytest.mark.parametrize(
+    "encoding", ["UTF-8", "none", "undefined", "binary", "aws-chunked", "", "null", "identity, aws-chunked"]
+)
+def test_a_content_encoding_that_is_none(server, encoding):
+    server.answers["/a.png"] = [answer(PNG, Content_Encoding=encoding)]
+    assert fetch_image(Image(url=server.url()), LOCAL).data == PNG
+
+
+@pytest.mark.parametrize("encoding", ["aws-chunked, gzip", "gzip,aws-chunked", "GZIP, utf-8"])
+def test_a_compression_beside_one_that_is_none(server, encoding):
+    server.answers["/a.png"] = [answer(gzip.compress(PNG), Content_Encoding=encoding)]
+    assert fetch_image(Image(url=server.url()), LOCAL).data == PNG
+
+
+def test_an_answer_that_a_proxy_changed(server):
+    server.answers["/a.png"] = [answer(PNG, "203 Non-Authoritative Information")]
+    assert fetch_image(Image(url=server.url()), LOCAL).data == PNG
+
+
+@pytest.mark.parametrize(
     "status", ["404 Not Found", "500 Oh", "204 No Content", "206 Part", "304 Same", "302 Where"]
 )
 def test_other_answers(get, server, status):
@@ -184,6 +203,14 @@ def test_other_answers(get, server, status):
     ("pieces", "why"),
     [
         ([answer(b"<!doctype html>", Content_Type="image/png")], "it looks like a web page"),
+        (
+            [
+                answer(
+                    b"<?xml version='1.0'?><Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>"
+                )
+            ],
+            "it looks like XML, perhaps an error of the server in place of the image: 'AccessDenied Request has expired'",
+        ),
         ([answer(b"")], "it is empty"),
         ([b""], "the answer broke off"),
         ([b"not http\r\n\r\n"], "the answer broke off"),

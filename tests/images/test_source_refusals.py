@@ -34,7 +34,7 @@ def test_a_folder(tmp_path):
 @pytest.mark.parametrize(
     ("content", "looks_like"),
     [
-        (b"hello", "it begins with b'hello'"),
+        (b"hello", "its first bytes are those of no image format"),
         (b"", "it is empty"),
         (b"<svg/>", "SVG"),
         (b"<!doctype html>", "web page"),
@@ -67,9 +67,8 @@ def test_other_addresses_are_refused_and_nothing_is_read(url):
     assert f"http(s) or data URL, and this is {url!r}" in text
 
 
-@pytest.mark.parametrize("url", ["ftp://example.com/a.png", "file:///etc/passwd"])
-def test_other_addresses_are_no_paths_either(url):
-    assert "can't be read: No such file" in refusal(image_from_any, url)
+def test_other_addresses_are_no_paths_either():
+    assert "can't be read: No such file" in refusal(image_from_any, "ftp://example.com/a.png")
 
 
 def test_a_long_address_is_shown_in_short():

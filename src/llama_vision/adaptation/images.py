@@ -1,17 +1,20 @@
 """Prepares the images of a request for its provider: not too many, fetched, scaled and encoded."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from typing import assert_never
 
 from llama_vision.core.errors import ImageError, UnsupportedInputError
 from llama_vision.core.messages import Document, Image, Message, Part, Text, ToolResult
 from llama_vision.core.request import ChatRequest
+from llama_vision.images.constraints import ImageConstraints
 from llama_vision.images.contact_sheet import check_sheet_count, contact_sheet
-from llama_vision.images.fetch import fetch_image
-from llama_vision.images.prepare import prepare_image, prepare_images
+from llama_vision.images.fetch import afetch_images, fetch_images
+from llama_vision.images.prepare import aprepare_images, prepare_image, prepare_images, run_in_pool
 from llama_vision.images.settings import ImageSettings
 from llama_vision.images.tiff_pages import tiff_page_offsets
 from llama_vision.providers.provider import Provider
@@ -114,13 +117,51 @@ def load_images(
         ImageError: An image can't be fetched or decoded; the text says which one of which message.
     """
     constraints = provider.image_rules
-    try:
+    with _located(locations):
         if on_sheet or not constraints.accepts_urls:
-            images = _fetch_images(images, settings)
-        if not on_sheet:
-            return prepare_images(images, constraints, settings.encoding)
-        sheet = contact_sheet(images, lossless=constraints.decoded_by_backend)
-        return [prepare_image(sheet, constraints, settings.encoding)]
+            images = _check_single_page(images, fetch_images(images, settings.fetch))
+        if on_sheet:
+            return [_prepare_sheet(images, constraints, settings)]
+        return prepare_images(images, constraints, settings.encoding)
+
+
+async def aload_images(
+    provider: Provider,
+    images: Sequence[Image],
+    locations: Sequence[str],
+    settings: ImageSettings,
+    *,
+    on_sheet: bool,
+) -> list[Image]:
+    """As `load_images`: fetched on the event loop, and prepared in threads that only do that."""
+    constraints = provider.image_rules
+    with _located(locations):
+        if on_sheet or not constraints.accepts_urls:
+            images = _check_single_page(images, await afetch_images(images, settings.fetch))
+        if on_sheet:
+            return [await run_in_pool(partial(_prepare_sheet, images, constraints, settings))]
+        return await aprepare_images(images, constraints, settings.encoding)
+
+
+def _check_single_page(images: Sequence[Image], fetched: Sequence[Image]) -> Sequence[Image]:
+    """Refuse a TIFF of several pages behind the URL of an image: too late to show them all."""
+    for number, (image, loaded) in enumerate(zip(images, fetched, strict=True), start=1):
+        if image.data is None and (pages := len(tiff_page_offsets(loaded.data or b""))) > 1:
+            raise ImageError.numbered(
+                number, f"It is a TIFF of {pages} pages. Pass its address as a document."
+            )
+    return fetched
+
+
+def _prepare_sheet(images: Sequence[Image], constraints: ImageConstraints, settings: ImageSettings) -> Image:
+    sheet = contact_sheet(images, lossless=constraints.decoded_by_backend)
+    return prepare_image(sheet, constraints, settings.encoding)
+
+
+@contextmanager
+def _located(locations: Sequence[str]) -> Generator[None]:
+    try:
+        yield
     except ImageError as error:
         locate(error, locations)
         raise
@@ -132,19 +173,6 @@ def locate(error: ImageError, locations: Sequence[str]) -> None:
         text = str(error.args[0]).removeprefix(f"Image {error.number}")
         error.args = (locations[error.number - 1] + text,)
         error.number = None
-
-
-def _fetch_images(images: Sequence[Image], settings: ImageSettings) -> list[Image]:
-    fetched: list[Image] = []
-    for number, image in enumerate(images, start=1):
-        try:
-            loaded = fetch_image(image, settings.fetch)
-            if image.data is None and (pages := len(tiff_page_offsets(loaded.data or b""))) > 1:
-                raise ImageError(f"It is a TIFF of {pages} pages. Pass its address as a document.")  # noqa: TRY301
-            fetched.append(loaded)
-        except ImageError as error:
-            raise ImageError.numbered(number, error) from error
-    return fetched
 
 
 def replace_images(request: ChatRequest, images: Sequence[Image], *, sheet_of: int = 0) -> ChatRequest:

@@ -5,8 +5,9 @@ order the messages, take out stop strings. Whatever can be refused without the i
 fetched, read or decoded.
 """
 
-import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from llama_vision.adaptation.documents import (
     CHOOSE_PAGES,
@@ -15,6 +16,7 @@ from llama_vision.adaptation.documents import (
     outline_documents,
 )
 from llama_vision.adaptation.images import (
+    aload_images,
     exceeds_image_limit,
     image_locations,
     limit_images,
@@ -27,6 +29,7 @@ from llama_vision.adaptation.prompted_tools import emulate_tools
 from llama_vision.adaptation.validate import validate_images, validate_request
 from llama_vision.core.messages import Image
 from llama_vision.core.request import ChatRequest, Tool
+from llama_vision.images.prepare import run_in_pool
 from llama_vision.images.settings import ImageSettings
 from llama_vision.providers.credentials import resolve_account_id, resolve_api_key
 from llama_vision.providers.provider import Provider
@@ -81,7 +84,13 @@ def adapt_request(
         ImageError: An image can't be fetched or decoded; the text says which one of which message.
     """
     checked = _check(provider, request, settings, api_key, account_id)
-    return _finish(provider, checked, settings)
+    if has_documents(request):
+        checked = _show_pages(provider, checked, settings)
+    images: list[Image] = []
+    if checked.image_locations:
+        originals, on_sheet = _images_to_load(provider, checked.request)
+        images = load_images(provider, originals, checked.image_locations, settings, on_sheet=on_sheet)
+    return _finish(provider, checked, images)
 
 
 async def aadapt_request(
@@ -92,11 +101,15 @@ async def aadapt_request(
     api_key: str | None = None,
     account_id: str | None = None,
 ) -> AdaptedRequest:
-    """As `adapt_request`; images are prepared in a thread, as decoding would block the event loop."""
+    """As `adapt_request`; images are fetched on the event loop, and prepared in threads, as decoding would block it."""
     checked = _check(provider, request, settings, api_key, account_id)
-    if not checked.image_locations:
-        return _finish(provider, checked, settings)
-    return await asyncio.to_thread(_finish, provider, checked, settings)
+    if has_documents(request):
+        checked = await run_in_pool(partial(_show_pages, provider, checked, settings))
+    images: list[Image] = []
+    if checked.image_locations:
+        originals, on_sheet = _images_to_load(provider, checked.request)
+        images = await aload_images(provider, originals, checked.image_locations, settings, on_sheet=on_sheet)
+    return _finish(provider, checked, images)
 
 
 def _check(
@@ -136,20 +149,28 @@ def _dry_run(provider: Provider, request: ChatRequest) -> None:
         provider.dialect.encode(rewritten, stream=False)
 
 
-def _finish(provider: Provider, checked: AdaptedRequest, settings: ImageSettings) -> AdaptedRequest:
+def _show_pages(provider: Provider, checked: AdaptedRequest, settings: ImageSettings) -> AdaptedRequest:
+    """Replace the documents of a request by their pages."""
+    lossless = provider.image_rules.decoded_by_backend
+    request = load_documents(checked.request, settings, lossless=lossless)
+    request = limit_images(provider, request, settings, advice=CHOOSE_PAGES)
+    return replace(checked, request=request, image_locations=tuple(image_locations(request)))
+
+
+def _images_to_load(provider: Provider, request: ChatRequest) -> tuple[Sequence[Image], bool]:
+    """Return the images of a request, and whether they go on a contact sheet."""
+    warn_of_tools_beside_images(request)
+    return request.images(), exceeds_image_limit(provider, request)
+
+
+def _finish(provider: Provider, checked: AdaptedRequest, images: Sequence[Image]) -> AdaptedRequest:
     request = checked.request
-    if has_documents(request):
-        lossless = provider.image_rules.decoded_by_backend
-        request = load_documents(request, settings, lossless=lossless)
-        request = limit_images(provider, request, settings, advice=CHOOSE_PAGES)
-        checked = replace(checked, image_locations=tuple(image_locations(request)))
     if checked.image_locations:
-        warn_of_tools_beside_images(request)
-        originals = request.images()
-        on_sheet = exceeds_image_limit(provider, request)
-        images = load_images(provider, originals, checked.image_locations, settings, on_sheet=on_sheet)
         validate_images(provider, images)
-        request = replace_images(request, images, sheet_of=len(originals) if on_sheet else 0)
+        count = len(checked.image_locations)
+        request = replace_images(
+            request, images, sheet_of=count if exceeds_image_limit(provider, request) else 0
+        )
     request = _rewrite(provider, request, has_images=bool(checked.image_locations))
     if checked.stop_strings:
         request = replace(request, stop=())

@@ -64,7 +64,8 @@ def _thumbnail(image: Image, number: int, side: int) -> "PIL.Image.Image":
             f"Image {number} is an address ({image.url}) and can't be put on a sheet. Download it and pass its bytes."
         )
     try:
-        return decode(image.data, partial(fit_within, max_width=side, max_height=side)).image
+        fit = partial(fit_within, max_width=side, max_height=side)
+        return decode(image.data, fit, color_managed=True).image
     except ImageError as error:
         raise ImageError.numbered(number, error) from error
 

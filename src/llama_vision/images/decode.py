@@ -1,14 +1,25 @@
 """Decodes files to upright RGB pixels at the size that is needed; damaged files and decompression bombs are refused."""
 
+import contextlib
 import importlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from llama_vision.core.errors import ImageError
+from llama_vision.images.color_profile import srgb_transform
+from llama_vision.images.decode_budget import MAX_DECODE_BYTES, decode_budget
 from llama_vision.images.dimensions import image_dimensions
+from llama_vision.images.flatten import (
+    correct_transparency,
+    flatten,
+    has_empty_alpha,
+    is_deep,
+    is_transparent,
+)
 from llama_vision.images.media_type import sniff_media_type
+from llama_vision.images.metadata import StrippedFile, strip_metadata
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -16,7 +27,6 @@ if TYPE_CHECKING:
 MAX_PIXELS = 178_000_000
 """A file that claims more is taken for a decompression bomb; Pillow's own limit."""
 
-_MAX_PIXELS_COPIED = MAX_PIXELS // 2
 """The same for modes that have to be converted at full size: each pixel is held twice, in 4 bytes, and 1 GB is enough."""
 
 Size: TypeAlias = tuple[int, int]
@@ -31,14 +41,29 @@ _READERS = {
 }
 """Each file is given to the one decoder that its signature asks for: no other part of a polyglot is read."""
 
-_ISOBMFF_FORMATS = {
-    "image/avif": "AVIF",
-    "image/heic": "HEIF",
-}  # by the names under which decoders register with Pillow
+_ISOBMFF_FORMATS = {  # the names under which decoders register with Pillow, and where they come from
+    "image/avif": ("AVIF", "pip install 'pillow>=11.3'"),
+    "image/heic": ("HEIF", "pip install pillow-heif"),
+}
 _PLAIN_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA"})  # every decoder handles these alike
-_ONE_COPY_MODES = frozenset({"1", "L", "P", "RGB"})
 _ORIENTATION = 0x0112  # EXIF
-_WHITE_8_BIT, _WHITE_16_BIT = 255.0, 65535.0
+_MAX_STORED_BYTES = 300_000_000  # uncompressed: two seconds of zlib
+_MAX_SCANNED_PIXELS = 1_000_000_000
+_MAX_METADATA_BYTES, _MAX_BYTES_PER_PIXEL = 64_000, 8
+_DRAFT_SCALES = (8, 4, 2, 1)  # of libjpeg
+_MAX_DIVISOR = 8
+_MODE_BYTES = {
+    "1": 1,
+    "L": 1,
+    "P": 1,
+    "I;16": 2,
+    "I;16B": 2,
+    "I;16L": 2,
+}  # of a pixel in memory; 4 of other modes
+_FRAME_BYTES = 16  # of a pixel, by decoders that keep frames: two canvases, a copy, and Pillow's own
+_PNG_DEPTH_AT = 24
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by color type
+_TIFF_BITS_PER_SAMPLE = 258
 _EXIF_TRANSPOSE = {  # by EXIF orientation, names of `PIL.Image.Transpose`
     2: "FLIP_LEFT_RIGHT",
     3: "ROTATE_180",
@@ -57,7 +82,8 @@ class DecodedImage:
     Attributes:
         image: Upright RGB, of the requested size.
         media_type: The file's encoding, such as `image/png`.
-        is_unmodified: Whether these are the file's own pixels: not scaled, transposed or composited, of its only frame.
+        is_unmodified: Whether these are the file's own pixels: not scaled, transposed, composited or converted, of its only
+            frame, in a file that holds little else.
     """
 
     image: "PIL.Image.Image"
@@ -65,18 +91,26 @@ class DecodedImage:
     is_unmodified: bool
 
 
-def decode(data: bytes, choose_size: Callable[[int, int], Size]) -> DecodedImage:
+def decode(
+    data: bytes, choose_size: Callable[[int, int], Size], *, color_managed: bool = False
+) -> DecodedImage:
     """Decode an encoded image: upright RGB, transparent pixels composited on white, the first frame of an animation.
 
-    `choose_size` maps width and height in pixels, before any transposition, to the size to deliver, never a larger one.
+    Waits while other threads use up the memory for decoding (`decode_budget`).
+
+    Args:
+        data: The encoded file.
+        choose_size: Maps width and height in pixels, before any transposition, to the size to deliver, never a larger one.
+            What is too large for the memory is delivered at 1/2, 1/4 or 1/8 of that.
+        color_managed: Whether colors are converted to sRGB where the file has a color profile.
 
     Raises:
-        ImageError: It is no image, is truncated, claims too many pixels, or needs a decoder that is not installed.
+        ImageError: It is no image, is truncated, takes too much time or memory, or needs a decoder that is not installed.
     """
     media_type = sniff_media_type(data)
     _check_dimensions(image_dimensions(data))
     try:
-        return _decode(_open(data, media_type), media_type, choose_size)
+        return _decode(data, media_type, choose_size, color_managed=color_managed)
     except ImageError:
         raise
     except Exception as error:  # Pillow's decoders raise almost anything on damaged files
@@ -114,42 +148,153 @@ def _isobmff_reader(media_type: str) -> Any:
     import PIL.Image  # noqa: PLC0415 - loaded late
 
     PIL.Image.init()
-    name = _ISOBMFF_FORMATS[media_type]
-    if name not in PIL.Image.OPEN:
-        try:
+    name, advice = _ISOBMFF_FORMATS[media_type]
+    if name not in PIL.Image.OPEN and name == "HEIF":
+        with contextlib.suppress(ImportError):
             importlib.import_module("pillow_heif").register_heif_opener()
-        except ImportError:
-            raise ImageError(
-                f"This is {media_type.removeprefix('image/').upper()}, as phones store it, and no decoder for it is "
-                "installed: pip install pillow-heif, or save it as JPEG or PNG."
-            ) from None
+    if name not in PIL.Image.OPEN:
+        raise ImageError(
+            f"This is {media_type.removeprefix('image/').upper()}, as phones store it, and no decoder for it is "
+            f"installed: {advice}, or save it as JPEG or PNG."
+        )
     return PIL.Image.OPEN[name][0]
 
 
 def _decode(
-    image: "PIL.Image.Image", media_type: str, choose_size: Callable[[int, int], Size]
+    data: bytes, media_type: str, choose_size: Callable[[int, int], Size], *, color_managed: bool
 ) -> DecodedImage:
-    is_copied = media_type != "image/jpeg" and (
-        image.mode not in _ONE_COPY_MODES or image.has_transparency_data
-    )
-    _check_dimensions(image.size, _MAX_PIXELS_COPIED if is_copied else MAX_PIXELS)
-    animated = _is_animated(image)
-    full = image.size
-    size = choose_size(*full)
-    if media_type == "image/jpeg":
-        image.draft(None, size)  # decoding at 1/2, 1/4 or 1/8 of each side is far cheaper
+    stripped = strip_metadata(data, media_type)
+    with contextlib.ExitStack() as stack:
+        if media_type == "image/webp":  # its decoder takes the memory when it is opened
+            width, height = image_dimensions(data) or (0, 0)
+            stack.enter_context(_reserve((width, height), _FRAME_BYTES * width * height))
+        image = _open(stripped.data, media_type)
+        _check_dimensions(image.size)
+        _check_duration(image, stripped, media_type)
+        wanted = choose_size(*image.size)
+        if media_type != "image/webp":
+            divisor, num_bytes = _affordable_divisor(image, stripped, media_type, wanted)
+            stack.enter_context(_reserve(image.size, num_bytes))
+            choose_size = _divided(choose_size, divisor)
+        full, size = image.size, choose_size(*image.size)
+        if media_type == "image/jpeg":
+            image.draft(None, size)  # decoding at 1/2, 1/4 or 1/8 of each side is far cheaper
+        correct_transparency(image)
         image.load()
-    else:
-        image.load()
-        full = image.size  # Pillow transposes TIFF by itself
-        size = choose_size(*full)
+        if media_type == "image/tiff":
+            full = image.size  # Pillow transposes TIFF by itself
+            size = choose_size(*full)
+        is_plain = _is_mostly_pixels(data, stripped, full) and not (
+            stripped.is_animated or _is_animated(image)
+        )
+        return _to_decoded(image, media_type, full, size, is_plain=is_plain, color_managed=color_managed)
+
+
+def _to_decoded(
+    image: "PIL.Image.Image", media_type: str, full: Size, size: Size, *, is_plain: bool, color_managed: bool
+) -> DecodedImage:
     transpose = _EXIF_TRANSPOSE.get(_orientation(image))
-    transparent = _is_transparent(image)
+    transparent = is_transparent(image)
+    profile = image.info.get("icc_profile") if color_managed else None
+    pixels = flatten(image, size, transparent=transparent, profile=profile)
     is_unmodified = (
-        size == full and transpose is None and not (animated or transparent) and image.mode in _PLAIN_MODES
+        is_plain
+        and size == full
+        and transpose is None
+        and not (transparent or has_empty_alpha(image))
+        and image.mode in _PLAIN_MODES
+        and srgb_transform(profile, image.mode) is None
     )
-    pixels = _transpose(_resize(_to_rgb(image, transparent), size), transpose)
-    return DecodedImage(pixels, media_type, is_unmodified)
+    return DecodedImage(_transpose(pixels, transpose), media_type, is_unmodified)
+
+
+def _check_duration(image: "PIL.Image.Image", stripped: StrippedFile, media_type: str) -> None:
+    """Refuse what takes longer than its pixels let expect."""
+    pixels = image.width * image.height
+    if stripped.scans * pixels > _MAX_SCANNED_PIXELS:
+        raise _too_large(image.size, f"has {stripped.scans} scans, each of all pixels")
+    stored = pixels * _bits_per_pixel(image, stripped.data, media_type) // 8
+    if stored > _MAX_STORED_BYTES:
+        raise _too_large(
+            image.size,
+            f"has {stored / 1e6:.0f} MB uncompressed, of at most {_MAX_STORED_BYTES / 1e6:.0f}",
+        )
+
+
+def _bits_per_pixel(image: "PIL.Image.Image", data: bytes, media_type: str) -> int:
+    if media_type == "image/png":
+        return data[_PNG_DEPTH_AT] * _PNG_CHANNELS.get(data[_PNG_DEPTH_AT + 1], 4)
+    if media_type == "image/tiff":
+        bits: Any = cast("Any", image).tag_v2.get(_TIFF_BITS_PER_SAMPLE, 1)
+        return sum(cast("tuple[int, ...]", bits)) if isinstance(bits, tuple) else int(bits)
+    return 8
+
+
+def _affordable_divisor(
+    image: "PIL.Image.Image", stripped: StrippedFile, media_type: str, wanted: Size
+) -> tuple[int, int]:
+    """Find by what each side of the wanted size has to be divided for the memory to suffice, and how much that is."""
+    divisor = 1
+    while True:
+        size = max(1, wanted[0] // divisor), max(1, wanted[1] // divisor)
+        num_bytes = _decoding_bytes(image, stripped, media_type, size)
+        if num_bytes <= MAX_DECODE_BYTES or divisor == _MAX_DIVISOR:
+            return divisor, num_bytes
+        divisor *= 2
+
+
+def _divided(choose_size: Callable[[int, int], Size], divisor: int) -> Callable[[int, int], Size]:
+    def choose(width: int, height: int) -> Size:
+        size = choose_size(width, height)
+        return max(1, size[0] // divisor), max(1, size[1] // divisor)
+
+    return choose
+
+
+def _decoding_bytes(image: "PIL.Image.Image", stripped: StrippedFile, media_type: str, size: Size) -> int:
+    """Estimate how much memory decoding to a size takes at most, the result included."""
+    full_pixels = pixels = image.width * image.height
+    if media_type == "image/jpeg":
+        scale = min(image.width // size[0], image.height // size[1])
+        pixels //= next(each for each in _DRAFT_SCALES if scale >= each) ** 2
+    # Of a PNG without EXIF data `getexif` would decode the pixels to look for them behind.
+    is_turned = (media_type == "image/tiff" or "exif" in image.info) and _orientation(image) != 1
+    copies = (image.mode != "RGB" or pixels != size[0] * size[1]) + is_turned
+    total = len(stripped.data) + pixels * _MODE_BYTES.get(image.mode, 4) + 4 * size[0] * size[1] * copies
+    if media_type == "image/jpeg" and stripped.scans > 1:  # coefficients of all of the image, of 2 bytes
+        total += 2 * len(image.getbands()) * full_pixels
+    if media_type == "image/tiff":  # a strip may hold all of it
+        total += pixels * _bits_per_pixel(image, stripped.data, media_type) // 8
+    if media_type in _ISOBMFF_FORMATS:
+        total += _FRAME_BYTES * pixels
+    if is_deep(image) and (image.mode != "F" or pixels == size[0] * size[1]):  # converted to real numbers
+        total += 8 * pixels
+    return total
+
+
+@contextlib.contextmanager
+def _reserve(size: Size, num_bytes: int) -> Generator[None]:
+    if num_bytes > MAX_DECODE_BYTES:
+        raise _too_large(
+            size, f"takes {num_bytes / 1e6:.0f} MB to decode, of at most {MAX_DECODE_BYTES / 1e6:.0f}"
+        )
+    with decode_budget.reserve(num_bytes):
+        yield
+
+
+def _too_large(size: Size, reason: str) -> ImageError:
+    return ImageError(
+        f"The image of {size[0]} x {size[1]} pixels can't be decoded: it {reason}. "
+        "Scale it down; the model sees at most 1120 x 1120 pixels."
+    )
+
+
+def _is_mostly_pixels(data: bytes, stripped: StrippedFile, size: Size) -> bool:
+    """Tell a file that may be sent as it is from one whose metadata are larger than they should be."""
+    return (
+        len(data) - len(stripped.data) <= _MAX_METADATA_BYTES
+        and len(data) <= _MAX_METADATA_BYTES + _MAX_BYTES_PER_PIXEL * size[0] * size[1]
+    )
 
 
 def _is_animated(image: "PIL.Image.Image") -> bool:
@@ -165,53 +310,6 @@ def _orientation(image: "PIL.Image.Image") -> int:
         return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # noqa: BLE001 - damaged EXIF data does not damage the image
         return 1
-
-
-def _is_transparent(image: "PIL.Image.Image") -> bool:
-    """Tell whether any pixel is transparent: most screenshots have an alpha channel that is opaque everywhere."""
-    if not image.has_transparency_data or image.mode[0] in "IF":
-        return False
-    rgba = image if image.mode == "RGBA" else image.convert("RGBA")
-    return rgba.getchannel("A").getextrema() != (255, 255)
-
-
-def _to_rgb(image: "PIL.Image.Image", transparent: bool) -> "PIL.Image.Image":
-    import PIL.Image  # noqa: PLC0415 - loaded late
-
-    if transparent:
-        image = image if image.mode == "RGBA" else image.convert("RGBA")
-        background = PIL.Image.new("RGB", image.size, "white")
-        background.paste(image, mask=image.getchannel("A"))
-        return background
-    if image.mode[0] in "IF":
-        image = _to_8_bit(image)
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _to_8_bit(image: "PIL.Image.Image") -> "PIL.Image.Image":
-    """Scale gray levels to 0..255; Pillow's own conversion clips everything above 255.
-
-    16-bit levels are divided by 257. Integers and floats of 0 to 255 are kept, those of up to 65,535 are taken for 16
-    bits, floats of 0 to 1 for fractions, and any others are stretched from minimum to maximum.
-    """
-    levels = image.convert("F")
-    low, high = cast("tuple[float, float]", levels.getextrema())
-    whites = {"I": (_WHITE_8_BIT, _WHITE_16_BIT), "F": (1.0, _WHITE_8_BIT, _WHITE_16_BIT)}.get(
-        image.mode, (_WHITE_16_BIT,)
-    )
-    if low >= 0 and high <= _WHITE_16_BIT:
-        low, high = 0.0, next(white for white in whites if high <= white)
-    scale = 255 / (high - low) if high > low else 0.0
-    return levels.point(lambda level: level * scale + (0.5 - low * scale)).convert("L")
-
-
-def _resize(image: "PIL.Image.Image", size: Size) -> "PIL.Image.Image":
-    if image.size == size:
-        return image
-    import PIL.Image  # noqa: PLC0415 - loaded late
-
-    # As fast as the bilinear filter of the model's own image processor, and sharper.
-    return image.resize(size, PIL.Image.Resampling.HAMMING, reducing_gap=2.0)
 
 
 def _transpose(image: "PIL.Image.Image", method: str | None) -> "PIL.Image.Image":

@@ -1,8 +1,10 @@
 """Reads an image's width and height from its header, without a decoder."""
 
+import re
 import struct
 
-_MARKER = 0xFF  # first byte of each JPEG marker, and padding
+_MARKER = re.compile(rb"\xff++([^\xff])", re.DOTALL)  # of a JPEG segment; there may be fill bytes
+_MAX_SEGMENTS = 10_000
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # JPEG markers without a segment
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {
     0xC4,
@@ -29,20 +31,17 @@ def image_dimensions(data: bytes) -> tuple[int, int] | None:
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:
     """Walk the segments to the start of frame."""
-    offset = 2
-    while True:
-        prefix, marker = struct.unpack_from("BB", data, offset)
-        if prefix != _MARKER:
+    at = 2
+    for _ in range(_MAX_SEGMENTS):
+        if not (found := _MARKER.match(data, at)):
             return None
+        marker, at = found[1][0], found.end()
         if marker in _START_OF_FRAME:
-            height, width = struct.unpack_from(">HH", data, offset + 5)
+            height, width = struct.unpack_from(">HH", data, at + 3)
             return width, height
-        if marker == _MARKER:
-            offset += 1
-        elif marker in _STANDALONE:
-            offset += 2
-        else:
-            offset += 2 + struct.unpack_from(">H", data, offset + 2)[0]
+        if marker not in _STANDALONE:
+            at += struct.unpack_from(">H", data, at)[0]
+    return None
 
 
 def _webp_size(data: bytes) -> tuple[int, int] | None:

@@ -5,7 +5,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from threading import Lock
 from typing import IO, TYPE_CHECKING, TypeAlias, cast
 from urllib.parse import unquote, urlsplit
@@ -18,14 +18,14 @@ from llama_vision.images.fetch_policy import FetchPolicy, redact_url
 from llama_vision.images.media_type import sniff_media_type
 from llama_vision.images.page_range import select_pages
 from llama_vision.images.pdf import RENDERER, PdfFile, is_pdf
+from llama_vision.images.read import read_path, read_source
 from llama_vision.images.settings import DOCUMENT_MAX_PAGES
 from llama_vision.images.sources import (
     ImageSource,
     bytes_from_data_url,
     image_from_any,
     image_from_url,
-    read_file,
-    read_path,
+    path_of_file_url,
 )
 from llama_vision.images.tiff_pages import tiff_page, tiff_page_offsets
 from llama_vision.images.tiling import target_size
@@ -244,11 +244,13 @@ def document_from_any(source: DocumentSource) -> Document:
             return Document(url=source)
         if (data := bytes_from_data_url(source)) is not None:
             return Document(data=data)
+        source = path_of_file_url(source) if source[:7].lower() == "file://" else source
     if isinstance(source, (str, os.PathLike)):
-        return Document(data=read_path(Path(source)), name=os.fspath(source))
+        path = os.fsdecode(source)
+        return Document(data=read_path(path), name=path)
     if hasattr(source, "read"):
         name = getattr(source, "name", None)
-        return Document(data=read_file(source), name=name if isinstance(name, str) else None)
+        return Document(data=read_source(source), name=name if isinstance(name, str) else None)
     raise DocumentError(
         f"A {type(source).__name__} is not a document. Give a path, bytes, an open file or a URL."
     )

@@ -8,6 +8,7 @@ not log whole URLs, which may be signed.
 """
 
 import asyncio
+import contextlib
 import logging
 import re
 import socket
@@ -33,7 +34,22 @@ from llama_vision.images.public_addresses import (
 from llama_vision.version import __version__
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_OK = 200
+_TAKEN = frozenset({200, 203})  # 203: changed by a proxy on the way
+_DECOMPRESSED = frozenset({"gzip", "x-gzip", "deflate"})
+# https://www.iana.org/assignments/http-parameters, and names in use before that
+_COMPRESSIONS = _DECOMPRESSED | {
+    "br",
+    "bzip2",
+    "compress",
+    "dcb",
+    "dcz",
+    "exi",
+    "lzma",
+    "pack200-gzip",
+    "x-compress",
+    "xz",
+    "zstd",
+}
 _MAX_PORT = 65535
 _HEADERS = {
     "User-Agent": f"llama-vision/{__version__}",
@@ -46,6 +62,7 @@ _HOW_TO_ALLOW = (
     "or only its host with image_allowed_hosts=[...]."
 )
 _JOIN_TIMEOUT_S = 0.2
+_CLOSE_TIMEOUT_S = 1.0
 
 _logger = logging.getLogger("llama_vision")
 
@@ -85,13 +102,37 @@ def run_in_thread(factory: Callable[[], Coroutine[Any, Any, _Result]]) -> _Resul
 async def download(url: str, policy: FetchPolicy, resolve: Resolve | None = None) -> bytes:
     """Download an untrusted URL; `resolve` replaces the system's resolver.
 
+    In a task of its own, which is cancelled once at most: a second cancellation, as of AnyIO's scopes, would interrupt
+    httpcore's closing of the connection, which would stay open (see `backends.http.cancellation`).
+
     Raises:
         ImageError: The URL is refused, or there is no usable response.
     """
+    task = asyncio.create_task(_download(url, policy, resolve or _resolve))
+    try:
+        await asyncio.wait([task])
+    except asyncio.CancelledError:
+        task.cancel()
+        await _wait_closed(task)
+        raise
+    return task.result()
+
+
+async def _wait_closed(task: asyncio.Task[bytes]) -> None:
+    """Wait until a cancelled task has cleaned up, in spite of further cancellations."""
+    deadline = time.monotonic() + _CLOSE_TIMEOUT_S
+    while not task.done() and time.monotonic() < deadline:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([task], timeout=_CLOSE_TIMEOUT_S)
+    if task.done() and not task.cancelled():
+        task.exception()  # seen: it is not reported as never retrieved
+
+
+async def _download(url: str, policy: FetchPolicy, resolve: Resolve) -> bytes:
     began = time.monotonic()
     try:
         async with asyncio.timeout(policy.timeout_s) as limit:
-            data = await _follow_redirects(url, policy, resolve or _resolve, limit.when() or 0)
+            data = await _follow_redirects(url, policy, resolve, limit.when() or 0)
     except TimeoutError as error:
         why = f"it took longer than {policy.timeout_s:g} s. Download it yourself and pass its bytes."
         raise ImageError(f"The image at {redact_url(url)} can't be fetched: {why}") from error
@@ -182,8 +223,29 @@ async def _resolve_checked(url: httpx.URL, policy: FetchPolicy, resolve: Resolve
 
 
 async def _resolve(host: str, port: int) -> list[str]:
+    """Look a host up in a thread of its own: a look-up that hangs would take one of the event loop's few."""
+    loop = asyncio.get_running_loop()
+    found: asyncio.Future[list[Any]] = loop.create_future()
+
+    def settle(answers: list[Any] | None, error: Exception | None) -> None:
+        if found.done():  # given up
+            return
+        if error is not None:
+            found.set_exception(error)
+        else:
+            found.set_result(answers or [])
+
+    def look_up() -> None:
+        try:
+            outcome = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), None
+        except Exception as error:  # noqa: BLE001 - raised where it is awaited
+            outcome = None, error
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(settle, *outcome)
+
+    threading.Thread(target=look_up, name="llama-vision-resolve", daemon=True).start()
     try:
-        answers = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        answers = await found
     except (OSError, UnicodeError) as error:
         raise _RefusedError(f"its host can't be looked up: {error}.") from error
     return [str(answer[4][0]) for answer in answers]
@@ -210,7 +272,7 @@ async def _get(url: httpx.URL, address: str, connect_timeout: float | None, max_
 
 async def _read_body(response: httpx.Response, max_bytes: int) -> bytes:
     """Read no more than is allowed. Decompressed here: httpx would decompress a whole chunk first."""
-    if response.status_code != _OK:
+    if response.status_code not in _TAKEN:
         raise _RefusedError(f"the server answers with status {response.status_code}.")
     too_large = f"it has more than {max_bytes} bytes. Scale it down, or pass its bytes yourself."
     length = response.headers.get("content-length", "")
@@ -235,12 +297,14 @@ async def _read_body(response: httpx.Response, max_bytes: int) -> bytes:
 
 
 def _is_compressed(encoding: str) -> bool:
-    """Accept what some servers send unasked, and nothing that needs optional packages."""
-    if (encoding := encoding.strip().lower()) in {"", "identity"}:
-        return False
-    if encoding not in {"gzip", "x-gzip", "deflate"}:
+    """Accept what some servers send unasked, and nothing that needs optional packages.
+
+    Names of what is no compression are ignored, such as `UTF-8`, `none` or S3's `aws-chunked`: the bytes tell what they are.
+    """
+    names = [name for name in map(str.strip, encoding.lower().split(",")) if name in _COMPRESSIONS]
+    if len(names) > 1 or not _DECOMPRESSED.issuperset(names):
         raise _RefusedError(f"it is compressed as {encoding[:50]!r}, which was not asked for.")
-    return True
+    return bool(names)
 
 
 @lru_cache(maxsize=1)

@@ -2,10 +2,11 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache, partial
+from typing import TypeVar
 
 from llama_vision.core.errors import ImageError
 from llama_vision.core.messages import Image
@@ -20,6 +21,7 @@ from llama_vision.images.tiling import fit_within, limit_pixels, target_size
 
 _DEFAULT = EncodingOptions()
 _ENCODINGS = ("image/jpeg", "image/png")  # what is written here, whatever else providers decode
+_Result = TypeVar("_Result")
 _MAX_THREADS = 4  # each may hold a whole decoded image
 
 
@@ -47,7 +49,9 @@ def prepare_image(image: Image, constraints: ImageConstraints, options: Encoding
     if _needs_no_decoding(image, constraints, options):
         return replace(image, media_type=sniff_media_type(image.data))
     decoded = decode(
-        image.data, partial(_target_size, detail=image.detail, constraints=constraints, options=options)
+        image.data,
+        partial(_target_size, detail=image.detail, constraints=constraints, options=options),
+        color_managed=not constraints.decoded_by_backend,
     )
     max_bytes = _max_bytes(constraints)
     if _can_pass_through(decoded, constraints, options) and (
@@ -77,20 +81,43 @@ def prepare_images(
     Raises:
         ImageError: As `prepare_image`; the text begins with the image's number, such as `Image 2`.
     """
-    prepared = _prepare_each(images, constraints, options)
+    prepared = _wait(_prepare_each(images, constraints, options))
+    if (smaller := _equal_shares(prepared, constraints)) is not None:
+        prepared = _wait(_prepare_each(images, smaller, options))
+    return prepared
+
+
+async def aprepare_images(
+    images: Sequence[Image], constraints: ImageConstraints, options: EncodingOptions = _DEFAULT
+) -> list[Image]:
+    """As `prepare_images`, in threads of its own: the event loop's few may all be waiting for something."""
+    prepared = await _await(_prepare_each(images, constraints, options))
+    if (smaller := _equal_shares(prepared, constraints)) is not None:
+        prepared = await _await(_prepare_each(images, smaller, options))
+    return prepared
+
+
+async def run_in_pool(function: Callable[[], _Result]) -> _Result:
+    """Run what takes a while in one of the threads that prepare images; it must not wait for another one."""
+    import asyncio  # noqa: PLC0415 - loaded late
+
+    return await asyncio.wrap_future(_pool().submit(function))
+
+
+def _equal_shares(prepared: Sequence[Image], constraints: ImageConstraints) -> ImageConstraints | None:
+    """Where all images together are too large, give each an equal share of the provider's limit; else None."""
     lengths = [base64_length(image) for image in prepared if image.data is not None]
     limit = constraints.max_total_base64_chars
     if limit is None or sum(lengths) < limit:
-        return prepared
+        return None
     share = min(limit // len(lengths), constraints.max_base64_chars or limit)
-    return _prepare_each(images, replace(constraints, max_base64_chars=share), options)
+    return replace(constraints, max_base64_chars=share)
 
 
 def _prepare_each(
     images: Sequence[Image], constraints: ImageConstraints, options: EncodingOptions
-) -> list[Image]:
-    found = [image if image.data is None else _cache().get(image, constraints, options) for image in images]
-    missing = [index for index, image in enumerate(found) if image is None]
+) -> list[Image | Callable[[], Image]]:
+    """Look each image up in the cache; where it is not there, return what prepares it."""
 
     def prepare(index: int) -> Image:
         try:
@@ -101,11 +128,29 @@ def _prepare_each(
             _cache().put(images[index], constraints, options, prepared)
         return prepared
 
-    if len(missing) > 1:  # Pillow releases the GIL while it decodes, scales and encodes
-        made = dict(zip(missing, _pool().map(prepare, missing), strict=True))
-    else:
-        made = {index: prepare(index) for index in missing}
-    return [made[index] if image is None else image for index, image in enumerate(found)]
+    return [
+        image if image.data is None else _cache().get(image, constraints, options) or partial(prepare, index)
+        for index, image in enumerate(images)
+    ]
+
+
+def _wait(steps: Sequence[Image | Callable[[], Image]]) -> list[Image]:
+    missing = [step for step in steps if not isinstance(step, Image)]
+    # Pillow releases the GIL while it decodes, scales and encodes.
+    made = iter(_pool().map(_call, missing) if len(missing) > 1 else map(_call, missing))
+    return [step if isinstance(step, Image) else next(made) for step in steps]
+
+
+async def _await(steps: Sequence[Image | Callable[[], Image]]) -> list[Image]:
+    import asyncio  # noqa: PLC0415 - loaded late
+
+    missing = [step for step in steps if not isinstance(step, Image)]
+    made = iter(await asyncio.gather(*map(run_in_pool, missing)))
+    return [step if isinstance(step, Image) else next(made) for step in steps]
+
+
+def _call(step: Callable[[], Image]) -> Image:
+    return step()
 
 
 def _needs_no_decoding(image: Image, constraints: ImageConstraints, options: EncodingOptions) -> bool:

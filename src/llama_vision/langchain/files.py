@@ -108,7 +108,7 @@ def _find_file(block: Mapping[str, Any]) -> _File | None:
     name = nested.get("filename") or nested.get("title") or nested.get("name")
     media_type = str(spec.get("mime_type") or spec.get("media_type") or _bedrock_media_type(nested)).lower()
     media_type = media_type.partition(";")[0].strip()
-    for key in ("base64", "data", "file_data", "bytes", "url", "file_url"):
+    for key in ("base64", "data", "file_data", "bytes", "url", "file_url", "file_uri"):
         if isinstance(content := spec.get(key), (str, bytes)) and content:
             is_url = key.endswith("url") or (isinstance(content, str) and "://" in content[:8])
             return _File(content, is_url, media_type, str(name) if name else None)

@@ -13,7 +13,7 @@ from llama_index.core.base.llms.types import (
     MessageRole,
     TextBlock,
 )
-from llama_index.core.schema import ImageDocument, ImageNode, MediaResource, Node
+from llama_index.core.schema import BaseNode, ImageDocument, ImageNode, MediaResource, Node, NodeWithScore
 
 from llama_vision.core.errors import ImageError
 from llama_vision.core.messages import Document, Image
@@ -26,8 +26,11 @@ from llama_vision.images import (
     image_from_url,
 )
 from llama_vision.images.documents import display_name, image_or_document
+from llama_vision.images.sources import bytes_from_base64
 
-ImageLike: TypeAlias = "ImageBlock | ImageNode | ImageDocument | MediaResource | Page | ImageSource"
+ImageLike: TypeAlias = (
+    "ImageBlock | ImageNode | ImageDocument | NodeWithScore | MediaResource | Page | ImageSource"
+)
 """An image: LlamaIndex's own types, a `Page`, or a path, bytes, a URL, a PIL image."""
 
 Images: TypeAlias = Iterable["ImageLike | DocumentBlock"]
@@ -43,19 +46,33 @@ def to_image(source: ImageLike) -> Image:
     match source:
         case ImageBlock():
             return _from_block(source)
-        case ImageNode():
-            return _first_source(source, source.image, source.image_path, source.image_url)
-        case Node():  # an ImageDocument is one
-            resource = source.image_resource
-            if resource is None:
-                raise ImageError(f"The {type(source).__name__} {source.node_id} holds no image.")
-            return to_image(resource)
+        case NodeWithScore():
+            return to_image(cast("Any", source.node))
+        case BaseNode():
+            return _from_node(source)
         case MediaResource():
             return _first_source(source, source.data, source.path, source.url)
         case Page():
             return source.image
         case _:
             return image_from_any(source)
+
+
+def _from_node(node: BaseNode) -> Image:
+    """Read a node's image, or else the file that a loader named in its metadata, as LlamaIndex's own helpers do."""
+    if isinstance(node, ImageNode) and (node.image or node.image_path or node.image_url):
+        return _first_source(node, node.image, node.image_path, node.image_url)
+    resource = node.image_resource if isinstance(node, Node) else None  # an ImageDocument is a Node
+    if resource is not None and (resource.data or resource.path or resource.url):
+        return to_image(resource)
+    file_path = node.metadata.get("file_path")
+    is_image = isinstance(node, (ImageNode, ImageDocument)) or "image/" in str(node.metadata.get("file_type"))
+    if file_path and is_image:
+        return image_from_any(Path(file_path))
+    raise ImageError(
+        f"The {type(node).__name__} {node.node_id} holds no image: it has no image, path or url, nor a file_path of an "
+        "image in its metadata."
+    )
 
 
 def _from_block(block: ImageBlock) -> Image:
@@ -72,17 +89,18 @@ def _from_block(block: ImageBlock) -> Image:
 
 
 def _from_stored_bytes(stored: bytes, detail: str | None) -> Image:
-    """Read an `ImageBlock`'s bytes: base64, except short ones that it mistook for base64 already."""
+    """Read stored bytes: base64 of the file or of a data URL, except short ones that were mistaken for base64 already."""
     try:
-        return image_from_base64(stored, detail=detail)
+        data = bytes_from_base64(stored)
     except ImageError:
-        return image_from_bytes(stored, detail=detail)
+        data = stored
+    return image_from_bytes(bytes_from_base64(data) if data[:5].lower() == b"data:" else data, detail=detail)
 
 
 def _first_source(source: object, data: str | bytes | None, path: Any, url: Any) -> Image:
     """Read the first of base64 text, path and URL that is set."""
     if data:
-        return image_from_base64(data)
+        return image_from_base64(data) if isinstance(data, str) else _from_stored_bytes(data, None)
     if path:
         return image_from_any(Path(path))
     if url:
