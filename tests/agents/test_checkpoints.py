@@ -107,7 +107,7 @@ async def langchain_agent(emulator, conversation, path, places, *, is_async):
             yield create_agent(model, [look], checkpointer=saver)
 
 
-@pytest.mark.parametrize("way", ["invoke", "ainvoke", "astream"])
+@pytest.mark.parametrize("way", ["invoke", "ainvoke", pytest.param("astream", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("conversation", CONVERSATIONS)
 def test_a_thread_in_langgraphs_sqlite_goes_on(emulator, tmp_path, conversation, way):
     script(emulator, conversation)
@@ -132,7 +132,7 @@ def test_a_thread_in_langgraphs_sqlite_goes_on(emulator, tmp_path, conversation,
 
 # LlamaIndex's workflows look at all attributes of an agent, those that pydantic gave up among them.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("streaming", [True, False], ids=["streamed", "whole"])
+@pytest.mark.parametrize("streaming", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("conversation", CONVERSATIONS)
 def test_a_thread_in_llamaindexs_context_goes_on(emulator, conversation, streaming):
     script(emulator, conversation)
