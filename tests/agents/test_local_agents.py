@@ -8,6 +8,7 @@ answer are its own.
 import asyncio
 import json
 from dataclasses import dataclass, field
+from typing import Literal
 
 import pytest
 from langchain.agents import create_agent
@@ -15,13 +16,15 @@ from langchain.agents.middleware import AgentMiddleware
 from langchain.agents.structured_output import ProviderStrategy, ToolStrategy
 from langchain_core.messages import AIMessageChunk, ToolMessage
 from langchain_core.tools import StructuredTool
+from langchain_core.utils.function_calling import convert_to_openai_tool
 from llama_index.core.agent.workflow import AgentStream, FunctionAgent
 from llama_index.core.base.llms.types import ToolCallBlock
 from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.objects import ObjectRetriever
 from llama_index.core.tools import FunctionTool
-from pydantic import BaseModel
+from pydantic import UUID4, BaseModel, Field
 
+from llama_vision.core.errors import UnsupportedInputError
 from llama_vision.langchain import ChatLlamaVision
 from llama_vision.llamaindex import LlamaVision
 
@@ -185,3 +188,29 @@ def test_langchain_gets_an_object(strategy, streaming):
     state = agent.invoke({"messages": [("user", "Return JSON with city Oslo and number 7.")]})
     assert state["structured_response"] == Place(city="Oslo", number=7)
     assert sum(message.type == "ai" for message in state["messages"]) == 1
+
+
+class Badge(BaseModel):
+    """Get the badge"""
+
+    id: UUID4
+    colors: set[Literal["red", "blue"]] = Field(max_length=2)
+
+
+@pytest.mark.parametrize("strategy", [ProviderStrategy, ToolStrategy])
+def test_an_agents_answer_may_be_what_no_grammar_can_say(strategy):
+    agent = create_agent(ChatLlamaVision(provider="local"), [], response_format=strategy(Badge))
+    badge = agent.invoke({"messages": "Give JSON"})["structured_response"]
+    assert isinstance(badge, Badge)
+    assert badge.id.version == 4
+
+
+def test_a_forced_tool_may_take_what_no_grammar_can_say_where_langchain_validates_it():
+    model = ChatLlamaVision(provider="local")
+    (call,) = model.bind_tools([Badge], tool_choice="any").invoke("Get the badge").tool_calls
+    assert Badge.model_validate(call["args"]).id.version == 4
+    for strict in (None, True):
+        with pytest.raises(UnsupportedInputError, match="uuid4"):
+            model.bind_tools([convert_to_openai_tool(Badge)], tool_choice="any", strict=strict).invoke("Hi")
+    with pytest.raises(UnsupportedInputError, match="uuid4"):
+        model.bind_tools([Badge], tool_choice="any", strict=True).invoke("Hi")

@@ -12,7 +12,7 @@ from llama_vision.providers.defaults import default_provider
 from llama_vision.ray import BatchAsker
 from llama_vision.testing import ScriptedServer
 
-SERVERS = {"ollama": 11434, "vllm": 8000, "sglang": 30000, "lmstudio": 1234}
+SERVERS = {"llama-vision": 8484, "ollama": 11434, "vllm": 8000, "sglang": 30000, "lmstudio": 1234}
 
 
 @pytest.fixture(autouse=True)

@@ -3,11 +3,18 @@
 from dataclasses import replace
 
 import pytest
+from pydantic import BaseModel
 
-from llama_vision.core.errors import ConfigurationError
+from llama_vision.core.errors import ConfigurationError, UnsupportedInputError
 from llama_vision.core.models import ModelInfo
 from llama_vision.providers import PROVIDERS, UNBOUNDED, Provider, find_provider
-from llama_vision.structured.method import StructuredMethodError, best_method, parse_method
+from llama_vision.structured.method import (
+    StructuredMethodError,
+    best_method,
+    parse_method,
+    plan_structured_output,
+)
+from llama_vision.structured.output_schema import OutputSchema
 
 SUREST = {
     "local": "json_schema",
@@ -27,6 +34,7 @@ SUREST = {
     "ollama": "json_schema",
     "vllm": "json_schema",
     "sglang": "json_schema",
+    "llama-vision": "json_schema",
     "lmstudio": "json_schema",
     "openai-compatible": "function_calling",
     "azure": "function_calling",
@@ -94,3 +102,43 @@ def test_a_method_that_is_not_known_is_refused_with_those_that_are():
         parse_method("jsonmode")
     assert isinstance(caught.value, ConfigurationError)
     assert isinstance(caught.value, ValueError)
+
+
+class Shape(BaseModel):
+    """A drawn shape."""
+
+    color: str
+
+
+@pytest.mark.parametrize(
+    ("schema", "method", "strict", "sent"),
+    [
+        (Shape, "auto", None, False),
+        (Shape, "json_schema", None, False),
+        (Shape, "function_calling", None, False),
+        (Shape, "auto", True, True),
+        (Shape.model_json_schema(), "auto", None, False),
+        (Shape.model_json_schema(), "json_schema", None, None),  # nobody validates the reply
+        (Shape.model_json_schema(), "function_calling", None, None),
+    ],
+)
+def test_the_local_model_need_not_enforce_what_is_validated_here(schema, method, strict, sent):
+    for name, expected in (("local", sent), ("vllm", strict)):
+        provider = find_provider(name)
+        model = provider.models[0].name
+        plan = plan_structured_output(
+            OutputSchema.from_schema(schema), method, provider, model, strict=strict
+        )
+        (option,) = [
+            one for one in (plan.options.get("response_format"), *plan.options.get("tools", ())) if one
+        ]
+        assert (option.get("json_schema") or option["function"]).get("strict") is expected
+
+
+@pytest.mark.parametrize(
+    "value", [float("nan"), 10**5000, {1, 2}], ids=["NaN", "a number of 5,000 digits", "a set"]
+)
+def test_a_schema_that_is_no_json_is_refused(value):
+    schema = OutputSchema.from_schema({"title": "A", "type": "object", "properties": {"a": {"const": value}}})
+    with pytest.raises(UnsupportedInputError, match="schema can't be written as JSON"):
+        plan_structured_output(schema, "prompt", MINE, "one")

@@ -1,7 +1,7 @@
 """`ChatLlamaVision`: Llama 3.2 Vision as a LangChain chat model, wherever it runs."""
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any, Self, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -24,6 +24,7 @@ from llama_vision.langchain.convert import (
     MODEL_PROVIDER,
     ChunkConverter,
     combine_llm_outputs,
+    relax_response_format,
     to_messages,
     to_openai_tool,
     to_request,
@@ -345,13 +346,20 @@ class ChatLlamaVision(BackendFields, BaseChatModel):
         Raises:
             UnsupportedInputError: A tool is another company's built-in one, such as `web_search`; the text names it.
         """
+        may_relax = (
+            self._provider.strict_by_default
+        )  # where LangChain validates: by a tool's class, and in `create_agent`
+        relaxed = False if strict is None and may_relax else strict
         with TranslateErrors():
-            converted = [to_openai_tool(tool, strict=strict) for tool in tools]
+            converted = [
+                to_openai_tool(tool, strict=strict if isinstance(tool, Mapping) else relaxed)
+                for tool in tools
+            ]
         options = {
             "tools": converted or None,
             "tool_choice": tool_choice or None,
             "parallel_tool_calls": parallel_tool_calls,
-            "response_format": response_format,
+            "response_format": relax_response_format(response_format) if may_relax else response_format,
         }
         return self.bind(**{name: value for name, value in options.items() if value is not None}, **kwargs)
 

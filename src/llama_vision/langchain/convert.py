@@ -110,6 +110,12 @@ def to_openai_tool(tool: Any, *, strict: bool | None = None) -> dict[str, Any]:
     return convert_to_openai_tool(tool, strict=strict)
 
 
+def relax_response_format(spec: Any) -> Any:
+    """Ask for a JSON schema with `strict=False`, unless it says something else; anything else stays as it is."""
+    details = as_mapping(as_mapping(spec).get("json_schema"))
+    return {**spec, "json_schema": {"strict": False, **details}} if details else spec
+
+
 def _response_format(spec: object) -> dict[str, Any] | None:
     """Convert a class or a schema to OpenAI's `response_format`."""
     if spec is None or as_mapping(spec).get("type") in ("text", "json_object", "json_schema"):

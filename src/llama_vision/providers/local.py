@@ -26,5 +26,6 @@ LOCAL = Provider(
         "top_k": Range(1, 1_000_000),
         "repetition_penalty": Range(0, 100, exclusive_minimum=True),
     },
+    strict_by_default=True,
     docs="https://huggingface.co/docs/transformers/model_doc/mllama",
 )

@@ -72,6 +72,7 @@ class Provider:
         parameters: The documented ones by their names in `core.call_options`, with their ranges (of `stop`: how many).
             Any other is refused. None where there is no such list: all are sent.
         client_side_stop: Whether stop strings are applied on this side, because the provider has none.
+        strict_by_default: Whether a schema is refused that can't be enforced in full, unless it says `strict=False`.
         license: What has to be accepted before the first call.
         start_command: What starts the server, where people run it themselves.
         docs: URL of its own documentation.
@@ -94,6 +95,7 @@ class Provider:
     image_rules: ImageConstraints = field(default_factory=ImageConstraints)
     parameters: Mapping[str, Range] | None = None
     client_side_stop: bool = False
+    strict_by_default: bool = False
     license: LicenseAgreement | None = None
     start_command: str = ""
     docs: str = ""

@@ -6,6 +6,8 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from llama_vision.core.errors import UnsupportedInputError
+
 _FENCE = re.compile(r"```[\w+-]*(.*?)(?:```|\Z)", re.DOTALL)
 _OPENING = re.compile(r"[{\[]")
 _STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[{}\[\]]', re.DOTALL)
@@ -15,11 +17,19 @@ _MAX_UNCLOSED = 16
 
 
 def schema_instructions(schema: Mapping[str, Any]) -> str:
-    """Return the prompt text that requests JSON of a schema."""
+    """Return the prompt text that requests JSON of a schema.
+
+    Raises:
+        UnsupportedInputError: The schema can't be written as JSON.
+    """
+    try:
+        text = json.dumps(schema, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UnsupportedInputError(f"The schema can't be written as JSON: {error}.") from error
     return (
         "Answer with one JSON value and nothing else: no explanation, no code fence. "
         "It must be an instance of this JSON schema, not the schema itself:\n"
-        f"{json.dumps(schema, ensure_ascii=False)}"
+        f"{text}"
     )
 
 

@@ -104,6 +104,9 @@ def plan_structured_output(
     if requested == "auto" and resolved == "function_calling" and not schema.is_object:
         resolved = "prompt"  # the arguments of a tool have to be an object
     spec = schema.json_schema
+    max_retries = MAX_OUTPUT_RETRIES if requested in ("auto", "prompt") else 0
+    if strict is None and provider.strict_by_default and (max_retries or schema.model_class is not None):
+        strict = False  # the reply is validated here, so what can't be enforced need not be
     options = _call_options(schema, resolved, strict)
     if "tools" in options and _supports_single_call(provider, model, options, text_tool_calls):
         options["parallel_tool_calls"] = False
@@ -114,7 +117,7 @@ def plan_structured_output(
         method=resolved,
         options=options,
         instructions=schema_instructions(spec) if in_prompt and spec is not None else "",
-        max_retries=MAX_OUTPUT_RETRIES if requested in ("auto", "prompt") else 0,
+        max_retries=max_retries,
     )
 
 

@@ -105,32 +105,12 @@ def chain(emulator: Emulator) -> Any:
     return ChatPromptTemplate.from_template("{question}") | langchain(emulator) | StrOutputParser()
 
 
-async def in_own_task(stream: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    """As docs/streaming.md has it: LangGraph does not stop its nodes where AnyIO cancels `stream_mode="messages"`."""
-    items: asyncio.Queue[Any] = asyncio.Queue()
-    end = object()
-
-    async def read() -> None:
-        try:
-            async for item in stream:
-                items.put_nowait(item)
-        finally:
-            items.put_nowait(end)
-
-    reading = asyncio.create_task(read())
-    try:
-        while (item := await items.get()) is not end:
-            yield item
-        await reading
-    finally:
-        reading.cancel()
-
-
 async def agent_tokens(emulator: Emulator) -> AsyncIterator[str]:
+    """As docs/streaming.md has it: LangGraph does not stop its nodes where AnyIO cancels `stream_mode="messages"`."""
     agent = create_agent(langchain(emulator), [])
-    stream = agent.astream({"messages": "Hello!"}, stream_mode="messages")
-    async for message, _ in in_own_task(stream):
-        yield message.text
+    async for event in agent.astream_events({"messages": "Hello!"}, version="v2"):
+        if event["event"] == "on_chat_model_stream":
+            yield event["data"]["chunk"].text
 
 
 async def agent_updates(emulator: Emulator) -> AsyncIterator[str]:

@@ -210,6 +210,7 @@ REFUSED = {
         r"Image 1, of message 0 \(user\).*cut off",
     ),
     "a long prompt": (ask("so " * 3000), ContextTooLongError, "2048"),
+    "half a surrogate pair": (ask("Hi \ud83d"), UnsupportedInputError, "half a surrogate pair"),
     "a penalty": (
         ask("Hi", sampling=SamplingParams(frequency_penalty=1.0)),
         UnsupportedInputError,

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from llama_vision.backends.local.schema_narrowing import ANY_VALUE, Schema, narrow_schema
+from llama_vision.backends.local.schema_relaxation import relax_schema
 from llama_vision.core.request import ChatRequest, ResponseFormat, Tool
 
 _ANY_OBJECT: Schema = {"type": "object"}
@@ -45,6 +46,18 @@ class Grammar:
     lark: str
     parts: tuple[GrammarSchema, ...]
     allows_free_text: bool
+
+
+def relax_request(request: ChatRequest) -> ChatRequest:
+    """Relax the schemas that need not be enforced in full: those that say `strict=False`."""
+    tools = tuple(
+        replace(tool, parameters=relax_schema(tool.parameters)) if tool.strict is False else tool
+        for tool in request.tools
+    )
+    form = request.response_format
+    if form is not None and form.strict is False and form.schema is not None:
+        form = replace(form, schema=relax_schema(form.schema))
+    return replace(request, tools=tools, response_format=form)
 
 
 def build_grammar(request: ChatRequest) -> Grammar | None:
@@ -137,4 +150,4 @@ def _bundle_defs(root: Schema, defs: dict[str, Schema]) -> Schema:
 
 def _json(value: Any) -> str:
     """Serialize as JSON, whose string literals are Lark's too."""
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)

@@ -1,10 +1,13 @@
 """Guided decoding: after every token, a grammar says which tokens may come next."""
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from llama_vision.backends.local.grammar import TOOL_CALL_PREFIX, Grammar
+from llama_vision.backends.local.grammar import TOOL_CALL_PREFIX, Grammar, build_grammar, relax_request
+from llama_vision.backends.local.schema_relaxation import schema_error
 from llama_vision.core.errors import LocalModelError, MissingDependencyError, UnsupportedInputError
+from llama_vision.core.request import ChatRequest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,6 +18,11 @@ if TYPE_CHECKING:
 # A token is at least one character, and `<|python_tag|>` may come first.
 _MAX_PREFIX_TOKENS = len(TOOL_CALL_PREFIX) + 1
 _MAX_ERROR_LENGTH = 300
+
+_MAX_LITERAL_LENGTH = 100_000
+"""Characters of a constant or a name: llguidance keeps a state for each, and a reply is not longer."""
+
+_LITERAL = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')
 
 _MAX_CACHED_GRAMMARS = 64
 """To compile one takes a millisecond or more, to copy it some microseconds."""
@@ -91,6 +99,35 @@ class GrammarCompiler:
         self._ll_tokenizer: LLTokenizer | None = None
         self._compiled: dict[str, LLMatcher] = {}  # in order of last use
 
+    def compile_request(self, request: ChatRequest) -> GrammarMatcher | None:
+        """Compile the grammar of a request; schemas with `strict=False` are relaxed if they can't be enforced in full.
+
+        Returns:
+            A matcher for one sequence; None where the output is not restricted.
+
+        Raises:
+            MissingDependencyError: llguidance is not installed.
+            UnsupportedInputError: A schema can't be enforced.
+        """
+        try:
+            grammar = build_grammar(request)
+            try:
+                return None if grammar is None else self.compile(grammar)
+            except UnsupportedInputError:
+                relaxed = relax_request(request)
+                grammar = None if relaxed == request else build_grammar(relaxed)
+                if grammar is None:
+                    raise
+                return self.compile(grammar)
+        except RecursionError:
+            raise UnsupportedInputError(
+                "A schema of the request is nested too deeply. Make it flatter."
+            ) from None
+        except (TypeError, ValueError) as error:  # infinity, a set, a number of 5,000 digits
+            raise UnsupportedInputError(
+                f"A schema of the request can't be written as JSON: {error}."
+            ) from error
+
     def compile(self, grammar: Grammar) -> GrammarMatcher | None:
         """Compile a grammar.
 
@@ -103,29 +140,52 @@ class GrammarCompiler:
             UnsupportedInputError: llguidance can't express a schema.
         """
         try:
-            from llguidance import LLMatcher  # noqa: PLC0415 - optional, and unused without a grammar
-        except ImportError as missing:
+            matcher = self._compiled.pop(grammar.lark, None) or self._new_matcher(grammar)
+        except (ImportError, UnsupportedInputError) as error:
             if grammar.allows_free_text:
                 return None
+            if isinstance(error, UnsupportedInputError):
+                raise
             raise MissingDependencyError(
                 "To keep the local model to a tool or to JSON takes llguidance: pip install 'llama-vision[local]'"
-            ) from missing
-        matcher = self._compiled.pop(grammar.lark, None) or LLMatcher(
-            self._get_ll_tokenizer(), LLMatcher.grammar_from_lark(grammar.lark), log_level=0
-        )
-        if not matcher.is_error():
-            self._compiled[grammar.lark] = matcher
-            if len(self._compiled) > _MAX_CACHED_GRAMMARS:
-                del self._compiled[next(iter(self._compiled))]
-            return GrammarMatcher(matcher.deep_copy(), allows_free_text=grammar.allows_free_text)
-        if grammar.allows_free_text:
-            return None
-        raise UnsupportedInputError(_unsupported_schema_message(grammar, matcher.get_error()))
+            ) from error
+        self._compiled[grammar.lark] = matcher
+        if len(self._compiled) > _MAX_CACHED_GRAMMARS:
+            del self._compiled[next(iter(self._compiled))]
+        return GrammarMatcher(matcher.deep_copy(), allows_free_text=grammar.allows_free_text)
+
+    def _new_matcher(self, grammar: Grammar) -> "LLMatcher":
+        from llguidance import LLMatcher, LLParserLimits  # noqa: PLC0415 - optional, and unused without a grammar
+
+        if any(len(literal) > _MAX_LITERAL_LENGTH for literal in _LITERAL.findall(grammar.lark)):
+            raise UnsupportedInputError(
+                f"The local model can't enforce a constant or a name of more than {_MAX_LITERAL_LENGTH} characters. "
+                "Leave it out of the schema."
+            )
+        try:
+            lark = LLMatcher.grammar_from_lark(grammar.lark)
+            # With llguidance's own limits, 2,000 alternatives of objects at one place fail in the middle of a reply.
+            limits = LLParserLimits(
+                max_items_in_row=200_000,
+                step_max_items=2_000_000,
+                initial_lexer_fuel=20_000_000,
+                step_lexer_fuel=20_000_000,
+            )
+            matcher = LLMatcher(self._get_ll_tokenizer(), lark, log_level=0, limits=limits)
+        except UnicodeEncodeError as error:
+            raise UnsupportedInputError(
+                "A constant or a name in a schema holds half a surrogate pair, which is no text. Leave it out."
+            ) from error
+        first = matcher.deep_copy()
+        first.compute_bitmask()  # of a schema that refers to itself alone, it finds out only now that nothing fits
+        if first.is_error():
+            raise UnsupportedInputError(_unsupported_schema_message(grammar, first.get_error()))
+        return matcher
 
     def _get_ll_tokenizer(self) -> "LLTokenizer":
         """Prepare the tokenizer, with `<|image|>`, which has an id and no logit."""
         if self._ll_tokenizer is None:
-            from llguidance import LLTokenizer  # noqa: PLC0415 - see `compile`
+            from llguidance import LLTokenizer  # noqa: PLC0415 - see `_new_matcher`
 
             vocab_size = max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
             self._ll_tokenizer = LLTokenizer(
@@ -136,17 +196,16 @@ class GrammarCompiler:
 
 def _unsupported_schema_message(grammar: Grammar, error: str) -> str:
     """Name the schema that is refused, and what to do."""
-    from llguidance import LLMatcher  # noqa: PLC0415 - see `GrammarCompiler.compile`
-
     for part in grammar.parts:
-        reason = LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(part.schema))
-        if reason and not reason.startswith("WARNING"):
-            return (
-                f"The local model can't enforce the schema of {part.label}: llguidance says {_one_line(reason)}. "
-                "Leave that out of the schema, and check it in the reply."
-            )
+        if reason := schema_error(part.schema):
+            return _refusal(f"the schema of {part.label}: llguidance says {_one_line(reason)}")
+    return _refusal(f"these schemas: llguidance says {_one_line(error)}")
+
+
+def _refusal(what: str) -> str:
     return (
-        f"The local model can't enforce these schemas: llguidance says {_one_line(error)}. Make them simpler."
+        f"The local model can't enforce {what}. Leave that out of the schema, or send the schema with strict=False and "
+        "validate the reply."
     )
 
 

@@ -10,13 +10,12 @@ from llama_vision.backends.local.chat_template import (
     SpecialToken,
     apply_chat_template,
 )
-from llama_vision.backends.local.grammar import build_grammar
 from llama_vision.backends.local.model_loader import LoadedModel
 from llama_vision.backends.local.sampler import Sampler
 from llama_vision.backends.local.sequence import ImageSpan, Sequence, SequenceStatus, TokenizedPrompt
 from llama_vision.backends.local.vision_encoder import VisionEncoder
 from llama_vision.backends.stop_strings import StopStringFilter
-from llama_vision.core.errors import ContextTooLongError, LocalModelError
+from llama_vision.core.errors import ContextTooLongError, LocalModelError, UnsupportedInputError
 from llama_vision.core.messages import Image
 from llama_vision.core.request import SamplingParams
 
@@ -39,8 +38,7 @@ class InputProcessor:
             ImageError: An image can't be decoded.
         """
         request, model = seq.request, self._model
-        grammar = build_grammar(request)
-        matcher = None if grammar is None else model.grammar_compiler.compile(grammar)
+        matcher = model.grammar_compiler.compile_request(request)
         prompt = tokenize_prompt(model, self._vision_encoder, apply_chat_template(request))
         seq.model, seq.prompt = model, prompt
         seq.max_new_tokens = min(request.sampling.max_tokens, self._max_new_tokens(prompt))
@@ -72,6 +70,7 @@ def tokenize_prompt(
 
     Raises:
         ImageError: An image can't be decoded.
+        UnsupportedInputError: A text holds half a surrogate pair.
         LocalModelError: The tokenizer is not that of Llama 3.2 Vision.
     """
     token_ids: list[int] = []
@@ -100,7 +99,12 @@ def _image_span_ends(starts: abc.Sequence[int], prompt_len: int) -> list[int]:
 
 def _encode(model: LoadedModel, part: PromptPart) -> list[int]:
     if isinstance(part, str):
-        return model.tokenizer.encode(part, add_special_tokens=False).ids
+        try:
+            return model.tokenizer.encode(part, add_special_tokens=False).ids
+        except TypeError as error:  # the tokenizers library's word for text that has no UTF-8
+            raise UnsupportedInputError(
+                "A text of the request holds half a surrogate pair, which is no text."
+            ) from error
     special = part if isinstance(part, SpecialToken) else IMAGE_TOKEN
     token_id = model.tokenizer.token_to_id(special.token)
     if token_id is None:

@@ -35,11 +35,11 @@ _ANNOTATION_KEYWORDS = frozenset(
     {"title", "description", "default", "example", "examples", "deprecated", "readOnly", "writeOnly"}
     | {"discriminator", "$comment", "$schema", "$id"}
 )
-_SCHEMA_MAP_KEYWORDS = frozenset(
+SCHEMA_MAP_KEYWORDS = frozenset(
     {"properties", "patternProperties", "dependentSchemas", "$defs", "definitions"}
 )
-_SCHEMA_LIST_KEYWORDS = frozenset({"anyOf", "oneOf", "allOf", "prefixItems"})
-_SUBSCHEMA_KEYWORDS = frozenset(
+SCHEMA_LIST_KEYWORDS = frozenset({"anyOf", "oneOf", "allOf", "prefixItems"})
+SUBSCHEMA_KEYWORDS = frozenset(
     {"items", "additionalItems", "unevaluatedItems", "contains", "not", "if", "then", "else"}
     | {"additionalProperties", "unevaluatedProperties", "propertyNames"}
 )
@@ -86,12 +86,12 @@ class _SchemaNarrower:
     def _value(self, key: str, value: Any) -> Any:
         if key == "$ref" and isinstance(value, str) and (value == "#" or value.startswith("#/")):
             return self._ref_prefix + value[1:]
-        if key in _SCHEMA_MAP_KEYWORDS and isinstance(value, Mapping):
+        if key in SCHEMA_MAP_KEYWORDS and isinstance(value, Mapping):
             subschemas = cast("Mapping[str, Any]", value)
             return {name: self.schema(subschema) for name, subschema in subschemas.items()}
-        if key in _SCHEMA_LIST_KEYWORDS and isinstance(value, list):
+        if key in SCHEMA_LIST_KEYWORDS and isinstance(value, list):
             return [self.schema(subschema) for subschema in cast("list[Any]", value)]
-        return self.schema(value) if key in _SUBSCHEMA_KEYWORDS else value
+        return self.schema(value) if key in SUBSCHEMA_KEYWORDS else value
 
     def _is_discriminated_union(self, schema: Mapping[str, Any]) -> bool:
         """Whether a `oneOf` has pydantic's discriminator, so that no two choices can match and `anyOf` is equivalent.
@@ -101,7 +101,7 @@ class _SchemaNarrower:
         tag, choices = _get_path(schema, "discriminator", "propertyName"), _get_path(schema, "oneOf")
         if not isinstance(tag, str) or not isinstance(choices, list):
             return False
-        schemas = [self._resolve(choice) for choice in cast("list[Any]", choices)]
+        schemas = [resolve_ref(choice, self._root) for choice in cast("list[Any]", choices)]
         consts = [
             _get_path(choice, "properties", tag, "const")
             for choice in schemas
@@ -109,10 +109,6 @@ class _SchemaNarrower:
         ]
         distinct = {const for const in consts if isinstance(const, str)}
         return bool(schemas) and len(distinct) == len(schemas)
-
-    def _resolve(self, schema: Any) -> Any:
-        ref = _get_path(schema, "$ref")
-        return _get_path(self._root, *ref.split("/")[1:]) if isinstance(ref, str) else schema
 
     def _limit_keys(self, schema: Schema) -> Schema:
         is_plain_object = "object" in _types(schema) and not schema.keys() & _APPLICATOR_KEYWORDS
@@ -124,6 +120,12 @@ class _SchemaNarrower:
         is_open = bool(schema.keys() & _OPEN_OBJECT_KEYWORDS)
         requires_more = not set(_string_list(schema, "required")) <= set(_string_list(schema, "properties"))
         return schema if is_open or requires_more else schema | {"additionalProperties": False}
+
+
+def resolve_ref(schema: Any, root: Mapping[str, Any]) -> Any:
+    """Follow the `$ref` of a schema, if it has one, into the root schema."""
+    ref = _get_path(schema, "$ref")
+    return _get_path(root, *ref.split("/")[1:]) if isinstance(ref, str) else schema
 
 
 def _limit_string(schema: Schema) -> Schema:
@@ -172,11 +174,11 @@ def _iter_subschemas(schema: object) -> Iterator[Mapping[str, Any]]:
     yield known
     for key, value in known.items():
         subschemas: Any = ()
-        if key in _SCHEMA_MAP_KEYWORDS and isinstance(value, Mapping):
+        if key in SCHEMA_MAP_KEYWORDS and isinstance(value, Mapping):
             subschemas = cast("Mapping[str, Any]", value).values()
-        elif key in _SCHEMA_LIST_KEYWORDS and isinstance(value, list):
+        elif key in SCHEMA_LIST_KEYWORDS and isinstance(value, list):
             subschemas = cast("list[Any]", value)
-        elif key in _SUBSCHEMA_KEYWORDS:
+        elif key in SUBSCHEMA_KEYWORDS:
             subschemas = (value,)
         for subschema in subschemas:
             yield from _iter_subschemas(subschema)
