@@ -67,6 +67,13 @@ def create_backend(
     """
     if account_id is not None:
         resolve_account_id(provider, account_id)
+    if base_url and provider.dialect is not None:
+        from llama_vision.backends.http.settings import parse_base_url  # noqa: PLC0415 - loads httpx
+
+        try:
+            parse_base_url(base_url)  # whose errors quote no password
+        except ConfigurationError as error:
+            raise error.with_context(provider.name)  # noqa: B904 - the same error
     address = resolve_base_url(provider, base_url)
     if provider.dialect is None or address is None:
         from llama_vision.backends.local import LocalBackend, parse_local_settings  # noqa: PLC0415 - loaded late
