@@ -138,7 +138,9 @@ def test_a_server_of_ones_own_needs_no_key_and_is_looked_for_on_this_machine(rec
 
 
 @pytest.mark.parametrize(
-    "record", [each for each in (*HOSTED, *SERVERS) if each.name != "llama-vision"], ids=lambda record: record.name
+    "record",
+    [each for each in (*HOSTED, *SERVERS) if each.name != "llama-vision"],
+    ids=lambda record: record.name,
 )
 def test_the_smaller_model_is_the_default_and_ids_differ(record):
     assert record.models[0].name == f"llama-3.2-{90 if record.name == 'io-net' else 11}b-vision"

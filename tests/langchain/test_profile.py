@@ -122,7 +122,7 @@ def test_agents_ask_for_json_only_where_the_schema_is_kept_to():
         provider: _supports_provider_strategy(ChatLlamaVision(provider=provider)) for provider in PROVIDERS
     }
     assert {provider for provider, native in strategies.items() if native} == {
-        *("local", "fireworks", "nvidia", "ollama", "vllm", "sglang", "lmstudio")
+        *("local", "llama-vision", "fireworks", "nvidia", "ollama", "vllm", "sglang", "lmstudio")
     }
 
 

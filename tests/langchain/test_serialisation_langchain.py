@@ -15,6 +15,7 @@ from llama_vision.providers.hosted import DEEPINFRA
 from tests.emulator import completion
 
 KEY = "sk-very-secret-2718"
+SECRETS = {"CLOUDFLARE_AUTH_TOKEN": KEY, "CLOUDFLARE_ACCOUNT_ID": "0123abcd"}
 OURS = {"allowed_objects": [ChatLlamaVision], "valid_namespaces": ["llama_vision"]}
 
 beta = pytest.mark.filterwarnings("ignore:The function `loads?` is in beta")  # LangChain says so of its own
@@ -58,8 +59,8 @@ def test_a_dump_holds_no_key():
 @beta
 def test_what_is_dumped_can_be_loaded():
     model = full_model()
-    loaded = load(dumpd(model), secrets_map={"CLOUDFLARE_AUTH_TOKEN": KEY}, **OURS)
-    again = loads(dumps(model), secrets_map={"CLOUDFLARE_AUTH_TOKEN": KEY}, **OURS)
+    loaded = load(dumpd(model), secrets_map=SECRETS, **OURS)
+    again = loads(dumps(model), secrets_map=SECRETS, **OURS)
     for thawed in (loaded, again):
         assert thawed.model_dump() == model.model_dump()
         assert thawed.llama_vision_api_key.get_secret_value() == KEY

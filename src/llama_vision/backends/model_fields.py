@@ -1,27 +1,49 @@
 """What the chat models of both adapters share: pydantic fields, and the backend that these describe."""
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, cast
 
 import httpx
-from pydantic import BaseModel, Field, InstanceOf, model_validator
+from pydantic import BaseModel, Field, InstanceOf, SecretStr, model_validator
+from typing_extensions import override
 
 from llama_vision.backends import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT_S, create_backend
+from llama_vision.backends.http.settings import check_settings
 from llama_vision.core.backend import Backend, CloseMixin
+from llama_vision.core.errors import ConfigurationError, MissingKeyError
+from llama_vision.core.json_types import as_mapping
 from llama_vision.core.request import DEFAULT_MAX_TOKENS
 from llama_vision.images.settings import DOCUMENT_MAX_PAGES, OverflowPolicy, build_image_settings
+from llama_vision.providers.credentials import ApiKey, find_api_key
 from llama_vision.providers.defaults import default_provider
 from llama_vision.providers.provider import Provider
+
+_FIELDS_OF_A_CALL = (
+    *("timeout", "deadline", "max_retries"),
+    *("image_max_pixels", "image_format", "image_quality", "image_policy"),
+    *("image_allowed_hosts", "image_private_networks", "document_max_pages", "document_text"),
+)
+BACKEND_OPTIONS = frozenset({*_FIELDS_OF_A_CALL, "extra_headers"})
+"""Arguments of a call that its backend takes: they override the fields, and are no part of the request."""
+
+_NO_OPTIONS: Mapping[str, Any] = {}
 
 
 class BackendFields(CloseMixin, BaseModel):
     """Base of the adapters' classes, which document the fields."""
 
+    _key_field: ClassVar[str] = "api_key"
+    # What the pickle of an instance held no more; a private attribute would replace LangChain's `model_post_init`.
+    _left_out: ClassVar[tuple[str, ...]] = ()
+
     provider: str | InstanceOf[Provider] = Field(default_factory=default_provider)
-    account_id: str | None = None
+    # Half of a Cloudflare credential: copies and pickles keep it, nothing shows it.
+    account_id: str | None = Field(default=None, repr=False)
     accept_license: bool = False
     temperature: float | None = None
     max_tokens: int | None = DEFAULT_MAX_TOKENS
     timeout: float | InstanceOf[httpx.Timeout] | None = DEFAULT_TIMEOUT_S
+    deadline: float | None = None
     max_retries: int = DEFAULT_MAX_RETRIES
     text_tool_calls: bool | None = None
     image_max_pixels: int | None = None
@@ -46,28 +68,103 @@ class BackendFields(CloseMixin, BaseModel):
         address = fields.get("base_url") or fields.get("api_base")
         return fields if "provider" in fields else {"provider": default_provider(address), **fields}
 
-    def _create_backend(self, provider: Provider, api_key: str | None, base_url: str | None) -> Backend:
-        """Create the backend of one call; it holds no connection, so it reflects the fields as they are now."""
+    @override
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave keys and connections out of pickles."""
+        hidden = (self._key_field, "default_headers", "http_client", "http_async_client")
+        # Of a copy: LlamaIndex deletes from the instance what can't be pickled.
+        bare = self.model_copy(update=dict.fromkeys(hidden))
+        left_out = tuple(name for name in hidden if getattr(self, name) is not None)
+        vars(bare)["_left_out"] = left_out or self._left_out
+        return super(BackendFields, bare).__getstate__()
+
+    def _check_settings(self, base_url: str | None) -> None:
+        """Refuse when a model is made what no call could use."""
+        check_settings(
+            timeout=self.timeout,
+            deadline=self.deadline,
+            max_retries=self.max_retries,
+            headers=self.default_headers,
+            base_url=base_url,
+        )
+
+    def _create_backend(
+        self,
+        provider: Provider,
+        api_key: ApiKey | None,
+        base_url: str | None,
+        call: Mapping[str, Any] = _NO_OPTIONS,
+    ) -> Backend:
+        """Create the backend of one call; it holds no connection, so it reflects the fields as they are now.
+
+        Args:
+            provider: The record.
+            api_key: The key.
+            base_url: In place of the record's.
+            call: The arguments of the call; those of `BACKEND_OPTIONS` override the fields.
+        """
+        self._check_unpickled(provider)
+        options = {name: call[name] if name in call else getattr(self, name) for name in _FIELDS_OF_A_CALL}
         return create_backend(
             provider,
             api_key=api_key,
             account_id=self.account_id,
             accept_license=self.accept_license,
             base_url=base_url,
-            timeout=self.timeout,
-            max_retries=self.max_retries,
-            headers=self.default_headers,
+            timeout=options["timeout"],
+            deadline=options["deadline"],
+            max_retries=options["max_retries"],
+            headers=_merge_headers(self.default_headers, call.get("extra_headers")),
             images=build_image_settings(
-                max_pixels=self.image_max_pixels,
-                image_format=self.image_format,
-                quality=self.image_quality,
-                on_too_many=self.image_policy,
-                allowed_hosts=tuple(self.image_allowed_hosts or ()),
-                private_networks=self.image_private_networks,
-                document_max_pages=self.document_max_pages,
-                document_text=self.document_text,
+                max_pixels=options["image_max_pixels"],
+                image_format=options["image_format"],
+                quality=options["image_quality"],
+                on_too_many=options["image_policy"],
+                allowed_hosts=tuple(options["image_allowed_hosts"] or ()),
+                private_networks=options["image_private_networks"],
+                document_max_pages=options["document_max_pages"],
+                document_text=options["document_text"],
             ),
             local=self.local_settings,
             http_client=self.http_client,
             http_async_client=self.http_async_client,
         )
+
+    def _check_unpickled(self, provider: Provider) -> None:
+        """Refuse to call without what the pickle of this model held no more: not unauthenticated, nor past a proxy."""
+        missing = [name for name in self._left_out if getattr(self, name) is None]
+        if self._key_field in missing and find_api_key(provider):
+            missing.remove(self._key_field)
+        if not missing:
+            return
+        names = " and ".join("api_key" if name == self._key_field else name for name in missing)
+        kind = MissingKeyError if self._key_field in missing else ConfigurationError
+        raise kind(
+            f"This model was pickled, which leaves {names} out. Set it on the loaded model, or set "
+            f"the key's environment variable ({', '.join(provider.key_env) or 'there is none'})."
+        ).with_context(provider.name)
+
+
+def hide_headers(call: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a call with the values of its headers hidden, which may be keys."""
+    headers = call.get("extra_headers")
+    if not headers:
+        return dict(call)
+    hidden = {name: _secret(value) for name, value in as_mapping(headers).items()}
+    return {**call, "extra_headers": hidden}
+
+
+def _secret(value: Any) -> SecretStr:
+    return value if isinstance(value, SecretStr) else SecretStr(str(value))
+
+
+def _merge_headers(default: Mapping[str, str] | None, extra: object) -> dict[str, str]:
+    """Merge headers, whose names have no case."""
+    if extra is not None and not isinstance(extra, Mapping):
+        raise ConfigurationError(
+            f"extra_headers is a {type(extra).__name__}: give a dictionary of header names and values."
+        )
+    headers = {name.lower(): value for name, value in (default or {}).items()}
+    for name, value in as_mapping(cast("object", extra)).items():
+        headers[str(name).lower()] = value.get_secret_value() if isinstance(value, SecretStr) else value
+    return headers

@@ -14,6 +14,22 @@ SAMPLING_OPTIONS = frozenset(field.name for field in fields(SamplingParams))
 _REQUEST_FIELDS = {field.name for field in fields(ChatRequest)}
 CALL_OPTIONS = SAMPLING_OPTIONS | _REQUEST_FIELDS - {"model", "messages", "sampling"}
 
+_NAMES_HERE = {
+    **dict.fromkeys(("max_completion_tokens", "max_new_tokens", "num_predict"), "max_tokens"),
+    **dict.fromkeys(("request_timeout", "read_timeout"), "timeout"),
+    **dict.fromkeys(("default_headers", "headers"), "extra_headers"),
+    "stop_sequences": "stop",
+    "model_name": "model",
+}
+"""Options that other classes have under these names: in extra_body they would go out beside ours."""
+
+_MODEL_FIELDS = frozenset(
+    {
+        *("provider", "api_key", "base_url", "api_base", "account_id", "accept_license"),
+        *("http_client", "http_async_client", "local_settings", "streaming"),
+    }
+)
+
 _REQUIRED = ToolChoice("required")
 _MODES = {"auto": ToolChoice("auto"), "none": ToolChoice("none"), "any": _REQUIRED, "required": _REQUIRED}
 
@@ -26,10 +42,7 @@ def build_request(model: str, messages: Sequence[Message], options: Mapping[str,
     """
     if not options.keys() <= CALL_OPTIONS:
         unknown = sorted(options.keys() - CALL_OPTIONS)
-        raise UnsupportedInputError(
-            f"There is no option {', '.join(unknown)}. To send a field of the provider's own, use "
-            f"extra_body={{{unknown[0]!r}: ...}}."
-        )
+        raise UnsupportedInputError(f"There is no option {', '.join(unknown)}. {_hint(unknown[0])}")
     sampling = {name: value for name in SAMPLING_OPTIONS if (value := options.get(name)) is not None}
     stop: Any = options.get("stop")
     return ChatRequest(
@@ -45,6 +58,14 @@ def build_request(model: str, messages: Sequence[Message], options: Mapping[str,
         extra_body=options.get("extra_body") or {},
         text_tool_calls=options.get("text_tool_calls") is not False,
     )
+
+
+def _hint(name: str) -> str:
+    if name in _NAMES_HERE:
+        return f"Here it is {_NAMES_HERE[name]}."
+    if name in _MODEL_FIELDS:
+        return "It is set on the model and not on a call."
+    return f"To send a field of the provider's own, use extra_body={{{name!r}: ...}}."
 
 
 def parse_tool(spec: Mapping[str, Any]) -> Tool:

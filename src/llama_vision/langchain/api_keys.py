@@ -1,9 +1,13 @@
 """API keys bound to a provider, so that none is sent to another company where the provider is changed later."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
 from pydantic import SecretStr
 from typing_extensions import override
 
-from llama_vision.providers.credentials import find_api_key
+from llama_vision.providers.credentials import ApiKey, find_api_key
 from llama_vision.providers.provider import Provider
 
 
@@ -12,11 +16,11 @@ class ProviderKey(SecretStr):
 
     def __init__(self, key: str, provider: Provider) -> None:
         super().__init__(key)
-        self._variables = provider.key_env  # the same at all endpoints of one company
+        self.variables = provider.key_env  # the same at all endpoints of one company
 
     def belongs_to(self, provider: Provider) -> bool:
-        """Whether this is the provider's key: `configurable_fields` copies all fields to a model of another provider."""
-        return self._variables == provider.key_env
+        """Whether this is the provider's key."""
+        return self.variables == provider.key_env
 
     @override
     def __eq__(self, other: object) -> bool:
@@ -27,14 +31,44 @@ class ProviderKey(SecretStr):
         return super().__hash__()
 
 
+@dataclass(frozen=True)
+class ProviderKeyFunction:
+    """A function that returns API keys, bound to the company that they belong to."""
+
+    function: Callable[[], Any]
+    variables: tuple[str, ...]
+
+    def belongs_to(self, provider: Provider) -> bool:
+        """Whether the keys are the provider's."""
+        return self.variables == provider.key_env
+
+    def __call__(self) -> Any:
+        """Call the function."""
+        return self.function()
+
+
+KeyField: TypeAlias = SecretStr | Callable[[], Any] | None
+
+
+def bind_key(key: KeyField, provider: Provider) -> KeyField:
+    """Bind a key to the provider that it was given for: `configurable_fields` copies all fields to a model of another."""
+    if key is None or isinstance(key, ProviderKey | ProviderKeyFunction):
+        return key
+    if isinstance(key, SecretStr):
+        return ProviderKey(key.get_secret_value(), provider)
+    return ProviderKeyFunction(key, provider.key_env)
+
+
 def key_from_environment(provider: Provider) -> ProviderKey | None:
     """Read the provider's key from the environment."""
     key = find_api_key(provider)
     return ProviderKey(key, provider) if key else None
 
 
-def resolve_key(key: SecretStr | None, provider: Provider) -> str | None:
+def resolve_key(key: KeyField, provider: Provider) -> ApiKey | None:
     """Return the key for a call; None, so that the environment is read, if it is missing or another company's."""
-    if key is None or (isinstance(key, ProviderKey) and not key.belongs_to(provider)):
+    if isinstance(key, ProviderKey | ProviderKeyFunction) and not key.belongs_to(provider):
         return None
-    return key.get_secret_value()
+    if isinstance(key, ProviderKeyFunction):
+        return key.function
+    return key.get_secret_value() if isinstance(key, SecretStr) else key

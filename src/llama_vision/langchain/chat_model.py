@@ -1,7 +1,7 @@
 """`ChatLlamaVision`: Llama 3.2 Vision as a LangChain chat model, wherever it runs."""
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, Self, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -15,11 +15,11 @@ from pydantic import ConfigDict, Field, SecretStr, field_validator, model_valida
 from typing_extensions import override
 
 from llama_vision.adaptation.token_estimate import estimate_text_tokens, estimate_tokens
-from llama_vision.backends.model_fields import BackendFields
+from llama_vision.backends.model_fields import BackendFields, hide_headers
 from llama_vision.core.backend import Backend
 from llama_vision.core.call_options import SAMPLING_OPTIONS, parse_tool
 from llama_vision.core.request import ChatRequest
-from llama_vision.langchain.api_keys import ProviderKey, key_from_environment, resolve_key
+from llama_vision.langchain.api_keys import bind_key, key_from_environment, resolve_key
 from llama_vision.langchain.convert import (
     MODEL_PROVIDER,
     ChunkConverter,
@@ -39,6 +39,7 @@ from llama_vision.providers.defaults import default_model
 from llama_vision.structured.method import StructuredMethod, plan_structured_output
 from llama_vision.version import __version__
 
+_NO_OPTIONS: Mapping[str, Any] = {}
 _REQUEST_FIELDS = SAMPLING_OPTIONS | {"stop", "stream_usage", "text_tool_calls", "extra_body"}
 
 register()
@@ -76,15 +77,19 @@ class ChatLlamaVision(BackendFields, BaseChatModel):
             `Provider` record of your own. Default: `$LLAMA_VISION_PROVIDER`, else `"local"`.
         model: `llama-3.2-11b-vision` and `llama-3.2-90b-vision` become the provider's own ids; anything else is sent
             as it is. Default: `$LLAMA_VISION_MODEL`, else `tiny` for local and the 11B elsewhere.
-        api_key: The provider's key. Default: the provider's own environment variables. Without one the first call
-            raises `MissingKeyError`. It is left out of pickles.
+        api_key: The provider's key, or a function that returns one, such as a token that expires: it is called for each
+            call, and once more after a 401. It may be a coroutine function, for asynchronous calls. Default: the
+            provider's own environment variables. Without one the first call raises `MissingKeyError`. It is left out of
+            pickles, and a model that comes out of one refuses to call without it.
         base_url: In place of the documented URL: everything before `/chat/completions`, or before `/accounts/` for
             Cloudflare.
         account_id: The account, at providers whose URLs contain one. Default: the provider's own variables.
         accept_license: Whether to accept Meta's license on behalf of the account, where the provider asks for it
             (Cloudflare) and it was not yet. Read it first; without this such a call raises `LicenseNotAcceptedError`.
         max_tokens: The maximum number of tokens of a reply. It is always sent: some providers cut at 256 otherwise.
-        timeout: Seconds without a byte before a call fails, or an `httpx.Timeout`; None waits for ever.
+        timeout: Seconds without a byte before a call fails, or an `httpx.Timeout`; None waits for ever. The head of a
+            response, a body, and the time between two payloads of a stream may take twice as long in all.
+        deadline: Seconds for a whole call: its images, its retries and its reply, a stream to its end.
         max_retries: How often a call with a transient error (no connection, 408, 409, 429, 5xx) is retried, if nothing
             of the reply has arrived.
         stream_usage: False requests no token counts in streams, for servers that refuse that.
@@ -105,12 +110,19 @@ class ChatLlamaVision(BackendFields, BaseChatModel):
         local_settings: How a model runs on this machine: `max_batch_size` running sequences, `max_model_len` tokens of
             prompt and reply, `image_cache_bytes` of encoded images, `max_waiting` requests, `device`, `dtype`,
             `quantization` (`int8`, `fp8`); see `llama_vision.backends.local.LocalSettings`.
+        default_headers: Sent with every call, in place of ours of the same name in any spelling.
         http_client: For synchronous calls, in place of the shared connection pool.
         http_async_client: For asynchronous calls, in place of the shared pools.
 
+    A call takes `timeout`, `deadline`, `max_retries` and all that begins with `image_` too, and `extra_headers` beside
+    `default_headers`: `model.invoke(messages, timeout=3)`, `model.bind(extra_headers={"x-team": "maps"})`.
+
     Raises:
         UnknownProviderError: There is no provider of this name.
+        ConfigurationError: A time, a number of retries, a header or an address can't be.
     """
+
+    _key_field = "llama_vision_api_key"
 
     model_config = ConfigDict(
         populate_by_name=True,
@@ -120,7 +132,7 @@ class ChatLlamaVision(BackendFields, BaseChatModel):
     )
 
     model_name: str = Field(default_factory=lambda fields: default_model(_provider_of(fields)), alias="model")
-    llama_vision_api_key: SecretStr | None = Field(
+    llama_vision_api_key: SecretStr | Callable[[], str] | Callable[[], Awaitable[str]] | None = Field(
         default_factory=lambda fields: key_from_environment(_provider_of(fields)), alias="api_key"
     )
     base_url: str | None = None
@@ -145,13 +157,14 @@ class ChatLlamaVision(BackendFields, BaseChatModel):
 
     @model_validator(mode="after")
     def _check_provider(self) -> Self:
-        """Refuse an unknown provider, bind the key to the provider, and tell LangChain the package's version."""
-        provider, key = self._provider, self.llama_vision_api_key
-        if self.base_url:
-            with TranslateErrors():
-                resolve_base_url(provider, self.base_url)
-        if key is not None and not isinstance(key, ProviderKey):
-            self.llama_vision_api_key = ProviderKey(key.get_secret_value(), provider)
+        """Refuse what no call could use, bind the key to the provider, and tell LangChain the package's version."""
+        bound = bind_key(self.llama_vision_api_key, self._provider)
+        if bound is not self.llama_vision_api_key:
+            self.llama_vision_api_key = bound
+        with TranslateErrors():
+            self._check_settings(self.base_url)
+            if self.base_url:
+                resolve_base_url(self._provider, self.base_url)
         self._add_version("llama-vision", __version__)
         return self
 
@@ -184,7 +197,7 @@ class ChatLlamaVision(BackendFields, BaseChatModel):
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
         """Distinguish custom provider records, which LangChain does not: two would share cached replies."""
         own = "" if isinstance(self.provider, str) else f"---{self._identifying_params}"
-        return super()._get_llm_string(stop=stop, **kwargs) + own
+        return super()._get_llm_string(stop=stop, **hide_headers(kwargs)) + own
 
     @classmethod
     @override
@@ -194,14 +207,15 @@ class ChatLlamaVision(BackendFields, BaseChatModel):
     @property
     @override
     def lc_secrets(self) -> dict[str, str]:
-        return {"llama_vision_api_key": next(iter(self._provider.key_env), "LLAMA_VISION_API_KEY")}
+        secrets = {"llama_vision_api_key": next(iter(self._provider.key_env), "LLAMA_VISION_API_KEY")}
+        if self.account_id is not None:
+            secrets["account_id"] = next(iter(self._provider.account_env), "LLAMA_VISION_ACCOUNT_ID")
+        return secrets
 
     @override
-    def __getstate__(self) -> dict[Any, Any]:
-        """Leave keys and connections out of pickles."""
-        state = super().__getstate__()
-        hidden = ("llama_vision_api_key", "default_headers", "http_client", "http_async_client")
-        return {**state, "__dict__": {**state["__dict__"], **dict.fromkeys(hidden)}}
+    def _get_invocation_params(self, stop: list[str] | None = None, **kwargs: Any) -> dict[str, Any]:
+        """Hide the headers of a call, which may hold keys, from callbacks and traces."""
+        return super()._get_invocation_params(stop=stop, **hide_headers(kwargs))
 
     @override
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
@@ -245,9 +259,9 @@ class ChatLlamaVision(BackendFields, BaseChatModel):
             return find_provider(self.provider)
 
     @override
-    def _backend(self) -> Backend:
+    def _backend(self, call: Mapping[str, Any] = _NO_OPTIONS) -> Backend:
         key = resolve_key(self.llama_vision_api_key, self._provider)
-        return self._create_backend(self._provider, key, self.base_url)
+        return self._create_backend(self._provider, key, self.base_url, call)
 
     def _request(
         self, messages: list[BaseMessage], stop: list[str] | None, call: dict[str, Any]
@@ -266,7 +280,7 @@ class ChatLlamaVision(BackendFields, BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         with TranslateErrors():
-            reply = self._backend().complete(self._request(messages, stop, kwargs))
+            reply = self._backend(kwargs).complete(self._request(messages, stop, kwargs))
         return to_result(reply, self._provider.name)
 
     @override
@@ -278,7 +292,7 @@ class ChatLlamaVision(BackendFields, BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         with TranslateErrors():
-            reply = await self._backend().acomplete(self._request(messages, stop, kwargs))
+            reply = await self._backend(kwargs).acomplete(self._request(messages, stop, kwargs))
         return to_result(reply, self._provider.name)
 
     @override
@@ -292,7 +306,7 @@ class ChatLlamaVision(BackendFields, BaseChatModel):
         converter = ChunkConverter(self._provider.name)
         with (
             TranslateErrors(),
-            contextlib.closing(self._backend().stream(self._request(messages, stop, kwargs))) as events,
+            contextlib.closing(self._backend(kwargs).stream(self._request(messages, stop, kwargs))) as events,
         ):
             for event in events:
                 if (chunk := converter.to_chunk(event)) is not None:
@@ -311,7 +325,7 @@ class ChatLlamaVision(BackendFields, BaseChatModel):
         converter = ChunkConverter(self._provider.name)
         with TranslateErrors():
             async with contextlib.aclosing(
-                self._backend().astream(self._request(messages, stop, kwargs))
+                self._backend(kwargs).astream(self._request(messages, stop, kwargs))
             ) as events:
                 async for event in events:
                     if (chunk := converter.to_chunk(event)) is not None:

@@ -22,6 +22,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 
 from llama_vision.adaptation.invalid_tool_calls import replace_invalid_tool_calls
+from llama_vision.backends.model_fields import BACKEND_OPTIONS
 from llama_vision.core.call_options import build_request, unsupported_tool
 from llama_vision.core.errors import ImageError, UnsupportedInputError
 from llama_vision.core.events import (
@@ -88,7 +89,9 @@ def to_request(
         UnsupportedInputError: An option or a part of a message can't be expressed; the text names it.
         ImageError: An image can't be read.
     """
-    call = {name: value for name, value in options.items() if name not in _LANGCHAIN_OPTIONS}
+    call = {
+        name: value for name, value in options.items() if name not in _LANGCHAIN_OPTIONS | BACKEND_OPTIONS
+    }
     model: str = call.pop("model")
     call["tools"] = [to_openai_tool(tool) for tool in call.get("tools") or ()]
     call["response_format"] = _response_format(call.get("response_format"))

@@ -22,6 +22,7 @@ from llama_index.core.base.llms.types import (
 from pydantic import BaseModel
 
 from llama_vision.adaptation.invalid_tool_calls import replace_invalid_tool_calls
+from llama_vision.backends.model_fields import BACKEND_OPTIONS
 from llama_vision.core.call_options import CALL_OPTIONS, build_request
 from llama_vision.core.errors import ImageError, UnsupportedInputError
 from llama_vision.core.events import (
@@ -75,8 +76,13 @@ def to_request(
         ImageError: An image can't be read.
     """
     known = {name: value for name, value in additional.items() if name in CALL_OPTIONS}
-    specific = {name: value for name, value in additional.items() if name not in CALL_OPTIONS}
-    merged = {**known, **{name: value for name, value in options.items() if value is not None}}
+    specific = {
+        name: value for name, value in additional.items() if name not in CALL_OPTIONS | BACKEND_OPTIONS
+    }
+    given = {
+        name: value for name, value in options.items() if value is not None and name not in BACKEND_OPTIONS
+    }
+    merged = {**known, **given}
     model: str = merged.pop("model")
     extra_body: dict[str, Any] = {**specific, **as_mapping(merged.pop("extra_body", None))}
     return build_request(

@@ -1,7 +1,7 @@
 """`LlamaVision`: Llama 3.2 Vision as a LlamaIndex LLM, hosted or local."""
 
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from typing import Any, Self, TypeVar, cast
 
 import httpx
@@ -44,7 +44,7 @@ from pydantic import (
 from typing_extensions import override
 
 from llama_vision.adaptation.token_estimate import estimate_tokens
-from llama_vision.backends.model_fields import BackendFields
+from llama_vision.backends.model_fields import BACKEND_OPTIONS, BackendFields
 from llama_vision.core.backend import Backend
 from llama_vision.core.errors import UnsupportedInputError
 from llama_vision.core.request import DEFAULT_MAX_TOKENS, ChatRequest
@@ -55,6 +55,7 @@ from llama_vision.llamaindex.convert import (
     to_request,
     to_response,
 )
+from llama_vision.llamaindex.hidden_headers import HiddenHeaders
 from llama_vision.llamaindex.images import Images, user_message
 from llama_vision.llamaindex.metadata import LlamaVisionMetadata, context_window_with_images
 from llama_vision.llamaindex.programs import output_class_of, to_agent_response, to_chat_response
@@ -75,6 +76,8 @@ from llama_vision.providers.defaults import default_model
 from llama_vision.structured.method import StructuredMethod, plan_structured_output
 from llama_vision.structured.output_schema import OutputSchema
 
+_NO_OPTIONS: Mapping[str, Any] = {}
+
 _Model = TypeVar("_Model", bound=BaseModel)
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 _dispatcher = cast("Any", instrumentation).get_dispatcher(__name__)
@@ -89,7 +92,7 @@ def _completion_callback(method: _Method) -> _Method:
     return cast("_Method", cast("Any", callbacks).llm_completion_callback()(method))
 
 
-class LlamaVision(BackendFields, FunctionCallingLLM):
+class LlamaVision(HiddenHeaders, BackendFields, FunctionCallingLLM):
     """LlamaIndex LLM for Llama 3.2 Vision: hosted, behind any OpenAI-compatible endpoint, or local.
 
     Without arguments it is the tiny model bundled with the package, which recognizes drawn shapes, colours and short
@@ -108,8 +111,10 @@ class LlamaVision(BackendFields, FunctionCallingLLM):
             `Provider` record of your own. Default: `$LLAMA_VISION_PROVIDER`, else `"local"`.
         model: `llama-3.2-11b-vision` and `llama-3.2-90b-vision` become the provider's own ids; any other name is sent
             unchanged. Default: `$LLAMA_VISION_MODEL`, else `tiny` for local and the 11B elsewhere.
-        api_key: The provider's key. Default: read from the provider's environment variables for each call. Left out of
-            dumps and pickles.
+        api_key: The provider's key, or a function that returns one, such as a token that expires: it is called for each
+            call, and once more after a 401. It may be a coroutine function, for asynchronous calls. Default: read from the
+            provider's environment variables for each call. Left out of dumps and pickles; an unpickled model refuses to
+            call without it.
         api_base: Overrides the provider's base URL: everything before `/chat/completions`, or before `/accounts/` for
             Cloudflare.
         account_id: The account, for providers whose URLs contain one. Default: the provider's environment variables.
@@ -120,7 +125,9 @@ class LlamaVision(BackendFields, FunctionCallingLLM):
         additional_kwargs: Further options (`top_p`, `seed`, `stop`, ...) and provider-specific fields of the body.
         max_retries: Retries of a call that failed temporarily (no connection, 408, 409, 429, 5xx) before any of the
             reply arrived.
-        timeout: Seconds without a byte before a call fails, or an `httpx.Timeout`; None waits forever.
+        timeout: Seconds without a byte before a call fails, or an `httpx.Timeout`; None waits forever. The head of a
+            response, a body, and the time between two payloads of a stream may take twice as long in all.
+        deadline: Seconds for a whole call: its images, its retries and its reply, a stream to its end.
         structured_output: Method of `structured_predict`, `as_structured_llm`, ... `"json_schema"`, `"function_calling"`
             and `"json_mode"` use the provider's feature, in one request; `"prompt"` puts the schema into the prompt, and
             retries at most twice if the reply doesn't validate. `"auto"` takes the most reliable method the provider
@@ -142,20 +149,26 @@ class LlamaVision(BackendFields, FunctionCallingLLM):
         local_settings: Fields of `llama_vision.backends.local.LocalSettings`: `max_batch_size`, `max_model_len` (tokens
             of prompt and reply), `image_cache_bytes`, `max_waiting` (requests), `device`, `dtype`, `quantization`
             (`int8`, `fp8`).
-        default_headers: Sent with every call; left out of dumps and pickles, because they may hold keys.
+        default_headers: Sent with every call, in place of ours of the same name in any spelling; left out of dumps and pickles, because they may hold keys.
         http_client: `httpx.Client` for synchronous calls in place of the shared connection pool. Left out of dumps and
             pickles.
         http_async_client: `httpx.AsyncClient` for asynchronous calls, likewise.
         system_prompt: Put before conversations that have no system message of their own.
 
+    A call takes `timeout`, `deadline`, `max_retries` and all that begins with `image_` too, and `extra_headers` beside
+    `default_headers`: `llm.chat(messages, timeout=3, extra_headers={"x-team": "maps"})`.
+
     Raises:
         UnknownProviderError: There is no provider of this name.
+        ConfigurationError: A time, a number of retries, a header or an address can't be.
     """
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     model: str = Field(default_factory=lambda fields: default_model(fields.get("provider", "local")))
-    api_key: SecretStr | None = Field(default=None, exclude=True, repr=False)
+    api_key: SecretStr | Callable[[], str] | Callable[[], Awaitable[str]] | None = Field(
+        default=None, exclude=True, repr=False
+    )
     api_base: str | None = None
     additional_kwargs: dict[str, Any] = Field(default_factory=dict)
     structured_output: StructuredMethod = "auto"
@@ -169,6 +182,7 @@ class LlamaVision(BackendFields, FunctionCallingLLM):
     @model_validator(mode="after")
     def _check_provider(self) -> Self:
         provider = find_provider(self.provider)
+        self._check_settings(self.api_base)
         if self.api_base:
             resolve_base_url(provider, self.api_base)
         return self
@@ -192,13 +206,6 @@ class LlamaVision(BackendFields, FunctionCallingLLM):
     @field_serializer("timeout")
     def _dump_timeout(self, timeout: float | httpx.Timeout | None) -> Any:
         return timeout.as_dict() if isinstance(timeout, httpx.Timeout) else timeout
-
-    @override
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave keys and connections out of pickles."""
-        hidden = ("api_key", "default_headers", "http_client", "http_async_client")
-        state = super().__getstate__()
-        return {**state, "__dict__": {**state["__dict__"], **dict.fromkeys(hidden)}}
 
     @classmethod
     @override
@@ -236,9 +243,12 @@ class LlamaVision(BackendFields, FunctionCallingLLM):
         return find_provider(self.provider)
 
     @override
-    def _backend(self) -> Backend:
-        key = self.api_key.get_secret_value() if self.api_key else None
-        return self._create_backend(self._provider, key, self.api_base)
+    def _backend(self, call: Mapping[str, Any] = _NO_OPTIONS) -> Backend:
+        key = self.api_key.get_secret_value() if isinstance(self.api_key, SecretStr) else self.api_key
+        always = {
+            name: self.additional_kwargs[name] for name in BACKEND_OPTIONS & self.additional_kwargs.keys()
+        }
+        return self._create_backend(self._provider, key, self.api_base, {**always, **call})
 
     def _request(self, messages: Sequence[ChatMessage], call: Mapping[str, Any]) -> ChatRequest:
         # Chat engines without a system prompt send an empty one, which would suppress the model's own.
@@ -266,15 +276,15 @@ class LlamaVision(BackendFields, FunctionCallingLLM):
 
     # Without callbacks: a public method that called another one would report every call twice.
 
-    def _chat(self, request: ChatRequest) -> ChatResponse:
-        return to_response(self._backend().complete(request), self._provider.name)
+    def _chat(self, request: ChatRequest, backend: Backend) -> ChatResponse:
+        return to_response(backend.complete(request), self._provider.name)
 
-    async def _achat(self, request: ChatRequest) -> ChatResponse:
-        return to_response(await self._backend().acomplete(request), self._provider.name)
+    async def _achat(self, request: ChatRequest, backend: Backend) -> ChatResponse:
+        return to_response(await backend.acomplete(request), self._provider.name)
 
-    def _stream_chat(self, request: ChatRequest) -> Generator[ChatResponse]:
+    def _stream_chat(self, request: ChatRequest, backend: Backend) -> Generator[ChatResponse]:
         snapshots = SnapshotConverter(self._provider.name)
-        with contextlib.closing(self._backend().stream(request)) as events:
+        with contextlib.closing(backend.stream(request)) as events:
             for event in events:
                 if (response := snapshots.add(event)) is not None:
                     yield response
@@ -283,10 +293,10 @@ class LlamaVision(BackendFields, FunctionCallingLLM):
         if snapshots.final is not None:
             yield snapshots.final
 
-    async def _astream_chat(self, request: ChatRequest) -> AsyncGenerator[ChatResponse]:
+    async def _astream_chat(self, request: ChatRequest, backend: Backend) -> AsyncGenerator[ChatResponse]:
         """As `_stream_chat`."""
         snapshots = SnapshotConverter(self._provider.name)
-        async with contextlib.aclosing(self._backend().astream(request)) as events:
+        async with contextlib.aclosing(backend.astream(request)) as events:
             async for event in events:
                 if (response := snapshots.add(event)) is not None:
                     yield response
@@ -311,25 +321,25 @@ class LlamaVision(BackendFields, FunctionCallingLLM):
         Raises:
             LlamaVisionError: The call failed; the classes are listed in `llama_vision.core.errors`.
         """
-        return self._chat(self._request(messages, kwargs))
+        return self._chat(self._request(messages, kwargs), self._backend(kwargs))
 
     @_chat_callback
     @override
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
         """Stream a reply: each response holds all text so far, and the new text in `delta`. See `chat`."""
-        return self._stream_chat(self._request(messages, kwargs))
+        return self._stream_chat(self._request(messages, kwargs), self._backend(kwargs))
 
     @_chat_callback
     @override
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Reply to a conversation, asynchronously. See `chat`."""
-        return await self._achat(self._request(messages, kwargs))
+        return await self._achat(self._request(messages, kwargs), self._backend(kwargs))
 
     @_chat_callback
     @override
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
         """Stream a reply, asynchronously. See `stream_chat`."""
-        return self._astream_chat(self._request(messages, kwargs))
+        return self._astream_chat(self._request(messages, kwargs), self._backend(kwargs))
 
     @_completion_callback
     @override
@@ -345,7 +355,7 @@ class LlamaVision(BackendFields, FunctionCallingLLM):
             **kwargs: Options that override the fields.
         """
         request = self._prompt_request(prompt, formatted, image_documents, kwargs)
-        return chat_response_to_completion_response(self._chat(request))
+        return chat_response_to_completion_response(self._chat(request, self._backend(kwargs)))
 
     @_completion_callback
     @override
@@ -354,7 +364,7 @@ class LlamaVision(BackendFields, FunctionCallingLLM):
     ) -> CompletionResponseGen:
         """Stream the reply to a prompt. See `complete`."""
         request = self._prompt_request(prompt, formatted, image_documents, kwargs)
-        return stream_chat_response_to_completion_response(self._stream_chat(request))
+        return stream_chat_response_to_completion_response(self._stream_chat(request, self._backend(kwargs)))
 
     @_completion_callback
     @override
@@ -363,7 +373,7 @@ class LlamaVision(BackendFields, FunctionCallingLLM):
     ) -> CompletionResponse:
         """Reply to a prompt, asynchronously. See `complete`."""
         request = self._prompt_request(prompt, formatted, image_documents, kwargs)
-        return chat_response_to_completion_response(await self._achat(request))
+        return chat_response_to_completion_response(await self._achat(request, self._backend(kwargs)))
 
     @_completion_callback
     @override
@@ -372,7 +382,9 @@ class LlamaVision(BackendFields, FunctionCallingLLM):
     ) -> CompletionResponseAsyncGen:
         """Stream the reply to a prompt, asynchronously. See `complete`."""
         request = self._prompt_request(prompt, formatted, image_documents, kwargs)
-        return astream_chat_response_to_completion_response(self._astream_chat(request))
+        return astream_chat_response_to_completion_response(
+            self._astream_chat(request, self._backend(kwargs))
+        )
 
     # Tool calling: the hooks of `FunctionCallingLLM`.
 

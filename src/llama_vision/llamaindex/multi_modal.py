@@ -39,7 +39,7 @@ class LlamaVisionMultiModal(LlamaVision, MultiModalLLM):  # pyright: ignore[repo
     ) -> CompletionResponse:
         """Reply to a prompt. See `LlamaVision.complete`."""
         request = self._prompt_request(prompt, formatted, image_documents, kwargs)
-        return chat_response_to_completion_response(self._chat(request))
+        return chat_response_to_completion_response(self._chat(request, self._backend(kwargs)))
 
     @override
     def stream_complete(  # pyright: ignore[reportIncompatibleMethodOverride] - as above
@@ -47,7 +47,7 @@ class LlamaVisionMultiModal(LlamaVision, MultiModalLLM):  # pyright: ignore[repo
     ) -> CompletionResponseGen:
         """Stream the reply to a prompt. See `LlamaVision.complete`."""
         request = self._prompt_request(prompt, formatted, image_documents, kwargs)
-        return stream_chat_response_to_completion_response(self._stream_chat(request))
+        return stream_chat_response_to_completion_response(self._stream_chat(request, self._backend(kwargs)))
 
     @override
     async def acomplete(  # pyright: ignore[reportIncompatibleMethodOverride] - as above
@@ -55,7 +55,7 @@ class LlamaVisionMultiModal(LlamaVision, MultiModalLLM):  # pyright: ignore[repo
     ) -> CompletionResponse:
         """Reply to a prompt, asynchronously. See `LlamaVision.complete`."""
         request = self._prompt_request(prompt, formatted, image_documents, kwargs)
-        return chat_response_to_completion_response(await self._achat(request))
+        return chat_response_to_completion_response(await self._achat(request, self._backend(kwargs)))
 
     @override
     async def astream_complete(  # pyright: ignore[reportIncompatibleMethodOverride] - as above
@@ -63,4 +63,6 @@ class LlamaVisionMultiModal(LlamaVision, MultiModalLLM):  # pyright: ignore[repo
     ) -> CompletionResponseAsyncGen:
         """Stream the reply to a prompt, asynchronously. See `LlamaVision.complete`."""
         request = self._prompt_request(prompt, formatted, image_documents, kwargs)
-        return astream_chat_response_to_completion_response(self._astream_chat(request))
+        return astream_chat_response_to_completion_response(
+            self._astream_chat(request, self._backend(kwargs))
+        )

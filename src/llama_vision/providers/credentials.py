@@ -1,11 +1,70 @@
-"""API keys and account ids: looked up in the environment, and checked before one is sent."""
+"""API keys and account ids: asked for, looked up in the environment, and checked before one is sent."""
 
+import asyncio
+import inspect
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias
 
 from llama_vision.core.errors import ConfigurationError, MissingKeyError
 from llama_vision.providers.provider import Provider
+
+ApiKey: TypeAlias = str | Callable[[], str] | Callable[[], Awaitable[str]]
+"""A key, or a function that returns one, such as a token that expires. It is called for each call."""
+
+
+def ask_for_key(key: ApiKey | None) -> str | None:
+    """Call a key that is a function.
+
+    Raises:
+        ConfigurationError: It is a coroutine function, it raises, or what it returns is no text.
+    """
+    if key is None or isinstance(key, str):
+        return key
+    token = _call(key)
+    if not inspect.isawaitable(token):
+        return _checked_token(token)
+    if inspect.iscoroutine(token):
+        token.close()
+    raise ConfigurationError("api_key is a coroutine function, which only asynchronous calls can await.")
+
+
+async def aask_for_key(key: ApiKey | None) -> str | None:
+    """As `ask_for_key`, without blocking the event loop; coroutine functions are awaited."""
+    if key is None or isinstance(key, str):
+        return key
+    if inspect.iscoroutinefunction(key):
+        token = _call(key)
+    else:
+        token = await asyncio.to_thread(_call, key)
+    if inspect.isawaitable(token):
+        try:
+            token = await token
+        except Exception as error:
+            raise _failed(error) from error
+    return _checked_token(token)
+
+
+def _call(key: Callable[[], object]) -> object:
+    try:
+        return key()
+    except Exception as error:
+        raise _failed(error) from error
+
+
+def _failed(error: Exception) -> ConfigurationError:
+    return ConfigurationError(f"The function given as api_key failed: {type(error).__name__}.")
+
+
+def _checked_token(token: object) -> str:
+    secret = getattr(token, "get_secret_value", None)  # a SecretStr
+    token = secret() if callable(secret) else token
+    if not isinstance(token, str) or not token.strip():
+        raise ConfigurationError(
+            f"The function given as api_key has to return a key, and returned {type(token).__name__}."
+        )
+    return token
 
 
 def find_api_key(provider: Provider) -> str | None:

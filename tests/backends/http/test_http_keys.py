@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import traceback
+from dataclasses import replace
 
 import pytest
 
@@ -209,3 +210,126 @@ def test_asking_twice_sends_the_key_twice_and_not_more(emulator: Emulator):
     assert [received.headers["authorization"] for received in emulator.requests] == [
         f"Bearer {emulator.api_key}"
     ] * 2
+
+
+SPELLINGS = {
+    "JSON's escapes": "".join(f"\\u{ord(letter):04x}" for letter in KEY),
+    "JSON's escapes, escaped": "".join(f"\\\\u{ord(letter):04X}" for letter in KEY),
+    "some escapes": KEY.replace("-", "\\u002d"),
+    "percent": "".join(f"%{ord(letter):02X}" for letter in KEY),
+    "HTML": "".join(f"&#{ord(letter)};&#x{ord(letter):x};"[: 5 + (ord(letter) > 99)] for letter in KEY),
+}
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_an_error_does_not_show_the_key_in_any_spelling(emulator: Emulator, name: str):
+    spelt = SPELLINGS[name]
+    emulator.api_key = None
+    body = b'{"error": {"message": "Invalid key ' + spelt.encode() + b'"}}'
+    json_type = {"content-type": "application/json"}
+    emulator.script(
+        Answer((body,), 401, json_type), Answer((body,), 200, json_type), page(f"<title>{spelt}</title>", 400)
+    )
+    for _ in range(3):
+        with pytest.raises(LlamaVisionError) as caught:
+            ask(backend_for(emulator, api_key=KEY, max_retries=0), "complete")
+        said = everything_said(caught.value)
+        assert KEY not in said
+        assert spelt not in said
+
+
+@pytest.mark.parametrize("status", [200, 401])
+def test_a_request_id_that_repeats_the_key_is_hidden(emulator: Emulator, way: str, status: int):
+    emulator.api_key = None
+    headers = {"x-request-id": f"for-{KEY}"}
+    emulator.script(json_answer(completion("Hi") if status == 200 else {"error": "no"}, status, headers))
+    backend = backend_for(emulator, api_key=KEY, max_retries=0)
+    if status == 200:
+        assert ask(backend, way).request_id == "for-[key]"
+        return
+    with pytest.raises(StatusError) as caught:
+        ask(backend, way)
+    assert caught.value.request_id == "for-[key]"
+
+
+def token_source(*tokens: str):
+    """A function that returns one token after the other, and the list of those asked for."""
+    asked: list[str] = []
+
+    def next_token() -> str:
+        asked.append(tokens[min(len(asked), len(tokens) - 1)])
+        return asked[-1]
+
+    return next_token, asked
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_key_may_be_a_function_that_is_called_for_each_call(
+    emulator: Emulator, way: str, asynchronous: bool
+):
+    next_token, asked = token_source("one", "two")
+
+    async def next_token_later() -> str:
+        await asyncio.sleep(0)
+        return next_token()
+
+    emulator.api_key = None
+    backend = backend_for(emulator, api_key=next_token_later if asynchronous else next_token)
+    if asynchronous and not way.startswith("a"):
+        with pytest.raises(ConfigurationError, match="asynchronous"):
+            ask(backend, way)
+        return
+    ask(backend, way)
+    ask(backend, way)
+    assert asked == ["one", "two"]
+    sent = [request.headers["authorization"] for request in emulator.requests]
+    assert sent == ["Bearer one", "Bearer two"]
+
+
+def test_a_token_that_has_expired_is_asked_for_again_once(emulator: Emulator, way: str):
+    emulator.api_key = "fresh"
+    next_token, asked = token_source("stale", "fresh")
+    assert ask(backend_for(emulator, api_key=next_token, max_retries=0), way).text
+    assert asked == ["stale", "fresh"]
+    always_stale, asked = token_source("stale", "staler")
+    with pytest.raises(StatusError, match="401"):
+        ask(backend_for(emulator, api_key=always_stale, max_retries=0), way)
+    assert asked == ["stale", "staler"]
+
+
+def test_the_same_token_is_not_sent_twice_and_a_key_is_not_asked_for_again(emulator: Emulator):
+    same, asked = token_source("stale")
+    for key in (same, "stale"):
+        with pytest.raises(StatusError, match="401"):
+            ask(backend_for(emulator, api_key=key, max_retries=0), "complete")
+    assert asked == ["stale", "stale"]
+    assert len(emulator.requests) == 2
+
+
+@pytest.mark.parametrize("returned", [None, "", 5, ZeroDivisionError("with a secret-word")])
+def test_a_function_that_gives_no_key_is_an_error_before_anything_is_sent(
+    emulator: Emulator, way: str, returned
+):
+    def get_key():
+        if isinstance(returned, Exception):
+            raise returned
+        return returned
+
+    with pytest.raises(ConfigurationError, match="function given as api_key") as caught:
+        ask(backend_for(emulator, api_key=get_key), way)
+    assert "secret-word" not in str(caught.value)
+    assert emulator.requests == []
+
+
+def test_an_account_id_is_not_shown(emulator: Emulator):
+    backend = create_backend(find_provider("cloudflare"), api_key=KEY, account_id="0123abcd")
+    assert "0123abcd" not in f"{backend!r} {backend.__dict__!r}"
+
+
+def test_a_record_says_which_header_holds_the_key(emulator: Emulator, way: str):
+    emulator.api_key = None
+    record = replace(find_provider("openai-compatible"), key_header="api-key", key_prefix="")
+    ask(create_backend(record, base_url=emulator.base_url, api_key=KEY), way)
+    headers = emulator.requests[0].headers
+    assert headers["api-key"] == KEY
+    assert "authorization" not in headers

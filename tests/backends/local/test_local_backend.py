@@ -21,7 +21,13 @@ from llama_vision import (
 )
 from llama_vision.backends import create_backend
 from llama_vision.backends.local.engine_thread import get_engine_thread
-from llama_vision.core.errors import ContextTooLongError, ImageError, LocalModelError, UnsupportedInputError
+from llama_vision.core.errors import (
+    ContextTooLongError,
+    ImageError,
+    LocalModelError,
+    RequestTimeoutError,
+    UnsupportedInputError,
+)
 from llama_vision.core.events import Finished, Started, TextDelta, UsageReport
 from llama_vision.core.messages import Image, ToolResult
 from llama_vision.demo import SAMPLE_IMAGES
@@ -307,3 +313,12 @@ for _ in range(2):
     assert first.startswith("MissingDependencyError")
     assert "llama-vision[local]" in first
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_deadline_ends_a_call_to_a_local_model(way):
+    backend = create_backend(find_provider("local"), deadline=0.2)
+    began = time.monotonic()
+    with pytest.raises(RequestTimeoutError, match="deadline"):
+        ask_in(backend, way, ask(LONG, sampling=ENDLESS))
+    assert time.monotonic() - began < 2

@@ -2,31 +2,41 @@
 
 import asyncio
 import contextlib
+import math
 import time
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from dataclasses import replace
 
 import httpx
 
 from llama_vision.adaptation.pipeline import aadapt_request, adapt_request
-from llama_vision.backends.http.call import HttpConfig, PreparedCall, parse_url
+from llama_vision.backends.http.call import HttpConfig, PreparedCall
 from llama_vision.backends.http.cancellation import CancelOnce, Closing, cancel_once
 from llama_vision.backends.http.connection_pools import (
     AsyncClientLease,
     close_async,
     close_sync,
+    keeps_time,
     lease_client,
 )
-from llama_vision.backends.http.drain import adrain, drain
 from llama_vision.backends.http.error_mapping import (
     AttachPartialReply,
     MapTransportErrors,
 )
-from llama_vision.backends.http.response_body import aread_body, limit_decompression, read_body
+from llama_vision.backends.http.exchange import TimedChunks, current_exchange
+from llama_vision.backends.http.response_body import limit_decompression
+from llama_vision.backends.http.watchdog import watch
 from llama_vision.core.backend import AttachErrorContext
-from llama_vision.core.errors import LlamaVisionError
+from llama_vision.core.errors import LlamaVisionError, MalformedReplyError, StatusError
 from llama_vision.core.events import Event
 from llama_vision.core.reply import Reply
 from llama_vision.core.request import ChatRequest
+from llama_vision.images.settings import ImageSettings
+from llama_vision.providers.credentials import aask_for_key, ask_for_key
+
+_MAX_ERROR_BYTES = 2**20
+"""What follows in the body of an error is left out: the status and the beginning say what is wrong."""
+_NOT_WATCHED = contextlib.nullcontext()
 
 
 class HttpBackend:
@@ -54,68 +64,69 @@ class HttpBackend:
         """Answer as a whole; see `Backend.complete`."""
         with self._error_context(request), self._lease() as client:
             call = self._prepare(request, stream=False)
-            while True:
-                try:
-                    with MapTransportErrors():
-                        response = client.send(call.build(self._client), stream=True)
-                        body = read_body(response)
-                    return _decode_reply(call, response, body)
-                except LlamaVisionError as error:
-                    self._handle_failure(call, error, client)
+            with self._watch(call), contextlib.closing(self._open(call, client)) as response:
+                reply = call.open_reply(response)
+                with AttachPartialReply(reply, call.exchange):
+                    for chunk in limit_decompression(response).iter_bytes():
+                        reply.add_to_body(chunk)
+                        call.exchange.check()
+                    return reply.decode_body()
 
     async def acomplete(self, request: ChatRequest) -> Reply:
         """Answer as a whole, without blocking the event loop; see `Backend.acomplete`."""
         with self._error_context(request):
             call = await self._aprepare(request, stream=False)
-            async with self._alease() as client:
-                while True:
-                    try:
-                        with MapTransportErrors():
-                            response = await cancel_once(
-                                client.send(call.build(self._async_client), stream=True)
-                            )
-                            body = await cancel_once(aread_body(response))
-                        return _decode_reply(call, response, body)
-                    except LlamaVisionError as error:
-                        await self._ahandle_failure(call, error, client)
+            async with self._alease() as client, Closing(await self._aopen(call, client)) as response:
+                reply = call.open_reply(response)
+                with AttachPartialReply(reply, call.exchange):
+                    async for chunk in _chunks(call, response, client):
+                        reply.add_to_body(chunk)
+                    return reply.decode_body()
 
     def stream(self, request: ChatRequest) -> Generator[Event]:
         """Answer as a stream of events; see `Backend.stream`."""
         with self._error_context(request), self._lease() as client:
             call = self._prepare(request, stream=True)
-            with contextlib.closing(self._send_stream(call, client)) as response:
-                reply = call.open_reply(response)
+            with self._watch(call), contextlib.closing(self._open(call, client)) as response:
+                reply, exchange = call.open_reply(response), call.exchange
                 chunks = limit_decompression(response).iter_bytes()
-                with AttachPartialReply(reply):
+                with AttachPartialReply(reply, exchange):
                     for chunk in chunks:
                         yield from reply.feed(chunk)
                         if reply.done:
                             break
+                        if reply.progressed:
+                            reply.progressed = False
+                            exchange.extend()
+                        else:
+                            exchange.check()
                     yield from reply.close()
                 if not reply.stopped_early:
-                    drain(chunks, response)
+                    _drain(call, chunks)
 
     async def astream(self, request: ChatRequest) -> AsyncGenerator[Event]:
         """Answer as a stream of events, without blocking the event loop; see `Backend.astream`."""
         with self._error_context(request):
             call = await self._aprepare(request, stream=True)
             # No other async generator inside this one: a loop that shuts down closes all of them at once.
-            async with (
-                self._alease() as client,
-                Closing(await self._asend_stream(call, client)) as response,
-            ):
-                reply = call.open_reply(response)
-                chunks = CancelOnce(limit_decompression(response).aiter_bytes())
-                with AttachPartialReply(reply):
+            async with self._alease() as client, Closing(await self._aopen(call, client)) as response:
+                reply, exchange = call.open_reply(response), call.exchange
+                chunks = _chunks(call, response, client)
+                with AttachPartialReply(reply, exchange):
                     async for chunk in chunks:
                         for event in reply.feed(chunk):
                             yield event
                         if reply.done:
                             break
+                        if reply.progressed:
+                            reply.progressed = False
+                            exchange.extend()
+                        else:
+                            exchange.check()
                     for event in reply.close():
                         yield event
                 if not reply.stopped_early:
-                    await adrain(chunks)
+                    await _adrain(call, chunks)
 
     def accept_license(self, request: ChatRequest) -> None:
         """Accept the license of the request's model on behalf of the account.
@@ -139,20 +150,30 @@ class HttpBackend:
         await close_async(self._config.base_url)
 
     def _prepare(self, request: ChatRequest, *, stream: bool) -> PreparedCall:
-        config = self._config
-        parse_url(config.base_url)  # refused before an image is fetched
+        config, deadline = self._config, self._deadline()
         adapted = adapt_request(
-            config.provider, request, config.images, api_key=config.api_key, account_id=config.account_id
+            config.provider,
+            request,
+            _bound_downloads(config.images, config.deadline),
+            api_key=ask_for_key(config.api_key),
+            account_id=config.account_id,
         )
-        return PreparedCall(config, adapted, stream=stream)
+        return PreparedCall(config, adapted, stream=stream, deadline=deadline)
 
     async def _aprepare(self, request: ChatRequest, *, stream: bool) -> PreparedCall:
-        config = self._config
-        parse_url(config.base_url)  # refused before an image is fetched
+        config, deadline = self._config, self._deadline()
         adapted = await aadapt_request(
-            config.provider, request, config.images, api_key=config.api_key, account_id=config.account_id
+            config.provider,
+            request,
+            _bound_downloads(config.images, config.deadline),
+            api_key=await aask_for_key(config.api_key),
+            account_id=config.account_id,
         )
-        return PreparedCall(config, adapted, stream=stream)
+        return PreparedCall(config, adapted, stream=stream, deadline=deadline)
+
+    def _deadline(self) -> float:
+        """Return when a call that begins now has to end."""
+        return math.inf if self._config.deadline is None else time.monotonic() + self._config.deadline
 
     def _lease(self) -> contextlib.AbstractContextManager[httpx.Client]:
         return contextlib.nullcontext(self._client) if self._client else lease_client(self._config.base_url)
@@ -162,34 +183,55 @@ class HttpBackend:
             return contextlib.nullcontext(self._async_client)
         return AsyncClientLease(self._config.base_url)
 
-    def _send_stream(self, call: PreparedCall, client: httpx.Client) -> httpx.Response:
-        """Send a streamed call, with retries, until it succeeds. The caller closes the response."""
+    def _watch(self, call: PreparedCall) -> contextlib.AbstractContextManager[None]:
+        return watch(call) if self._client else _NOT_WATCHED
+
+    def _open(self, call: PreparedCall, client: httpx.Client) -> httpx.Response:
+        """Send a call, with retries, until it succeeds. The caller closes the response."""
         while True:
             try:
-                with MapTransportErrors():
-                    response = client.send(call.build(self._client), stream=True)
-                    if not response.is_success:
-                        raise call.error_from_response(response, read_body(response))
+                request = call.build(self._client)
+                with MapTransportErrors(call.exchange):
+                    response = client.send(request, stream=True)
+                call.exchange.begin_response(response)
+                if response.is_success:
                     return response
+                raise _read_error(call, response)
             except LlamaVisionError as error:
                 self._handle_failure(call, error, client)
 
-    async def _asend_stream(self, call: PreparedCall, client: httpx.AsyncClient) -> httpx.Response:
-        """As `_send_stream`."""
+    async def _aopen(self, call: PreparedCall, client: httpx.AsyncClient) -> httpx.Response:
+        """As `_open`."""
         while True:
             try:
-                with MapTransportErrors():
-                    response = await cancel_once(client.send(call.build(self._async_client), stream=True))
-                    if not response.is_success:
-                        body = await cancel_once(aread_body(response))
-                        raise call.error_from_response(response, body)
+                response = await self._asend(call, client, call.build(self._async_client, client))
+                call.exchange.begin_response(response)
+                if response.is_success:
                     return response
+                raise await _aread_error(call, response, client)
             except LlamaVisionError as error:
                 await self._ahandle_failure(call, error, client)
+
+    async def _asend(
+        self, call: PreparedCall, client: httpx.AsyncClient, request: httpx.Request
+    ) -> httpx.Response:
+        with MapTransportErrors(call.exchange):
+            if keeps_time(client):
+                return await cancel_once(client.send(request, stream=True))
+            exchange = call.exchange
+            token = current_exchange.set(exchange)
+            try:
+                async with asyncio.timeout(exchange.remaining()) as exchange.timer:
+                    return await cancel_once(client.send(request, stream=True))
+            finally:
+                exchange.timer = None
+                current_exchange.reset(token)
 
     def _handle_failure(self, call: PreparedCall, error: LlamaVisionError, client: httpx.Client) -> None:
         """Prepare and await the next attempt, or raise the error."""
         action = call.next_action(error)
+        if action.renew_key:
+            call.replace_key(ask_for_key(self._config.api_key), error)
         if action.accept_license:
             self._accept_license(call, client)
         time.sleep(action.delay)
@@ -199,32 +241,82 @@ class HttpBackend:
     ) -> None:
         """As `_handle_failure`."""
         action = call.next_action(error)
+        if action.renew_key:
+            call.replace_key(await aask_for_key(self._config.api_key), error)
         if action.accept_license:
-            with MapTransportErrors():
-                response = await cancel_once(
-                    client.send(call.build_license_request(self._async_client), stream=True)
-                )
-                _check_license_response(call, response, await cancel_once(aread_body(response)))
+            request = call.build_license_request(self._async_client, client)
+            response = await self._asend(call, client, request)
+            _check_license_response(response, await _aread_error(call, response, client))
         await asyncio.sleep(action.delay)
 
     def _accept_license(self, call: PreparedCall, client: httpx.Client) -> None:
-        with MapTransportErrors():
-            response = client.send(call.build_license_request(self._client), stream=True)
-            _check_license_response(call, response, read_body(response))
+        request = call.build_license_request(self._client)
+        with MapTransportErrors(call.exchange):
+            response = client.send(request, stream=True)
+        _check_license_response(response, _read_error(call, response))
 
     def _error_context(self, request: ChatRequest) -> AttachErrorContext:
         return AttachErrorContext(self._config.provider.name, request.model)
 
 
-def _decode_reply(call: PreparedCall, response: httpx.Response, body: bytes) -> Reply:
-    if not response.is_success:
-        raise call.error_from_response(response, body)
-    reply = call.open_reply(response)
-    with AttachPartialReply(reply):
-        return reply.decode_body(body)
+def _bound_downloads(images: ImageSettings, deadline: float | None) -> ImageSettings:
+    """Let no image be downloaded for longer than a call may take."""
+    if deadline is None or deadline >= images.fetch.timeout_s:
+        return images
+    return replace(images, fetch=replace(images.fetch, timeout_s=deadline))
 
 
-def _check_license_response(call: PreparedCall, response: httpx.Response, body: bytes) -> None:
+def _chunks(call: PreparedCall, response: httpx.Response, client: httpx.AsyncClient) -> AsyncIterator[bytes]:
+    chunks = CancelOnce(limit_decompression(response).aiter_bytes())
+    return chunks if keeps_time(client) else TimedChunks(chunks, call.exchange)
+
+
+def _read_error(call: PreparedCall, response: httpx.Response) -> StatusError:
+    """Read an error response; of one that breaks off, the status says enough."""
+    body = bytearray()
+    with contextlib.closing(response), contextlib.suppress(httpx.HTTPError, OSError, MalformedReplyError):
+        for chunk in limit_decompression(response).iter_bytes():
+            body += chunk
+            if len(body) > _MAX_ERROR_BYTES or call.exchange.expired:
+                break
+    return call.error_from_response(response, bytes(body[:_MAX_ERROR_BYTES]))
+
+
+async def _aread_error(
+    call: PreparedCall, response: httpx.Response, client: httpx.AsyncClient
+) -> StatusError:
+    """As `_read_error`."""
+    body = bytearray()
+    async with Closing(response):
+        with contextlib.suppress(httpx.HTTPError, OSError, MalformedReplyError):
+            async for chunk in _chunks(call, response, client):
+                body += chunk
+                if len(body) > _MAX_ERROR_BYTES or call.exchange.expired:
+                    break
+    return call.error_from_response(response, bytes(body[:_MAX_ERROR_BYTES]))
+
+
+def _drain(call: PreparedCall, chunks: Iterator[bytes]) -> None:
+    """Read what follows the end of an event stream, for a second at most, so that its connection can be reused.
+
+    A connection whose response was not read to the end has to be closed, at the cost of a handshake for the next call.
+    """
+    call.exchange.begin_drain()
+    # The reply is complete: a failure now only concerns the connection.
+    with contextlib.suppress(httpx.HTTPError, OSError, ValueError):
+        for _ in chunks:
+            call.exchange.check()
+
+
+async def _adrain(call: PreparedCall, chunks: AsyncIterator[bytes]) -> None:
+    """As `_drain`."""
+    call.exchange.begin_drain()
+    with contextlib.suppress(httpx.HTTPError, OSError):
+        async for _ in chunks:
+            call.exchange.check()
+
+
+def _check_license_response(response: httpx.Response, error: StatusError) -> None:
     """Raise for a wrong key or a rate limit only: whether the license was accepted shows in the next call."""
     if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.TOO_MANY_REQUESTS):
-        raise call.error_from_response(response, body)
+        raise error

@@ -1,17 +1,21 @@
 """One call to a hosted model, without I/O: its HTTP requests, its errors, and what follows a failure."""
 
 import logging
-import re
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 
 import httpx
 
 from llama_vision.adaptation.pipeline import AdaptedRequest
+from llama_vision.backends.http.connection_pools import keeps_time
+from llama_vision.backends.http.exchange import Exchange
+from llama_vision.backends.http.redaction import Redactor
 from llama_vision.backends.http.reply_stream import ReplyStream
 from llama_vision.backends.http.retry import RetryState, parse_retry_headers
+from llama_vision.backends.http.settings import parse_url
 from llama_vision.core.errors import (
+    AuthenticationError,
     ConfigurationError,
     ConnectionFailedError,
     InvalidRequestError,
@@ -22,6 +26,7 @@ from llama_vision.core.errors import (
 )
 from llama_vision.dialects.dialect import Dialect, WireRequest, fill_in_model
 from llama_vision.images.settings import ImageSettings
+from llama_vision.providers.credentials import ApiKey, resolve_api_key
 from llama_vision.providers.provider import Provider
 from llama_vision.version import __version__
 
@@ -29,8 +34,10 @@ _logger = logging.getLogger("llama_vision")
 
 _USER_AGENT = f"llama-vision/{__version__}"
 
-_HEADER_NAME = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
-_HEADER_VALUE = re.compile(r"(?:[!-~](?:[ -~]*[!-~])?)?")
+_LIMIT_IN_TIMEOUTS = 2.0
+"""`timeout` is for one silence, and servers break theirs with a byte: an answer gets twice as long in all."""
+
+_NOT_SENT = Exchange(math.inf, math.inf)
 
 _urls_without_stream_options: set[str] = set()
 """Base URLs that rejected `stream_options`: they are not asked for usage in streams again."""
@@ -40,28 +47,30 @@ _urls_without_stream_options: set[str] = set()
 class HttpConfig:
     """The configuration of one backend.
 
-    Raises:
-        ConfigurationError: A header is malformed.
+    Attributes:
+        base_url: Everything before the dialect's path, as `parse_base_url` returns it.
+        query: What follows the path of every address, without its question mark.
+        deadline: Seconds that a call may take with all its retries; None for no limit.
     """
 
     provider: Provider
     dialect: Dialect
     base_url: str
-    api_key: str | None = field(repr=False)
-    account_id: str | None
+    query: str
+    api_key: ApiKey | None = field(repr=False)
+    account_id: str | None = field(repr=False)
     accept_license: bool
     timeout: httpx.Timeout
+    deadline: float | None
     max_retries: int
     headers: Mapping[str, str] = field(repr=False)
     images: ImageSettings
 
-    def __post_init__(self) -> None:
-        """Refuse headers that httpx would refuse later, with an error that quotes them: one may hold a key."""
-        for name, value in self.headers.items():
-            if not (_HEADER_NAME.fullmatch(name) and _HEADER_VALUE.fullmatch(value)):
-                raise ConfigurationError(
-                    f"The header {name!r} holds a line break, a space or a letter that no header can have there."
-                )
+    @property
+    def limit(self) -> float:
+        """Seconds for a response's head, a whole reply, and between two payloads of a stream; infinite for none."""
+        silences = (self.timeout.connect, self.timeout.read, self.timeout.write)
+        return _LIMIT_IN_TIMEOUTS * max(math.inf if seconds is None else seconds for seconds in silences)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +80,29 @@ class RetryAction:
     Attributes:
         delay: Seconds to wait.
         accept_license: Whether the license has to be accepted first.
+        renew_key: Whether the API key has to be asked for again.
     """
 
     delay: float = 0.0
     accept_license: bool = False
+    renew_key: bool = False
 
 
 class PreparedCall:
-    """One call: encoded once, however often it is sent."""
+    """One call: encoded once, however often it is sent.
 
-    def __init__(self, config: HttpConfig, adapted: AdaptedRequest, *, stream: bool) -> None:
+    Attributes:
+        exchange: The attempt under way, or the last one.
+    """
+
+    def __init__(self, config: HttpConfig, adapted: AdaptedRequest, *, stream: bool, deadline: float) -> None:
         """Encode a call.
+
+        Args:
+            config: Of its backend.
+            adapted: What to send.
+            stream: Whether a stream is asked for.
+            deadline: When the call has to end, on the monotonic clock; infinite for never.
 
         Raises:
             UnsupportedInputError: The provider can't express the request.
@@ -93,15 +114,41 @@ class PreparedCall:
         if config.base_url in _urls_without_stream_options:
             self._request = replace(self._request, stream_usage=False)
         self._wire = config.dialect.encode(self._request, stream=stream)
-        self._retries = RetryState(config.max_retries)
+        self._deadline = deadline
+        self._retries = RetryState(config.max_retries, deadline=deadline)
         self._may_accept = config.accept_license and config.provider.license is not None
+        self._may_renew_key = callable(config.api_key)
+        self._may_resend = True
+        self._redactor = _make_redactor(adapted)
+        self.exchange = _NOT_SENT
 
-    def build(self, client: httpx.Client | httpx.AsyncClient | None) -> httpx.Request:
-        """Build the HTTP request; `client` is the user's own, whose settings count too, or None."""
-        return self._build(client, self._wire)
+    def replace_key(self, api_key: str | None, refused: LlamaVisionError) -> None:
+        """Send the next attempt with another key, or raise `refused` where it is the same.
 
-    def build_license_request(self, client: httpx.Client | httpx.AsyncClient | None) -> httpx.Request:
-        """Build the HTTP request that accepts the model's license.
+        Raises:
+            ConfigurationError: It is no key.
+        """
+        key = resolve_api_key(self._config.provider, api_key)
+        if key == self._adapted.api_key:
+            raise refused
+        self._adapted = replace(self._adapted, api_key=key)
+        self._redactor = _make_redactor(self._adapted)
+
+    def build(
+        self, own: httpx.Client | httpx.AsyncClient | None, leased: httpx.AsyncClient | None = None
+    ) -> httpx.Request:
+        """Build the next attempt's HTTP request.
+
+        Args:
+            own: The user's own client, whose settings count too.
+            leased: The async client that is to send it.
+        """
+        return self._build(own, leased, self._wire)
+
+    def build_license_request(
+        self, own: httpx.Client | httpx.AsyncClient | None, leased: httpx.AsyncClient | None = None
+    ) -> httpx.Request:
+        """Build the HTTP request that accepts the model's license. See `build`.
 
         Raises:
             ConfigurationError: The provider has no license to accept.
@@ -109,40 +156,64 @@ class PreparedCall:
         agreement = self._config.provider.license
         if agreement is None:
             raise ConfigurationError(f"{self._config.provider.title} has no license to accept.")
-        return self._build(
-            client, WireRequest(fill_in_model(agreement.path, self._request.model), agreement.body)
-        )
+        path = fill_in_model(agreement.path, self._request.model)
+        return self._build(own, leased, WireRequest(path, agreement.body))
 
-    def _build(self, client: httpx.Client | httpx.AsyncClient | None, wire: WireRequest) -> httpx.Request:
-        key, provider = self._adapted.api_key, self._config.provider
+    def _build(
+        self,
+        own: httpx.Client | httpx.AsyncClient | None,
+        leased: httpx.AsyncClient | None,
+        wire: WireRequest,
+    ) -> httpx.Request:
+        config = self._config
         headers = {
             "user-agent": _USER_AGENT,
             "content-type": "application/json",
             "accept": "text/event-stream" if self._stream else "application/json",
-            **({provider.key_header: provider.key_prefix + key} if key else {}),
+            **self._authorization(own),
             **wire.headers,
-            **self._config.headers,
+            **{name.lower(): value for name, value in config.headers.items()},
         }
         url = parse_url(
-            self._config.base_url + wire.path.replace("{account}", self._adapted.account_id or "")
+            config.base_url
+            + wire.path.replace("{account}", self._adapted.account_id or "")
+            + (f"?{config.query}" if config.query else "")
         )
-        timeout = self._config.timeout
-        if client is not None:
-            return client.build_request("POST", url, content=wire.body, headers=headers, timeout=timeout)
+        exchange = self.exchange = Exchange(
+            config.limit,
+            self._deadline,
+            on_new_connection=not self._may_resend,
+            waits_for_pool=own is not None,
+        )
+        if own is not None:
+            request = own.build_request("POST", url, content=wire.body, headers=headers)
+            request.extensions["timeout"] = exchange.plain_timeouts(config.timeout)
+            is_async = isinstance(own, httpx.AsyncClient)
+            request.extensions["trace"] = exchange.atrace if is_async else exchange.trace
+            return request
+        timed = leased is None or keeps_time(leased)
+        timeouts = exchange.timeouts(config.timeout) if timed else exchange.plain_timeouts(config.timeout)
         # A client would take 20 us to add its defaults.
         return httpx.Request(
             "POST",
             url,
             content=wire.body,
             headers={"accept-encoding": "gzip, deflate", **headers},
-            extensions={"timeout": timeout.as_dict()},
+            extensions={"timeout": timeouts},
         )
+
+    def _authorization(self, own: httpx.Client | httpx.AsyncClient | None) -> dict[str, str]:
+        key, provider = self._adapted.api_key, self._config.provider
+        # The user's own client may have its own, which a request's header would replace.
+        if key is None or (own is not None and provider.key_header in own.headers):
+            return {}
+        return {provider.key_header.lower(): f"{provider.key_prefix}{key}"}
 
     def open_reply(self, response: httpx.Response) -> ReplyStream:
         """Begin to decode a response."""
         request = self._request
         decoder = self._config.dialect.decoder(
-            request.model, _lowercase_headers(response.headers), max_tokens=request.sampling.max_tokens
+            request.model, self._lowercase_headers(response.headers), max_tokens=request.sampling.max_tokens
         )
         price = self._config.provider.model_info(request.model).price
         return ReplyStream(
@@ -151,16 +222,28 @@ class PreparedCall:
             price=price,
             stops=self._adapted.stop_strings,
             tools=self._adapted.text_parsed_tools,
-            redacted=tuple(filter(None, (self._adapted.api_key, self._adapted.account_id))),
+            redactor=self._redactor,
         )
+
+    def _lowercase_headers(self, headers: httpx.Headers) -> dict[str, str]:
+        """Copy headers into a dict: a look-up in httpx.Headers takes 4 us, and a decoder does half a dozen."""
+        redact = self._redactor.redact_plain  # a request id may repeat the key, and goes into metadata
+        return {
+            name.decode("latin-1").lower(): redact(value.decode("latin-1")) for name, value in headers.raw
+        }
 
     def error_from_response(self, response: httpx.Response, body: bytes) -> StatusError:
         """Make the error of a response; key and account are redacted, should the provider have repeated them."""
-        error = self._config.dialect.errors.parse(response.status_code, self._redact(body), response.headers)
+        redact = self._redactor.redact
+        text = redact(body.decode(errors="surrogateescape")).encode(errors="surrogateescape")
+        error = self._config.dialect.errors.parse(response.status_code, text, response.headers)
+        error.args = (redact(str(error.args[0])), *error.args[1:])
+        error.body = redact(error.body)
+        error.request_id = error.request_id and redact(error.request_id)
         error.retry_after = parse_retry_headers(response.headers)
         if response.has_redirect_location:
             # Without its query, which may hold a token. It is not followed: the key would go to whatever host it names.
-            location = self._redact(response.headers["location"].encode()).decode().partition("?")[0]
+            location = redact(response.headers["location"]).partition("?")[0]
             error.args = (
                 f"{error.status_code}: It redirects to {location}: set base_url to the right address.",
             )
@@ -186,18 +269,22 @@ class PreparedCall:
             "most servers ends in /v1."
         )
 
-    def _redact(self, text: bytes) -> bytes:
-        for secret, label in ((self._adapted.api_key, b"[key]"), (self._adapted.account_id, b"[account]")):
-            if secret:
-                text = text.replace(secret.encode(), label)
-        return text
-
     def next_action(self, error: LlamaVisionError) -> RetryAction:
         """Decide what to do before the next attempt, or raise `error` where there is none."""
         if isinstance(error, LicenseNotAcceptedError) and self._may_accept:
             self._may_accept = False
             _logger.info("Accepting the license of %s at %s", self._request.model, self._config.provider.name)
             return RetryAction(accept_license=True)
+        if isinstance(error, AuthenticationError) and self._may_renew_key:
+            self._may_renew_key = False
+            _logger.info("%s refuses the API key: asking for a new one", self._config.provider.name)
+            return RetryAction(renew_key=True)
+        if self._failed_unanswered(error):
+            self._may_resend = False
+            _logger.info(
+                "%s closed an idle connection: sending again on a new one", self._config.provider.name
+            )
+            return RetryAction()
         if self._is_about_stream_options(error):
             _logger.info("%s rejects stream_options: asking again without", self._config.provider.name)
             _urls_without_stream_options.add(self._config.base_url)
@@ -219,37 +306,16 @@ class PreparedCall:
         )
         return RetryAction(delay=delay)
 
+    def _failed_unanswered(self, error: LlamaVisionError) -> bool:
+        """Whether the server had closed an idle connection by the time it was used again (RFC 9112, 9.3.1)."""
+        unanswered = self.exchange.reused and not self.exchange.answered and not self.exchange.expired
+        return unanswered and self._may_resend and isinstance(error, ConnectionFailedError)
+
     def _is_about_stream_options(self, error: LlamaVisionError) -> bool:
         # Once only: a field of that name in the user's extra_body or tools stays in the body.
         requested = self._stream and self._request.stream_usage and b'"stream_options"' in self._wire.body
         return requested and isinstance(error, InvalidRequestError) and "stream_options" in error.body
 
 
-@lru_cache(maxsize=16)
-def build_timeout(seconds: float | None) -> httpx.Timeout:
-    """Make a timeout for connecting, reading and writing.
-
-    Not for the pool: waiting for a free connection is waiting for one's own calls, not a failure of the provider.
-    """
-    return httpx.Timeout(seconds, pool=None)
-
-
-@lru_cache(maxsize=64)
-def parse_url(address: str) -> httpx.URL:
-    """Parse a URL, cached.
-
-    Raises:
-        ConfigurationError: It is no URL, or has no host.
-    """
-    try:
-        url = httpx.URL(address)
-    except httpx.InvalidURL as error:
-        raise ConfigurationError(f"The address can't be used: {error}") from error
-    if not url.host:
-        raise ConfigurationError(f"The address can't be used: {address!r} names no host.")
-    return url
-
-
-def _lowercase_headers(headers: httpx.Headers) -> dict[str, str]:
-    """Copy headers into a dict: a look-up in httpx.Headers takes 4 us, and a decoder does half a dozen."""
-    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers.raw}
+def _make_redactor(adapted: AdaptedRequest) -> Redactor:
+    return Redactor(((adapted.api_key, "[key]"), (adapted.account_id, "[account]")))

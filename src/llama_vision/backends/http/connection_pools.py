@@ -8,25 +8,35 @@ request and need no pools of their own.
 import asyncio
 import atexit
 import contextlib
+import errno
 import importlib.util
 import logging
 import os
 import ssl
 import threading
+import time
 from collections.abc import AsyncGenerator, Generator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 import httpx
 from typing_extensions import override
 
 from llama_vision.backends.http.cancellation import shield
-from llama_vision.core.errors import MissingDependencyError
+from llama_vision.backends.http.exchange import current_exchange
+from llama_vision.backends.http.network import keep_time
+from llama_vision.core.errors import ConfigurationError, ConnectionFailedError, MissingDependencyError
 
 # Many calls may wait for a slow model at once: beyond httpx's default of 100, others would time out.
-_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=30)
+_KEEPALIVE_EXPIRY_S = 30.0
+_LIMITS = httpx.Limits(
+    max_connections=None, max_keepalive_connections=20, keepalive_expiry=_KEEPALIVE_EXPIRY_S
+)
+_MAX_POOLS = 32  # a program that goes through many addresses would leave a socket at each of them
+
+_PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 _logger = logging.getLogger("llama_vision")
 
@@ -45,6 +55,14 @@ _NO_COOKIES = _NoCookies()
 
 
 class _SyncClient(httpx.Client):
+    @override
+    def _init_transport(self, *args: Any, **options: Any) -> httpx.BaseTransport:
+        return keep_time(super()._init_transport(*args, **options))
+
+    @override
+    def _init_proxy_transport(self, *args: Any, **options: Any) -> httpx.BaseTransport:
+        return keep_time(super()._init_proxy_transport(*args, **options))
+
     @property
     @override
     def cookies(self) -> httpx.Cookies:  # pyright: ignore[reportIncompatibleMethodOverride] - read-only
@@ -52,10 +70,42 @@ class _SyncClient(httpx.Client):
 
 
 class _AsyncClient(httpx.AsyncClient):
+    @override
+    def _init_transport(self, *args: Any, **options: Any) -> httpx.AsyncBaseTransport:
+        return keep_time(super()._init_transport(*args, **options))
+
+    @override
+    def _init_proxy_transport(self, *args: Any, **options: Any) -> httpx.AsyncBaseTransport:
+        return keep_time(super()._init_proxy_transport(*args, **options))
+
     @property
     @override
     def cookies(self) -> httpx.Cookies:  # pyright: ignore[reportIncompatibleMethodOverride] - as above
         return _NO_COOKIES
+
+
+class _AiohttpClient(_AsyncClient):
+    """The hooks of httpx make the transports, so that the proxies of the environment are honoured."""
+
+    @override
+    def _init_transport(self, *args: Any, **options: Any) -> httpx.AsyncBaseTransport:
+        return _aiohttp_transport()
+
+    @override
+    def _init_proxy_transport(
+        self, proxy: httpx.Proxy, *args: Any, **options: Any
+    ) -> httpx.AsyncBaseTransport:
+        if proxy.url.scheme not in ("http", "https"):
+            raise ConfigurationError(
+                f"aiohttp knows no {proxy.url.scheme} proxy, which an environment variable names. "
+                "Leave use_aiohttp() out: httpx does."
+            )
+        return _aiohttp_transport(proxy)
+
+
+def keeps_time(client: httpx.Client | httpx.AsyncClient) -> bool:
+    """Whether a client's connections end with their exchange by themselves (`network.py`)."""
+    return type(client) in (_SyncClient, _AsyncClient)
 
 
 @dataclass(slots=True)
@@ -65,6 +115,7 @@ class _Pool(Generic[_Client]):
     client: _Client
     num_leases: int = 0
     retired: bool = False
+    last_used: float = 0.0
 
 
 @dataclass(slots=True)
@@ -83,18 +134,35 @@ _loops: "WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopPools]" = WeakKeyDict
 @contextlib.contextmanager
 def lease_client(base_url: str) -> Generator[httpx.Client]:
     """Lease the shared sync client of a base URL; safe for threads."""
+    evicted: list[httpx.Client] = []
     with _lock:
         if (pool := _sync_pools.get(base_url)) is None:
-            pool = _sync_pools[base_url] = _Pool(_SyncClient(verify=_ssl_context(), limits=_LIMITS))
+            evicted = _evict(_sync_pools)
+            pool = _sync_pools[base_url] = _Pool(_make(_SyncClient))
         pool.num_leases += 1
     try:
+        for client in evicted:
+            client.close()
         yield pool.client
     finally:
         with _lock:
             pool.num_leases -= 1
+            pool.last_used = time.monotonic()
             last = pool.retired and not pool.num_leases
         if last:
             pool.client.close()
+
+
+def _evict(pools: dict[str, _Pool[_Client]]) -> list[_Client]:
+    """Make room for a new pool, and return the clients to close: those long unused, and the oldest beyond a number."""
+    idle = sorted((pool.last_used, base_url) for base_url, pool in pools.items() if not pool.num_leases)
+    since = time.monotonic() - _KEEPALIVE_EXPIRY_S
+    surplus = len(pools) + 1 - _MAX_POOLS
+    return [
+        pools.pop(base_url).client
+        for number, (last_used, base_url) in enumerate(idle)
+        if number < surplus or last_used < since
+    ]
 
 
 def close_sync(base_url: str) -> None:
@@ -121,14 +189,19 @@ class AsyncClientLease:
 
     async def __aenter__(self) -> httpx.AsyncClient:
         pools = await _loop_pools()
+        evicted: list[httpx.AsyncClient] = []
         if (pool := pools.get(self._base_url)) is None:
+            evicted = _evict(pools)
             pool = pools[self._base_url] = _Pool(_make_async_client())
         pool.num_leases += 1
         self._pool = pool
+        for client in evicted:
+            await shield(client.aclose())
         return pool.client
 
     async def __aexit__(self, *_: object) -> None:
         self._pool.num_leases -= 1
+        self._pool.last_used = time.monotonic()
         if self._pool.retired and not self._pool.num_leases:
             await shield(self._pool.client.aclose())
 
@@ -190,16 +263,56 @@ def use_aiohttp(*, enabled: bool = True) -> None:
 
 
 def _make_async_client() -> httpx.AsyncClient:
-    if not _aiohttp_enabled:
-        return _AsyncClient(verify=_ssl_context(), limits=_LIMITS)
+    return _make(_AiohttpClient if _aiohttp_enabled else _AsyncClient)
+
+
+def _make(kind: type[_Client]) -> _Client:
+    """Make a client; what its environment is wrong about is told before anything is sent."""
+    context = _ssl_context()
+    try:
+        return kind(verify=context, limits=_LIMITS)
+    except (ValueError, ImportError, httpx.InvalidURL) as error:
+        named = [name for name in _PROXY_VARIABLES if os.environ.get(name) or os.environ.get(name.lower())]
+        raise ConfigurationError(
+            f"The proxy of {' or '.join(named) or 'this system'} can't be used ({type(error).__name__}). It is "
+            "http://host:port, https://host:port, or with `pip install httpx[socks]` socks5://host:port."
+        ) from error
+
+
+def _aiohttp_transport(proxy: httpx.Proxy | None = None) -> httpx.AsyncBaseTransport:
     from httpx_aiohttp import AiohttpTransport  # noqa: PLC0415 - an optional extra
 
-    return _AsyncClient(transport=AiohttpTransport(verify=_ssl_context(), limits=_LIMITS))
+    return AiohttpTransport(verify=_ssl_context(), proxy=proxy, client=_aiohttp_session)
+
+
+def _aiohttp_session() -> Any:
+    import aiohttp  # noqa: PLC0415 - an optional extra
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_reuseconn.append(_note_reuse)
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_EXPIRY_S, ssl=_ssl_context())
+    # The jar for the reason of `_NoCookies`.
+    return aiohttp.ClientSession(
+        connector=connector, trace_configs=[trace], cookie_jar=aiohttp.DummyCookieJar()
+    )
+
+
+async def _note_reuse(*_: object) -> None:
+    if (exchange := current_exchange.get()) is not None:
+        exchange.reused = True
 
 
 @lru_cache(maxsize=1)
 def _ssl_context() -> ssl.SSLContext:
-    return httpx.create_ssl_context()
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:  # ssl.SSLError is one
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise ConnectionFailedError(f"No connection: {error}") from error
+        named = [name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)]
+        raise ConfigurationError(
+            f"The certificates of {' or '.join(named) or 'certifi'} can't be read: {error}"
+        ) from error
 
 
 @atexit.register

@@ -3,6 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
+from pydantic_core import from_json, to_json
+
+from llama_vision.backends.http.redaction import Redactor
 from llama_vision.backends.stop_strings import StopStringFilter
 from llama_vision.core.errors import (
     LlamaVisionError,
@@ -28,6 +31,7 @@ from llama_vision.toolcalls.event_filter import TextToolCallExtractor
 
 _SSE_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 _NO_PAYLOADS = HEARTBEATS | {b"", b"null"}
+_NO_SECRETS = Redactor(())
 
 MAX_STREAM_BYTES = 256 * 2**20
 """The longest event stream that is read, decompressed: a token of it has some 250 bytes, and 2,500 with 20 logprobs."""
@@ -41,6 +45,7 @@ class ReplyStream:
 
     Attributes:
         done: Whether the reply is complete; what else arrives is ignored.
+        progressed: Whether a payload arrived, and not only heartbeats; reset by who asks.
         stopped_early: Whether it was ended here at a stop string, while the provider goes on.
     """
 
@@ -52,7 +57,7 @@ class ReplyStream:
         price: Price | None = None,
         stops: tuple[str, ...] = (),
         tools: tuple[Tool, ...] = (),
-        redacted: tuple[str, ...] = (),
+        redactor: Redactor = _NO_SECRETS,
     ) -> None:
         """Begin to decode.
 
@@ -62,31 +67,46 @@ class ReplyStream:
             price: For an estimate of the cost, where the provider does not report it.
             stops: Stop strings, where the provider can't stop by itself.
             tools: The tools whose calls are looked for in the text.
-            redacted: Secrets that no error may quote, even if the provider repeats them.
+            redactor: Of secrets that no error may quote, even if the provider repeats them.
         """
         self._decoder = decoder
         self._price = price
         self._stops = StopStringFilter(stops)
         self._calls = TextToolCallExtractor(tools) if tools else None
-        self._secrets = tuple(secret.encode() for secret in redacted)
+        self._redactor = redactor
         self._is_json_body = not streamed
         self._sse: SseDecoder | None = None
         self._received: list[bytes] = []  # a whole body, or what came before an event stream was detected
         self._num_received = 0
         self._builder = ReplyBuilder()
         self.done = False
+        self.progressed = False
 
     @property
     def stopped_early(self) -> bool:
         """See the class."""
         return self._stops.hit and not self._decoder.done
 
-    def decode_body(self, body: bytes) -> Reply:
-        """Decode a whole body, an event stream too, which some gateways send unasked."""
-        body = body.removeprefix(BOM)
+    def add_to_body(self, received: bytes) -> None:
+        """Take the next bytes of a whole body.
+
+        Raises:
+            MalformedReplyError: There are more than fit a reply.
+        """
+        self._num_received += len(received)
+        if self._num_received > MAX_PAYLOAD_BYTES:
+            raise MalformedReplyError(
+                f"The reply has more than {MAX_PAYLOAD_BYTES >> 20} MB, and was given up. "
+                "Ask for fewer tokens or logprobs, or for a stream."
+            )
+        self._received.append(received)
+
+    def decode_body(self, rest: bytes = b"") -> Reply:
+        """Take the rest of a whole body and decode it, an event stream too, which some gateways send unasked."""
+        self.add_to_body(rest)
+        body = b"".join(self._received).removeprefix(BOM)
         self._is_json_body = not body.lstrip().startswith(_SSE_FIELDS)
         if self._is_json_body:
-            self._received = [body]
             self._process(self._decode_redacted(body))
             self._finish()
         else:
@@ -111,12 +131,21 @@ class ReplyStream:
         if not self.done:
             yield from self._finish()
 
-    def partial(self) -> Reply:
-        """Build the reply of what has arrived so far."""
+    def partial(self, *, truncated: bool = False) -> Reply:
+        """Build the reply of what has arrived so far; `truncated` where that is the beginning of a body."""
+        if truncated and self._is_json_body and self._received:
+            self._decode_truncated_body()
         if self._calls is not None and not self.done:
             for event in self._calls.close():
                 self._builder.add(event)
         return self._builder.reply()
+
+    def _decode_truncated_body(self) -> None:
+        try:
+            beginning = from_json(b"".join(self._received), allow_partial="trailing-strings")
+            self._process(self._decoder.feed(to_json(beginning)))
+        except (ValueError, LlamaVisionError):
+            return  # nothing of an answer has arrived
 
     def _payloads(self, received: bytes) -> list[bytes]:
         self._num_received += len(received)
@@ -143,6 +172,7 @@ class ReplyStream:
         for payload in payloads:
             if payload[:1] != b"{" and self._sse is not None and payload.strip() in _NO_PAYLOADS:
                 continue
+            self.progressed = True
             yield from self._process(self._decode_redacted(payload))
             if self._decoder.done:
                 yield from self._finish()
@@ -157,15 +187,15 @@ class ReplyStream:
         try:
             return self._decoder.feed(payload)
         except LlamaVisionError:
-            if not any(secret in payload for secret in self._secrets):
+            if (redacted := self._redact(payload)) == payload:
                 raise
         # The error quotes a secret: raise it again from the redacted payload.
-        return self._decoder.feed(self._redact(payload))
+        return self._decoder.feed(redacted)
 
     def _redact(self, payload: bytes) -> bytes:
-        for secret in self._secrets:
-            payload = payload.replace(secret, b"[secret]")
-        return payload
+        return self._redactor.redact(payload.decode(errors="surrogateescape")).encode(
+            errors="surrogateescape"
+        )
 
     def _finish(self) -> list[Event]:
         try:
@@ -174,7 +204,7 @@ class ReplyStream:
             if self._is_json_body and isinstance(error, TruncatedStreamError):
                 quoted = self._redact(b"".join(self._received))[:500].decode(errors="replace")
                 raise MalformedReplyError(f"The provider's reply holds no answer: {quoted!r}") from error
-            error.args = (self._redact(str(error).encode()).decode(),)  # may quote what the provider said
+            error.args = (self._redactor.redact(str(error)),)  # may quote what the provider said
             raise
         self.done = True
         return self._process(events)

@@ -11,6 +11,7 @@ from llama_vision.core.errors import ConnectionFailedError, LlamaVisionError, St
 
 _INITIAL_DELAY_S = 0.5
 _MAX_DELAY_S = 8.0
+_MAX_DOUBLINGS = 10  # more are beyond the maximum, and after 1,024 beyond a float
 _MAX_RETRY_AFTER_S = 60.0
 """A longer Retry-After is not waited for: the error says what the provider asked for."""
 
@@ -25,6 +26,7 @@ class RetryState:
 
     attempts_left: int
     attempts_made: int = 0
+    deadline: float = math.inf  # of the call, on the monotonic clock
 
     def next_delay(self, error: LlamaVisionError) -> float:
         """Compute the seconds before the next attempt, or raise `error` where there is none."""
@@ -32,11 +34,14 @@ class RetryState:
         is_retried = error.retryable and isinstance(error, (ConnectionFailedError, StatusError))
         if not is_retried or self.attempts_left < 1 or (retry_after or 0) > _MAX_RETRY_AFTER_S:
             raise error
-        delay = min(_MAX_DELAY_S, _INITIAL_DELAY_S * 2**self.attempts_made)
+        # Jitter, so that clients refused together do not return together; never earlier than Retry-After.
+        backoff = min(_MAX_DELAY_S, _INITIAL_DELAY_S * 2 ** min(self.attempts_made, _MAX_DOUBLINGS))
+        delay = retry_after if retry_after is not None else backoff * random.uniform(0.5, 1.0)  # noqa: S311 - not a secret
+        if time.monotonic() + delay >= self.deadline:
+            raise error
         self.attempts_left -= 1
         self.attempts_made += 1
-        # Jitter, so that clients refused together do not return together; never earlier than Retry-After.
-        return retry_after if retry_after is not None else delay * random.uniform(0.5, 1.0)  # noqa: S311 - not a secret
+        return delay
 
 
 def parse_retry_headers(headers: Mapping[str, str]) -> float | None:

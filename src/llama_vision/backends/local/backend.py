@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import math
 import queue
+import time
 from collections.abc import AsyncGenerator, Generator
 
 from llama_vision.adaptation.images import locate
@@ -10,7 +12,7 @@ from llama_vision.adaptation.pipeline import AdaptedRequest, aadapt_request, ada
 from llama_vision.backends.local.config import LocalSettings
 from llama_vision.backends.local.engine_thread import EngineOutput, EngineThread, submit, unload
 from llama_vision.core.backend import AttachErrorContext
-from llama_vision.core.errors import ImageError, LlamaVisionError
+from llama_vision.core.errors import ImageError, LlamaVisionError, RequestTimeoutError
 from llama_vision.core.events import Event, Finished
 from llama_vision.core.reply import Reply, ReplyBuilder
 from llama_vision.core.request import ChatRequest
@@ -26,11 +28,17 @@ class LocalBackend:
     """Llama 3.2 Vision on this machine. Requests to one model are batched continuously."""
 
     def __init__(
-        self, provider: Provider, images: ImageSettings | None = None, local: LocalSettings | None = None
+        self,
+        provider: Provider,
+        images: ImageSettings | None = None,
+        local: LocalSettings | None = None,
+        *,
+        deadline: float | None = None,
     ) -> None:
         self._provider = provider
         self._images = images or ImageSettings()
         self._local = local or LocalSettings()
+        self._deadline = deadline  # seconds of a call
 
     def __repr__(self) -> str:
         return f"LocalBackend({self._provider.name!r})"
@@ -49,6 +57,7 @@ class LocalBackend:
 
     def stream(self, request: ChatRequest) -> Generator[Event]:
         """Answer token by token; see `Backend.stream`."""
+        expires = _expiry(self._deadline)
         with AttachErrorContext(self._provider.name, request.model):
             adapted = adapt_request(self._provider, request, self._images)
             outputs: queue.SimpleQueue[EngineOutput] = queue.SimpleQueue()
@@ -57,13 +66,14 @@ class LocalBackend:
                 calls = TextToolCallExtractor(adapted.text_parsed_tools)
                 event = None
                 while not isinstance(event, Finished):
-                    event = _event_or_raise(_get(outputs, engine_thread), adapted)
+                    event = _event_or_raise(_get(outputs, engine_thread, expires), adapted)
                     yield from calls.process([event])
             finally:
                 job.cancelled.set()
 
     async def astream(self, request: ChatRequest) -> AsyncGenerator[Event]:
         """Answer token by token, without blocking the event loop; see `Backend.astream`."""
+        expires = _expiry(self._deadline)
         with AttachErrorContext(self._provider.name, request.model):
             adapted = await aadapt_request(self._provider, request, self._images)
             loop = asyncio.get_running_loop()
@@ -81,7 +91,9 @@ class LocalBackend:
                 calls = TextToolCallExtractor(adapted.text_parsed_tools)
                 event = None
                 while not isinstance(event, Finished):
-                    event = _event_or_raise(await _aget(outputs, has_arrived, engine_thread), adapted)
+                    event = _event_or_raise(
+                        await _aget(outputs, has_arrived, engine_thread, expires), adapted
+                    )
                     for parsed in calls.process([event]):
                         yield parsed
             finally:
@@ -96,16 +108,21 @@ class LocalBackend:
         await asyncio.to_thread(self.close)
 
 
-def _get(outputs: "queue.SimpleQueue[EngineOutput]", engine_thread: EngineThread) -> EngineOutput:
-    """Wait for the next output, for as long as there are threads that could send one."""
+def _get(
+    outputs: "queue.SimpleQueue[EngineOutput]", engine_thread: EngineThread, expires: float
+) -> EngineOutput:
+    """Wait for the next output, for as long as there are threads that could send one, and the call has time."""
     while (failure := engine_thread.failure()) is None:
         with contextlib.suppress(queue.Empty):
-            return outputs.get(timeout=_CHECK_INTERVAL_S)
+            return outputs.get(timeout=_pause(expires))
     return failure if outputs.empty() else outputs.get()
 
 
 async def _aget(
-    outputs: "queue.SimpleQueue[EngineOutput]", has_arrived: asyncio.Event, engine_thread: EngineThread
+    outputs: "queue.SimpleQueue[EngineOutput]",
+    has_arrived: asyncio.Event,
+    engine_thread: EngineThread,
+    expires: float,
 ) -> EngineOutput:
     """As `_get`, without blocking the event loop."""
     while outputs.empty():
@@ -113,9 +130,20 @@ async def _aget(
             return failure
         has_arrived.clear()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_CHECK_INTERVAL_S):
+            async with asyncio.timeout(_pause(expires)):
                 await has_arrived.wait()
     return outputs.get()
+
+
+def _expiry(deadline: float | None) -> float:
+    return math.inf if deadline is None else time.monotonic() + deadline
+
+
+def _pause(expires: float) -> float:
+    """Return how long to wait before looking again, or raise RequestTimeoutError once the call's time is up."""
+    if (left := expires - time.monotonic()) <= 0:
+        raise RequestTimeoutError("The call's deadline=... has passed.")
+    return min(left, _CHECK_INTERVAL_S)
 
 
 def _event_or_raise(output: EngineOutput, adapted: AdaptedRequest) -> Event:

@@ -1,0 +1,158 @@
+"""The connections of our pools: they keep the time of their exchange, and know whether they carried one before.
+
+They wrap httpcore's own, and are given to the pools of httpx's transports, whose constructor doesn't take them.
+"""
+
+import math
+import ssl
+from collections.abc import Iterable
+from time import monotonic
+from typing import Any, TypeVar, cast
+
+import httpcore
+import httpx
+from typing_extensions import override
+
+from llama_vision.backends.http.exchange import Exchange, ExchangeTimeout
+
+
+class _Connection:
+    """What a sync and an async connection share: the exchange that it carries."""
+
+    def __init__(self, connect_timeout: float | None) -> None:
+        self._connect_timeout = connect_timeout
+        self._exchange: Exchange | None = None
+
+    def _begin_read(self, timeout: float | None) -> float | None:
+        """Return the seconds that reading may wait; SOCKS handshakes name none."""
+        return _seconds_left(self._connect_timeout if timeout is None else timeout, httpcore.ReadTimeout)
+
+    def _begin_write(self, timeout: float | None) -> float | None:
+        """Note what is sent on this connection, and return the seconds that sending may wait."""
+        if not isinstance(timeout, ExchangeTimeout):
+            return _seconds_left(self._connect_timeout if timeout is None else timeout, httpcore.WriteTimeout)
+        exchange = timeout.exchange
+        if exchange is not self._exchange:
+            exchange.reused = self._exchange is not None
+            self._exchange = exchange
+            if exchange.reused and exchange.on_new_connection:
+                raise httpcore.ConnectionNotAvailable  # the pool takes another one, until it makes a new one
+        return _seconds_left(timeout, httpcore.WriteTimeout)
+
+
+class _Stream(_Connection, httpcore.NetworkStream):
+    def __init__(self, stream: httpcore.NetworkStream, connect_timeout: float | None) -> None:
+        super().__init__(connect_timeout)
+        self._stream = stream
+
+    @override
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        data = self._stream.read(max_bytes, self._begin_read(timeout))
+        if data and self._exchange is not None:
+            self._exchange.answered = True
+        return data
+
+    @override
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, self._begin_write(timeout))
+
+    @override
+    def close(self) -> None:
+        self._stream.close()
+
+    @override
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        seconds = _seconds_left(timeout, httpcore.ConnectTimeout)
+        return _Stream(self._stream.start_tls(ssl_context, server_hostname, seconds), timeout)
+
+    @override
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+class _AsyncStream(_Connection, httpcore.AsyncNetworkStream):
+    def __init__(self, stream: httpcore.AsyncNetworkStream, connect_timeout: float | None) -> None:
+        super().__init__(connect_timeout)
+        self._stream = stream
+
+    @override
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        data = await self._stream.read(max_bytes, self._begin_read(timeout))
+        if data and self._exchange is not None:
+            self._exchange.answered = True
+        return data
+
+    @override
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        await self._stream.write(buffer, self._begin_write(timeout))
+
+    @override
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    @override
+    async def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.AsyncNetworkStream:
+        seconds = _seconds_left(timeout, httpcore.ConnectTimeout)
+        return _AsyncStream(await self._stream.start_tls(ssl_context, server_hostname, seconds), timeout)
+
+    @override
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+class _Backend(httpcore.SyncBackend):
+    @override
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
+        seconds = _seconds_left(timeout, httpcore.ConnectTimeout)
+        return _Stream(super().connect_tcp(host, port, seconds, local_address, socket_options), timeout)
+
+
+class _AsyncBackend(httpcore.AsyncNetworkBackend):
+    def __init__(self) -> None:
+        self._backend: httpcore.AsyncNetworkBackend = cast("Any", httpcore).AnyIOBackend()
+
+    @override
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        seconds = _seconds_left(timeout, httpcore.ConnectTimeout)
+        stream = await self._backend.connect_tcp(host, port, seconds, local_address, socket_options)
+        return _AsyncStream(stream, timeout)
+
+
+_Transport = TypeVar("_Transport", httpx.BaseTransport, httpx.AsyncBaseTransport)
+
+
+def keep_time(transport: _Transport) -> _Transport:
+    """Make the connections of a new transport of httpx keep the time of their exchanges."""
+    pool = cast("Any", transport)._pool  # noqa: SLF001 - no parameter leads there
+    pool._network_backend = _Backend() if isinstance(transport, httpx.BaseTransport) else _AsyncBackend()  # noqa: SLF001
+    return transport
+
+
+def _seconds_left(timeout: float | None, error: type[httpcore.TimeoutException]) -> float | None:
+    """Return the seconds that an operation may wait; raise `error` where there are none."""
+    if type(timeout) is not ExchangeTimeout:
+        return timeout
+    left = timeout.exchange.expires - monotonic()
+    if left >= timeout:
+        return None if timeout == math.inf else timeout
+    if left <= 0:
+        raise error
+    return left
