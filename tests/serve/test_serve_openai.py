@@ -7,6 +7,7 @@ import openai
 import pytest
 
 from llama_vision.demo import SAMPLE_IMAGES
+from tests.pdfs import color_content, pdf_of
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +215,20 @@ def test_an_unknown_model_is_a_404_that_lists_what_there_is(client):
     with pytest.raises(openai.NotFoundError, match="There is: tiny") as failed:
         client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "Hi"}])
     assert failed.value.code == "model_not_found"
+
+
+def test_pages_of_a_pdf_are_seen(client):
+    document = base64.b64encode(pdf_of(color_content(255, 0, 0), color_content(0, 0, 255))).decode()
+    file = {"filename": "colors.pdf", "file_data": f"data:application/pdf;base64,{document}"}
+    content = [{"type": "file", "file": file}, {"type": "text", "text": "Hi"}]
+    messages = [{"role": "user", "content": content}]
+    one = client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "Hi"}])
+    completion = client.chat.completions.create(model="tiny", messages=messages)
+    assert completion.choices[0].message.content
+    assert completion.usage.prompt_tokens > one.usage.prompt_tokens + 2
+    file["file_data"] = base64.b64encode(b"%PDF-1.7 damaged").decode()
+    with pytest.raises(openai.BadRequestError, match=r"colors\.pdf"):
+        client.chat.completions.create(model="tiny", messages=messages)
 
 
 async def test_the_asynchronous_client_streams(served):

@@ -15,6 +15,7 @@ from starlette.routing import Route
 from llama_vision.backends.local import LocalBackend, LocalSettings
 from llama_vision.core.backend import Backend
 from llama_vision.core.errors import LlamaVisionError
+from llama_vision.images.settings import ImageSettings
 from llama_vision.providers.local import LOCAL
 from llama_vision.serve import chat_completions, ollama
 from llama_vision.serve.admission import Admission
@@ -54,7 +55,7 @@ def create_app(
     settings = settings or ServeSettings()
     admission = Admission(settings.max_requests)
     service = Service(
-        backend=backend or LocalBackend(LOCAL, local=local),
+        backend=backend or LocalBackend(LOCAL, ImageSettings(document_max_pages=settings.max_images), local),
         names=ServedNames(model, settings.served_names),
         settings=settings,
         admission=admission,

@@ -6,7 +6,7 @@ Fields: https://platform.openai.com/docs/api-reference/chat/create, and vLLM's `
 import json
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, TypeAlias, assert_never
 
 from pydantic import Field, JsonValue
@@ -22,11 +22,13 @@ from llama_vision.core.events import (
     ToolCallDelta,
     UsageReport,
 )
-from llama_vision.core.messages import Image, Message, Part, Text, ToolCall, ToolResult
+from llama_vision.core.messages import Document, Image, Message, Part, Text, ToolCall, ToolResult
 from llama_vision.core.reply import Reply, ReplyBuilder
 from llama_vision.core.request import ChatRequest, ResponseFormat, SamplingParams, Tool, ToolChoice
 from llama_vision.core.usage import Usage
-from llama_vision.images import image_from_url
+from llama_vision.images import image_from_bytes, image_from_url
+from llama_vision.images.documents import is_document
+from llama_vision.images.sources import bytes_from_base64, bytes_from_data_url
 from llama_vision.serve.requests import UNLIMITED_TOKENS, Ignored, Refusing, ServedRequest, given, refuse
 
 
@@ -45,7 +47,17 @@ class _ImagePart(Ignored):
     image_url: _ImageUrl | str
 
 
-_UserPart: TypeAlias = Annotated[_TextPart | _ImagePart, Field(discriminator="type")]
+class _File(Ignored):
+    file_data: str
+    filename: str | None = None
+
+
+class _FilePart(Ignored):
+    type: Literal["file"]
+    file: _File
+
+
+_UserPart: TypeAlias = Annotated[_TextPart | _ImagePart | _FilePart, Field(discriminator="type")]
 
 
 class _SystemMessage(Ignored):
@@ -244,20 +256,28 @@ def _to_message(message: _Message) -> Message:
             assert_never(message)
 
 
-def _to_parts(content: str | Any) -> Iterator[Text | Image]:
+def _to_parts(content: str | Sequence[_UserPart]) -> Iterator[Text | Image | Document]:
     if isinstance(content, str):
         yield Text(content)
         return
     for part in content:
-        if isinstance(part, _TextPart):
-            yield Text(part.text)
-        else:
-            image = part.image_url
-            yield (
-                image_from_url(image)
-                if isinstance(image, str)
-                else image_from_url(image.url, detail=image.detail)
-            )
+        match part:
+            case _TextPart():
+                yield Text(part.text)
+            case _ImagePart(image_url=str() as url):
+                yield image_from_url(url)
+            case _ImagePart(image_url=_ImageUrl() as image):
+                yield image_from_url(image.url, detail=image.detail)
+            case _FilePart():
+                yield _to_document(part.file)
+            case _:
+                raise AssertionError(part)
+
+
+def _to_document(file: _File) -> Image | Document:
+    data = bytes_from_data_url(file.file_data)
+    data = bytes_from_base64(file.file_data) if data is None else data
+    return Document(data=data, name=file.filename) if is_document(data) else image_from_bytes(data)
 
 
 class ChatCompletionWriter:
