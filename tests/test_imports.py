@@ -193,12 +193,14 @@ def test_importing_loads_no_other_framework(module, absent):
 
 
 EXTRAS_OF = {
+    "images": {"local", "pdf"},
     "backends": {"local", "aiohttp"},
     "langchain": {"langchain"},
     "llamaindex": {"llamaindex"},
     "demo": {"langchain", "llamaindex"},
     "jupyter": {"jupyter"},
     "ray": {"ray"},
+    "serve": {"serve"},
     "testing": {"test"},
 }
 """What a room may import beside the package's own dependencies."""

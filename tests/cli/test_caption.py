@@ -110,7 +110,7 @@ def test_each_image_becomes_a_line_with_what_it_took(emulator, folder, out):
         assert line["cost_usd"] == pytest.approx(18 * 0.055e-6)
         assert line["cost_is_estimate"] is False
         assert 0 < line["seconds"] < 60
-    assert said.startswith("4 captions, 4 new | ")
+    assert said.startswith("1 file passed over: notes.md\n4 captions, 4 new | ")
     assert said.endswith(" s | $0.000004\n")
     body = emulator.requests[0].body
     system, user = body["messages"]

@@ -69,7 +69,7 @@ def test_an_empty_error_on_the_choice_is_none(emulator_of, way, nothing):
 def test_a_broken_reply_that_repeats_the_key_does_not_show_it(emulator_of, way):
     emulator = emulator_of("deepinfra")
     emulator.script(broken("error", error={"message": f"bad key {emulator.api_key}"}))
-    with pytest.raises(StreamError, match=r"bad key \[secret\]") as caught:
+    with pytest.raises(StreamError, match=r"bad key \[key\]") as caught:
         ask(emulator, "deepinfra", way)
     assert emulator.api_key not in repr(caught.value)
 

@@ -317,7 +317,7 @@ def test_a_200_without_an_answer_is_an_error_in_the_providers_words(emulator_of,
 def test_a_200_without_an_answer_does_not_show_the_key(emulator_of, way):
     emulator = emulator_of("openai-compatible")
     emulator.script(json_answer({"message": f"What is {emulator.api_key}?"}))
-    with pytest.raises(MalformedReplyError, match=r"What is \[secret\]") as caught:
+    with pytest.raises(MalformedReplyError, match=r"What is \[key\]") as caught:
         ask(emulator, "openai-compatible", way)
     assert emulator.api_key not in everything_said(caught.value)
 
