@@ -7,12 +7,11 @@ import socket
 import threading
 from collections.abc import Generator
 from types import FrameType
-from typing import cast
 
 import uvicorn
 from starlette.applications import Starlette
 from typing_extensions import override
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from llama_vision.backends.local import LocalSettings
 from llama_vision.core.errors import ConfigurationError
@@ -133,7 +132,6 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
                 limit_concurrency=service.settings.max_requests + _SPARE_CONNECTIONS,
                 timeout_graceful_shutdown=1,  # replies have ended, or had their time
             )
@@ -161,15 +159,34 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-class _Protocol(H11Protocol):
-    """Closes a connection whose first request's head does not arrive in time."""
+class _Protocol(HttpToolsProtocol):
+    """Limits the head of a request: its size, and for the first of a connection the time until it is there."""
+
+    _reads_head = True
+    _head_bytes = 0
 
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         super().connection_made(transport)
         self.loop.call_later(_HEAD_TIMEOUT_S, self._close_if_silent)
 
+    @override
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._head_bytes += len(data) if self._reads_head else 0
+        if self._head_bytes > _MAX_HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response("The head of the request is too large.")
+
+    @override
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._reads_head, self._head_bytes = True, 0
+
+    @override
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self._reads_head, self._head_bytes = False, 0
+
     def _close_if_silent(self) -> None:
-        has_request = cast("object", self.cycle) is not None
-        if not has_request and not self.transport.is_closing():
+        if self._reads_head and not self.transport.is_closing():
             self.transport.close()

@@ -5,6 +5,8 @@ import contextlib
 import math
 import queue
 import time
+import weakref
+from collections import deque
 from collections.abc import AsyncGenerator, Generator
 
 from llama_vision.adaptation.images import locate
@@ -80,11 +82,11 @@ class LocalBackend:
             outputs: queue.SimpleQueue[EngineOutput] = queue.SimpleQueue()
             # No asyncio.Queue, which raises where its loop was closed in the middle.
             has_arrived = asyncio.Event()
+            waker = _waker_of(loop)
 
             def emit(output: EngineOutput) -> None:
                 outputs.put(output)
-                with contextlib.suppress(RuntimeError):  # the loop is closed, so nothing waits
-                    loop.call_soon_threadsafe(has_arrived.set)
+                waker.set_soon(has_arrived)
 
             engine_thread, job = submit(request.model, self._local, adapted.request, emit)
             try:
@@ -106,6 +108,40 @@ class LocalBackend:
     async def aclose(self) -> None:
         """As `close`, without blocking the event loop."""
         await asyncio.to_thread(self.close)
+
+
+class _Waker:
+    """Sets events of one event loop, all that are due at once: a decode step has an output for each sequence.
+
+    To wake the loop is a system call, at which the engine's thread loses the interpreter lock.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = weakref.ref(loop)
+        self._due: deque[asyncio.Event] = deque()
+        self._is_scheduled = False
+
+    def set_soon(self, event: asyncio.Event) -> None:
+        """Set an event from any thread."""
+        self._due.append(event)
+        if not self._is_scheduled and (loop := self._loop()) is not None:
+            self._is_scheduled = True
+            with contextlib.suppress(RuntimeError):  # the loop is closed, so nothing waits
+                loop.call_soon_threadsafe(self._set_all)
+
+    def _set_all(self) -> None:
+        self._is_scheduled = False  # before looking: what comes from now on is scheduled anew
+        while self._due:
+            self._due.popleft().set()
+
+
+_wakers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Waker] = weakref.WeakKeyDictionary()
+
+
+def _waker_of(loop: asyncio.AbstractEventLoop) -> _Waker:
+    if (waker := _wakers.get(loop)) is None:
+        waker = _wakers[loop] = _Waker(loop)
+    return waker
 
 
 def _get(
