@@ -53,6 +53,8 @@ class SseDecoder:
         if self._skip_lf:
             self._skip_lf = False
             received = received.removeprefix(b"\n")
+        if self._is_one_event(received):  # as most servers send them
+            return [received[6:-2]]
         payloads: list[bytes] = []
         if self._partial_line and not (self._at_start or b"\n" in received or b"\r" in received):
             self._hold(received)
@@ -78,6 +80,17 @@ class SseDecoder:
         self._process_line(self._take_partial_line(), payloads)
         self._process_line(b"", payloads)
         return payloads
+
+    def _is_one_event(self, received: bytes) -> bool:
+        """Tell whether the bytes are an event of one data line, and begin where the last one ended."""
+        return (
+            received.startswith(b"data: ")
+            and received.endswith(b"\n\n")
+            and received.count(b"\n") == 2  # noqa: PLR2004 - its end, and the blank line
+            and not (self._at_start or self._partial_line or self._data or self._event)
+            and b"\r" not in received
+            and len(received) <= MAX_PAYLOAD_BYTES
+        )
 
     def _hold(self, piece: bytes) -> None:
         self._partial_line.append(piece)
