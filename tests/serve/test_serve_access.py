@@ -117,3 +117,9 @@ def test_a_flood_of_headers_ends_the_connection(served):
             pass
         assert b" 200 " not in received
     assert served.get("/health").status_code == 200
+
+
+def test_a_head_that_is_too_large_but_comes_at_once_is_refused(served):
+    headers = {f"X-{number}": "a" * 1000 for number in range(70)}
+    assert served.get("/health", headers=headers).status_code == 400
+    assert served.get("/health", headers={"X-1": "a" * 10_000}).status_code == 200

@@ -163,7 +163,8 @@ class _Protocol(HttpToolsProtocol):
     """Limits the head of a request: its size, and for the first of a connection the time until it is there."""
 
     _reads_head = True
-    _head_bytes = 0
+    _head_bytes = 0  # received while its end has not been seen
+    _header_bytes = 0  # of the headers, should all of them come at once
 
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -180,7 +181,16 @@ class _Protocol(HttpToolsProtocol):
     @override
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._reads_head, self._head_bytes = True, 0
+        self._reads_head, self._head_bytes, self._header_bytes = True, 0, 0
+
+    @override
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        self._header_bytes += len(name) + len(value)
+        if self._header_bytes > _MAX_HEAD_BYTES:
+            raise ValueError(
+                "The head of the request is too large."
+            )  # the parser stops, and the client gets a 400
 
     @override
     def on_headers_complete(self) -> None:
