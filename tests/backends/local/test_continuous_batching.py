@@ -67,7 +67,7 @@ def without_cached_tokens(reply):
 
 
 def test_random_cancellations_change_nothing_for_other_sequences(loaded):
-    """Rows of the KV cache are moved into the gaps, tokens and images."""
+    """Their blocks are given to others, tokens and images."""
     chance = random.Random(9)
     engine = Engine(loaded, LocalSettings(max_batch_size=5))
     requests = []
@@ -184,7 +184,7 @@ def test_out_of_memory_is_retried_one_sequence_at_a_time(loaded, caplog):
         hook.remove()
     alone = [run_one(Engine(loaded, LocalSettings(prefix_cache_bytes=0)), request) for request in requests]
     assert replies == alone
-    assert "Adding 3 sequences failed, one at a time now: no room for two" in caplog.messages
+    assert "Encoding the images of 3 sequences failed, one at a time now: no room for two" in caplog.messages
 
 
 def test_out_of_memory_says_which_settings_help(loaded):
