@@ -87,11 +87,11 @@ class Faults:
             self._wrap(owner, name, getattr(owner, name))
 
     def _wrap(self, owner, name, method):
-        def wrapper(*args):
+        def wrapper(*args, **options):
             is_ours = name != "start" or args[0].name.startswith("llama-vision")
             if is_ours and (error := self.armed.pop(name, None)) is not None:
                 raise error
-            return method(*args)
+            return method(*args, **options)
 
         setattr(owner, name, wrapper)
 

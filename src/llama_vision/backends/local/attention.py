@@ -1,12 +1,13 @@
 """Attention over the KV cache, in torch: of a prefill pass, several prompts at once, and of a decode step."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch.nn import functional
-from torch.nn.attention.bias import causal_lower_right
+from torch.nn.attention.bias import CausalBias, CausalVariant
 
 from llama_vision.backends.local.block_tables import BlockTables
 from llama_vision.backends.local.encoder_cache import EncodedImage
@@ -141,9 +142,13 @@ class PrefillAttention:
 
     def cross_attention(self, layer: int, query: torch.Tensor) -> torch.Tensor:
         """See `Attention`."""
-        queries = query.split([segment.num_tokens for segment in self._segments])
-        pairs = zip(self._segments, queries, strict=True)
-        return torch.cat([segment.attend(layer, its) for segment, its in pairs])
+        ends = itertools.accumulate(segment.num_tokens for segment in self._segments)
+        return torch.cat(
+            [
+                segment.attend(layer, query[end - segment.num_tokens : end])
+                for segment, end in zip(self._segments, ends, strict=True)
+            ]
+        )
 
     def _image_rows(self, num_tokens: int, device: torch.device) -> torch.Tensor | slice | None:
         if not self._segments:
@@ -340,7 +345,7 @@ def _lower_right_mask(num_tokens: int, num_columns: int, device: torch.device) -
     if num_tokens == 1:
         return None
     if device.type == "cuda":
-        return causal_lower_right(num_tokens, num_columns)
+        return CausalBias(CausalVariant.LOWER_RIGHT, num_tokens, num_columns)
     return torch.ones(num_tokens, num_columns, dtype=torch.bool, device=device).tril(num_columns - num_tokens)
 
 

@@ -36,7 +36,7 @@ _MAX_ADMITTED_PER_STEP = 4
 """To encode an image takes longer than a decode step, for which the running sequences wait."""
 
 _MAX_IDLE = 4
-"""Idle engines that are kept, each with two threads, a KV cache and an image cache."""
+"""Idle engines that are kept, each with two threads and a KV cache."""
 
 _logger = logging.getLogger("llama_vision")
 

@@ -181,8 +181,7 @@ def _to_local_model_error(error: BaseException, during: str) -> LlamaVisionError
         return error
     if type(error).__name__ == "OutOfMemoryError":  # torch's, which can't be imported here
         failure = LocalModelError(
-            "The memory of the device is full. Give LocalSettings a lower max_batch_size, max_model_len or "
-            f"image_cache_bytes. {error}"
+            f"The memory of the device is full. Give LocalSettings a lower kv_cache_bytes or max_batch_size. {error}"
         )
     elif "CUDA error" in str(error):
         failure = LocalModelError(
