@@ -77,7 +77,7 @@ def assert_told_at_once(backend, way, request, match):
 )
 def test_a_thread_that_ends_tells_who_waits_and_the_next_call_works(backend, monkeypatch, way, method, error):
     # A thread of the test before may be about to end.
-    raise_once(monkeypatch, EngineThread, method, error, when=lambda thread: not thread._must_end())
+    raise_once(monkeypatch, EngineThread, method, error, when=lambda thread, *_: not thread._must_end())
     match = rf"has ended \({type(error).__name__}: lost\).*loads the model again"
     assert_told_at_once(backend, way, ask("Hi", sampling=LONG), match)
     assert_works(backend)
