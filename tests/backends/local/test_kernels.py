@@ -1,19 +1,22 @@
 """Each Triton kernel gives what its definition in torch gives, here in Triton's interpreter."""
 
-import os
 import random
-
-os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import pytest
 import torch
 
 from llama_vision.backends.local.kernels.paged_attention import paged_attention
 
-triton_paged_attention = pytest.importorskip(
-    "llama_vision.backends.local.kernels.triton_paged_attention",
-    reason="Triton has no wheel for this machine",
-)
+with pytest.MonkeyPatch.context() as environment:
+    environment.setenv("TRITON_INTERPRET", "1")
+    triton_paged_attention = pytest.importorskip(
+        "llama_vision.backends.local.kernels.triton_paged_attention", reason="Triton is for Linux"
+    )
+
+
+@pytest.fixture(autouse=True)
+def _interpreter(monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
 
 
 def paged_attention_inputs(seed):

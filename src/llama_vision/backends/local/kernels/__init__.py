@@ -16,7 +16,7 @@ def triton_paged_attention() -> PagedAttention | None:
     try:
         from llama_vision.backends.local.kernels import triton_paged_attention as module  # noqa: PLC0415 - as said above
     except ImportError as error:
-        warn_slower(f"Triton is not installed ({error}): pip install triton")
+        warn_slower(f"Triton is not installed ({error}): pip install 'llama-vision[cuda]'")
         return None
     return module.paged_attention
 
