@@ -229,7 +229,7 @@ def test_where_kernels_cannot_be_captured_decode_runs_without(loaded, caplog):
 def test_text_only_requests_skip_vision_and_cross_attention(loaded):
     engine = Engine(loaded, LocalSettings())
     used = []
-    parts = [loaded.model.model.vision_model]
+    parts = [loaded.model.model.vision_model.patch_embedding]
     layers = loaded.model.model.language_model.layers
     parts += [layer.mlp.down_proj for layer in layers if hasattr(layer, "cross_attn")]
     hooks = [part.register_forward_hook(lambda part, *_: used.append(part)) for part in parts]

@@ -14,6 +14,9 @@ from llama_vision.backends.local.encoder_cache import EncodedImage
 from llama_vision.backends.local.kernels.paged_attention import PagedAttention
 from llama_vision.backends.local.kv_cache import KVCache
 
+_MAX_KEPT_BYTES = 2**26
+"""Images' keys and values that are copied out of their blocks once, and not in every step: a small model's."""
+
 
 class Attention(Protocol):
     """Attention of one forward pass, whose tokens follow each other without padding.
@@ -213,18 +216,44 @@ class DecodeInputs:
         tables: Block ids, (sequences, blocks), of as many blocks as the longest sequence has.
         max_len: Tokens of the longest sequence, the new one included.
         is_masked: Whether their lengths differ.
-        vision_tables: Block ids of the images of each sequence with images, (sequences with images, blocks).
-        max_vision_len: Columns of these to read.
-        vision_visible: Which of them hold vision tokens, (sequences with images, max_vision_len); None where all do.
     """
 
     positions: torch.Tensor
     tables: torch.Tensor
     max_len: int
     is_masked: bool
-    vision_tables: torch.Tensor
-    max_vision_len: int
-    vision_visible: torch.Tensor | None
+
+
+class ImageAttention:
+    """Cross-attention of a decode step's sequences with images, for as long as these sequences are the same ones."""
+
+    def __init__(
+        self, kv_cache: KVCache, tables: torch.Tensor, num_columns: int, visible: torch.Tensor | None
+    ) -> None:
+        """Build it.
+
+        Args:
+            kv_cache: The KV cache.
+            tables: Block ids of the images, (sequences, blocks).
+            num_columns: How many columns of these to read.
+            visible: Which of them hold vision tokens, (sequences, num_columns); None where all do.
+        """
+        self.num_seqs = len(tables)
+        self._reader = BlockReader(kv_cache.vision, tables)
+        self._num_columns = num_columns
+        self._mask = None if visible is None else _additive_mask(visible, kv_cache.vision.dtype)
+        num_bytes = tables.numel() * kv_cache.num_bytes // kv_cache.num_blocks
+        self._kept: dict[int, torch.Tensor] | None = {} if num_bytes <= _MAX_KEPT_BYTES else None
+
+    def attend(self, layer: int, query: torch.Tensor) -> torch.Tensor:
+        """See `Attention.cross_attention`."""
+        kv = None if self._kept is None else self._kept.get(layer)
+        if kv is None:
+            kv = self._reader.read(layer)[..., : self._num_columns, :]
+            if self._kept is not None:
+                self._kept[layer] = kv
+        keys, values = kv
+        return _attend_one(query, keys, values, self._mask)
 
 
 class DecodeAttention:
@@ -232,24 +261,18 @@ class DecodeAttention:
 
     image_row_mask = None
 
-    def __init__(self, kv_cache: KVCache, inputs: DecodeInputs) -> None:
+    def __init__(self, kv_cache: KVCache, inputs: DecodeInputs, images: ImageAttention | None) -> None:
         size = kv_cache.layout.block_size
         self._num_kv_heads = kv_cache.layout.num_kv_heads
         block_ids = inputs.tables.gather(1, inputs.positions[:, None] // size)[:, 0]
         self._writer = BlockWriter(kv_cache, block_ids, inputs.positions % size)
         self._reader = BlockReader(kv_cache.tokens, inputs.tables)
-        self._max_len, self._max_vision_len = inputs.max_len, inputs.max_vision_len
+        self._max_len, self._images = inputs.max_len, images
         self._mask: torch.Tensor | None = None
         if inputs.is_masked:
             columns = torch.arange(inputs.max_len, device=inputs.positions.device)
             self._mask = _additive_mask(columns <= inputs.positions[:, None], kv_cache.tokens.dtype)
-        self.image_rows: slice | None = None
-        self._vision_mask: torch.Tensor | None = None
-        if len(inputs.vision_tables):
-            self.image_rows = slice(0, len(inputs.vision_tables))
-            self._vision_reader = BlockReader(kv_cache.vision, inputs.vision_tables)
-            if inputs.vision_visible is not None:
-                self._vision_mask = _additive_mask(inputs.vision_visible, kv_cache.vision.dtype)
+        self.image_rows = None if images is None else slice(0, images.num_seqs)
 
     def self_attention(self, layer: int, heads: torch.Tensor) -> torch.Tensor:
         """See `Attention`."""
@@ -260,8 +283,9 @@ class DecodeAttention:
 
     def cross_attention(self, layer: int, query: torch.Tensor) -> torch.Tensor:
         """See `Attention`."""
-        keys, values = self._vision_reader.read(layer)[..., : self._max_vision_len, :]
-        return _attend_one(query, keys, values, self._vision_mask)
+        if self._images is None:
+            raise AssertionError("no sequence attends to images")
+        return self._images.attend(layer, query)
 
 
 class PagedDecodeAttention:

@@ -7,11 +7,12 @@ import torch
 
 from llama_vision.backends.local.attention import (
     DecodeAttention,
+    ImageAttention,
     PagedDecodeAttention,
     PrefillAttention,
     PrefillChunk,
 )
-from llama_vision.backends.local.block_allocator import BlockAllocator
+from llama_vision.backends.local.block_allocator import BlockAllocator, BlockTable
 from llama_vision.backends.local.block_pool import BlockPool
 from llama_vision.backends.local.config import LocalSettings
 from llama_vision.backends.local.cuda_graphs import CudaGraphRunner
@@ -22,7 +23,7 @@ from llama_vision.backends.local.kernels import triton_paged_attention, warn_slo
 from llama_vision.backends.local.kernels.paged_attention import PagedAttention
 from llama_vision.backends.local.kv_cache import KVCache, block_layout
 from llama_vision.backends.local.memory_plan import available_bytes, num_kv_cache_blocks
-from llama_vision.backends.local.model_inputs import decode_inputs, prefill_chunk
+from llama_vision.backends.local.model_inputs import decode_inputs, image_attention, prefill_chunk
 from llama_vision.backends.local.model_loader import LoadedModel
 from llama_vision.backends.local.prefix_cache import PrefixCache
 from llama_vision.backends.local.sampler import sample
@@ -67,6 +68,9 @@ class Engine:
         self._decoder = TextDecoder(model.model, self._kv_cache.layout, self.max_model_len)
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []  # in order of admission
+        # Of the last decode step: mostly its sequences are those of the next one as well.
+        self._tables_with_images: list[BlockTable] = []
+        self._image_attention: ImageAttention | None = None
         self._cuda_graphs: CudaGraphRunner | None = None
         if self._device.type == "cuda" and (kernel := triton_paged_attention()) is not None:
             self._cuda_graphs = self._cuda_graph_runner(kernel)
@@ -226,8 +230,17 @@ class Engine:
                 warn_slower(f"They can't be compiled or captured: {error}")
         inputs = decode_inputs(seqs, self._allocator.tables, self._kv_cache.layout)
         token_ids = torch.tensor([seq.output_token_ids[-1] for seq in seqs], device=self._device)
-        attention = DecodeAttention(self._kv_cache, inputs)
+        attention = DecodeAttention(self._kv_cache, inputs, self._image_attention_of(seqs))
         return self._decoder.compute_logits(self._decoder.forward(token_ids, inputs.positions, attention))
+
+    def _image_attention_of(self, seqs: abc.Sequence[Sequence]) -> ImageAttention | None:
+        with_images = [table for seq in seqs if (table := seq.running_block_table).output_images]
+        if with_images != self._tables_with_images:
+            self._tables_with_images = with_images
+            self._image_attention = (
+                image_attention(with_images, self._allocator.tables, self._kv_cache) if with_images else None
+            )
+        return self._image_attention
 
     def _cuda_graph_runner(
         self, paged_attention: PagedAttention, runner: type[CudaGraphRunner] = CudaGraphRunner

@@ -5,9 +5,10 @@ from collections.abc import Sequence as AbstractSequence
 
 import torch
 
-from llama_vision.backends.local.attention import DecodeInputs, ImageSegment, PrefillChunk
+from llama_vision.backends.local.attention import DecodeInputs, ImageAttention, ImageSegment, PrefillChunk
+from llama_vision.backends.local.block_allocator import BlockTable
 from llama_vision.backends.local.block_tables import BlockTables
-from llama_vision.backends.local.kv_cache import BlockLayout
+from llama_vision.backends.local.kv_cache import BlockLayout, KVCache
 from llama_vision.backends.local.sequence import Sequence
 
 
@@ -34,25 +35,30 @@ def image_segments(seq: Sequence, start: int, stop: int) -> tuple[ImageSegment, 
 
 
 def decode_inputs(seqs: AbstractSequence[Sequence], tables: BlockTables, layout: BlockLayout) -> DecodeInputs:
-    """Build the inputs of a decode step from its sequences, those with images first."""
+    """Build the inputs of a decode step."""
     device = tables.tokens.device
     lens = [seq.num_computed_tokens + 1 for seq in seqs]
     rows = torch.tensor([seq.running_block_table.row for seq in seqs], device=device)
-    images = [its for seq in seqs if (its := seq.running_block_table.output_images)]
-    num_vision_blocks = max((sum(len(image.blocks.block_ids) for image in its) for its in images), default=0)
-    image_rows = rows[: len(images)]
-    max_vision_len, vision_visible = num_vision_blocks * layout.vision_block_size, None
-    if len({tuple(image.num_vision_tokens for image in its) for its in images}) == 1 and len(images[0]) == 1:
-        max_vision_len = images[0][0].num_vision_tokens
-    elif images:
-        counts = tables.vision_counts[image_rows, :num_vision_blocks, None]
-        vision_visible = (torch.arange(layout.vision_block_size, device=device) < counts).flatten(1)
     return DecodeInputs(
         positions=torch.tensor(lens, device=device) - 1,
         tables=tables.tokens[rows, : layout.num_blocks(max(lens))].long(),
         max_len=max(lens),
         is_masked=min(lens) < max(lens),
-        vision_tables=tables.vision[image_rows, :num_vision_blocks].long(),
-        max_vision_len=max_vision_len,
-        vision_visible=vision_visible,
     )
+
+
+def image_attention(
+    seqs: AbstractSequence[BlockTable], tables: BlockTables, kv_cache: KVCache
+) -> ImageAttention:
+    """Build the cross-attention of a decode step from the block tables of its sequences with images."""
+    size = kv_cache.layout.vision_block_size
+    rows = torch.tensor([table.row for table in seqs], device=tables.vision.device)
+    images = [table.output_images for table in seqs]
+    num_blocks = max(sum(len(image.blocks.block_ids) for image in its) for its in images)
+    block_ids = tables.vision[rows, :num_blocks].long()
+    lens = {tuple(image.num_vision_tokens for image in its) for its in images}
+    if len(lens) == 1 and len(images[0]) == 1:  # without gaps
+        return ImageAttention(kv_cache, block_ids, images[0][0].num_vision_tokens, None)
+    counts = tables.vision_counts[rows, :num_blocks, None]
+    visible = (torch.arange(size, device=counts.device) < counts).flatten(1)
+    return ImageAttention(kv_cache, block_ids, num_blocks * size, visible)

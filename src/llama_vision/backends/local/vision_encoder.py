@@ -10,6 +10,7 @@ from llama_vision.backends.local.image_input import ImageInput, ImagePreprocesso
 from llama_vision.backends.local.kv_cache import KVCache
 from llama_vision.backends.local.memory_plan import encoder_batch_size
 from llama_vision.backends.local.model_loader import LoadedModel
+from llama_vision.backends.local.vision_model import encode_tiles
 
 if TYPE_CHECKING:
     from llama_vision.backends.local.image_processor import TiledImage
@@ -26,20 +27,29 @@ class VisionEncoder:
 
     def encode(self, images: Sequence[tuple[ImageInput, EncodedImage]]) -> None:
         """Encode images into the blocks they were given."""
-        for start in range(0, len(images), self._batch_size):
-            self._encode_batch(images[start : start + self._batch_size])
+        by_num_tiles: dict[int, list[tuple[ImageInput, EncodedImage]]] = {}
+        for image, encoded in images:
+            by_num_tiles.setdefault(encoded.num_vision_tokens, []).append((image, encoded))
+        for alike in by_num_tiles.values():
+            for start in range(0, len(alike), self._batch_size):
+                self._encode_batch(alike[start : start + self._batch_size])
 
     def _encode_batch(self, images: Sequence[tuple[ImageInput, EncodedImage]]) -> None:
+        """Encode images of as many tiles each."""
         from llama_vision.backends.local.image_processor import to_pixel_values  # noqa: PLC0415 - see `ImagePreprocessor`
 
         model = self._model.model
         tiles = [self._tiles(image) for image, _ in images]
-        pixel_values = to_pixel_values(tiles, self._preprocessor.config, self._model.device, model.dtype)
-        hidden = model.model.vision_model(**pixel_values).last_hidden_state
-        vision_tokens = model.model.multi_modal_projector(hidden)[:, 0]
-        for (image, encoded), tiled, image_tokens in zip(images, tiles, vision_tokens, strict=True):
-            # What follows are the tokens of padding tiles, which nothing attends to.
-            self._write_kv(image_tokens[: tiled.count].flatten(0, 1), encoded)
+        inputs = to_pixel_values(tiles, self._preprocessor.config, self._model.device, model.dtype)
+        features = encode_tiles(
+            model.model.vision_model,
+            inputs["pixel_values"][:, 0],
+            inputs["aspect_ratio_ids"],
+            num_tiles=tiles[0].count,
+        )
+        vision_tokens = model.model.multi_modal_projector(features)
+        for (image, encoded), its_tokens in zip(images, vision_tokens, strict=True):
+            self._write_kv(its_tokens, encoded)
             encoded.is_encoded = True
             image.tiles = None
 
