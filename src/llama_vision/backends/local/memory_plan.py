@@ -1,12 +1,16 @@
 """Memory plan: what the work of a forward pass takes of a device, and what is left for the KV cache."""
 
 import os
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
+from transformers import MllamaForConditionalGeneration
 
 from llama_vision.backends.local.config import LocalSettings
-from llama_vision.backends.local.kv_cache import BlockLayout
+from llama_vision.backends.local.kv_cache import BlockLayout, block_layout
+from llama_vision.backends.local.quantization import is_quantized
 from llama_vision.backends.local.scheduler import MAX_PREFILL_TOKENS
 from llama_vision.core.errors import LocalModelError
 
@@ -31,6 +35,67 @@ _PREFIX_CACHE_BYTES = 2**28
 
 _MIN_TOKENS = 256
 """A KV cache with room for less is of no use."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """What a model takes of a device.
+
+    Attributes:
+        weights_bytes: Its weights.
+        working_bytes: What forward passes take beside them; an estimate.
+        kv_cache_bytes: What is left for the KV cache; negative where the model does not fit.
+        num_tokens: Tokens that the KV cache holds beside one image of the most tiles; 0 where it is of no use.
+    """
+
+    weights_bytes: int
+    working_bytes: int
+    kv_cache_bytes: int
+    num_tokens: int
+
+
+def plan_memory(
+    config: Any,
+    weights: int,
+    free_bytes: int,
+    *,
+    max_num_seqs: int = 16,
+    dtype: torch.dtype = torch.bfloat16,
+) -> MemoryPlan:
+    """Plan the memory of a model on a GPU with so much free memory, without loading it.
+
+    Args:
+        config: transformers' MllamaConfig.
+        weights: From `weights_bytes`.
+        free_bytes: Free memory of the GPU.
+        max_num_seqs: `max_batch_size` of `LocalSettings`.
+        dtype: Of weights and activations.
+    """
+    working = working_bytes(config, max_num_seqs, dtype)
+    left = int((free_bytes - weights) * _GPU_SHARE) - working
+    layout = block_layout(config.text_config)
+    vision = config.vision_config
+    num_patches = (vision.image_size // vision.patch_size) ** 2 + 1
+    num_blocks = left // (layout.num_elements * dtype.itemsize)
+    num_blocks -= layout.num_vision_blocks(num_patches * vision.max_num_tiles)
+    num_tokens = num_blocks * layout.block_size
+    return MemoryPlan(weights, working, left, num_tokens if num_tokens >= _MIN_TOKENS else 0)
+
+
+def weights_bytes(config: Any, quantization: str | None, dtype: torch.dtype) -> int:
+    """Memory of a model's weights, from its config."""
+    with torch.device("meta"):
+        model: Any = MllamaForConditionalGeneration(config)
+    total = 0
+    for name, module in model.named_modules():
+        quantized = (
+            quantization is not None and isinstance(module, nn.Linear) and is_quantized(name, quantization)
+        )
+        for parameter in module.parameters(recurse=False):
+            total += parameter.numel() * (1 if quantized else dtype.itemsize)
+        if quantized:  # a scale for each row
+            total += module.out_features * (4 if quantization == "fp8" else dtype.itemsize)
+    return total
 
 
 def encoder_batch_size(vision_config: Any, dtype: torch.dtype) -> int:

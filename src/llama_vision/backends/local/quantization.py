@@ -120,11 +120,16 @@ def quantize(model: Any, quantization: str, device: torch.device) -> None:
     """
     layer_type = Fp8Linear if quantization == "fp8" else Int8Linear
     for name, module in list(model.named_modules()):
-        is_fp8_layer = "language_model.layers" in name and "cross_attn" not in name
-        is_quantized = is_fp8_layer if quantization == "fp8" else not name.endswith("lm_head")
-        if isinstance(module, nn.Linear) and is_quantized:
+        if isinstance(module, nn.Linear) and is_quantized(name, quantization):
             parent, _, attribute = name.rpartition(".")
             setattr(model.get_submodule(parent), attribute, layer_type(module.to(device)))
+
+
+def is_quantized(name: str, quantization: str) -> bool:
+    """Whether a linear layer of this name is quantized."""
+    if quantization == "fp8":
+        return "language_model.layers" in name and "cross_attn" not in name
+    return not name.endswith("lm_head")
 
 
 def _per_row_scale(rows: torch.Tensor, max_value: float) -> torch.Tensor:

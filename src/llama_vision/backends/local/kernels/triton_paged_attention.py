@@ -3,7 +3,7 @@
 # Triton has no type stubs, and its language is not Python's.
 # pyright: reportMissingImports=false, reportMissingTypeStubs=false, reportUnknownMemberType=false
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownParameterType=false
-# pyright: reportMissingParameterType=false, reportUntypedFunctionDecorator=false, reportIndexIssue=false
+# pyright: reportArgumentType=false, reportMissingParameterType=false, reportUntypedFunctionDecorator=false, reportIndexIssue=false
 # ruff: noqa: ANN001, ANN202, N803, PLR0917
 
 import torch
