@@ -70,7 +70,8 @@ def bytes_of_step(loaded, sequences):
     weights = sum(one.nbytes for part in parts for one in [*part.parameters(), *part.buffers()])
     num_cross = len(config.cross_attention_layers)
     tokens = sum(len(one.prompt.token_ids) + one.num_output_tokens for one in sequences)
-    vision_tokens = sum(one.cross_kv_len for one in sequences)
+    images = [image for one in sequences for image in one.running_block_table.output_images]
+    vision_tokens = sum(image.num_vision_tokens for image in images)
     kv_size = 2 * config.num_key_value_heads * (config.hidden_size // config.num_attention_heads)
     cached = tokens * (config.num_hidden_layers - num_cross) + vision_tokens * num_cross
     return weights + cached * kv_size * loaded.model.dtype.itemsize

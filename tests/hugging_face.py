@@ -18,15 +18,16 @@ from transformers.models.mllama.processing_mllama import (
 from llama_vision.backends.local.chat_template import apply_chat_template
 from llama_vision.backends.local.grammar import build_grammar
 from llama_vision.backends.local.guided_decoding import unpack_bitmask
+from llama_vision.backends.local.image_input import ImagePreprocessor
 from llama_vision.backends.local.input_processor import tokenize_prompt
-from llama_vision.backends.local.vision_encoder import VisionEncoder
 
 ASPECT_RATIOS = [[1, 1], [1, 2], [1, 3], [1, 4], [2, 1], [2, 2], [3, 1], [4, 1]]
 
 
 def model_inputs(loaded, request):
     """Inputs of `generate`, made by transformers' image processor and masks."""
-    ids = tokenize_prompt(loaded, VisionEncoder(loaded, 0), apply_chat_template(request)).token_ids
+    preprocessor = ImagePreprocessor(loaded, lambda key: None)
+    ids = tokenize_prompt(loaded, preprocessor, apply_chat_template(request)).token_ids
     inputs = {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids), dtype=torch.long)}
     images = [PIL.Image.open(io.BytesIO(image.data)) for image in request.images()]
     if images:

@@ -54,4 +54,5 @@ def counted_tokens(loaded):
 
 def counted_images(loaded):
     """The images of each forward pass of the vision encoder."""
-    return _counting(loaded.model.model.vision_model, lambda _, options: len(options["pixel_values"]))
+    vision_model = loaded.model.model.vision_model
+    return _counting(vision_model.pre_tile_positional_embedding, lambda args, _: len(args[0]))

@@ -195,7 +195,7 @@ def test_importing_loads_no_other_framework(module, absent):
 
 EXTRAS_OF = {
     "images": {"local", "pdf"},
-    "backends": {"local", "aiohttp"},
+    "backends": {"local", "aiohttp", "cuda"},
     "langchain": {"langchain", "agents"},
     "llamaindex": {"llamaindex"},
     "demo": {"langchain", "llamaindex"},

@@ -24,6 +24,7 @@ import torch
 
 from llama_vision import ChatRequest, Message, SamplingParams, Text, image_from_any
 from llama_vision.backends.local import LocalBackend, LocalSettings, engine_thread
+from llama_vision.backends.local.block_allocator import BlockAllocator
 from llama_vision.backends.local.engine import Engine
 from llama_vision.backends.local.input_processor import InputProcessor
 from llama_vision.backends.local.sampler import Sampler
@@ -68,8 +69,8 @@ class Faults:
             for owner, name in [
                 (Engine, "_decode"),
                 (Engine, "_prefill"),
-                (Engine, "_allocate"),
-                (Engine, "trim_memory"),
+                (Engine, "_admit"),
+                (BlockAllocator, "allocate"),
             ]
         ),
         *((engine_thread.EngineThread, name) for name in ("_take_prepared", "_next_to_prepare", "_end")),
@@ -86,11 +87,11 @@ class Faults:
             self._wrap(owner, name, getattr(owner, name))
 
     def _wrap(self, owner, name, method):
-        def wrapper(*args):
+        def wrapper(*args, **options):
             is_ours = name != "start" or args[0].name.startswith("llama-vision")
             if is_ours and (error := self.armed.pop(name, None)) is not None:
                 raise error
-            return method(*args)
+            return method(*args, **options)
 
         setattr(owner, name, wrapper)
 

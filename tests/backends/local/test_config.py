@@ -59,8 +59,9 @@ def test_settings_are_built_from_a_mapping():
 WRONG_VALUES = {
     "max_batch_size": [None, 0, 2.0, "4", True, float("nan"), [3]],
     "max_model_len": [1, -5, 100.5, "100", False],
-    "image_cache_bytes": [None, -1, 1e9, "1GB"],
-    "prefix_cache_bytes": [None, -1, 0.5, {}],
+    "kv_cache_bytes": [-1, 1e9, "1GB"],
+    "image_cache_bytes": [-1, 1e9, "1GB"],
+    "prefix_cache_bytes": [-1, 0.5, {}],
     "max_waiting": [None, 0, float("inf"), b"9"],
     "device": ["", "cuda:", "cuda:-1", "cuda:x", "GPU 0", 0, b"cpu", ["cpu"]],
     "dtype": [None, "int4", "", ["float32"], 32],

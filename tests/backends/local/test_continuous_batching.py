@@ -67,7 +67,7 @@ def without_cached_tokens(reply):
 
 
 def test_random_cancellations_change_nothing_for_other_sequences(loaded):
-    """Rows of the KV cache are moved into the gaps, tokens and images."""
+    """Their blocks are given to others, tokens and images."""
     chance = random.Random(9)
     engine = Engine(loaded, LocalSettings(max_batch_size=5))
     requests = []
@@ -168,8 +168,8 @@ def test_running_and_queued_requests_fail_when_the_thread_stops():
 class OutOfMemoryOnce:
     """A vision model's hook that fails as a full GPU does, where more than one image is encoded."""
 
-    def __call__(self, module, args, options):
-        if len(options["pixel_values"]) > 1:
+    def __call__(self, module, args):
+        if len(args[0]) > 1:
             raise torch.OutOfMemoryError("no room for two")
 
 
@@ -177,21 +177,21 @@ def test_out_of_memory_is_retried_one_sequence_at_a_time(loaded, caplog):
     caplog.set_level("DEBUG", "llama_vision")
     engine = Engine(loaded, LocalSettings(prefix_cache_bytes=0))
     requests = [ask("Describe the image.", one_shape(seed)[0]) for seed in range(3)]
-    hook = loaded.model.model.vision_model.register_forward_pre_hook(OutOfMemoryOnce(), with_kwargs=True)
+    hook = loaded.model.model.vision_model.patch_embedding.register_forward_pre_hook(OutOfMemoryOnce())
     try:
         replies = run(engine, requests)
     finally:
         hook.remove()
     alone = [run_one(Engine(loaded, LocalSettings(prefix_cache_bytes=0)), request) for request in requests]
     assert replies == alone
-    assert "Adding 3 sequences failed, one at a time now: no room for two" in caplog.messages
+    assert "Encoding the images of 3 sequences failed, one at a time now: no room for two" in caplog.messages
 
 
 def test_out_of_memory_says_which_settings_help(loaded):
     engine = Engine(loaded, LocalSettings())
     outputs = []
     two_images = ask("Describe the image.", one_shape(1)[0], one_shape(2)[0])
-    hook = loaded.model.model.vision_model.register_forward_pre_hook(OutOfMemoryOnce(), with_kwargs=True)
+    hook = loaded.model.model.vision_model.patch_embedding.register_forward_pre_hook(OutOfMemoryOnce())
     try:
         engine.add_sequences([prepare(engine, two_images, outputs.append)])
     finally:

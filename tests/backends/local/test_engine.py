@@ -18,8 +18,8 @@ from llama_vision import (
 from llama_vision.backends.local.config import LocalSettings
 from llama_vision.backends.local.cuda_graphs import CudaGraphRunner
 from llama_vision.backends.local.engine import Engine
+from llama_vision.backends.local.kernels.paged_attention import paged_attention
 from llama_vision.backends.local.model_loader import load_model
-from llama_vision.backends.local.vision_encoder import VisionEncoder
 from tests.drawing import one_shape, scene
 from tests.hugging_face import (
     generate,
@@ -28,7 +28,7 @@ from tests.hugging_face import (
     row_mask_repaired,
     with_four_tiles,
 )
-from tests.local_engine import counted_images, run, run_one
+from tests.local_engine import add, counted_images, run, run_one
 
 SHORT = SamplingParams(max_tokens=48, temperature=0)
 
@@ -147,13 +147,13 @@ def test_images_of_one_to_four_tiles(tiled, batch_size):
 
 
 def test_padding_tiles_have_no_vision_tokens(tiled):
-    engine = Engine(tiled, LocalSettings())
     patches = tiled.model.model.vision_model.num_patches
     for size, tiles in [((90, 90), 1), ((180, 90), 2), ((190, 190), 4)]:
-        image = engine.vision_encoder.preprocess(image_from_any(one_shape(1)[0].resize(size)), 1)
-        with torch.inference_mode():
-            engine.vision_encoder.encode([image])
-        assert image.kv.num_vision_tokens == tiles * patches
+        engine = Engine(tiled, LocalSettings())
+        sequence, _ = add(engine, ask("What?", one_shape(1)[0].resize(size)))
+        (image,) = sequence.running_block_table.output_images
+        assert image.num_vision_tokens == tiles * patches
+        assert len(image.blocks.block_ids) == -(-tiles * patches // 32)
 
 
 def test_a_prompt_longer_than_a_prefill_chunk(loaded):
@@ -180,57 +180,62 @@ class EagerGraph:
 
 
 class EagerGraphs(CudaGraphRunner):
-    """Everything about CUDA graphs but the capture: buckets, static inputs, padding rows."""
+    """Everything about CUDA graphs but the capture: batch sizes, static inputs, padding rows."""
 
-    def _capture(self, shape):
-        graph = EagerGraph(lambda: self._forward(self._static_inputs, shape))
+    def _capture(self, num_seqs, has_images):
+        graph = EagerGraph(lambda: self._forward(self._static_inputs[:num_seqs], has_images))
         return graph, graph.logits
 
 
-def test_decode_steps_padded_to_cuda_graph_buckets_give_the_same_replies(loaded, tiled, caplog):
+def test_decode_steps_as_in_cuda_graphs_give_the_same_replies(tiled, caplog):
     caplog.set_level("INFO", "llama_vision")
-    for model in (loaded, tiled):
-        requests = [mixed(seed) for seed in range(24)]
-        unpadded = run(Engine(model, LocalSettings(max_batch_size=7)), requests)
-        engine = Engine(model, LocalSettings(max_batch_size=7))
-        engine._cuda_graphs = EagerGraphs(engine._decode_logits, 7, model.device)
-        chance = random.Random(2)
-        padded = run(engine, requests, lambda chance=chance: chance.choice([0, 1, 3]))
-        assert [reply.text for reply in padded] == [reply.text for reply in unpadded]
-        assert 1 < len(engine._cuda_graphs._graphs) < 20
-        assert f"Captured a CUDA graph for {next(iter(engine._cuda_graphs._graphs))}" in caplog.messages
+    requests = [mixed(seed) for seed in range(12)]
+    expected = run(Engine(tiled, LocalSettings(max_batch_size=7)), requests)
+    settings = LocalSettings(max_batch_size=7, max_model_len=200, kv_cache_bytes=60 * 49152)
+    engine = Engine(tiled, settings)
+    engine._cuda_graphs = engine._cuda_graph_runner(paged_attention, EagerGraphs)
+    chance = random.Random(2)
+    replies = run(engine, requests, lambda: chance.choice([0, 1, 3]))
+    assert [reply.text for reply in replies] == [reply.text for reply in expected]
+    assert run_one(engine, requests[1]).text == expected[1].text  # without images
+    # One for each batch size, whatever the lengths are.
+    captured = set(engine._cuda_graphs._graphs)
+    assert {num_seqs for num_seqs, _ in captured} <= {1, 2, 4, 7}
+    assert {has_images for _, has_images in captured} == {True, False}
+    assert "Captured a CUDA graph for 4 sequences, with images" in caplog.messages
+    assert len(captured) == sum(message.startswith("Captured") for message in caplog.messages)
 
 
 class NoGraphs(CudaGraphRunner):
     """On a GPU that can't capture."""
 
-    def _capture(self, shape):
+    def _capture(self, num_seqs, has_images):
         raise RuntimeError("operation not permitted when stream is capturing")
 
 
-def test_where_cuda_graphs_cannot_be_captured_decode_runs_without(loaded, caplog):
+def test_where_kernels_cannot_be_captured_decode_runs_without(loaded, caplog):
     requests = [ask("Describe the image.", one_shape(1)[0]), ask("Repeat: Paris London")]
     engine = Engine(loaded, LocalSettings())
-    engine._cuda_graphs = NoGraphs(engine._decode_logits, 16, loaded.device)
-    with pytest.warns(UserWarning, match="CUDA graphs .* take longer: operation not permitted"):
+    engine._cuda_graphs = engine._cuda_graph_runner(paged_attention, NoGraphs)
+    with pytest.warns(UserWarning, match="take longer.*captured: operation not permitted"):
         replies = run(engine, requests)
     assert replies == run(Engine(loaded, LocalSettings()), requests)
     assert engine._cuda_graphs is None
     (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
     assert record.name == "llama_vision"
-    assert "take longer: operation not permitted" in record.message
+    assert "operation not permitted" in record.message
 
 
 def test_text_only_requests_skip_vision_and_cross_attention(loaded):
     engine = Engine(loaded, LocalSettings())
     used = []
-    parts = [loaded.model.model.vision_model]
-    parts += [layer.mlp for layer in loaded.model.model.language_model.layers if hasattr(layer, "cross_attn")]
+    parts = [loaded.model.model.vision_model.patch_embedding]
+    layers = loaded.model.model.language_model.layers
+    parts += [layer.mlp.down_proj for layer in layers if hasattr(layer, "cross_attn")]
     hooks = [part.register_forward_hook(lambda part, *_: used.append(part)) for part in parts]
     try:
         run(engine, [ask("Say hi"), ask("Repeat: Paris London")])
         assert used == []
-        assert engine._kv_cache.cross_attention.num_rows == 0
         run(engine, [ask("Describe the image.", one_shape(2)[0])])
         assert set(used) == set(parts)
     finally:
@@ -252,18 +257,18 @@ def test_an_image_is_encoded_once(loaded):
 
 def test_the_encoder_cache_evicts_the_least_recently_used(loaded):
     images = [scene(("red", "circle", seed, 1), ("blue", "star", 0, 0)) for seed in range(3)]
-    image = VisionEncoder(loaded, 0).preprocess(image_from_any(images[0]), 1)
-    with torch.inference_mode():
-        VisionEncoder(loaded, 0).encode([image])
-    size = image.kv.num_bytes
-    engine = Engine(loaded, LocalSettings(image_cache_bytes=2 * size + 1))
+    any_engine = Engine(loaded, LocalSettings())
+    sequence, _ = add(any_engine, ask("What?", images[0]))
+    num_blocks = len(sequence.running_block_table.output_images[0].blocks.block_ids)
+    block_bytes = any_engine._kv_cache.num_bytes // any_engine._kv_cache.num_blocks
+    engine = Engine(loaded, LocalSettings(image_cache_bytes=2 * num_blocks * block_bytes + 1))
     with counted_images(loaded) as encoded:
         for number, expected in [(0, 1), (1, 2), (0, 2), (2, 3), (0, 3), (1, 4)]:
             run_one(engine, ask("Describe the image.", images[number]))
             assert sum(encoded) == expected
-            assert engine.vision_encoder.cached_bytes <= 2 * size
+            assert engine._encoder_cache.num_unused_blocks <= 2 * num_blocks
     without_cache = Engine(loaded, LocalSettings(image_cache_bytes=0))
     with counted_images(loaded) as encoded:
         for expected in (1, 2):
             run_one(without_cache, ask("Describe the image.", images[0]))
-            assert (sum(encoded), without_cache.vision_encoder.cached_bytes) == (expected, 0)
+            assert (sum(encoded), without_cache._encoder_cache.num_unused_blocks) == (expected, 0)

@@ -97,29 +97,38 @@ class Watched:
     """What a model's vision encoder is given."""
 
     def __init__(self, model):
-        self.loaded, self.inputs = load_model(model), []
+        self.loaded, self.pixels, self.aspect_ratio_ids = load_model(model), [], []
         vision = self.loaded.model.model.vision_model
-        self.handle = vision.register_forward_pre_hook(
-            lambda _, __, given: self.inputs.append(given), with_kwargs=True
-        )
+        self.handles = [
+            vision.patch_embedding.register_forward_pre_hook(lambda _, given: self.pixels.append(given[0])),
+            vision.pre_tile_positional_embedding.register_forward_pre_hook(
+                lambda _, given: self.aspect_ratio_ids.extend(given[1].flatten().tolist())
+            ),
+        ]
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self.handle.remove()
+        for handle in self.handles:
+            handle.remove()
 
     def check(self, *images):
-        """Compare what it was given last with what transformers' processor makes of images."""
-        given = self.inputs.pop()
-        assert not self.inputs
+        """Compare what it was given with what transformers' processor makes of images, in any order."""
         options = {
             name: value for name, value in self.loaded.image_processor_config.items() if value is not None
         }
         wanted = MllamaImageProcessorPil(**options)(images=[[image] for image in images], return_tensors="pt")
-        for name, found in given.items():
-            assert torch.equal(found, wanted[name].to(found.dtype)), name
-        assert "pixel_values" in given
+        wanted_pixels = wanted["pixel_values"][:, 0]
+        pixels = torch.cat(self.pixels).view(wanted_pixels.shape)
+        found = list(zip(self.aspect_ratio_ids, pixels, strict=True))
+        for ratio, image in zip(wanted["aspect_ratio_ids"].flatten().tolist(), wanted_pixels, strict=True):
+            same = [
+                pair for pair in found if pair[0] == ratio and torch.equal(pair[1], image.to(pair[1].dtype))
+            ]
+            assert same
+        self.pixels.clear()
+        self.aspect_ratio_ids.clear()
 
 
 def ask_langchain(model, data, **options):

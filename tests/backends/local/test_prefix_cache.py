@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 import pytest
-import torch
 
 from llama_vision import ChatRequest, Message, SamplingParams, Text, image_from_any
+from llama_vision.backends.local.block_pool import BlockPool
 from llama_vision.backends.local.config import LocalSettings
 from llama_vision.backends.local.engine import Engine
 from llama_vision.backends.local.model_loader import load_model
@@ -82,35 +82,62 @@ def test_equal_text_before_another_image_is_cached(tiled):
         assert reply.text == run_one(Engine(tiled, UNCACHED), request).text
 
 
-def kv_of(num_tokens):
-    """Keys and values of so many tokens: 40 bytes each."""
-    return torch.arange(num_tokens).float().expand(2, 5, num_tokens)[..., None].contiguous()
+def cached(num_tokens, max_blocks=None):
+    """A cache of blocks of 16 tokens, and a function that lets a finished sequence fill it."""
+    pool = BlockPool(num_tokens // 16 + 1)
+    cache = PrefixCache(pool, 16, max_blocks)
+
+    def insert(tokens):
+        match = cache.match([*tokens, -1])
+        nodes = list(match.nodes)
+        if match.partial is not None:
+            cache.release([match.partial])
+        blocks = [node.block_id for node in nodes] + pool.allocate(-(-len(tokens) // 16) - len(nodes))
+        cache.insert(tokens, blocks, nodes, is_complete=True)
+        pool.free(blocks[len(nodes) :])
+        cache.release(nodes)
+
+    def num_cached(tokens):
+        match = cache.match([*tokens, -1])
+        cache.release(match.retained)
+        return match.num_tokens
+
+    return cache, pool, insert, num_cached
 
 
 def test_the_least_recently_used_prefix_is_evicted(caplog):
     caplog.set_level("DEBUG", "llama_vision")
-    cache = PrefixCache(40 * 250)
+    cache, pool, insert, num_cached = cached(16 * 12)
     for first in range(3):
-        cache.insert([first] * 100, lambda: kv_of(100))
-        cache.match([0] * 50)
-    assert cache.num_bytes == 40 * 200
-    assert caplog.messages.count("Prefix cache eviction: 100 tokens") == 1
-    assert caplog.messages.count("Prefix cache hit: 50 of 50 prompt tokens") == 3
-    assert [cache.match([first] * 64) is not None for first in range(3)] == [True, False, True]
-    cache.insert([9] * 300, lambda: kv_of(300))  # by itself more than there is room for
-    assert cache.num_bytes == 40 * 200
+        insert([first] * 64)
+        num_cached([0] * 50)
+    assert caplog.messages.count("Prefix cache hit: 50 of 51 prompt tokens") == 3
+    insert([9] * 48)  # takes the end of what was used last
+    assert [num_cached([first] * 64) for first in range(3)] == [64, 0, 64]
     cache.clear()
-    assert (cache.num_bytes, cache.match([0] * 64)) == (0, None)
-    PrefixCache(0).insert([0] * 64, lambda: pytest.fail("it caches nothing"))
+    assert (num_cached([0] * 64), pool.num_available) == (0, 12)
+
+
+def test_a_cache_of_no_blocks_keeps_nothing():
+    _, pool, insert, num_cached = cached(16 * 12, max_blocks=0)
+    insert([0] * 64)
+    assert (num_cached([0] * 64), pool.num_available) == (0, 12)
 
 
 def test_a_growing_conversation_is_cached_once():
-    cache = PrefixCache(2**20)
+    _, pool, insert, num_cached = cached(16 * 30)
     for count in range(40, 400, 40):
-        cache.insert([*range(count)], lambda count=count: kv_of(count))
-        assert cache.num_bytes == 40 * count
-    cache.insert([*range(200)], lambda: pytest.fail("all of it is cached"))
-    cached_kv = cache.match([*range(150), 7, 7, 7])
-    assert torch.equal(cached_kv, kv_of(150))
-    assert cache.match([*range(31)]) is None
-    assert cache.match([*range(64)]).shape[2] == 63  # the logits of the last token have to be computed
+        insert([*range(count)])
+        assert num_cached([*range(count)]) == count
+        assert pool.num_available - len(pool._free) == -(-count // 16)
+    insert([*range(200)])
+    assert pool.num_available - len(pool._free) == -(-360 // 16)
+    assert num_cached([*range(150), 7, 7, 7]) == 150
+    assert num_cached([*range(31)]) == 0  # as fast computed as found
+
+
+def test_the_last_token_of_a_prompt_is_computed():
+    cache, _, insert, _ = cached(16 * 30)
+    insert([*range(100)])
+    match = cache.match([*range(64)])
+    assert (match.num_tokens, len(match.nodes), match.partial is None) == (63, 3, False)

@@ -10,7 +10,6 @@ import threading
 import time
 
 import pytest
-import torch
 
 from llama_vision import ChatRequest, Message, SamplingParams, Text
 from llama_vision.backends.local import LocalBackend, LocalSettings, engine_thread
@@ -77,7 +76,8 @@ def assert_told_at_once(backend, way, request, match):
     ],
 )
 def test_a_thread_that_ends_tells_who_waits_and_the_next_call_works(backend, monkeypatch, way, method, error):
-    raise_once(monkeypatch, EngineThread, method, error)
+    # A thread of the test before may be about to end.
+    raise_once(monkeypatch, EngineThread, method, error, when=lambda thread, *_: not thread._must_end())
     match = rf"has ended \({type(error).__name__}: lost\).*loads the model again"
     assert_told_at_once(backend, way, ask("Hi", sampling=LONG), match)
     assert_works(backend)
@@ -127,21 +127,6 @@ def test_a_killed_thread_leaves_nobody_waiting(backend, number):
         except LocalModelError:
             assert time.monotonic() - began < 10.0
         assert_works(backend)
-
-
-def test_running_out_of_memory_while_idle_ends_nothing(backend, monkeypatch):
-    monkeypatch.setattr(engine_thread, "_IDLE_TIMEOUT_S", 0.05)
-    monkeypatch.setattr(Engine, "can_trim", True)
-    tried = threading.Event()
-
-    def trim_memory(self):
-        tried.set()
-        raise torch.OutOfMemoryError
-
-    monkeypatch.setattr(Engine, "trim_memory", trim_memory)
-    assert_works(backend)
-    assert tried.wait(10)
-    assert_works(backend)
 
 
 def test_a_system_without_threads_to_spare_is_an_error_of_the_call(backend, monkeypatch):

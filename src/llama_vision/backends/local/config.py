@@ -22,10 +22,13 @@ _DEVICE = re.compile(r"[a-z][a-z0-9_]*(:\d+)?")
 _MINIMUMS = {
     "max_batch_size": 1,
     "max_model_len": 2,
+    "kv_cache_bytes": 0,
     "image_cache_bytes": 0,
     "prefix_cache_bytes": 0,
     "max_waiting": 1,
 }
+
+_OPTIONAL = ("max_model_len", "kv_cache_bytes", "image_cache_bytes", "prefix_cache_bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +39,15 @@ class LocalSettings:
 
     Attributes:
         max_batch_size: Requests in the running batch at most. Further requests wait.
-        max_model_len: Prompt and output tokens of a request at most; None takes the model's context window. The KV cache
-            grows on demand: the 11B needs 131 kB for each token of each running request.
-        image_cache_bytes: Size of the encoder cache, which keeps the cross-attention keys and values of images for the
-            next request with the same ones: the 11B needs 53 MB for each tile of 560 x 560 pixels. 0 turns it off.
-        prefix_cache_bytes: Size of the prefix cache, which keeps keys and values of finished requests, so that prefill of
-            a next turn, or of any prompt that begins alike, starts where it differs: the 11B needs 131 kB for each token.
-            0 turns it off.
+        max_model_len: Prompt and output tokens of a request at most; None takes the model's context window.
+        kv_cache_bytes: Size of the KV cache, which is allocated once, with the model: the 11B needs 131 kB for each token
+            and 52 MB for each tile of 560 x 560 pixels, of running requests and of the two caches below. Requests for
+            which it has no room at the moment wait. None takes what may be of use, of a GPU's free memory as much as there
+            is, of a computer's half.
+        image_cache_bytes: How much of the KV cache may keep encoded images that no running request has, for the next
+            request with the same ones. 0 turns that off. None sets no limit: what running requests need is evicted first.
+        prefix_cache_bytes: How much of it may keep tokens of finished requests, so that prefill of a next turn, or of any
+            prompt that begins alike, starts where it differs. 0 turns that off. None as above.
         max_waiting: Requests in the queue at most. One more is refused.
         device: Such as `cpu`, `mps`, `cuda` or `cuda:1`. None takes the fastest there is.
         dtype: Of weights and activations. `auto` keeps the checkpoint's, except that small models run in `float32` on a
@@ -59,8 +64,9 @@ class LocalSettings:
 
     max_batch_size: int = 16
     max_model_len: int | None = None
-    image_cache_bytes: int = 2**30
-    prefix_cache_bytes: int = 2**28
+    kv_cache_bytes: int | None = None
+    image_cache_bytes: int | None = None
+    prefix_cache_bytes: int | None = None
     max_waiting: int = 4096
     device: str | None = None
     dtype: Precision = "auto"
@@ -69,7 +75,7 @@ class LocalSettings:
     def __post_init__(self) -> None:
         for name, minimum in _MINIMUMS.items():
             value: object = getattr(self, name)
-            if value is None and name == "max_model_len":
+            if value is None and name in _OPTIONAL:
                 continue
             if not isinstance(value, int) or isinstance(value, bool):
                 raise ConfigurationError(f"{name} has to be an integer, and is {value!r}.")

@@ -9,81 +9,66 @@ from typing import Any
 
 import torch
 
-from llama_vision.backends.local.kv_cache import KVCache
-from llama_vision.backends.local.model_inputs import DecodeShape
-
-_MAX_GRAPHS = 64
-_MIN_KV_LEN = 256
-
 _logger = logging.getLogger("llama_vision")
 
 
 class CudaGraphRunner:
-    """One CUDA graph per bucket of shapes."""
+    """One CUDA graph for each batch size, rounded up to a power of two, with and without images.
+
+    A graph reads lengths and block tables from the device, where they stay in place, so it serves all that come.
+    """
 
     def __init__(
         self,
-        forward: Callable[[torch.Tensor, DecodeShape], torch.Tensor],
+        forward: Callable[[torch.Tensor, bool], torch.Tensor],
         max_num_seqs: int,
+        padding: tuple[int, int, int],
         device: torch.device,
     ) -> None:
+        """Take the forward pass of a decode step, and the inputs of a padding row."""
         self._forward = forward
         self._max_num_seqs = max_num_seqs
-        self._static_inputs = torch.zeros(max_num_seqs, 3, dtype=torch.long, device=device)
-        self._graphs: dict[DecodeShape, tuple[Any, torch.Tensor]] = {}
+        self._padding = padding
+        self._static_inputs = torch.tensor([padding] * max_num_seqs, device=device)
+        self._graphs: dict[tuple[int, bool], tuple[Any, torch.Tensor]] = {}
         self._pool: Any = None
-        self._cache_generation = 0
 
-    def run(
-        self, decode_inputs: Sequence[tuple[int, int, int]], shape: DecodeShape, kv_cache: KVCache
-    ) -> torch.Tensor:
-        """Replay the graph of a decode step, and capture it first where there is none or the KV cache was reallocated.
+    def run(self, inputs: Sequence[tuple[int, int, int]], *, has_images: bool) -> torch.Tensor:
+        """Replay the graph of a decode step, and capture it first where there is none.
+
+        Args:
+            inputs: Token id, position, and row of the block tables of each sequence.
+            has_images: Whether any of them attends to images.
 
         Returns:
-            Logits, (batch or more, vocab_size), valid until the next step.
+            Logits, (sequences, vocab_size), valid until the next step.
         """
-        bucket = bucket_shape(shape, self._max_num_seqs, kv_cache)
-        padded = [*decode_inputs, *[(0, 0, 0)] * (bucket.num_seqs - len(decode_inputs))]
-        self._static_inputs[: bucket.num_seqs].copy_(torch.tensor(padded))
-        if self._cache_generation != kv_cache.generation:
-            self._graphs.clear()
-            self._cache_generation = kv_cache.generation
-        if bucket not in self._graphs:
-            if len(self._graphs) >= _MAX_GRAPHS:
-                self._graphs.clear()
-            self._graphs[bucket] = self._capture(bucket)
-            _logger.info("Captured a CUDA graph for %s", bucket)
-        graph, logits = self._graphs[bucket]
+        num_seqs = min(1 << (len(inputs) - 1).bit_length(), self._max_num_seqs)
+        padded = [*inputs, *[self._padding] * (num_seqs - len(inputs))]
+        self._static_inputs[:num_seqs].copy_(torch.tensor(padded))
+        key = num_seqs, has_images
+        if key not in self._graphs:
+            self._graphs[key] = self._capture(num_seqs, has_images)
+            _logger.info(
+                "Captured a CUDA graph for %d sequences, %s images",
+                num_seqs,
+                "with" if has_images else "without",
+            )
+        graph, logits = self._graphs[key]
         graph.replay()
-        return logits
+        return logits[: len(inputs)]
 
-    def _capture(self, shape: DecodeShape) -> tuple[Any, torch.Tensor]:
+    def _capture(self, num_seqs: int, has_images: bool) -> tuple[Any, torch.Tensor]:
+        inputs = self._static_inputs[:num_seqs]
         # Warm up on a side stream: libraries allocate their workspaces then, which is forbidden during a capture.
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
-            self._forward(self._static_inputs, shape)
+            self._forward(inputs, has_images)
         torch.cuda.current_stream().wait_stream(side)
         self._pool = self._pool or torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
         # Other threads, such as another model's, may use the GPU meanwhile.
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            logits = self._forward(self._static_inputs, shape)
+            logits = self._forward(inputs, has_images)
         return graph, logits
-
-
-def bucket_shape(shape: DecodeShape, max_num_seqs: int, kv_cache: KVCache) -> DecodeShape:
-    """Round a shape up to its bucket, so that few graphs serve all steps."""
-    num_seqs = min(_next_power_of_two(shape.num_seqs), max_num_seqs)
-    return DecodeShape(
-        num_seqs=num_seqs,
-        kv_len=min(max(_next_power_of_two(shape.kv_len), _MIN_KV_LEN), kv_cache.self_attention.capacity),
-        num_image_seqs=min(_next_power_of_two(shape.num_image_seqs), num_seqs) if shape.num_image_seqs else 0,
-        cross_kv_len=kv_cache.cross_attention.capacity if shape.num_image_seqs else 0,
-        needs_mask=True,
-        needs_cross_mask=shape.num_image_seqs > 0,
-    )
-
-
-def _next_power_of_two(number: int) -> int:
-    return 1 << (number - 1).bit_length()

@@ -1,29 +1,37 @@
 """Continuous batching engine: sequences join and leave the running batch at every step."""
 
 import logging
-import warnings
-from collections import abc
+from collections import abc, deque
 
 import torch
 
+from llama_vision.backends.local.attention import (
+    DecodeAttention,
+    ImageAttention,
+    PagedDecodeAttention,
+    PrefillAttention,
+    PrefillChunk,
+)
+from llama_vision.backends.local.block_allocator import BlockAllocator, BlockTable
+from llama_vision.backends.local.block_pool import BlockPool
 from llama_vision.backends.local.config import LocalSettings
 from llama_vision.backends.local.cuda_graphs import CudaGraphRunner
+from llama_vision.backends.local.encoder_cache import EncodedImage, EncoderCache
+from llama_vision.backends.local.image_input import ImageInput, ImagePreprocessor
 from llama_vision.backends.local.input_processor import InputProcessor
-from llama_vision.backends.local.kv_cache import KVCache
-from llama_vision.backends.local.model_inputs import (
-    DecodeShape,
-    PrefillChunk,
-    prepare_decode,
-    prepare_prefill,
-)
+from llama_vision.backends.local.kernels import triton_paged_attention, warn_slower
+from llama_vision.backends.local.kernels.paged_attention import PagedAttention
+from llama_vision.backends.local.kv_cache import KVCache, block_layout
+from llama_vision.backends.local.memory_plan import available_bytes, num_kv_cache_blocks
+from llama_vision.backends.local.model_inputs import decode_inputs, image_attention, prefill_chunk
 from llama_vision.backends.local.model_loader import LoadedModel
 from llama_vision.backends.local.prefix_cache import PrefixCache
-from llama_vision.backends.local.running_batch import RunningBatch
 from llama_vision.backends.local.sampler import sample
 from llama_vision.backends.local.scheduler import schedule_prefill
-from llama_vision.backends.local.sequence import Sequence
+from llama_vision.backends.local.sequence import Sequence, SequenceStatus
 from llama_vision.backends.local.text_decoder import TextDecoder
 from llama_vision.backends.local.vision_encoder import VisionEncoder
+from llama_vision.core.errors import LocalModelError
 
 _logger = logging.getLogger("llama_vision")
 
@@ -31,186 +39,239 @@ _logger = logging.getLogger("llama_vision")
 class Engine:
     """Runs several sequences at once. All but `input_processor` belongs to one thread.
 
-    A step is chunked prefill of the prompts that are not computed yet, then one decode step of the batch. Sequences in
-    prefill take part in the decode step: their output is ignored, and what they write to the KV cache is overwritten by
-    their next chunk.
+    A step admits waiting sequences for which there are blocks of the KV cache, then computes a chunk of the prompts that
+    are not computed yet, then decodes one token of every other sequence.
     """
 
     def __init__(self, model: LoadedModel, settings: LocalSettings) -> None:
         self.max_model_len = min(model.context_window, settings.max_model_len or model.context_window)
-        self.vision_encoder = VisionEncoder(model, settings.image_cache_bytes)
-        self.input_processor = InputProcessor(model, self.vision_encoder, self.max_model_len)
         self._max_num_seqs = settings.max_batch_size
-        self._kv_cache = KVCache(model.model, self._max_num_seqs)
-        self._decoder = TextDecoder(model.model, self.max_model_len)
-        self._reference = torch.zeros((), dtype=model.model.dtype, device=model.device)
-        self._running = RunningBatch(self._kv_cache)
-        self._prefilling: list[Sequence] = []
-        self._prefix_cache = PrefixCache(settings.prefix_cache_bytes)
+        self._device: torch.device = model.device
+        if self._device.type == "cuda":
+            torch.cuda.set_device(self._device)  # of this thread
+        self._kv_cache = _allocate_kv_cache(model, settings, self.max_model_len)
+        self._pool = BlockPool(self._kv_cache.num_blocks)
+        self._prefix_cache, self._encoder_cache = _caches(self._pool, self._kv_cache, settings)
+        self._allocator = BlockAllocator(
+            self._kv_cache,
+            self._pool,
+            self._prefix_cache,
+            self._encoder_cache,
+            max_num_seqs=self._max_num_seqs,
+            max_model_len=self.max_model_len,
+        )
+        preprocessor = ImagePreprocessor(model, self._encoder_cache.num_vision_tokens)
+        self._vision_encoder = VisionEncoder(model, self._kv_cache, preprocessor)
+        self.input_processor = InputProcessor(
+            model, preprocessor, self.max_model_len, self._allocator.num_tokens_beside_images
+        )
+        self._decoder = TextDecoder(model.model, self._kv_cache.layout, self.max_model_len)
+        self._waiting: deque[Sequence] = deque()
+        self._running: list[Sequence] = []  # in order of admission
+        # Of the last decode step: mostly its sequences are those of the next one as well.
+        self._tables_with_images: list[BlockTable] = []
+        self._image_attention: ImageAttention | None = None
         self._cuda_graphs: CudaGraphRunner | None = None
-        if model.device.type == "cuda":
-            torch.cuda.set_device(model.device)  # of this thread
-            self._cuda_graphs = CudaGraphRunner(self._decode_logits, self._max_num_seqs, model.device)
+        if self._device.type == "cuda" and (kernel := triton_paged_attention()) is not None:
+            self._cuda_graphs = self._cuda_graph_runner(kernel)
 
     @property
     def num_running(self) -> int:
-        """Sequences in the running batch."""
-        return len(self._running)
+        """Sequences that were added and are not finished; some may wait for blocks of the KV cache."""
+        return len(self._running) + len(self._waiting)
 
     @property
     def num_free(self) -> int:
         """Sequences that could be added."""
-        return self._max_num_seqs - len(self._running)
+        return self._max_num_seqs - self.num_running
 
     @torch.inference_mode()
     def add_sequences(self, seqs: abc.Sequence[Sequence]) -> None:
-        """Add prepared sequences to the running batch, at most `num_free`."""
-        if not seqs:
-            return
-        try:
-            self._allocate(seqs)
-        except BaseException as error:  # noqa: BLE001 - whatever it is, consumers wait for it
-            self._remove(seqs)
-            if len(seqs) == 1:
-                seqs[0].fail(error)
-                return
-            _logger.debug("Adding %d sequences failed, one at a time now: %s", len(seqs), error)
-            for seq in seqs:  # so that the failure of one does not affect the others
-                self.add_sequences([seq])
+        """Add prepared sequences, at most `num_free`, and admit them as far as there are blocks."""
+        self._waiting.extend(seqs)
+        self._admit()
 
     @torch.inference_mode()
     def step(self) -> None:
-        """Drop cancelled sequences, run the scheduled prefill chunks, then decode one token of every other sequence."""
-        self._remove([seq for seq in self._running if seq.cancelled.is_set()])
-        for group in schedule_prefill(self._prefilling, decoding=len(self._prefilling) < len(self._running)):
+        """Drop cancelled sequences, admit waiting ones, run the scheduled prefill chunks, then decode the other ones."""
+        self._drop_cancelled()
+        self._admit()
+        prefilling = [seq for seq in self._running if seq.num_remaining_prefill_tokens]
+        group = schedule_prefill(prefilling, decoding=len(prefilling) < len(self._running))
+        if group:
             self._prefill_or_fail(group)
-        if len(self._prefilling) == len(self._running):
-            return
         try:
-            logits = self._decode()
-            seqs = [*self._running]
-            rows = [row for row, seq in enumerate(seqs) if not seq.num_remaining_prompt_tokens]
-            for row in rows:
-                seqs[row].num_computed_tokens += 1
-            if self._prefilling:
-                logits = logits[rows]
-            self._sample_and_append(logits, [seqs[row] for row in rows])
+            self._decode_and_append()
         except BaseException as error:  # noqa: BLE001 - it concerns all sequences, and each consumer waits for it
             self.abort_all(error)
 
     def abort_all(self, error: BaseException) -> None:
         """Remove all sequences, and send each the error."""
-        self._prefilling = []
-        for seq in self._running.clear():
+        seqs = [*self._running, *self._waiting]
+        self._waiting.clear()
+        self._remove(self._running)
+        for seq in seqs:
             seq.fail(error)
 
-    @property
-    def can_trim(self) -> bool:
-        """Whether `trim_memory` would free memory."""
-        return self._kv_cache.is_oversized and not self._running
+    def _drop_cancelled(self) -> None:
+        self._waiting = deque(seq for seq in self._waiting if not seq.cancelled.is_set())
+        self._remove([seq for seq in self._running if seq.cancelled.is_set()])
 
-    def trim_memory(self) -> None:
-        """Free what large requests took of the KV cache, if no sequence is running."""
-        if not self._running:
-            self._kv_cache.shrink()
-            if self._reference.is_cuda:
-                torch.cuda.empty_cache()
+    def _admit(self) -> None:
+        """Start waiting sequences in order, as long as there are blocks for the next one."""
+        admitted: list[Sequence] = []
+        while self._waiting and self._allocate_or_fail(seq := self._waiting[0]):
+            self._waiting.popleft()
+            if not seq.is_finished:
+                self._running.append(seq)
+                admitted.append(seq)
+        self._encode_or_fail(admitted)
 
-    def _allocate(self, seqs: abc.Sequence[Sequence]) -> None:
-        """Encode the images of new sequences, and give each a row of the KV cache with its cached prefix."""
-        prefixes = [self._prefix_cache.match(seq.prompt.cache_key) for seq in seqs]
-        for seq, cached_kv in zip(seqs, prefixes, strict=True):
-            seq.num_computed_tokens = seq.num_cached_tokens = 0 if cached_kv is None else cached_kv.shape[2]
-        spans = [(seq, span) for seq in seqs for span in seq.prompt.image_spans]
-        self.vision_encoder.encode([span.image for seq, span in spans if span.end > seq.num_computed_tokens])
-        self._kv_cache.self_attention.ensure_capacity(
-            len(self._running) + len(seqs), max(len(seq.prompt.token_ids) for seq in seqs), self.max_model_len
-        )
-        for seq in seqs:
-            seq.cross_kv_len = sum(kv.num_vision_tokens for kv in seq.output_images)
-        if cross_kv_len := max(seq.cross_kv_len for seq in seqs):
-            self._kv_cache.cross_attention.ensure_capacity(
-                self._running.num_image_seqs + sum(seq.cross_kv_len > 0 for seq in seqs), cross_kv_len
-            )
-        for seq, cached_kv in zip(seqs, prefixes, strict=True):
-            self._running.add(seq)
-            self._prefilling.append(seq)
-            if cached_kv is not None:
-                self._kv_cache.self_attention.write(self._running.row_of(seq), cached_kv)
+    def _allocate_or_fail(self, seq: Sequence) -> bool:
+        """Give a sequence its blocks, or an error; False where it has to wait for them."""
+        try:
+            # The reserved ones let those that run go on for a while.
+            is_allocated = self._allocator.allocate(seq, num_reserved=len(self._running))
+            if not is_allocated and not self._running:
+                raise _no_room_error()  # noqa: TRY301 - as all that fails here
+        except BaseException as error:  # noqa: BLE001 - whatever it is, consumers wait for it
+            if seq.block_table is not None:
+                self._allocator.free(seq)
+            seq.fail(error)
+            return True
+        if is_allocated:
+            seq.status = SequenceStatus.RUNNING
+            if not seq.output_token_ids:
+                seq.num_cached_tokens = seq.num_computed_tokens
+        return is_allocated
+
+    def _encode_or_fail(self, seqs: abc.Sequence[Sequence]) -> None:
+        """Encode the images of admitted sequences; where that fails, one at a time, so that the failure of one affects no other."""
+        try:
+            self._vision_encoder.encode(_images_to_encode(seqs))
+        except BaseException as error:  # noqa: BLE001 - whatever it is, consumers wait for it
+            if len(seqs) > 1:
+                _logger.debug(
+                    "Encoding the images of %d sequences failed, one at a time now: %s", len(seqs), error
+                )
+                for seq in seqs:
+                    self._encode_or_fail([seq])
+                return
+            self._remove(seqs)
+            seqs[0].fail(error)
 
     def _prefill_or_fail(self, group: abc.Sequence[tuple[Sequence, int]]) -> None:
-        """Prefill a group of chunks; where that fails, one at a time, so that the failure of one affects no other."""
-        batch = [(seq, self._chunk(seq, count)) for seq, count in group]
-        batch.sort(key=lambda item: not item[1].visible_image_spans)
-        seqs = [seq for seq, _ in batch]
+        """Prefill a group of chunks; where that fails, one at a time, as in `_encode_or_fail`."""
+        seqs = [seq for seq, _ in group]
         try:
-            logits = self._prefill([chunk for _, chunk in batch])
-        except BaseException as error:  # noqa: BLE001 - as in `add_sequences`
+            chunks = [prefill_chunk(seq, count) for seq, count in group]
+            logits = self._prefill(chunks)
+        except BaseException as error:  # noqa: BLE001 - as in `_encode_or_fail`
             if len(group) > 1:
                 _logger.debug("Prefill of %d sequences failed, one at a time now: %s", len(group), error)
                 for item in group:
                     self._prefill_or_fail([item])
                 return
-            seqs[0].fail(error)
             self._remove(seqs)
+            seqs[0].fail(error)
             return
-        for seq, chunk in batch:
+        for seq, chunk in zip(seqs, chunks, strict=True):
             seq.num_computed_tokens = chunk.stop
-        self._prefilling = [seq for seq in self._prefilling if seq.num_remaining_prompt_tokens]
-        done = [index for index, seq in enumerate(seqs) if not seq.num_remaining_prompt_tokens]
+            self._cache_prefix(seq)
+        # After a preemption the next token is known already.
+        done = [
+            index
+            for index, seq in enumerate(seqs)
+            if not (seq.num_remaining_prefill_tokens or seq.output_token_ids)
+        ]
         if done:
             for index in done:
                 seqs[index].emit_started()
             self._sample_and_append(logits[done], [seqs[index] for index in done])
 
-    def _chunk(self, seq: Sequence, num_tokens: int) -> PrefillChunk:
-        start = seq.num_computed_tokens
-        return PrefillChunk(seq.prompt, self._running.row_of(seq), start, start + num_tokens)
-
     def _prefill(self, chunks: abc.Sequence[PrefillChunk]) -> torch.Tensor:
         """Prefill forward pass: logits after each chunk's last token, (chunks, vocab_size)."""
-        batch = prepare_prefill(chunks, self.max_model_len, self._reference)
-        self._kv_cache.self_attention.ensure_capacity(len(self._running), batch.kv_len, self.max_model_len)
-        hidden = self._decoder.forward(batch, self._kv_cache)
-        last = torch.tensor([chunk.stop - chunk.start - 1 for chunk in chunks], device=hidden.device)
-        return self._decoder.compute_logits(hidden[torch.arange(len(last), device=last.device), last])
-
-    def _decode(self) -> torch.Tensor:
-        """Decode forward pass: next-token logits of every row, (batch, vocab_size)."""
-        seqs = [*self._running]
-        cross_kv_lens = [seq.cross_kv_len for seq in seqs[: self._running.num_image_seqs]]
-        kv_len = max(seq.num_computed_tokens for seq in seqs) + 1
-        self._kv_cache.self_attention.ensure_capacity(len(seqs), kv_len, self.max_model_len)
-        last_tokens = [seq.output_token_ids[-1] if seq.output_token_ids else 0 for seq in seqs]
-        decode_inputs = [
-            (token_id, seq.num_computed_tokens, seq.cross_kv_len)
-            for token_id, seq in zip(last_tokens, seqs, strict=True)
-        ]
-        shape = DecodeShape(
-            num_seqs=len(seqs),
-            kv_len=kv_len,
-            num_image_seqs=self._running.num_image_seqs,
-            cross_kv_len=max(cross_kv_lens, default=0),
-            needs_mask=any(seq.num_computed_tokens + 1 < kv_len for seq in seqs),
-            needs_cross_mask=len(set(cross_kv_lens)) > 1,
+        token_ids = [token_id for chunk in chunks for token_id in chunk.token_ids]
+        positions = [position for chunk in chunks for position in range(chunk.start, chunk.stop)]
+        hidden = self._decoder.forward(
+            torch.tensor(token_ids, device=self._device),
+            torch.tensor(positions, device=self._device),
+            PrefillAttention(self._kv_cache, chunks),
         )
+        ends = torch.tensor([len(chunk.token_ids) for chunk in chunks], device=self._device).cumsum(0)
+        return self._decoder.compute_logits(hidden[ends - 1])
+
+    def _decode_and_append(self) -> None:
+        """Decode the next token of every sequence whose prompt is computed."""
+        self._preempt_for_decode()
+        seqs = [seq for seq in self._running if not seq.num_remaining_prefill_tokens]
+        if not seqs:
+            return
+        seqs.sort(key=lambda seq: not seq.running_block_table.output_images)
+        logits = self._decode(seqs)
+        for seq in seqs:
+            seq.num_computed_tokens += 1
+        self._sample_and_append(logits, seqs)
+
+    def _decode(self, seqs: abc.Sequence[Sequence]) -> torch.Tensor:
+        """Decode forward pass: next-token logits, (sequences, vocab_size)."""
         if self._cuda_graphs is not None:
+            inputs = [
+                (seq.output_token_ids[-1], seq.num_computed_tokens, seq.running_block_table.row)
+                for seq in seqs
+            ]
+            has_images = any(seq.running_block_table.output_images for seq in seqs)
             try:
-                return self._cuda_graphs.run(decode_inputs, shape, self._kv_cache)[: len(seqs)]
+                return self._cuda_graphs.run(inputs, has_images=has_images)
             except torch.OutOfMemoryError:
                 raise
-            except RuntimeError as error:
+            except Exception as error:  # noqa: BLE001 - Triton's and CUDA's have no class in common
                 self._cuda_graphs = None
-                text = (
-                    f"Decode steps can't be captured as CUDA graphs on this GPU, so they take longer: {error}"
-                )
-                _logger.warning(text)
-                warnings.warn(text, stacklevel=2)
-        return self._decode_logits(torch.tensor(decode_inputs, device=self._reference.device), shape)
+                warn_slower(f"They can't be compiled or captured: {error}")
+        inputs = decode_inputs(seqs, self._allocator.tables, self._kv_cache.layout)
+        token_ids = torch.tensor([seq.output_token_ids[-1] for seq in seqs], device=self._device)
+        attention = DecodeAttention(self._kv_cache, inputs, self._image_attention_of(seqs))
+        return self._decoder.compute_logits(self._decoder.forward(token_ids, inputs.positions, attention))
 
-    def _decode_logits(self, decode_inputs: torch.Tensor, shape: DecodeShape) -> torch.Tensor:
-        hidden = self._decoder.forward(prepare_decode(decode_inputs, shape, self._kv_cache), self._kv_cache)
-        return self._decoder.compute_logits(hidden[:, -1])
+    def _image_attention_of(self, seqs: abc.Sequence[Sequence]) -> ImageAttention | None:
+        with_images = [table for seq in seqs if (table := seq.running_block_table).output_images]
+        if with_images != self._tables_with_images:
+            self._tables_with_images = with_images
+            self._image_attention = (
+                image_attention(with_images, self._allocator.tables, self._kv_cache) if with_images else None
+            )
+        return self._image_attention
+
+    def _cuda_graph_runner(
+        self, paged_attention: PagedAttention, runner: type[CudaGraphRunner] = CudaGraphRunner
+    ) -> CudaGraphRunner:
+        tables = self._allocator.tables
+
+        def forward(inputs: torch.Tensor, has_images: bool) -> torch.Tensor:
+            token_ids, positions, rows = inputs.unbind(1)
+            attention = PagedDecodeAttention(
+                self._kv_cache, tables, paged_attention, positions, rows, has_images=has_images
+            )
+            return self._decoder.compute_logits(self._decoder.forward(token_ids, positions, attention))
+
+        return runner(forward, self._max_num_seqs, (0, 0, tables.padding_row), self._device)
+
+    def _preempt_for_decode(self) -> None:
+        """Give every decoding sequence a block for its next token, at the cost of those that were admitted last."""
+        for seq in list(self._running):
+            while seq in self._running and not (
+                seq.num_remaining_prefill_tokens or self._allocator.append_slot(seq)
+            ):
+                self._preempt(self._running[-1])
+
+    def _preempt(self, seq: Sequence) -> None:
+        """Put a sequence back: its blocks are free, and its tokens will be prefilled again."""
+        _logger.info("The KV cache is full: preempted a sequence of %d tokens", seq.num_computed_tokens)
+        self._cache_prefix(seq, is_complete=True)
+        self._remove([seq])
+        seq.status = SequenceStatus.PREPARED
+        seq.num_computed_tokens = 0
+        self._waiting.appendleft(seq)
 
     def _sample_and_append(self, logits: torch.Tensor, seqs: abc.Sequence[Sequence]) -> None:
         """Sample and append a token of each sequence, then cache and remove the finished ones."""
@@ -218,7 +279,6 @@ class Engine:
         for seq, token_id in zip(seqs, sampled, strict=True):
             if isinstance(token_id, BaseException):
                 seq.fail(token_id)
-                self._kv_cache.zero_row(self._running.row_of(seq))  # it may hold NaN, which no mask hides
                 continue
             try:
                 seq.append_token(token_id)
@@ -226,22 +286,60 @@ class Engine:
                 seq.fail(error)
                 continue
             if seq.is_finished:
-                self._cache_prefix(seq)
+                self._cache_prefix(seq, is_complete=True)
         self._remove([seq for seq in seqs if seq.is_finished])
 
-    def _cache_prefix(self, seq: Sequence) -> None:
-        """Keep a finished sequence's keys and values for the conversation's next turn."""
-        seq_len = seq.num_computed_tokens
-        tokens = [*seq.prompt.cache_key, *seq.output_token_ids][:seq_len]
-        row = self._running.row_of(seq)
+    def _cache_prefix(self, seq: Sequence, *, is_complete: bool = False) -> None:
         try:
-            self._prefix_cache.insert(tokens, lambda: self._kv_cache.self_attention.read(row, seq_len))
-        except torch.OutOfMemoryError:  # a cached prefix is not worth a reply
-            _logger.debug("Out of memory: the prefix cache is cleared")
-            self._prefix_cache.clear()
-        except BaseException:  # nor is it worth those of other sequences
+            self._allocator.cache_prefix(seq, is_complete=is_complete)
+        except BaseException:  # it is not worth a reply
             _logger.exception("A prefix can't be cached")
 
     def _remove(self, seqs: abc.Sequence[Sequence]) -> None:
-        self._running.remove(seqs)
-        self._prefilling = [seq for seq in self._prefilling if seq not in seqs]
+        for seq in seqs:
+            self._allocator.free(seq)
+        self._running = [seq for seq in self._running if seq.block_table is not None]
+
+
+def _images_to_encode(seqs: abc.Sequence[Sequence]) -> list[tuple[ImageInput, EncodedImage]]:
+    images = {
+        key: (span.image, image)
+        for seq in seqs
+        for span in seq.prompt.image_spans
+        if (image := seq.running_block_table.images.get(key := span.image.key)) and not image.is_encoded
+    }
+    return list(images.values())
+
+
+def _allocate_kv_cache(model: LoadedModel, settings: LocalSettings, max_model_len: int) -> KVCache:
+    config, dtype, device = model.model.config, model.model.dtype, model.device
+    layout = block_layout(config.text_config)
+    num_blocks = num_kv_cache_blocks(
+        layout,
+        settings,
+        max_model_len=max_model_len,
+        num_vision_tokens=model.model.model.vision_model.num_patches * config.vision_config.max_num_tiles,
+        block_bytes=layout.num_elements * dtype.itemsize,
+        available_bytes=available_bytes(config, settings.max_batch_size, dtype, device),
+    )
+    kv_cache = KVCache(layout, num_blocks, dtype, device)
+    _logger.info(
+        "KV cache: %d blocks of %d tokens or %d vision tokens, %d bytes",
+        *(num_blocks, layout.block_size, layout.vision_block_size, kv_cache.num_bytes),
+    )
+    return kv_cache
+
+
+def _caches(pool: BlockPool, kv_cache: KVCache, settings: LocalSettings) -> tuple[PrefixCache, EncoderCache]:
+    block_bytes = kv_cache.num_bytes // kv_cache.num_blocks
+    prefixes, images = (
+        None if num_bytes is None else num_bytes // block_bytes
+        for num_bytes in (settings.prefix_cache_bytes, settings.image_cache_bytes)
+    )
+    return PrefixCache(pool, kv_cache.layout.block_size, prefixes), EncoderCache(pool, images)
+
+
+def _no_room_error() -> LocalModelError:
+    return LocalModelError(
+        "The KV cache has no room for this request. Give LocalSettings a higher kv_cache_bytes, or ask with fewer images."
+    )

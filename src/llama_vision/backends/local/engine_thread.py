@@ -35,11 +35,8 @@ _IMPORT_TIMEOUT_S = 30.0
 _MAX_ADMITTED_PER_STEP = 4
 """To encode an image takes longer than a decode step, for which the running sequences wait."""
 
-_IDLE_TIMEOUT_S = 10.0
-"""After so long without requests, oversized memory is freed."""
-
 _MAX_IDLE = 4
-"""Idle engines that are kept, each with two threads, a KV cache and an image cache."""
+"""Idle engines that are kept, each with two threads and a KV cache."""
 
 _logger = logging.getLogger("llama_vision")
 
@@ -141,11 +138,8 @@ class EngineThread:
             seqs := self._take_prepared(engine)
         ) is not None:
             try:
-                if seqs or engine.num_running:
-                    engine.add_sequences(seqs)
-                    engine.step()
-                else:
-                    engine.trim_memory()
+                engine.add_sequences(seqs)
+                engine.step()
             except BaseException as error:  # noqa: BLE001 - as in `_run`
                 engine.abort_all(error)
                 for seq in seqs:
@@ -216,7 +210,7 @@ class EngineThread:
         return bool(self._unprepared) and num_prepared < self._settings.max_batch_size
 
     def _take_prepared(self, engine: "Engine") -> list[Sequence] | None:
-        """Dequeue prepared sequences, first come first served; an idle engine waits for one, or for its idle timeout.
+        """Dequeue prepared sequences, first come first served; an idle engine waits for one.
 
         Returns:
             The sequences to add, possibly none. None where the engine is not needed any more.
@@ -225,8 +219,7 @@ class EngineThread:
         admitted: list[Sequence] = []
         with self._condition:
             if not engine.num_running:
-                timeout = _IDLE_TIMEOUT_S if engine.can_trim else None
-                self._condition.wait_for(lambda: self._must_end() or self._has_prepared(), timeout)
+                self._condition.wait_for(lambda: self._must_end() or self._has_prepared())
             if self._stopping or (self._must_end() and not engine.num_running):
                 return None
             while self._has_prepared() and len(admitted) < limit:

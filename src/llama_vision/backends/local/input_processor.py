@@ -1,6 +1,7 @@
 """Input processing: from a queued request to token ids, tiled images, a sampler and a grammar."""
 
 from collections import abc
+from collections.abc import Callable
 
 from tokenizers.decoders import DecodeStream
 
@@ -10,10 +11,10 @@ from llama_vision.backends.local.chat_template import (
     SpecialToken,
     apply_chat_template,
 )
+from llama_vision.backends.local.image_input import ImagePreprocessor
 from llama_vision.backends.local.model_loader import LoadedModel
 from llama_vision.backends.local.sampler import Sampler
 from llama_vision.backends.local.sequence import ImageSpan, Sequence, SequenceStatus, TokenizedPrompt
-from llama_vision.backends.local.vision_encoder import VisionEncoder
 from llama_vision.backends.stop_strings import StopStringFilter
 from llama_vision.core.errors import ContextTooLongError, LocalModelError, UnsupportedInputError
 from llama_vision.core.messages import Image
@@ -23,10 +24,18 @@ from llama_vision.core.request import SamplingParams
 class InputProcessor:
     """Prepares sequences for an engine. It shares no state with a step, so it may run in a thread of its own."""
 
-    def __init__(self, model: LoadedModel, vision_encoder: VisionEncoder, max_model_len: int) -> None:
+    def __init__(
+        self,
+        model: LoadedModel,
+        preprocessor: ImagePreprocessor,
+        max_model_len: int,
+        num_kv_cache_tokens: Callable[[TokenizedPrompt], int],
+    ) -> None:
+        """`num_kv_cache_tokens` says how many tokens the KV cache has room for beside the images of a prompt."""
         self._model = model
-        self._vision_encoder = vision_encoder
+        self._preprocessor = preprocessor
         self._max_model_len = max_model_len
+        self._num_kv_cache_tokens = num_kv_cache_tokens
 
     def process(self, seq: Sequence) -> Sequence:
         """Fill in what prefill and decode need, and return the same sequence.
@@ -39,7 +48,7 @@ class InputProcessor:
         """
         request, model = seq.request, self._model
         matcher = model.grammar_compiler.compile_request(request)
-        prompt = tokenize_prompt(model, self._vision_encoder, apply_chat_template(request))
+        prompt = tokenize_prompt(model, self._preprocessor, apply_chat_template(request))
         seq.model, seq.prompt = model, prompt
         seq.max_new_tokens = min(request.sampling.max_tokens, self._max_new_tokens(prompt))
         seq.sampler = Sampler(
@@ -51,20 +60,28 @@ class InputProcessor:
         return seq
 
     def _max_new_tokens(self, prompt: TokenizedPrompt) -> int:
-        limit, context_window = self._max_model_len, self._model.context_window
-        if len(prompt.token_ids) >= limit:
+        num_tokens, context_window = len(prompt.token_ids), self._model.context_window
+        capacity = self._num_kv_cache_tokens(prompt)
+        limit = min(self._max_model_len, capacity)
+        if num_tokens < limit:
+            return limit - num_tokens
+        if capacity < self._max_model_len:
+            error = ContextTooLongError(
+                f"The prompt has {num_tokens} tokens, and beside its {len(prompt.image_spans)} images the KV cache has room "
+                f"for {capacity}, with the reply. Set LocalSettings(kv_cache_bytes=...) higher, or shorten the conversation."
+            )
+        else:
             hint = f", or set LocalSettings(max_model_len=...) to up to {context_window}"
             error = ContextTooLongError(
-                f"The prompt has {len(prompt.token_ids)} tokens and the model's context {limit}: nothing is left "
+                f"The prompt has {num_tokens} tokens and the model's context {limit}: nothing is left "
                 f"for a reply. Shorten the conversation{hint if limit < context_window else ''}."
             )
-            error.context_window, error.requested_tokens = limit, len(prompt.token_ids)
-            raise error
-        return limit - len(prompt.token_ids)
+        error.context_window, error.requested_tokens = limit, num_tokens
+        raise error
 
 
 def tokenize_prompt(
-    model: LoadedModel, vision_encoder: VisionEncoder, parts: abc.Sequence[PromptPart]
+    model: LoadedModel, preprocessor: ImagePreprocessor, parts: abc.Sequence[PromptPart]
 ) -> TokenizedPrompt:
     """Tokenize a prompt from `apply_chat_template`, and preprocess its images.
 
@@ -81,7 +98,7 @@ def tokenize_prompt(
             images.append(part)
             starts.append(len(token_ids))
         token_ids += _encode(model, part)
-    inputs = [vision_encoder.preprocess(image, number) for number, image in enumerate(images, start=1)]
+    inputs = [preprocessor.preprocess(image, number) for number, image in enumerate(images, start=1)]
     spans = zip(inputs, starts, _image_span_ends(starts, len(token_ids)), strict=True)
     return TokenizedPrompt(token_ids, tuple(ImageSpan(*span) for span in spans))
 

@@ -1,140 +1,127 @@
-"""KV cache: keys and values of the running sequences, one row for each."""
+"""KV cache: one pool of blocks for the keys and values of tokens and of images, allocated once."""
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-_INITIAL_CAPACITY = 256
+from llama_vision.backends.local.block_pool import NULL_BLOCK
 
-_IDLE_CAPACITY_FACTOR = 4
-"""Times the initial capacity: more than 1,024 tokens, or four tiles, are freed when the engine is idle."""
+_BLOCK_SIZE = 16
+"""Tokens of a block, as in vLLM; the smallest multiple of it whose memory vision tokens divide."""
 
 
-class KVCacheGroup:
-    """The layers of one kind, each with keys and values of shape (num_rows, num_kv_heads, capacity, head_dim).
+@dataclass(frozen=True, slots=True)
+class BlockLayout:
+    """What a block holds: a few tokens in all self-attention layers, or vision tokens in all cross-attention layers.
 
-    Rows and capacity grow by doubling, since most sequences are far shorter than the longest. New memory is zeroed:
-    also what the attention mask hides must be a number.
+    So both kinds take the same memory, and any free block serves either.
 
     Attributes:
-        keys: By layer index; `values` too.
-        num_rows: Sequences there is room for.
-        capacity: Tokens there is room for, of each sequence.
-        generation: How often the tensors were reallocated.
+        self_attention_layers: Layer indices, in order.
+        cross_attention_layers: The same.
+        block_size: Tokens.
+        vision_block_size: Vision tokens.
     """
 
-    def __init__(self, layers: list[int], empty: torch.Tensor, max_rows: int, initial_capacity: int) -> None:
-        self._empty, self._max_rows, self._initial_capacity = empty, max_rows, initial_capacity
-        self.num_rows: int = 0
-        self.capacity: int = 0
-        self.generation: int = 0
-        self.keys: dict[int, torch.Tensor] = dict.fromkeys(layers, empty)
-        self.values: dict[int, torch.Tensor] = dict(self.keys)
-
-    def ensure_capacity(self, num_rows: int, capacity: int, max_capacity: int | None = None) -> None:
-        """Reallocate where rows or tokens are too few; `max_capacity` bounds what will ever be needed."""
-        if num_rows <= self.num_rows and capacity <= self.capacity:
-            return
-        doubled = _doubled_until(self._initial_capacity, capacity)
-        num_rows = max(self.num_rows, min(_doubled_until(1, num_rows), self._max_rows))
-        capacity = max(self.capacity, min(doubled, max_capacity or doubled))
-        self.generation += 1
-        for tensors in (self.keys, self.values):
-            for layer, old in tensors.items():
-                tensors[layer] = _resized(old, num_rows, capacity)
-        # Last, so that all is tried again after an out-of-memory error.
-        self.num_rows, self.capacity = num_rows, capacity
+    self_attention_layers: tuple[int, ...]
+    cross_attention_layers: tuple[int, ...]
+    num_kv_heads: int
+    head_dim: int
+    block_size: int
+    vision_block_size: int
 
     @property
-    def is_oversized(self) -> bool:
-        """Whether it has grown beyond what most requests need."""
-        return self.capacity > _IDLE_CAPACITY_FACTOR * self._initial_capacity
+    def num_elements(self) -> int:
+        """Numbers of a block."""
+        return self.num_token_elements * self.block_size
 
-    def free(self) -> None:
-        """Free all memory."""
-        self.generation += 1
-        self.num_rows = self.capacity = 0
-        for tensors in (self.keys, self.values):
-            tensors.update(dict.fromkeys(tensors, self._empty))
+    @property
+    def num_token_elements(self) -> int:
+        """Numbers of a token."""
+        return len(self.self_attention_layers) * 2 * self.num_kv_heads * self.head_dim
 
-    def read(self, row: int, seq_len: int) -> torch.Tensor:
-        """Copy the first tokens of a row: (2 x layers, num_kv_heads, seq_len, head_dim), keys first."""
-        return torch.stack(
-            [tensor[row, :, :seq_len] for tensor in (*self.keys.values(), *self.values.values())]
-        )
+    def num_blocks(self, num_tokens: int) -> int:
+        """Blocks of so many tokens."""
+        return -(-num_tokens // self.block_size)
 
-    def write(self, row: int, kv: torch.Tensor) -> None:
-        """Write what `read` returned to the first tokens of a row."""
-        for tensor, layer_kv in zip((*self.keys.values(), *self.values.values()), kv, strict=True):
-            tensor[row, :, : layer_kv.shape[1]] = layer_kv
+    def num_vision_blocks(self, num_vision_tokens: int) -> int:
+        """Blocks of so many vision tokens of an image."""
+        return -(-num_vision_tokens // self.vision_block_size)
 
-    def zero_row(self, row: int) -> None:
-        """Zero a row that may hold NaN: weighed with the 0 of an attention mask it is still NaN."""
-        if row < self.num_rows:
-            for tensors in (self.keys, self.values):
-                for tensor in tensors.values():
-                    tensor[row] = 0
 
-    def copy_row(self, source: int, target: int, seq_len: int) -> None:
-        """Copy the first tokens of a row to another row."""
-        for tensors in (self.keys, self.values):
-            for tensor in tensors.values():
-                tensor[target, :, :seq_len] = tensor[source, :, :seq_len]
+def block_layout(text_config: Any) -> BlockLayout:
+    """Lay out the blocks of a Mllama's text decoder."""
+    cross = tuple(sorted(text_config.cross_attention_layers))
+    layers = tuple(layer for layer in range(text_config.num_hidden_layers) if layer not in cross)
+    block_size = _BLOCK_SIZE * len(cross) // math.gcd(_BLOCK_SIZE * len(layers), len(cross))
+    return BlockLayout(
+        self_attention_layers=layers,
+        cross_attention_layers=cross,
+        num_kv_heads=text_config.num_key_value_heads,
+        head_dim=text_config.hidden_size // text_config.num_attention_heads,
+        block_size=block_size,
+        vision_block_size=block_size * len(layers) // len(cross),
+    )
 
 
 class KVCache:
-    """The KV cache of a Mllama text decoder; `cross_attention` holds vision tokens, none while no request has images."""
+    """The memory of the block pool.
 
-    def __init__(self, model: Any, max_rows: int) -> None:
-        config = model.config.text_config
-        cross = set(config.cross_attention_layers)
-        head_dim = config.hidden_size // config.num_attention_heads
-        empty = torch.zeros(
-            0, config.num_key_value_heads, 0, head_dim, dtype=model.dtype, device=model.device
+    Attributes:
+        tokens: (num_blocks, self-attention layers, 2, num_kv_heads, block_size, head_dim), keys before values.
+        vision: The same memory: (num_blocks, cross-attention layers, 2, num_kv_heads, vision_block_size, head_dim).
+    """
+
+    def __init__(
+        self, layout: BlockLayout, num_blocks: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.layout = layout
+        # Not zeroed as a whole: on a CPU, memory that was never touched takes no room.
+        pool = torch.empty(num_blocks, layout.num_elements, dtype=dtype, device=device)
+        pool[NULL_BLOCK] = 0
+        heads = layout.num_kv_heads
+        self._pool = pool
+        self.tokens = pool.view(
+            *(num_blocks, len(layout.self_attention_layers), 2, heads, layout.block_size, layout.head_dim)
         )
-        self_attention_layers = [layer for layer in range(config.num_hidden_layers) if layer not in cross]
-        self.self_attention = KVCacheGroup(self_attention_layers, empty, max_rows, _INITIAL_CAPACITY)
-        num_patches = model.model.vision_model.num_patches
-        self.cross_attention = KVCacheGroup(sorted(cross), empty, max_rows, num_patches)
+        self.vision = pool.view(
+            *(num_blocks, len(layout.cross_attention_layers), 2, heads, layout.vision_block_size),
+            layout.head_dim,
+        )
 
     @property
-    def generation(self) -> int:
-        """How often any tensor was reallocated: CUDA graphs captured before are invalid."""
-        return self.self_attention.generation + self.cross_attention.generation
+    def num_blocks(self) -> int:
+        """Blocks, with the null block."""
+        return len(self._pool)
 
     @property
-    def is_oversized(self) -> bool:
-        """Whether it has grown beyond what most requests need."""
-        return self.self_attention.is_oversized or self.cross_attention.is_oversized
+    def num_bytes(self) -> int:
+        """Memory of the pool."""
+        return self._pool.nbytes
 
-    def shrink(self) -> None:
-        """Free what has grown beyond what most requests need; no sequence may be running."""
-        for group in (self.self_attention, self.cross_attention):
-            if group.is_oversized:
-                group.free()
+    def zero_blocks(self, block_ids: Sequence[int]) -> None:
+        """Zero newly allocated blocks: what an attention mask hides must be a number."""
+        if block_ids:
+            self._pool[torch.tensor(block_ids, device=self._pool.device)] = 0
 
-    def zero_row(self, row: int) -> None:
-        """Zero a row of both groups."""
-        self.self_attention.zero_row(row)
-        self.cross_attention.zero_row(row)
+    def copy_block(self, source: int, target: int) -> None:
+        """Copy a block of a shared prefix, after whose first tokens others are to follow."""
+        self._pool[target] = self._pool[source]
 
-    def copy_row(self, source: int, target: int, seq_len: int, cross_kv_len: int) -> None:
-        """Copy a sequence's computed tokens and vision tokens to another row."""
-        self.self_attention.copy_row(source, target, seq_len)
-        if cross_kv_len:
-            self.cross_attention.copy_row(source, target, cross_kv_len)
+    def write_image(
+        self, layer: int, block_ids: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
+    ) -> None:
+        """Write an image's keys and values of one cross-attention layer, (num_vision_tokens, num_kv_heads, head_dim).
 
-
-def _resized(old: torch.Tensor, num_rows: int, capacity: int) -> torch.Tensor:
-    num_rows, capacity = max(num_rows, old.shape[0]), max(capacity, old.shape[2])
-    if (num_rows, capacity) == (old.shape[0], old.shape[2]):
-        return old
-    new = old.new_zeros(num_rows, old.shape[1], capacity, old.shape[3])
-    new[: old.shape[0], :, : old.shape[2]] = old
-    return new
-
-
-def _doubled_until(start: int, minimum: int) -> int:
-    while start < minimum:
-        start *= 2
-    return start
+        What is left of the last block becomes zeros.
+        """
+        layout = self.layout
+        index = layout.cross_attention_layers.index(layer)
+        size = len(block_ids) * layout.vision_block_size
+        for kind, tensor in enumerate((keys, values)):
+            padded = torch.nn.functional.pad(tensor, (0, 0, 0, 0, 0, size - len(tensor)))
+            blocks = padded.view(len(block_ids), layout.vision_block_size, *tensor.shape[1:])
+            self.vision[block_ids, index, kind] = blocks.transpose(1, 2)

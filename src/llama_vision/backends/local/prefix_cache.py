@@ -1,97 +1,169 @@
-"""Prefix cache: keys and values of finished sequences, reused by prompts that begin alike (LRU, block hashes)."""
+"""Prefix cache: blocks of computed tokens, shared by prompts that begin alike (a trie of blocks, LRU)."""
 
 import logging
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
-import torch
+from llama_vision.backends.local.block_pool import BlockPool, CachedBlocks
 
 PrefixKey: TypeAlias = int | bytes
 """A token id, or an image's hash in place of its `<|image|>`."""
 
-_BLOCK_SIZE = 32
-"""Tokens of a hashed block. A shorter prefix is computed as fast as it is copied."""
+_MIN_TOKENS = 32
+"""A shorter prefix is computed as fast as it is found."""
 
 _logger = logging.getLogger("llama_vision")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _CachedPrefix:
-    tokens: Sequence[PrefixKey]
-    kv: torch.Tensor
+@dataclass(slots=True, eq=False, repr=False)
+class PrefixNode:
+    """A cached block of self-attention keys and values, which depend on nothing but the tokens up to its end.
+
+    Attributes:
+        tokens: As many as a block has, or fewer at the end of a sequence.
+        blocks: The one block.
+        children: By their first token, the nodes that follow.
+    """
+
+    tokens: tuple[PrefixKey, ...]
+    blocks: CachedBlocks
+    children: "_Children" = field(default_factory=dict[PrefixKey, "list[PrefixNode]"])
+
+    @property
+    def block_id(self) -> int:
+        """Id of the block."""
+        return self.blocks.block_ids[0]
+
+
+_Children: TypeAlias = dict[PrefixKey, list[PrefixNode]]
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixMatch:
+    """The longest cached prefix of a prompt. Its blocks are retained.
+
+    Attributes:
+        nodes: Whole blocks, which can be shared.
+        partial: The node that has the tokens after those, to be copied, since others are to follow them.
+        num_tokens: Tokens in all, never the last one of the prompt, whose logits have to be computed.
+    """
+
+    nodes: list[PrefixNode]
+    partial: PrefixNode | None
+    num_tokens: int
+
+    @property
+    def retained(self) -> list[PrefixNode]:
+        """All nodes."""
+        return self.nodes if self.partial is None else [*self.nodes, self.partial]
 
 
 class PrefixCache:
-    """Self-attention keys and values by prefix. They depend on nothing but the tokens and images of that prefix."""
+    """Finds the blocks of a prefix by its tokens. A node with users has ancestors with users, so leaves are evicted first."""
 
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._prefixes: OrderedDict[_CachedPrefix, None] = OrderedDict()
-        self._index: dict[int, _CachedPrefix] = {}
-        self.num_bytes = 0
+    def __init__(self, pool: BlockPool, block_size: int, max_blocks: int | None) -> None:
+        self._pool = pool
+        self._block_size = block_size
+        self._is_enabled = max_blocks != 0
+        self._cache = pool.add_cache(max_blocks)
+        self._root: dict[PrefixKey, list[PrefixNode]] = {}
 
-    def match(self, tokens: Sequence[PrefixKey]) -> torch.Tensor | None:
-        """Find the longest cached prefix of a prompt.
+    def match(self, tokens: Sequence[PrefixKey], *, partial: bool = True) -> PrefixMatch:
+        """Find and retain the longest cached prefix of a prompt, of whole blocks only without `partial`."""
+        size, limit = self._block_size, len(tokens) - 1
+        nodes: list[PrefixNode] = []
+        children = self._root
+        while (end := (len(nodes) + 1) * size) <= limit:
+            node = _find(children, tuple(tokens[end - size : end]))
+            if node is None:
+                break
+            nodes.append(node)
+            children = node.children
+        rest = tokens[len(nodes) * size : limit] if partial else ()
+        longest, num_more = _longest(children, rest)
+        match = PrefixMatch(nodes, longest, len(nodes) * size + num_more)
+        if match.num_tokens < _MIN_TOKENS:
+            return PrefixMatch([], None, 0)
+        for node in match.retained:
+            self._pool.retain(node.blocks)
+        _logger.debug("Prefix cache hit: %d of %d prompt tokens", match.num_tokens, len(tokens))
+        return match
+
+    def insert(
+        self,
+        tokens: Sequence[PrefixKey],
+        block_ids: list[int],
+        nodes: list[PrefixNode],
+        *,
+        is_complete: bool = False,
+    ) -> bool:
+        """Cache a sequence's computed tokens.
+
+        Args:
+            tokens: Those that are computed.
+            block_ids: The sequence's block table. A block that is cached already takes the place of the sequence's own.
+            nodes: The sequence's first blocks, which are cached; new ones are appended, and are in use by the sequence.
+            is_complete: Whether no token will follow, so that also a block that is not full is cached.
 
         Returns:
-            Keys and values as from `KVCacheGroup.read`, never those of the last token, whose logits have to be computed.
+            Whether the block table has changed.
         """
-        cached, matched = self._longest_match(tokens)
-        if cached is None:
-            return None
-        _logger.debug("Prefix cache hit: %d of %d prompt tokens", matched, len(tokens))
-        return cached.kv[:, :, : min(matched, len(tokens) - 1)]
+        if not self._is_enabled or len(tokens) < _MIN_TOKENS:
+            return False
+        size, changed = self._block_size, False
+        for start in range(len(nodes) * size, len(tokens) if is_complete else len(tokens) - size + 1, size):
+            block_tokens = tuple(tokens[start : start + size])
+            children = nodes[-1].children if nodes else self._root
+            node = _find(children, block_tokens)
+            if node is not None:
+                self._pool.retain(node.blocks)
+                self._pool.free([block_ids[len(nodes)]])
+                block_ids[len(nodes)] = node.block_id
+                changed = True
+            elif len(block_tokens) == size or _longest(children, block_tokens)[1] < len(block_tokens):
+                node = self._add(children, block_tokens, block_ids[len(nodes)])
+            else:
+                break  # a longer block has them
+            nodes.append(node)
+        return changed
 
-    def insert(self, tokens: Sequence[PrefixKey], read_kv: Callable[[], torch.Tensor]) -> None:
-        """Cache the tokens of prompt and output, in place of a prefix of them; `read_kv` copies their keys and values."""
-        if not self._max_bytes or len(tokens) < _BLOCK_SIZE:
-            return
-        cached, matched = self._longest_match(tokens)
-        if matched == len(tokens):
-            return
-        if cached is not None and matched == len(cached.tokens):
-            self._remove(cached)
-        new = _CachedPrefix(tokens, read_kv())
-        if new.kv.nbytes > self._max_bytes:
-            return
-        self._prefixes[new] = None
-        self._index.update(dict.fromkeys(_block_hashes(tokens), new))
-        self.num_bytes += new.kv.nbytes
-        while self.num_bytes > self._max_bytes:
-            oldest = next(iter(self._prefixes))
-            _logger.debug("Prefix cache eviction: %d tokens", len(oldest.tokens))
-            self._remove(oldest)
+    def release(self, nodes: Sequence[PrefixNode]) -> None:
+        """A sequence uses these no more."""
+        for node in reversed(nodes):
+            self._pool.release(node.blocks)
 
     def clear(self) -> None:
-        """Drop everything."""
-        self._prefixes.clear()
-        self._index.clear()
-        self.num_bytes = 0
+        """Drop all that no sequence uses."""
+        self._pool.clear(self._cache)
 
-    def _longest_match(self, tokens: Sequence[PrefixKey]) -> tuple[_CachedPrefix | None, int]:
-        """Find the entry with the most blocks in common, and its number of tokens in common."""
-        matches = [entry for block in _block_hashes(tokens) if (entry := self._index.get(block)) is not None]
-        if not matches:
-            return None, 0
-        best = matches[-1]
-        self._prefixes.move_to_end(best)
-        pairs = enumerate(zip(tokens, best.tokens, strict=False))
-        differing = (index for index, (token, cached) in pairs if token != cached)
-        return best, next(differing, min(len(tokens), len(best.tokens)))
-
-    def _remove(self, entry: _CachedPrefix) -> None:
-        del self._prefixes[entry]
-        self.num_bytes -= entry.kv.nbytes
-        for block in _block_hashes(entry.tokens):
-            if self._index.get(block) is entry:
-                del self._index[block]
+    def _add(self, children: _Children, tokens: tuple[PrefixKey, ...], block_id: int) -> PrefixNode:
+        for shorter in list(children.get(tokens[0], ())):
+            is_part = shorter.tokens == tokens[: len(shorter.tokens)]
+            if is_part and not shorter.blocks.ref_count:
+                self._pool.evict(shorter.blocks)
+        node = PrefixNode(tokens, CachedBlocks([block_id], self._cache, lambda: _remove(children, node)))
+        children.setdefault(tokens[0], []).append(node)
+        return node
 
 
-def _block_hashes(tokens: Sequence[PrefixKey]) -> Iterator[int]:
-    """Hash every block-aligned prefix, each from the hash of the one before."""
-    block = 0
-    for end in range(_BLOCK_SIZE, len(tokens) + 1, _BLOCK_SIZE):
-        block = hash((block, *tokens[end - _BLOCK_SIZE : end]))
-        yield block
+def _find(children: _Children, tokens: tuple[PrefixKey, ...]) -> PrefixNode | None:
+    return next((node for node in children.get(tokens[0], ()) if node.tokens == tokens), None)
+
+
+def _longest(children: _Children, tokens: Sequence[PrefixKey]) -> tuple[PrefixNode | None, int]:
+    """Find the node with the most tokens in common, and their number."""
+    best, most = None, 0
+    for node in children.get(tokens[0], ()) if tokens else ():
+        pairs = enumerate(zip(node.tokens, tokens, strict=False))
+        shorter = min(len(node.tokens), len(tokens))
+        if (count := next((index for index, (one, other) in pairs if one != other), shorter)) > most:
+            best, most = node, count
+    return best, most
+
+
+def _remove(children: _Children, node: PrefixNode) -> None:
+    siblings = children[node.tokens[0]]
+    siblings.remove(node)
+    if not siblings:
+        del children[node.tokens[0]]

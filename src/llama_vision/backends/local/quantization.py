@@ -1,6 +1,7 @@
 """Quantized linear layers: int8 weights, or fp8 weights and activations."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -36,6 +37,11 @@ class Int8Linear(nn.Module):
         self.register_buffer("scale", scale[:, 0])
         self.bias: torch.Tensor | None = linear.bias
 
+    @classmethod
+    def concatenate(cls, layers: "Sequence[Int8Linear]") -> "Int8Linear":
+        """Concatenate the rows of layers without a bias, and leave them slices of the result."""
+        return _concatenate(cls, layers, scale_dim=0)
+
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """(..., in_features) -> (..., out_features)."""
         if _can_use_int8pack(hidden):
@@ -60,6 +66,11 @@ class Fp8Linear(nn.Module):
         self.register_buffer("scale", scale.t().contiguous())
         self.bias: torch.Tensor | None = linear.bias
 
+    @classmethod
+    def concatenate(cls, layers: "Sequence[Fp8Linear]") -> "Fp8Linear":
+        """As `Int8Linear.concatenate`."""
+        return _concatenate(cls, layers, scale_dim=1)
+
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """(..., in_features) -> (..., out_features)."""
         quantized, scale = _quantize_fp8(hidden.reshape(-1, hidden.shape[-1]))
@@ -68,6 +79,26 @@ class Fp8Linear(nn.Module):
         )
         output = output.view(*hidden.shape[:-1], -1)
         return output if self.bias is None else output + self.bias
+
+
+QUANTIZED_LINEAR = (Int8Linear, Fp8Linear)
+"""All kinds of quantized linear layers."""
+
+_Quantized = TypeVar("_Quantized", Int8Linear, Fp8Linear)
+
+
+def _concatenate(kind: type[_Quantized], layers: Sequence[_Quantized], *, scale_dim: int) -> _Quantized:
+    fused = kind.__new__(kind)
+    nn.Module.__init__(fused)
+    fused.bias = None
+    for name, dim in (("weight", 0), ("scale", scale_dim)):
+        tensors = [getattr(layer, name) for layer in layers]
+        fused.register_buffer(name, torch.cat(tensors, dim))
+        start = 0
+        for layer, tensor in zip(layers, tensors, strict=True):
+            layer.register_buffer(name, getattr(fused, name).narrow(dim, start, tensor.shape[dim]))
+            start += tensor.shape[dim]
+    return fused
 
 
 def check_quantization(quantization: str | None, device: torch.device) -> None:
@@ -89,11 +120,16 @@ def quantize(model: Any, quantization: str, device: torch.device) -> None:
     """
     layer_type = Fp8Linear if quantization == "fp8" else Int8Linear
     for name, module in list(model.named_modules()):
-        is_fp8_layer = "language_model.layers" in name and "cross_attn" not in name
-        is_quantized = is_fp8_layer if quantization == "fp8" else not name.endswith("lm_head")
-        if isinstance(module, nn.Linear) and is_quantized:
+        if isinstance(module, nn.Linear) and is_quantized(name, quantization):
             parent, _, attribute = name.rpartition(".")
             setattr(model.get_submodule(parent), attribute, layer_type(module.to(device)))
+
+
+def is_quantized(name: str, quantization: str) -> bool:
+    """Whether a linear layer of this name is quantized."""
+    if quantization == "fp8":
+        return "language_model.layers" in name and "cross_attn" not in name
+    return not name.endswith("lm_head")
 
 
 def _per_row_scale(rows: torch.Tensor, max_value: float) -> torch.Tensor:

@@ -14,9 +14,10 @@ from llama_vision.core.usage import Usage
 if TYPE_CHECKING:  # requests are queued before torch is imported
     from tokenizers.decoders import DecodeStream
 
+    from llama_vision.backends.local.block_allocator import BlockTable
+    from llama_vision.backends.local.image_input import ImageInput
     from llama_vision.backends.local.model_loader import LoadedModel
     from llama_vision.backends.local.sampler import Sampler
-    from llama_vision.backends.local.vision_encoder import CrossAttentionKV, ImageInput
     from llama_vision.backends.stop_strings import StopStringFilter
 
 EngineOutput: TypeAlias = Event | LlamaVisionError
@@ -27,14 +28,17 @@ class SequenceStatus(enum.Enum):
     """State of a sequence."""
 
     QUEUED = enum.auto()  # its prompt is not tokenized yet
-    PREPARED = enum.auto()  # it waits for a row of the KV cache
+    PREPARED = enum.auto()  # it waits for blocks of the KV cache
     RUNNING = enum.auto()  # in prefill or decode
     FINISHED = enum.auto()  # its last output was sent, or it was cancelled
 
 
 @dataclass(frozen=True, slots=True)
 class ImageSpan:
-    """The tokens that attend to an image: from its `<|image|>` token at `start` up to `end`, exclusive."""
+    """The tokens that attend to an image: from its `<|image|>` token at `start` up to `end`, exclusive.
+
+    Where that is the end of the prompt, output tokens attend to it as well.
+    """
 
     image: "ImageInput"
     start: int
@@ -48,10 +52,13 @@ class TokenizedPrompt:
     token_ids: list[int]
     image_spans: tuple[ImageSpan, ...]
 
-    @property
-    def output_image_spans(self) -> tuple[ImageSpan, ...]:
-        """The images that output tokens attend to."""
-        return tuple(span for span in self.image_spans if span.end == len(self.token_ids))
+    def visible_spans(self, start: int, stop: int) -> list[ImageSpan]:
+        """The images that any of the sequence's tokens `start` to `stop`, exclusive, attends to."""
+        return [
+            span
+            for span in self.image_spans
+            if span.start < stop and (span.end > start or span.end == len(self.token_ids))
+        ]
 
     @property
     def cache_key(self) -> list[int | bytes]:
@@ -73,8 +80,8 @@ class Sequence:
         max_new_tokens: Upper bound of `num_output_tokens`.
         output_token_ids: Generated tokens. Keys and values of the last one are not computed yet.
         num_computed_tokens: Tokens whose keys and values are in the KV cache, so the position of the next one.
-        num_cached_tokens: How many of those came from the prefix cache.
-        cross_kv_len: Vision tokens that output tokens attend to.
+        num_cached_tokens: How many tokens of the prompt came from the prefix cache.
+        block_table: Its blocks of the KV cache while it runs.
     """
 
     request: ChatRequest
@@ -90,7 +97,14 @@ class Sequence:
     output_token_ids: list[int] = field(default_factory=list[int])
     num_computed_tokens: int = 0
     num_cached_tokens: int = 0
-    cross_kv_len: int = 0
+    block_table: "BlockTable | None" = None
+
+    @property
+    def running_block_table(self) -> "BlockTable":
+        """The block table of a sequence that runs."""
+        if self.block_table is None:
+            raise AssertionError("only a running sequence has blocks")
+        return self.block_table
 
     @property
     def is_finished(self) -> bool:
@@ -103,14 +117,29 @@ class Sequence:
         return len(self.output_token_ids)
 
     @property
-    def num_remaining_prompt_tokens(self) -> int:
-        """Prompt tokens that prefill has still to compute."""
-        return max(len(self.prompt.token_ids) - self.num_computed_tokens, 0)
+    def prefill_token_ids(self) -> list[int]:
+        """Tokens that are computed without sampling: the prompt's, and after a preemption the output's but the last."""
+        return [*self.prompt.token_ids, *self.output_token_ids[:-1]]
 
     @property
-    def output_images(self) -> "list[CrossAttentionKV]":
-        """The encoded images that output tokens attend to."""
-        return [kv for span in self.prompt.output_image_spans if (kv := span.image.kv) is not None]
+    def num_prefill_tokens(self) -> int:
+        """Length of `prefill_token_ids`."""
+        return len(self.prompt.token_ids) + max(len(self.output_token_ids) - 1, 0)
+
+    @property
+    def num_remaining_prefill_tokens(self) -> int:
+        """Tokens that prefill has still to compute."""
+        return max(self.num_prefill_tokens - self.num_computed_tokens, 0)
+
+    @property
+    def prefill_cache_key(self) -> list[int | bytes]:
+        """`prefill_token_ids` as a key of the prefix cache."""
+        return [*self.prompt.cache_key, *self.output_token_ids[:-1]]
+
+    @property
+    def computed_cache_key(self) -> list[int | bytes]:
+        """The computed tokens as a key of the prefix cache."""
+        return [*self.prompt.cache_key, *self.output_token_ids][: self.num_computed_tokens]
 
     def emit_started(self) -> None:
         """Send `Started`."""
@@ -152,8 +181,7 @@ def _to_local_model_error(error: BaseException, during: str) -> LlamaVisionError
         return error
     if type(error).__name__ == "OutOfMemoryError":  # torch's, which can't be imported here
         failure = LocalModelError(
-            "The memory of the device is full. Give LocalSettings a lower max_batch_size, max_model_len or "
-            f"image_cache_bytes. {error}"
+            f"The memory of the device is full. Give LocalSettings a lower kv_cache_bytes or max_batch_size. {error}"
         )
     elif "CUDA error" in str(error):
         failure = LocalModelError(
