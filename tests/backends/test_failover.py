@@ -192,7 +192,7 @@ def test_where_all_cool_down_nothing_is_sent_and_the_true_reason_is_told(pair):
         server.always(refusal(429, retry_after=100))
     with pytest.raises(RateLimitError):
         ask(route_backend(pair), "complete")
-    with pytest.raises(RateLimitError, match="cools down for another .* s, after: .*Scripted 429") as caught:
+    with pytest.raises(RateLimitError, match=r"cools down for another .* s, after: .*Scripted 429") as caught:
         ask(route_backend(pair, max_retries=2), "complete")
     assert 99 < (caught.value.retry_after or 0) <= 100
     assert [len(server.requests) for server in pair] == [1, 1]

@@ -70,24 +70,18 @@ class Faulty:
         return self._answer(fault, received, completion(f"{self.name} {number}"))
 
     def _answer(self, fault, received, reply):
-        match fault:
-            case "answer":
-                return reply
-            case "429":
-                return refusal(429, retry_after=RETRY_AFTER_S)
-            case "500":
-                return refusal(500)
-            case "stall before":
-                return Answer((STALL,), headers={"content-type": "text/event-stream"})
-            case "stall after":
-                return event_stream(next(iter(chunks(reply))), STALL)
-            case "in-band":
-                error = {"error": {"message": "Overloaded", "code": 503}}
-                return event_stream(error) if received.streamed else refusal(200, error)
-            case "wrong key":
-                return refusal(401)
-            case _:
-                return refusal(400, {"error": {"message": "maximum context length is 10 tokens"}})
+        if fault == "answer":
+            return reply
+        error = {"error": {"message": "Overloaded", "code": 503}}
+        return {
+            "429": refusal(429, retry_after=RETRY_AFTER_S),
+            "500": refusal(500),
+            "stall before": Answer((STALL,), headers={"content-type": "text/event-stream"}),
+            "stall after": event_stream(next(iter(chunks(reply))), STALL),
+            "in-band": event_stream(error) if received.streamed else refusal(200, error),
+            "wrong key": refusal(401),
+            "overflow": refusal(400, {"error": {"message": "maximum context length is 10 tokens"}}),
+        }[fault]
 
 
 @pytest.mark.slow
@@ -159,9 +153,11 @@ def check_outcomes(outcomes, providers):
             assert outcome.text == f"{answered} {number}"
             told[answered] += 1
         told.update(entry["provider"] for entry in tried)
-        # Each request that arrived anywhere is told of, and no other.
-        arrived = {name: len(provider.served[number]) for name, provider in providers.items()}
-        assert {name: count for name, count in arrived.items() if count} == dict(told), (number, outcome)
+        # Each request that arrived anywhere is told of, and no other but what timed out before it arrived.
+        arrived = Counter({name: len(provider.served[number]) for name, provider in providers.items()})
+        late = Counter(entry["provider"] for entry in tried if entry["error"] == "RequestTimeoutError")
+        assert arrived <= told, (number, outcome)
+        assert told - arrived <= late, (number, outcome)
         may_be_billed = {entry["provider"] for entry in tried if entry["may_be_billed"]}
         for name, provider in providers.items():
             if "stall" in " ".join(provider.served[number]):

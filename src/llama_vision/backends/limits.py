@@ -14,7 +14,7 @@ from typing import Any, Self
 from typing_extensions import override
 
 from llama_vision.adaptation.token_estimate import estimate_tokens
-from llama_vision.core.backend import Backend
+from llama_vision.core.backend import AttachErrorContext, Backend
 from llama_vision.core.errors import (
     BudgetExceededError,
     ConfigurationError,
@@ -238,7 +238,8 @@ class LimitedBackend:
     def _admission(self, request: ChatRequest) -> "_Admission":
         expires = math.inf if self._deadline is None else time.monotonic() + self._deadline
         estimate = 0.0 if self._limits.max_cost_usd is None else estimate_cost(self._provider, request)
-        return _Admission(self._limits, self._counters, estimate, expires)
+        where = (self._provider.name, request.model)
+        return _Admission(self._limits, self._counters, estimate, expires, where)
 
 
 def estimate_cost(provider: Provider, request: ChatRequest) -> float:
@@ -266,17 +267,26 @@ def estimate_cost(provider: Provider, request: ChatRequest) -> float:
 class _Admission:
     """One call within limits: waits for its turn, and settles its cost."""
 
-    def __init__(self, limits: Limits, counters: CallCounters, estimate: float, expires: float) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        counters: CallCounters,
+        estimate: float,
+        expires: float,
+        where: tuple[str, str],
+    ) -> None:
         self._limits = limits
         self._counters = counters
         self._estimate = estimate
         self._expires = expires
+        self._where = where
         self._entered = self._sent = False
         self.usage = Usage()
 
     def __enter__(self) -> Self:
         if self._limits.max_cost_usd is not None:
-            self._counters.reserve(self._estimate, self._limits.max_cost_usd)
+            with AttachErrorContext(*self._where):
+                self._counters.reserve(self._estimate, self._limits.max_cost_usd)
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:

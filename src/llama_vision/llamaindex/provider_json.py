@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any, cast
 
 from llama_vision.core import errors
-from llama_vision.core.errors import ConfigurationError, LlamaVisionError
+from llama_vision.core.errors import ConfigurationError, LlamaVisionError, StatusError
 from llama_vision.core.models import ModelInfo, Price
 from llama_vision.dialects.chat_completions.dialect import ChatCompletionsDialect
 from llama_vision.dialects.chat_completions.usage import CostField, UsageFormat
@@ -60,7 +60,7 @@ def load_provider(dumped: Mapping[str, Any]) -> Provider | Route | Target:
 
 def _dump(value: Any) -> Any:  # noqa: PLR0911 - one for each form
     if isinstance(value, type):
-        return {"error": value.__name__}
+        return {"error" if issubclass(value, StatusError) else "failover_error": value.__name__}
     if type(value).__name__ in _RECORDS and is_dataclass(value):
         return {"record": type(value).__name__} | {
             field.name: _dump(getattr(value, field.name)) for field in fields(value)
@@ -80,6 +80,13 @@ def _dump(value: Any) -> Any:  # noqa: PLR0911 - one for each form
             return {"unknown": repr(value)}
 
 
+def _error_class(name: str, base: type[LlamaVisionError]) -> type[LlamaVisionError]:
+    kind = getattr(errors, name)
+    if not issubclass(kind, base):
+        raise TypeError(name)
+    return kind
+
+
 def _load(value: Any) -> Any:  # noqa: PLR0911 - one for each form
     match value:
         case list():
@@ -93,10 +100,9 @@ def _load(value: Any) -> Any:  # noqa: PLR0911 - one for each form
         case {"base64": text}:
             return base64.b64decode(text)
         case {"error": name}:
-            kind = getattr(errors, name)
-            if not issubclass(kind, LlamaVisionError):
-                raise TypeError(name)
-            return kind
+            return _error_class(name, StatusError)
+        case {"failover_error": name}:
+            return _error_class(name, LlamaVisionError)
         case {"unknown": _}:
             raise TypeError(value)
         case _:
