@@ -194,7 +194,7 @@ def test_importing_loads_no_other_framework(module, absent):
 
 EXTRAS_OF = {
     "images": {"local", "pdf"},
-    "backends": {"local", "aiohttp"},
+    "backends": {"local", "aiohttp", "otel"},
     "langchain": {"langchain"},
     "llamaindex": {"llamaindex"},
     "demo": {"langchain", "llamaindex"},

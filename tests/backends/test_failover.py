@@ -226,6 +226,20 @@ def test_failures_in_a_row_open_the_circuit_and_one_call_tries_whether_it_is_ove
     assert breaker.remaining() == 0
 
 
+def test_a_reply_to_an_earlier_call_ends_no_cool_down():
+    clock = Clock()
+    breaker = CircuitBreaker(clock)
+    error = RateLimitError("Later")
+    error.retry_after = 10
+    breaker.record_failure(error, max_failures=3, cool_down=30)
+    breaker.record_success()  # of a call that was under way at the same time
+    assert not breaker.try_acquire(30)
+    clock.now += 10
+    assert breaker.try_acquire(30)
+    breaker.record_success()
+    assert breaker.try_acquire(30)
+
+
 def test_a_shorter_cool_down_ends_no_longer_one():
     clock = Clock()
     breaker = CircuitBreaker(clock)

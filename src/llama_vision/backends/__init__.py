@@ -1,7 +1,8 @@
 """Backends: hosted endpoints over HTTP, and the model on this machine."""
 
 from collections.abc import Hashable, Mapping
-from functools import partial
+from functools import cache, partial
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from llama_vision.backends.failover import FailoverBackend, Member
@@ -105,12 +106,31 @@ def create_backend(
 
     backends = [limited(target, deadline) for target in targets]  # what can't be is refused now
     if route is None:
-        return backends[0]
+        return _trace(backends[0], targets[0], base_url)
     members = [
         Member(target, partial(limited, target), _identity(target, api_key if target is targets[0] else None))
         for target in targets
     ]
-    return FailoverBackend(route, members, max_retries=max_retries, deadline=deadline)
+    backend = FailoverBackend(route, members, max_retries=max_retries, deadline=deadline)
+    return _trace(backend, targets[0], None)
+
+
+@cache
+def _find_telemetry() -> ModuleType | None:
+    try:
+        from llama_vision.backends import telemetry  # noqa: PLC0415 - needs the extra `otel`
+    except ImportError:
+        return None
+    return telemetry
+
+
+def _trace(backend: Backend, target: Target, base_url: str | None) -> Backend:
+    """Trace a backend, where the app has set OpenTelemetry up."""
+    telemetry = _find_telemetry()
+    if telemetry is None or not telemetry.is_set_up():
+        return backend
+    address = resolve_base_url(target.record, target.base_url or base_url)
+    return telemetry.TracedBackend(backend, telemetry.Endpoint(target.record.name, address))
 
 
 def _check_route(

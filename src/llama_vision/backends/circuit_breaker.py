@@ -23,7 +23,7 @@ class CircuitBreaker:
         self._lock = threading.Lock()
         self._failures = 0
         self._open_until = 0.0
-        self._is_open = False
+        self._is_open = self._has_trial = False
         self._reason: tuple[type[LlamaVisionError], str, int] = (LlamaVisionError, "", 0)
 
     def try_acquire(self, cool_down: float) -> bool:
@@ -34,6 +34,7 @@ class CircuitBreaker:
                 return False
             if self._is_open:
                 self._open_until = now + cool_down  # this call is the trial
+                self._has_trial = True
             return True
 
     def remaining(self) -> float:
@@ -42,9 +43,10 @@ class CircuitBreaker:
             return max(0.0, self._open_until - self._clock()) if self._is_open else 0.0
 
     def record_success(self) -> None:
-        """Close: it answers."""
+        """Close: it answers. A reply to a call that was sent before it opened ends no cool-down."""
         with self._lock:
-            self._failures, self._is_open = 0, False
+            if self._has_trial or not self._is_open:
+                self._failures, self._is_open, self._has_trial = 0, False, False
 
     def record_failure(self, error: LlamaVisionError, *, max_failures: int, cool_down: float) -> None:
         """Count a failure, and open where there were enough or the provider says so."""
@@ -63,7 +65,7 @@ class CircuitBreaker:
             # Calls that were under way together may come back in any order: the longest time counts.
             until = self._clock() + wait
             self._open_until = max(self._open_until, until) if self._is_open else until
-            self._is_open = True
+            self._is_open, self._has_trial = True, False
 
     def refusal(self) -> LlamaVisionError:
         """Make the error of a call that was not sent: of the class of the failure that opened the breaker."""
