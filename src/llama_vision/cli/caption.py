@@ -115,7 +115,7 @@ def _caption_task(
         "image_quality": 85,
     }
     return CaptionTask(
-        options.prompt, provider.name, model, settings, {}, ask, provider.image_rules.decoded_by_backend
+        options.prompt, provider.name, model, settings, {}, ask, first.image_rules.decoded_by_backend
     )
 
 
