@@ -6,6 +6,7 @@ import json
 import pickle
 
 import pytest
+from langchain_core.load import dumps
 
 from llama_vision.backends.circuit_breaker import close_breakers
 from llama_vision.cli import main
@@ -16,6 +17,7 @@ from llama_vision.llamaindex import LlamaVision, LlamaVisionMultiModal, caption_
 from llama_vision.providers import PROVIDERS
 from llama_vision.providers.route import Route, Target, first_provider
 from llama_vision.ray import BatchAsker
+from llama_vision.ray.dataset import share_limits
 from tests.backends.routes import records_of
 from tests.emulator import Emulator, completion, refusal
 
@@ -161,6 +163,21 @@ def test_a_batch_asks_several_providers_and_keeps_its_budget(records):
         provider="second", prompt_column="prompt", image_column=None, concurrency=1, max_cost_usd=0.000001
     )
     assert poor(batch)["error_type"] == ["BudgetExceededError"] * 2
+
+
+def test_the_actors_of_a_dataset_share_the_limits_of_the_run():
+    assert share_limits({"max_cost_usd": 6.0, "requests_per_minute": 100}, 4) == {
+        "max_cost_usd": 1.5,
+        "requests_per_minute": 25,
+    }
+    assert share_limits({"schema": None}, 4) == {}
+    with pytest.raises(ConfigurationError, match="one for each of 4 actors"):
+        share_limits({"requests_per_minute": 3}, 4)
+
+
+def test_langchain_dumps_a_model_with_several_providers(records):
+    for provider in (["first", "second"], Route(["first", "second"])):
+        assert "first" in dumps(ChatLlamaVision(provider=provider))
 
 
 @pytest.mark.parametrize("kind", [ChatLlamaVision, LlamaVision])

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import contextvars
 import math
 import queue
 import random
@@ -252,7 +253,11 @@ class _Head:
         self.failure: BaseException | None = None
         self._lock = threading.Lock()
         self._is_done = self._is_dropped = False
-        threading.Thread(target=self._read, args=(done,), name="llama-vision failover", daemon=True).start()
+        # In a copy of the context, so that what traces HTTP requests finds its parent.
+        run = contextvars.copy_context().run
+        threading.Thread(
+            target=run, args=(self._read, done), name="llama-vision failover", daemon=True
+        ).start()
 
     def _read(self, done: "queue.SimpleQueue[_Head]") -> None:
         try:

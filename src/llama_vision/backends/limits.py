@@ -142,8 +142,8 @@ class CallCounters:
         if not turn.cancel() and not turn.cancelled():
             self.leave()  # it was its turn already
 
-    def take_slot(self, requests_per_minute: int) -> float:
-        """Take the next free slot of the rate, and return the seconds until then."""
+    def take_slot(self, requests_per_minute: int, max_wait: float = math.inf) -> float | None:
+        """Take the next free slot of the rate, and return the seconds until then; None where that is too long."""
         with self._lock:
             now = time.monotonic()
             while self._sent and self._sent[0] <= now - _MINUTE_S:
@@ -152,6 +152,8 @@ class CallCounters:
                 at = now
             else:
                 at = max(now, self._sent[-requests_per_minute] + _MINUTE_S)
+            if at - now >= max_wait:
+                return None
             self._sent.append(at)
             return at - now
 
@@ -337,8 +339,8 @@ class _Admission:
             await asyncio.sleep(self._slot(self._limits.requests_per_minute))
 
     def _slot(self, requests_per_minute: int) -> float:
-        seconds = self._counters.take_slot(requests_per_minute)
-        if time.monotonic() + seconds >= self._expires:
+        seconds = self._counters.take_slot(requests_per_minute, self._expires - time.monotonic())
+        if seconds is None:
             raise _overdue()
         return seconds
 

@@ -72,7 +72,7 @@ def ask_dataset(
         raise ConfigurationError(
             f"actors={actors!r} and batch_size={batch_size} leave nobody to ask, or nothing to ask about."
         )
-    asker |= _share_limits(asker, max_actors)
+    asker |= share_limits(asker, max_actors)
     if num_gpus is None:
         local = checked.provider.dialect is None and checked.model != TINY_MODEL
         num_gpus = 1 if local and _cluster_resource("GPU", 0) else 0
@@ -90,7 +90,7 @@ def ask_dataset(
     )
 
 
-def _share_limits(asker: Mapping[str, Any], num_actors: int) -> dict[str, Any]:
+def share_limits(asker: Mapping[str, Any], num_actors: int) -> dict[str, Any]:
     """Share the limits of the whole run out among the actors, which know nothing of each other."""
     shares: dict[str, Any] = {}
     if (budget := asker.get("max_cost_usd")) is not None:
