@@ -264,17 +264,17 @@ class _Head:
             self.beginning = _read_head(self.events)
         except BaseException as failure:  # noqa: BLE001 - raised again in the thread that asked
             self.failure = failure
-        with self._lock:
-            self._is_done = True
-        if self._is_dropped:
+        with self._lock:  # one of the two threads closes the stream
+            self._is_done, is_dropped = True, self._is_dropped
+        if is_dropped:
             self.events.close()
         done.put(self)
 
     def drop(self) -> None:
         """Close the stream, at once or as soon as its thread lets go of it."""
         with self._lock:
-            self._is_dropped = True
-        if self._is_done:
+            self._is_dropped, is_done = True, self._is_done
+        if is_done:
             self.events.close()
 
 
