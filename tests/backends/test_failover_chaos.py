@@ -26,6 +26,7 @@ from tests.emulator.asking import WAYS, aask, ask, question
 NUM_CALLS = 10_000
 CONCURRENCY = 12
 RETRY_AFTER_S = 1.0
+FIRST_TOKEN_S = 2.0
 IN_FLIGHT_S = 0.5
 """A call that had chosen its provider before the 429 arrived may still arrive there."""
 
@@ -92,7 +93,7 @@ def test_ten_thousand_calls_end_once_and_truly_whatever_the_providers_do():
         providers = [Faulty(name) for name in NAMES]
         for emulator, provider in zip(emulators, providers, strict=True):
             emulator.always(provider)
-        settings = {"first_token_timeout": 1.0, "cool_down": 0.2}
+        settings = {"first_token_timeout": FIRST_TOKEN_S, "cool_down": 0.2}
         backend = route_backend(emulators, settings=settings, timeout=3, max_retries=2)
         outcomes = run_calls(backend)
         check_outcomes(outcomes, {provider.name: provider for provider in providers})
@@ -143,6 +144,11 @@ def check_outcomes(outcomes, providers):
             kinds[type(outcome).__name__] += 1
             if tried:
                 faults = {fault for provider in providers.values() for fault in provider.served[number]}
+                # On a busy machine a provider may be late without having been told to.
+                was_late = (
+                    tried[-1]["error"] == "RequestTimeoutError" and tried[-1]["seconds"] >= FIRST_TOKEN_S
+                )
+                faults |= {"stall before"} if was_late else set()
                 assert any(isinstance(outcome, REASONS[fault]) for fault in faults - {"answer"}), outcome
             else:
                 assert "cools down" in str(outcome)
