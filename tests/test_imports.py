@@ -37,6 +37,7 @@ ALLOWED = {
     "cli": {*ORDER, "version", "cli", "serve"},
     "demo": {"demo", "langchain", "llamaindex"},
     "__init__": {*ORDER, "version"},
+    "__main__": {"cli"},
     "version": set(),
 }
 FRAMEWORKS = {
@@ -195,7 +196,7 @@ def test_importing_loads_no_other_framework(module, absent):
 EXTRAS_OF = {
     "images": {"local", "pdf"},
     "backends": {"local", "aiohttp", "otel"},
-    "langchain": {"langchain"},
+    "langchain": {"langchain", "agents"},
     "llamaindex": {"llamaindex"},
     "demo": {"langchain", "llamaindex"},
     "jupyter": {"jupyter"},

@@ -10,6 +10,7 @@ from llama_vision.core.errors import (
     MalformedReplyError,
     MissingKeyError,
     ServerError,
+    UnsupportedInputError,
 )
 from llama_vision.llamaindex import LlamaVision
 from tests.captions.captioning import caption, draw, model_at, naming
@@ -92,3 +93,10 @@ def test_captions_that_were_cut_off_are_named_also_when_they_are_found_again(emu
         found = caption(folder, model_at(emulator), resume=tmp_path / "captions.jsonl")
         assert found.truncated == [path]
         assert "raise max_tokens" in str(found)
+
+
+def test_a_mistyped_option_is_one_error_and_not_one_for_each_image(emulator, folder):
+    draw(folder, 3)
+    with pytest.raises(UnsupportedInputError, match="no option max_token"):
+        caption(folder, model_at(emulator), max_token=5)
+    assert emulator.requests == []

@@ -43,7 +43,9 @@ def test_a_freshly_drawn_circle(tmp_path):
     done = run("ask", path, f"What color is the {shape}?")
     assert done.returncode == 0
     assert done.stdout.decode().strip() == color
-    provider, model, tokens, seconds = done.stderr.decode().strip().split(" | ")
+    loading, summary = done.stderr.decode().splitlines()
+    assert loading == "Loading tiny ..."
+    provider, model, tokens, seconds = summary.split(" | ")
     assert (provider, model) == ("local", "tiny")
     assert tokens.endswith(" tokens")
     assert seconds.endswith(" s")
@@ -123,14 +125,10 @@ def test_a_image_from_the_input(emulator):
         (["ask", __file__, "What?"], 2, "not an image"),
         (["ask", "--provider", "nope", "Hi"], 2, "local, deepinfra, aimlapi, aigateway, "),
         (["ask", "--provider", "deepinfra", "Hi"], 2, "DEEPINFRA_TOKEN"),
-        (["ask", "--provider", "openai-compatible", "Hi"], 2, "base_url"),
+        (["ask", "--provider", "openai-compatible", "Hi"], 2, "--base-url"),
         (["ask", "--max-tokens", "0", "Hi"], 2, "max_tokens=0"),
-        pytest.param(
-            ["ask", "--model", "/no/such/model", "Hi"], 1, "can't be loaded", marks=pytest.mark.slow
-        ),
         (["ask", "--max-tokens", "many", "Hi"], 2, "invalid int"),
         (["ask"], 2, "IMAGE ... QUESTION"),
-        ([], 2, "COMMAND"),
         (
             ["ask", "--provider", "openai-compatible", "--base-url", "http://127.0.0.1:1/v1", "Hi"],
             1,

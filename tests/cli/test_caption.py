@@ -154,7 +154,8 @@ def test_ctrl_c_keeps_what_is_done(emulator, folder, out):
         assert emulator.wait_for_requests(7, timeout=60)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=30)
-    assert (process.returncode, said) == (130, b"")
+    assert process.returncode == 130
+    assert said.decode() == f"Interrupted. What is done is in {out}; the same command goes on from there.\n"
     kept = len(lines_of(out))
     assert 4 <= kept < 30
     assert caption(emulator, folder, out).startswith(f"40 captions, {40 - kept} new | ")

@@ -78,6 +78,12 @@ def test_a_provider_that_is_not_known_is_told_with_the_form(registered):
         init_chat_model("llama_vision:deepinfar/llama-3.2-11b-vision")
 
 
+@pytest.mark.parametrize("name", ["nosuch", "deepinfar"])
+def test_a_name_that_nothing_has_is_no_model_on_this_machine(registered, name):
+    with pytest.raises(UnknownProviderError, match=f"no provider '{name}'.*Known are"):
+        init_chat_model(f"llama_vision:{name}")
+
+
 def test_it_answers_as_such_and_in_an_agent(registered, emulator):
     options = {"base_url": emulator.base_url, "api_key": emulator.api_key}
     emulator.script(completion("Hi"), completion("Hello"))

@@ -5,6 +5,7 @@ import base64
 import contextlib
 import io
 import json
+import socket
 import threading
 import time
 
@@ -16,6 +17,7 @@ import pytest
 from llama_vision.backends.local import LocalSettings
 from llama_vision.core.errors import LocalModelError
 from llama_vision.core.events import Finished, Started, TextDelta, ToolCallDelta
+from llama_vision.serve import server
 from llama_vision.serve.failures import CLIENT_CLOSED
 
 HI = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5}
@@ -230,3 +232,27 @@ def test_where_calls_must_not_be_parallel_there_is_one(serving, stream, parallel
         else:
             calls = reply.choices[0].message.tool_calls
     assert "".join(call.function.name for call in calls) == names
+
+
+@pytest.mark.parametrize(
+    ("size", "end", "status"),
+    [
+        (server._MAX_HEAD_BYTES - 1000, b"\r\nconnection: close\r\n\r\n", b"200"),
+        (server._MAX_HEAD_BYTES + 1000, b"", b"400"),
+    ],
+)
+def test_a_head_at_the_limit_is_read_and_one_that_goes_on_is_not(served, size, end, status):
+    address = httpx.URL(served.url)
+    with socket.create_connection((address.host, address.port), timeout=10) as connection:
+        line = b"GET /health HTTP/1.1\r\nhost: localhost\r\n"
+        fields = b"".join(b"x-%d: %s\r\n" % (number, b"x" * 1000) for number in range(size // 1010))
+        connection.sendall(line + fields + b"x-last: " + b"x" * (size % 1010) + end)
+        assert connection.recv(1000).split()[1] == status
+
+
+def test_a_head_that_does_not_arrive_in_time_is_given_up(serving, monkeypatch):
+    monkeypatch.setattr(server, "_HEAD_TIMEOUT_S", 0.3)
+    address = httpx.URL(serving().url)
+    with socket.create_connection((address.host, address.port), timeout=10) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nhost:")
+        assert connection.recv(1000) == b""

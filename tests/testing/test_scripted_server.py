@@ -286,3 +286,22 @@ def test_it_needs_neither_pytest_nor_a_server_package_and_leaves_nothing_open():
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[0].split() == ["A", "cat.", "A", "dog."]
     assert done.stdout.splitlines()[1] == "[]"
+
+
+def test_a_server_that_is_never_left_lets_the_process_end():
+    code = """
+from llama_vision.langchain import ChatLlamaVision
+from llama_vision.testing import Answer, ScriptedServer
+
+server = ScriptedServer("Hi", Answer("Late", pause_s=60)).__enter__()
+print(ChatLlamaVision(**server.model_options).invoke("Hi").text)
+try:
+    ChatLlamaVision(**server.model_options, timeout=0.1, max_retries=0).invoke("Hi")
+except Exception as error:
+    print(type(error).__name__)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "Hi"

@@ -1,5 +1,6 @@
 """Prepares the images of a request for its provider: not too many, fetched, scaled and encoded."""
 
+import sys
 import warnings
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,13 +25,34 @@ _TOOLS_WITH_IMAGES_WARNING = (
     "prompt as of now.' Ask about the image first, and offer the tools with the answer. This is said once."
 )
 _warned: set[str] = set()
+_INNER_PACKAGES = sys.stdlib_module_names - {"__main__"} | {
+    *(
+        "llama_vision",
+        "langchain_core",
+        "langchain",
+        "langgraph",
+        "llama_index",
+        "llama_index_instrumentation",
+    ),
+    *("wrapt", "tenacity", "pydantic"),
+}
 
 
 def warn_of_tools_beside_images(request: ChatRequest) -> None:
     """Warn, once for each process, where a request with images offers tools."""
     if request.tools and "tools" not in _warned:
         _warned.add("tools")
-        warnings.warn(_TOOLS_WITH_IMAGES_WARNING, stacklevel=2)
+        warnings.warn(_TOOLS_WITH_IMAGES_WARNING, stacklevel=_callers_level())
+
+
+def _callers_level() -> int:
+    """Return the `stacklevel` of the user's line: the first that is neither ours nor the frameworks' nor Python's."""
+    level, frame = 1, sys._getframe(1)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - as `warnings` does
+    while (
+        frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _INNER_PACKAGES
+    ):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def image_locations(request: ChatRequest) -> Iterator[str]:

@@ -1,14 +1,15 @@
 """What the chat models of both adapters share: pydantic fields, and the backend that these describe."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, cast
 
 import httpx
 from pydantic import BaseModel, Field, InstanceOf, SecretStr, model_validator
 from typing_extensions import override
 
 from llama_vision.backends import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT_S, create_backend
+from llama_vision.backends.argument_names import resolve_arguments
 from llama_vision.backends.http.settings import check_settings
 from llama_vision.backends.limits import CallCounters, Limits
 from llama_vision.core.backend import Backend, CloseMixin
@@ -31,11 +32,21 @@ BACKEND_OPTIONS = frozenset({*_FIELDS_OF_A_CALL, "extra_headers"})
 
 _NO_OPTIONS: Mapping[str, Any] = {}
 
+if TYPE_CHECKING:
+    ApiKeyField: TypeAlias = SecretStr | str | Callable[[], str] | Callable[[], Awaitable[str]] | None
+    StopField: TypeAlias = Sequence[str] | str | None
+else:
+    ApiKeyField = SecretStr | Callable[[], str] | Callable[[], Awaitable[str]] | None
+    StopField = list[str] | None
+# For type checkers these are what a constructor takes, at runtime what it makes of it.
+
 
 class BackendFields(CloseMixin, BaseModel):
     """Base of the adapters' classes, which document the fields."""
 
     _key_field: ClassVar[str] = "api_key"
+    # Where options of each call go that have no field, and fields of the provider's own.
+    _options_field: ClassVar[str] = "extra_body"
     # What the pickle of an instance held no more; a private attribute would replace LangChain's `model_post_init`.
     _left_out: ClassVar[tuple[str, ...]] = ()
 
@@ -71,8 +82,13 @@ class BackendFields(CloseMixin, BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _choose_provider(cls, values: Any) -> Any:
-        """Take an address without a provider for that of an OpenAI-compatible endpoint."""
-        fields: dict[str, Any] = dict(values)
+        """Take the names of other classes, and an address without a provider for that of an OpenAI-compatible endpoint."""
+        known = {
+            "class_name",
+            *cls.model_fields,
+            *filter(None, (field.alias for field in cls.model_fields.values())),
+        }
+        fields = resolve_arguments(values, known, cls._options_field)
         address = fields.get("base_url") or fields.get("api_base")
         return fields if "provider" in fields else {"provider": default_provider(address), **fields}
 

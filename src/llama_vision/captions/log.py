@@ -38,8 +38,12 @@ class CaptionLog:
     line, left by a full disk or a power failure, is ignored.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, *, output: FileIO | None = None) -> None:
         """Read the file, which need not exist.
+
+        Args:
+            path: The file.
+            output: In its place, what lines are written to and none are read from, such as stdout.
 
         Raises:
             ConfigurationError: It can't be read or written, is in use by another run, or holds something else, which
@@ -47,7 +51,8 @@ class CaptionLog:
         """
         self._captions: dict[str, Caption] = {}
         self._lines: set[tuple[str, str, int | None]] = set()  # (key, file, page)
-        self._file = None if path is None else _open(path)
+        self._separator = b""
+        self._file = output if path is None else _open(path)
         if path is None or self._file is None:
             return
         try:

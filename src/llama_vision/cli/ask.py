@@ -5,9 +5,9 @@ import json
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
-from llama_vision.cli.model_options import add_model_arguments, build_request, select_model
+from llama_vision.cli.model_options import add_model_arguments, build_request, print_loading, select_model
+from llama_vision.cli.piped import STDIN, read_stdin, split_inputs
 from llama_vision.core.errors import ConfigurationError
 from llama_vision.core.events import TextDelta
 from llama_vision.core.formatting import format_cost
@@ -20,12 +20,14 @@ from llama_vision.images.settings import DOCUMENT_MAX_PAGES, ImageSettings
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `ask`."""
-    parser.description = "Ask a question about images and PDFs. The last argument is the question."
+    parser.description = (
+        "Ask a question about images and PDFs. The last argument is the question; - reads it from stdin."
+    )
     parser.add_argument(
         "inputs",
         nargs="+",
         metavar="IMAGE ... QUESTION",
-        help="paths or URLs of images, PDFs and TIFFs (- reads one from stdin), then the question",
+        help="paths or URLs of images, PDFs and TIFFs (- reads one from stdin), then the question, which may be piped in",
     )
     parser.add_argument("--pages", help="which pages of a PDF or TIFF, such as 2-4 or 1,3 (default: all)")
     parser.add_argument("--password", help="that of an encrypted PDF")
@@ -40,9 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_model_arguments(parser)
     parser.add_argument("--no-stream", action="store_true", help="show the answer when it is complete")
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON object with answer, usage and cost"
-    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object with text, usage and cost")
     parser.set_defaults(run=run)
 
 
@@ -50,13 +50,11 @@ def run(options: argparse.Namespace) -> None:
     """Ask; print the reply to stdout and a summary to stderr."""
     settings = ImageSettings(on_too_many=options.image_policy, document_max_pages=options.max_pages)
     provider, backend, model = select_model(options, settings)
-    *sources, question = options.inputs
-    if not sources and Path(question).is_file():
-        raise ConfigurationError(
-            f"{question} is a file, and the question is missing: give it as the last argument."
-        )
+    sources, question = split_inputs(options.inputs)
     request = build_request(options, model, question, _read_images(sources, options))
     start = time.monotonic()
+    if not options.json:
+        print_loading(provider, model)
     if options.no_stream or options.json:
         reply = backend.complete(request)
     else:
@@ -88,8 +86,8 @@ def _read_images(sources: list[str], options: argparse.Namespace) -> list[Image 
 
 
 def _read_image(source: str, pages: str | None) -> Image | Document:
-    if source == "-":
-        return image_or_document(sys.stdin.buffer.read())
+    if source == STDIN:
+        return image_or_document(read_stdin())
     # The address of a document need not look like one.
     is_url = source.lower().startswith(("http://", "https://"))
     return document_from_any(source) if pages and is_url else image_or_document(source)

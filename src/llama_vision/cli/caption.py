@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import sys
+from io import FileIO
 from pathlib import Path
 
 from llama_vision.adaptation.validate import validate_request
@@ -20,7 +21,7 @@ from llama_vision.captions import (
 )
 from llama_vision.captions.image_files import absolute
 from llama_vision.captions.runner import check_concurrency
-from llama_vision.cli.model_options import add_model_arguments, build_request, select_model
+from llama_vision.cli.model_options import add_model_arguments, build_request, print_loading, select_model
 from llama_vision.cli.progress import ProgressLine
 from llama_vision.core.backend import Backend
 from llama_vision.core.errors import ImageError, LlamaVisionError, UnsupportedInputError
@@ -31,6 +32,7 @@ from llama_vision.providers import Provider
 from llama_vision.providers.route import Route, first_provider
 
 _MAX_NAMED = 10
+_STDOUT = "-"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "prompt or model it asks about all, and appends lines."
     )
     parser.add_argument("folder", metavar="DIR", help="a folder, or an image or PDF")
-    parser.add_argument("--out", required=True, metavar="FILE", help="JSON lines, such as captions.jsonl")
+    parser.add_argument(
+        "--out",
+        required=True,
+        metavar="FILE",
+        help="JSON lines, such as captions.jsonl; - is stdout, which no run can resume from",
+    )
     parser.add_argument("--prompt", default=DEFAULT_PROMPT, help="default: %(default)s")
     parser.add_argument("--password", help="that of encrypted PDFs")
     add_model_arguments(parser)
@@ -53,14 +60,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Caption all images; print progress, failures and a summary to stderr."""
-    asyncio.run(_caption(options))
+    try:
+        asyncio.run(_caption(options))
+    except KeyboardInterrupt:
+        if options.out != _STDOUT:
+            print(
+                f"Interrupted. What is done is in {options.out}; the same command goes on from there.",
+                file=sys.stderr,
+            )
+        raise
 
 
 async def _caption(options: argparse.Namespace) -> None:
     check_concurrency(options.concurrency)
     provider, backend, model = select_model(options)
     task = _caption_task(provider, backend, model, options)
-    folder, log_path = absolute(options.folder), absolute(options.out)
+    folder = absolute(options.folder)
+    log_path = None if options.out == _STDOUT else absolute(options.out)
     files = find_images(options.folder, exclude=log_path, documents=True)
     if files.skipped:
         print(_skipped(files.skipped, folder), file=sys.stderr)
@@ -71,7 +87,9 @@ async def _caption(options: argparse.Namespace) -> None:
     def name_in_log(path: Path) -> str:
         return path.name if path == folder else path.relative_to(folder).as_posix()
 
-    with CaptionLog(log_path) as log, ProgressLine(len(images)) as progress:
+    print_loading(provider, model)
+    output = FileIO(sys.stdout.fileno(), "w", closefd=False) if log_path is None else None
+    with CaptionLog(log_path, output=output) as log, ProgressLine(len(images)) as progress:
         runner = CaptionRunner(task, log, name_in_log=name_in_log, log_duplicates=True)
 
         def on_done(result: CaptionResult) -> None:

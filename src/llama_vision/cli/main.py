@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -13,6 +14,9 @@ from llama_vision.cli.providers import add_arguments as add_providers
 from llama_vision.cli.serve import add_arguments as add_serve
 from llama_vision.core.errors import ConfigurationError, ImageError, LlamaVisionError, UnsupportedInputError
 from llama_vision.version import __version__
+
+_ARGUMENT = re.compile(r"\b(api_key|base_url|max_tokens|timeout|deadline|image_policy)=\.\.\.")
+"""What an error says to pass, which is an option here."""
 
 _OK, _FAILED, _USAGE_ERROR, _INTERRUPTED = 0, 1, 2, 130
 
@@ -26,8 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0; 1 where a call or a caption failed; 2 where the usage, the configuration or an image is wrong; 130 on Ctrl-C.
     """
-    options = _parser().parse_args(arguments)
     try:
+        parser = _parser()
+        options = parser.parse_args(arguments)
+        if options.run is None:
+            parser.print_help()
+            return _OK
         options.run(options)
         sys.stdout.flush()
     except (ConfigurationError, UnsupportedInputError, ImageError) as error:
@@ -35,6 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LlamaVisionError as error:
         return _print_error(error, _FAILED)
     except KeyboardInterrupt:
+        if arguments is None:
+            # At once: the thread of a local model may be importing torch, which takes seconds and can't be interrupted.
+            sys.stderr.flush()
+            os._exit(_INTERRUPTED)
         return _INTERRUPTED
     except BrokenPipeError:
         # The reader of the pipe is gone (`| head`). Python would fail once more while it flushes stdout at exit.
@@ -48,7 +60,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="llama-vision", description="Ask Llama 3.2 Vision about images, hosted or on this machine."
     )
     parser.add_argument("--version", action="version", version=f"llama-vision {__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    parser.set_defaults(run=None)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     add_ask(commands.add_parser("ask", help="ask a question about images"))
     add_caption(commands.add_parser("caption", help="describe all images of a folder"))
     add_providers(
@@ -63,6 +76,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _print_error(error: LlamaVisionError, code: int) -> int:
-    line = " ".join(str(error).split())
+    line = _ARGUMENT.sub(lambda found: f"--{found[1].replace('_', '-')}", " ".join(str(error).split()))
     print(f"llama-vision: {line}", file=sys.stderr)
     return code

@@ -1,11 +1,12 @@
 """`llama-vision providers`: providers, their models, and which keys are set."""
 
 import argparse
+import json
 from collections.abc import Callable, Iterator
 
 from llama_vision.core.models import CONTEXT_WINDOW, ModelInfo
 from llama_vision.providers import PROVIDERS, ImageConstraints, Provider
-from llama_vision.providers.credentials import describe_key, describe_variables
+from llama_vision.providers.credentials import describe_key, describe_variables, find_api_key
 
 _DEPRECATED = "†"
 
@@ -14,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `providers`."""
     parser.description = "List providers, their models, the variables looked at for a key or an account, and whether one is set."
     parser.add_argument("--markdown", action="store_true", help="print the table of docs/providers.md")
+    parser.add_argument("--json", action="store_true", help="print one JSON array, for a program")
     parser.set_defaults(run=run)
 
 
@@ -21,6 +23,9 @@ def run(options: argparse.Namespace) -> None:
     """Print the list."""
     if options.markdown:
         print(markdown_table())
+        return
+    if options.json:
+        print(json.dumps([_as_json(provider) for provider in PROVIDERS.values()], ensure_ascii=False))
         return
     for provider in PROVIDERS.values():
         print(f"{provider.name}: {provider.title}")
@@ -32,6 +37,32 @@ def run(options: argparse.Namespace) -> None:
         if provider.account_env:
             print(f"  account: {describe_variables(provider.account_env, verbose=True)}")
         print(f"  {provider.docs}")
+
+
+def _as_json(provider: Provider) -> dict[str, object]:
+    """Return what there is to know of a provider; of a key only whether one is set."""
+    return {
+        "name": provider.name,
+        "title": provider.title,
+        "base_url": provider.base_url,
+        "models": [
+            {
+                "name": model.name,
+                "id": model.id,
+                "context_window": model.context_window,
+                "max_output_tokens": model.max_output_tokens,
+                "input_usd_per_million": model.price.input_per_million if model.price else None,
+                "output_usd_per_million": model.price.output_per_million if model.price else None,
+                "deprecation": model.deprecation or None,
+            }
+            for model in provider.models
+        ],
+        "key_variables": provider.key_env,
+        "key_required": provider.key_required,
+        "key_found": find_api_key(provider) is not None,
+        "account_variables": provider.account_env,
+        "docs": provider.docs,
+    }
 
 
 def markdown_table() -> str:

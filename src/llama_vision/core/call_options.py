@@ -14,14 +14,26 @@ SAMPLING_OPTIONS = frozenset(field.name for field in fields(SamplingParams))
 _REQUEST_FIELDS = {field.name for field in fields(ChatRequest)}
 CALL_OPTIONS = SAMPLING_OPTIONS | _REQUEST_FIELDS - {"model", "messages", "sampling"}
 
-_NAMES_HERE = {
-    **dict.fromkeys(("max_completion_tokens", "max_new_tokens", "num_predict"), "max_tokens"),
-    **dict.fromkeys(("request_timeout", "read_timeout"), "timeout"),
-    **dict.fromkeys(("default_headers", "headers"), "extra_headers"),
-    "stop_sequences": "stop",
-    "model_name": "model",
+MODEL_OPTIONS = SAMPLING_OPTIONS | {"stop", "stream_usage", "extra_body"}
+"""Options of a call that a model may have for all its calls."""
+
+SYNONYMS: Mapping[str, tuple[str, ...]] = {
+    "max_tokens": ("max_completion_tokens", "max_new_tokens", "num_predict", "num_output"),
+    "timeout": ("request_timeout", "read_timeout"),
+    "stop": ("stop_sequences",),
+    "model": ("model_name", "model_id"),
+    "repetition_penalty": ("repeat_penalty",),
+    "api_key": ("openai_api_key",),
+    "base_url": ("api_base", "openai_api_base"),
+    "api_base": ("base_url", "openai_api_base"),
+    "http_async_client": ("async_http_client",),
 }
-"""Options that other classes have under these names: in extra_body they would go out beside ours."""
+"""Names of other classes for what is the same here: in extra_body they would go out beside ours."""
+
+_NAMES_HERE = {
+    **{name: ours for ours, names in SYNONYMS.items() for name in names},
+    **dict.fromkeys(("default_headers", "headers"), "extra_headers"),
+}
 
 _MODEL_FIELDS = frozenset(
     {
@@ -61,10 +73,11 @@ def build_request(model: str, messages: Sequence[Message], options: Mapping[str,
 
 
 def _hint(name: str) -> str:
-    if name in _NAMES_HERE:
-        return f"Here it is {_NAMES_HERE[name]}."
-    if name in _MODEL_FIELDS:
+    here = _NAMES_HERE.get(name, name)
+    if here in _MODEL_FIELDS:
         return "It is set on the model and not on a call."
+    if here != name:
+        return f"Here it is {here}."
     return f"To send a field of the provider's own, use extra_body={{{name!r}: ...}}."
 
 

@@ -85,8 +85,8 @@ class UnknownProviderError(ConfigurationError):
     """There is no provider of this name."""
 
 
-class MissingDependencyError(ConfigurationError):
-    """A package is needed that is not installed."""
+class MissingDependencyError(ConfigurationError, ImportError):
+    """A package is needed that is not installed. An ImportError too, for code that goes on without."""
 
 
 class BudgetExceededError(LlamaVisionError):

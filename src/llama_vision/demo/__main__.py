@@ -2,17 +2,21 @@
 
 import asyncio
 import base64
+import os
 import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 
+from llama_vision.demo import SAMPLE_IMAGES
+
+# Ours first: without an extra they say what to install.
+from llama_vision.langchain import ChatLlamaVision  # isort: split
+
+from llama_vision.llamaindex import LlamaVision, LlamaVisionMultiModal  # isort: split
+
 from langchain_core.messages import HumanMessage
 from llama_index.core.base.llms.types import ChatMessage, ImageBlock, TextBlock
-
-from llama_vision.demo import SAMPLE_IMAGES
-from llama_vision.langchain import ChatLlamaVision
-from llama_vision.llamaindex import LlamaVision, LlamaVisionMultiModal
 
 _QUESTIONS = {
     "circle": {
@@ -77,4 +81,8 @@ def _show(name: str, question: str, expected: str, answer: str, displayed: str |
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except BrokenPipeError:  # the reader of the pipe is gone (`| head`)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -1,6 +1,13 @@
-"""Llama 3.2 Vision as a LangChain chat model."""
+"""Llama 3.2 Vision as a LangChain chat model. Needs the extra `langchain`."""
 
-from llama_vision.langchain.chat_model import ChatLlamaVision
-from llama_vision.langchain.registration import register_with_langchain
+from llama_vision.core.errors import MissingDependencyError
+
+try:
+    from llama_vision.langchain.chat_model import ChatLlamaVision
+    from llama_vision.langchain.registration import register_with_langchain
+except ModuleNotFoundError as _error:
+    raise MissingDependencyError(
+        f"The chat model for LangChain needs {_error.name}: pip install 'llama-vision[langchain]'"
+    ) from _error
 
 __all__ = ["ChatLlamaVision", "register_with_langchain"]

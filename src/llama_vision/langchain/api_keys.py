@@ -47,15 +47,15 @@ class ProviderKeyFunction:
         return self.function()
 
 
-KeyField: TypeAlias = SecretStr | Callable[[], Any] | None
+KeyField: TypeAlias = SecretStr | str | Callable[[], Any] | None
 
 
 def bind_key(key: KeyField, provider: Provider) -> KeyField:
     """Bind a key to the provider that it was given for: `configurable_fields` copies all fields to a model of another."""
     if key is None or isinstance(key, ProviderKey | ProviderKeyFunction):
         return key
-    if isinstance(key, SecretStr):
-        return ProviderKey(key.get_secret_value(), provider)
+    if isinstance(key, SecretStr | str):
+        return ProviderKey(key.get_secret_value() if isinstance(key, SecretStr) else key, provider)
     return ProviderKeyFunction(key, provider.key_env)
 
 

@@ -1,8 +1,8 @@
 """`ChatLlamaVision`: Llama 3.2 Vision as a LangChain chat model, wherever it runs."""
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Any, Self, cast
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, overload
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import LangSmithParams, LanguageModelInput, ModelProfile
@@ -11,13 +11,13 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
-from pydantic import ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 from typing_extensions import override
 
 from llama_vision.adaptation.token_estimate import estimate_text_tokens, estimate_tokens
-from llama_vision.backends.model_fields import BackendFields, hide_headers
+from llama_vision.backends.model_fields import ApiKeyField, BackendFields, StopField, hide_headers
 from llama_vision.core.backend import Backend
-from llama_vision.core.call_options import SAMPLING_OPTIONS, parse_tool
+from llama_vision.core.call_options import MODEL_OPTIONS, SAMPLING_OPTIONS, parse_tool
 from llama_vision.core.request import ChatRequest
 from llama_vision.langchain.api_keys import bind_key, key_from_environment, resolve_key
 from llama_vision.langchain.convert import (
@@ -41,7 +41,9 @@ from llama_vision.structured.method import StructuredMethod, plan_structured_out
 from llama_vision.version import __version__
 
 _NO_OPTIONS: Mapping[str, Any] = {}
-_REQUEST_FIELDS = SAMPLING_OPTIONS | {"stop", "stream_usage", "text_tool_calls", "extra_body"}
+_REQUEST_FIELDS = MODEL_OPTIONS | {"text_tool_calls"}
+
+_Schema = TypeVar("_Schema")
 
 register()
 
@@ -137,8 +139,17 @@ class ChatLlamaVision(BackendFields, BaseChatModel):
         hide_input_in_errors=True,
     )
 
-    model_name: str = Field(default_factory=lambda fields: default_model(_provider_of(fields)), alias="model")
-    llama_vision_api_key: SecretStr | Callable[[], str] | Callable[[], Awaitable[str]] | None = Field(
+    if TYPE_CHECKING:  # which know one name of a field only
+        model: str = ""
+        model_name: str = ""
+        stop: StopField = None
+        stop_sequences: StopField = None
+    else:
+        model_name: str = Field(
+            default_factory=lambda fields: default_model(_provider_of(fields)), alias="model"
+        )
+        stop: StopField = Field(default=None, alias="stop_sequences")
+    llama_vision_api_key: ApiKeyField = Field(
         default_factory=lambda fields: key_from_environment(_provider_of(fields)), alias="api_key"
     )
     base_url: str | None = None
@@ -149,7 +160,6 @@ class ChatLlamaVision(BackendFields, BaseChatModel):
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
     repetition_penalty: float | None = None
-    stop: list[str] | None = Field(default=None, alias="stop_sequences")
     # None and not False: LangChain never streams if it is set to False, also by `configurable_fields`.
     streaming: bool | None = None
     stream_usage: bool | None = None
@@ -160,6 +170,11 @@ class ChatLlamaVision(BackendFields, BaseChatModel):
     def _find_profile_anew(cls, profile: Any) -> Any:
         """Drop a derived profile: `configurable_fields` copies it to other models and providers."""
         return None if isinstance(profile, DerivedProfile) else profile
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _list_stop(cls, stop: Any) -> Any:
+        return [stop] if isinstance(stop, str) else stop
 
     @model_validator(mode="after")
     def _check_provider(self) -> Self:
@@ -174,10 +189,12 @@ class ChatLlamaVision(BackendFields, BaseChatModel):
         self._add_version("llama-vision", __version__)
         return self
 
-    @property
-    def model(self) -> str:
-        """The model's name, as passed."""
-        return self.model_name
+    if not TYPE_CHECKING:
+
+        @property
+        def model(self) -> str:
+            """The model's name, as passed."""
+            return self.model_name
 
     @property
     @override
@@ -236,7 +253,9 @@ class ChatLlamaVision(BackendFields, BaseChatModel):
 
     @override
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        params = super()._get_ls_params(stop=self.stop if stop is None else stop, **kwargs)
+        params = super()._get_ls_params(
+            stop=cast("list[str] | None", self.stop) if stop is None else stop, **kwargs
+        )
         # `SummarizationMiddleware` believes the reported tokens only of messages whose `model_provider` is the same.
         params["ls_provider"] = MODEL_PROVIDER
         return params
@@ -393,6 +412,50 @@ class ChatLlamaVision(BackendFields, BaseChatModel):
             "response_format": relax_response_format(response_format) if may_relax else response_format,
         }
         return self.bind(**{name: value for name, value in options.items() if value is not None}, **kwargs)
+
+    @overload
+    def with_structured_output(
+        self,
+        schema: type[_Schema],
+        *,
+        method: StructuredMethod = "auto",
+        include_raw: Literal[False] = False,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, _Schema]: ...
+
+    @overload
+    def with_structured_output(
+        self,
+        schema: dict[str, Any],
+        *,
+        method: StructuredMethod = "auto",
+        include_raw: Literal[False] = False,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, dict[str, Any]]: ...
+
+    @overload
+    def with_structured_output(
+        self,
+        schema: dict[str, Any] | type | None,
+        *,
+        method: StructuredMethod = "auto",
+        include_raw: Literal[True],
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, dict[str, Any]]: ...
+
+    @overload
+    def with_structured_output(
+        self,
+        schema: dict[str, Any] | type | None = None,
+        *,
+        method: StructuredMethod = "auto",
+        include_raw: bool = False,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, Any]: ...
 
     @override
     def with_structured_output(

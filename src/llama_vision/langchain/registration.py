@@ -8,6 +8,7 @@ from langchain_core.language_models.chat_models import BaseChatModel
 
 from llama_vision.core.errors import ConfigurationError, MissingDependencyError, UnknownProviderError
 from llama_vision.providers import PROVIDERS, find_provider
+from llama_vision.providers.defaults import default_provider
 
 _NAME = "llama_vision"
 _MODULE = "langchain.chat_models.base"
@@ -61,6 +62,11 @@ def _create(cls: Callable[..., BaseChatModel], model: str, **options: Any) -> Ba
         before, slash, after = model.partition("/")
         if slash or before in PROVIDERS:
             options["provider"], model = _known(before), after
+        elif model and find_provider(default_provider(options.get("base_url"))).dialect is None:
+            from llama_vision.backends.local.config import is_model  # noqa: PLC0415 - hosted models do without
+
+            if not is_model(model):
+                _known(model)  # raises: it is no provider's name either
     return cls(**({"model": model} if model else {}), **options)
 
 

@@ -31,7 +31,7 @@ from llama_vision.core.formatting import format_cost
 from llama_vision.core.messages import Image
 from llama_vision.core.reply import Reply
 from llama_vision.core.usage import Usage
-from llama_vision.llamaindex.convert import to_reply
+from llama_vision.llamaindex.convert import to_reply, to_request
 from llama_vision.llamaindex.images import user_message
 from llama_vision.llamaindex.llm import LlamaVision
 from llama_vision.providers.route import Route, resolve_provider
@@ -127,6 +127,7 @@ def caption_images(
 
     Raises:
         ImageError: There is nothing at the path.
+        UnsupportedInputError: There is no such option.
         ConfigurationError: `concurrency` is less than 1, or `resume` can't be read or written.
     """
     work = acaption_images(
@@ -168,6 +169,8 @@ def _caption_task(llm: LlamaVision, prompt: str, options: Mapping[str, Any]) -> 
     """Ask through `achat`, so that LlamaIndex's callbacks see each call."""
     provider = resolve_provider(llm.provider)
     first = provider.first if isinstance(provider, Route) else provider
+    # Refuses a wrong option once.
+    to_request(first, [], {"model": llm.model, **options}, llm.additional_kwargs)
 
     async def ask(image: Image) -> Reply:
         return to_reply(await llm.achat([user_message(prompt, [image])], **options))

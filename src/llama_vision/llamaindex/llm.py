@@ -1,7 +1,7 @@
 """`LlamaVision`: Llama 3.2 Vision as a LlamaIndex LLM, hosted or local."""
 
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from typing import Any, Self, TypeVar, cast
 
 import httpx
@@ -44,7 +44,7 @@ from pydantic import (
 from typing_extensions import override
 
 from llama_vision.adaptation.token_estimate import estimate_tokens
-from llama_vision.backends.model_fields import BACKEND_OPTIONS, BackendFields
+from llama_vision.backends.model_fields import BACKEND_OPTIONS, ApiKeyField, BackendFields
 from llama_vision.core.backend import Backend
 from llama_vision.core.errors import UnsupportedInputError
 from llama_vision.core.request import DEFAULT_MAX_TOKENS, ChatRequest
@@ -125,6 +125,8 @@ class LlamaVision(HiddenHeaders, BackendFields, FunctionCallingLLM):
         temperature: 0 decodes greedily; None leaves it to the provider.
         max_tokens: Maximum tokens of a reply. Always sent: some providers stop at 256 otherwise.
         additional_kwargs: Further options (`top_p`, `seed`, `stop`, ...) and provider-specific fields of the body.
+        context_window: Tokens of prompt and reply together, as LlamaIndex plans with; None takes the record's.
+        is_function_calling_model: False makes agents write tool calls as ReAct does; None takes what the provider supports.
         max_retries: Retries of a call that failed temporarily (no connection, 408, 409, 429, 5xx) before any of the
             reply arrived.
         timeout: Seconds without a byte before a call fails, or an `httpx.Timeout`; None waits forever. The head of a
@@ -169,16 +171,18 @@ class LlamaVision(HiddenHeaders, BackendFields, FunctionCallingLLM):
         ConfigurationError: A time, a number of retries, a header or an address can't be.
     """
 
+    _options_field = "additional_kwargs"
+
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     model: str = Field(
         default_factory=lambda fields: default_model(first_provider(fields.get("provider", "local")))
     )
-    api_key: SecretStr | Callable[[], str] | Callable[[], Awaitable[str]] | None = Field(
-        default=None, exclude=True, repr=False
-    )
+    api_key: ApiKeyField = Field(default=None, exclude=True, repr=False)
     api_base: str | None = None
     additional_kwargs: dict[str, Any] = Field(default_factory=dict)
+    context_window: int | None = Field(default=None, gt=0)
+    is_function_calling_model: bool | None = None
     structured_output: StructuredMethod = "auto"
 
     @model_validator(mode="before")
@@ -231,11 +235,14 @@ class LlamaVision(HiddenHeaders, BackendFields, FunctionCallingLLM):
         info = provider.model_info(self.model)
         # The local model has tools in its chat template; a hosted one can have them described in the prompt.
         prompted_tools = self.text_tool_calls is not False and provider.dialect is not None
+        calls_functions = prompted_tools or (provider.supports("tools") and info.tools)
         return LlamaVisionMetadata(
-            context_window=context_window_with_images(info.context_window),
+            context_window=self.context_window or context_window_with_images(info.context_window),
             num_output=self.max_tokens or DEFAULT_MAX_TOKENS,
             is_chat_model=True,
-            is_function_calling_model=prompted_tools or (provider.supports("tools") and info.tools),
+            is_function_calling_model=calls_functions
+            if self.is_function_calling_model is None
+            else self.is_function_calling_model,
             model_name=self.model,
         )
 

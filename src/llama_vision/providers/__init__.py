@@ -1,5 +1,7 @@
 """One record per provider, and the registry of them."""
 
+import difflib
+
 from llama_vision.core.errors import UnknownProviderError
 from llama_vision.providers.hosted import HOSTED
 from llama_vision.providers.local import LOCAL
@@ -39,7 +41,9 @@ def find_provider(provider: str | Provider) -> Provider:
     try:
         return PROVIDERS[provider]
     except KeyError:
+        close = difflib.get_close_matches(provider, PROVIDERS, n=1)
+        hint = f"Did you mean {close[0]!r}? " if close else ""
         raise UnknownProviderError(
-            f"There is no provider {provider!r}. Known are: {', '.join(PROVIDERS)}. "
+            f"There is no provider {provider!r}. {hint}Known are: {', '.join(PROVIDERS)}. "
             "For any other endpoint use 'openai-compatible' with its base_url, or pass a Provider record."
         ) from None

@@ -96,7 +96,10 @@ class ScriptedServer:
     def __enter__(self) -> Self:
         self._server = _Server((_HOST, 0), _Handler)
         self._server.choose_reply = self._choose_reply
-        serving = threading.Thread(target=self._server.serve_forever, args=(0.02,), name="scripted-server")
+        # A daemon, so that the process ends also where the `with` is never left.
+        serving = threading.Thread(
+            target=self._server.serve_forever, args=(0.02,), name="scripted-server", daemon=True
+        )
         self._exit_stack.enter_context(_without_proxy())
         self._exit_stack.callback(serving.join)
         self._exit_stack.callback(self._server.server_close)
@@ -135,12 +138,28 @@ def _reply_to(line: ScriptEntry | None, request: ReceivedRequest, number: int) -
 
 
 class _Server(ThreadingHTTPServer):
-    daemon_threads = False  # closing waits for the threads, so that no connection is left open
     choose_reply: Callable[[ReceivedRequest], tuple[Answer | Failure, int]]
 
     def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
         super().__init__(address, handler)
         self.closing = threading.Event()  # ends all pauses
+        self._handlers: list[threading.Thread] = []
+
+    @override
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Handle a request in a daemon thread, which `ThreadingMixIn` would not wait for when it closes."""
+        handler = threading.Thread(
+            target=self.process_request_thread, args=(request, client_address), daemon=True
+        )
+        self._handlers.append(handler)
+        handler.start()
+
+    @override
+    def server_close(self) -> None:
+        """Wait for the handlers, so that no connection is left open."""
+        super().server_close()
+        for handler in self._handlers:
+            handler.join()
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -244,7 +244,7 @@ REFUSED = {
     "no such weights": (
         ChatRequest("/no/such/folder", (Message("user", (Text("Hi"),)),)),
         LocalModelError,
-        "/no/such/folder can't be loaded",
+        "no model '/no/such/folder' on this machine",
     ),
     "weights of something else": (
         ChatRequest(".", (Message("user", (Text("Hi"),)),)),

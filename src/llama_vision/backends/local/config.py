@@ -1,11 +1,14 @@
 """Settings of the local model."""
 
+import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from llama_vision.core.errors import ConfigurationError
+from llama_vision.core.errors import ConfigurationError, LocalModelError
+from llama_vision.providers.local import LOCAL
 
 Precision: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
 Quantization: TypeAlias = Literal["int8", "fp8"]
@@ -13,6 +16,7 @@ Quantization: TypeAlias = Literal["int8", "fp8"]
 TINY_MODEL = "tiny"
 """Name of the bundled model, which needs no download and no GPU."""
 
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _DEVICE = re.compile(r"[a-z][a-z0-9_]*(:\d+)?")
 
 _MINIMUMS = {
@@ -105,3 +109,36 @@ def parse_local_settings(values: Mapping[str, Any]) -> LocalSettings:
             f"There is no local setting {', '.join(unknown)}. There are: {', '.join(known)}."
         )
     return LocalSettings(**values)
+
+
+def is_model(model: str) -> bool:
+    """Tell whether a name can be that of a model on this machine: one of the record's, a folder, or an id on the Hugging Face hub.
+
+    Args:
+        model: The name. An id on the hub has one slash.
+
+    Returns:
+        Whether it can.
+    """
+    names = {name for info in LOCAL.models for name in (info.name, info.id)}
+    is_folder = bool(model) and Path(model).expanduser().is_dir()
+    return model in names or is_folder or bool(_HUB_ID.fullmatch(model))
+
+
+def check_model(model: str) -> None:
+    """Refuse a name that nothing has, before the hub is asked again and again.
+
+    Args:
+        model: The name, as `is_model` takes it.
+
+    Raises:
+        LocalModelError: It is none of these; the text says what there is.
+    """
+    if is_model(model):
+        return
+    names = [info.name for info in LOCAL.models]
+    close = difflib.get_close_matches(model, names, n=1)
+    raise LocalModelError(
+        f"There is no model {model[:200]!r} on this machine. {f'Did you mean {close[0]!r}? ' if close else ''}It can be "
+        f"{', '.join(names)}, a folder that holds weights, or an id on the Hugging Face hub, such as {LOCAL.models[1].id}."
+    )

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 from weakref import WeakSet, finalize
 
-from llama_vision.backends.local.config import LocalSettings
+from llama_vision.backends.local.config import LocalSettings, check_model
 from llama_vision.backends.local.sequence import EngineOutput, Sequence, SequenceStatus
 from llama_vision.core.errors import LocalModelError
 from llama_vision.core.request import ChatRequest
@@ -356,6 +356,8 @@ def _get_engine_thread(model: str, settings: LocalSettings) -> EngineThread:
     if _is_debugging():
         _enable_faulthandler()
     key = model, settings
+    if key not in _threads:
+        check_model(model)
     engine_thread = _threads.pop(key, None)
     if engine_thread is not None and engine_thread.failure() is not None:
         engine_thread.request_stop()

@@ -1,0 +1,7 @@
+"""`python -m llama_vision`, where the command is not on the PATH."""
+
+import sys
+
+from llama_vision.cli import main
+
+sys.exit(main())
