@@ -195,7 +195,7 @@ def test_importing_loads_no_other_framework(module, absent):
 
 EXTRAS_OF = {
     "images": {"local", "pdf"},
-    "backends": {"local", "aiohttp", "cuda"},
+    "backends": {"local", "aiohttp", "cuda", "otel"},
     "langchain": {"langchain", "agents"},
     "llamaindex": {"llamaindex"},
     "demo": {"langchain", "llamaindex"},

@@ -11,6 +11,7 @@ from llama_vision.core.request import ChatRequest, ResponseFormat, SamplingParam
 from llama_vision.core.usage import Usage
 from llama_vision.images import Page, image_from_any, pages
 from llama_vision.providers import PROVIDERS, Provider, find_provider
+from llama_vision.providers.route import Route, Target
 from llama_vision.version import __version__
 
 
@@ -43,7 +44,9 @@ __all__ = [
     "Provider",
     "Reply",
     "ResponseFormat",
+    "Route",
     "SamplingParams",
+    "Target",
     "Text",
     "Tool",
     "ToolCall",

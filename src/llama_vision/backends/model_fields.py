@@ -1,6 +1,7 @@
 """What the chat models of both adapters share: pydantic fields, and the backend that these describe."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, cast
 
 import httpx
@@ -10,6 +11,7 @@ from typing_extensions import override
 from llama_vision.backends import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT_S, create_backend
 from llama_vision.backends.argument_names import resolve_arguments
 from llama_vision.backends.http.settings import check_settings
+from llama_vision.backends.limits import CallCounters, Limits
 from llama_vision.core.backend import Backend, CloseMixin
 from llama_vision.core.errors import ConfigurationError, MissingKeyError
 from llama_vision.core.json_types import as_mapping
@@ -18,6 +20,7 @@ from llama_vision.images.settings import DOCUMENT_MAX_PAGES, OverflowPolicy, bui
 from llama_vision.providers.credentials import ApiKey, find_api_key
 from llama_vision.providers.defaults import default_provider
 from llama_vision.providers.provider import Provider
+from llama_vision.providers.route import Route, Target
 
 _FIELDS_OF_A_CALL = (
     *("timeout", "deadline", "max_retries"),
@@ -47,7 +50,9 @@ class BackendFields(CloseMixin, BaseModel):
     # What the pickle of an instance held no more; a private attribute would replace LangChain's `model_post_init`.
     _left_out: ClassVar[tuple[str, ...]] = ()
 
-    provider: str | InstanceOf[Provider] = Field(default_factory=default_provider)
+    provider: (
+        str | InstanceOf[Provider] | InstanceOf[Route] | list[str | InstanceOf[Provider] | InstanceOf[Target]]
+    ) = Field(default_factory=default_provider)
     # Half of a Cloudflare credential: copies and pickles keep it, nothing shows it.
     account_id: str | None = Field(default=None, repr=False)
     accept_license: bool = False
@@ -66,6 +71,9 @@ class BackendFields(CloseMixin, BaseModel):
     document_max_pages: int = DOCUMENT_MAX_PAGES
     document_text: bool = True
     local_settings: dict[str, Any] | None = None
+    max_cost_usd: float | None = None
+    requests_per_minute: int | None = None
+    max_concurrency: int | None = None
     # Headers may hold keys, so they are left out of repr and dumps.
     default_headers: dict[str, str] | None = Field(default=None, repr=False, exclude=True)
     http_client: InstanceOf[httpx.Client] | None = Field(default=None, repr=False, exclude=True)
@@ -94,8 +102,24 @@ class BackendFields(CloseMixin, BaseModel):
         vars(bare)["_left_out"] = left_out or self._left_out
         return super(BackendFields, bare).__getstate__()
 
+    @cached_property
+    def _counters(self) -> CallCounters:
+        """What the calls of this model have cost so far; copies share it."""
+        return CallCounters()
+
+    @property
+    def _limits(self) -> Limits:
+        return Limits(self.max_cost_usd, self.requests_per_minute, self.max_concurrency)
+
+    @property
+    def spent_usd(self) -> float:
+        """US dollars that the calls of this model cost so far, counted where `max_cost_usd` is set."""
+        return self._counters.spent_usd
+
     def _check_settings(self, base_url: str | None) -> None:
         """Refuse when a model is made what no call could use."""
+        if self._limits:
+            _ = self._counters  # before threads share the model
         check_settings(
             timeout=self.timeout,
             deadline=self.deadline,
@@ -106,7 +130,7 @@ class BackendFields(CloseMixin, BaseModel):
 
     def _create_backend(
         self,
-        provider: Provider,
+        provider: Provider | Route,
         api_key: ApiKey | None,
         base_url: str | None,
         call: Mapping[str, Any] = _NO_OPTIONS,
@@ -114,12 +138,12 @@ class BackendFields(CloseMixin, BaseModel):
         """Create the backend of one call; it holds no connection, so it reflects the fields as they are now.
 
         Args:
-            provider: The record.
+            provider: The record, or the route of several.
             api_key: The key.
             base_url: In place of the record's.
             call: The arguments of the call; those of `BACKEND_OPTIONS` override the fields.
         """
-        self._check_unpickled(provider)
+        self._check_unpickled(provider.first if isinstance(provider, Route) else provider)
         options = {name: call[name] if name in call else getattr(self, name) for name in _FIELDS_OF_A_CALL}
         return create_backend(
             provider,
@@ -144,6 +168,8 @@ class BackendFields(CloseMixin, BaseModel):
             local=self.local_settings,
             http_client=self.http_client,
             http_async_client=self.http_async_client,
+            limits=self._limits,
+            counters=self._counters if self._limits else None,
         )
 
     def _check_unpickled(self, provider: Provider) -> None:

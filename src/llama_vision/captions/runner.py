@@ -155,6 +155,7 @@ class CaptionRunner:
             key,
             caption,
             file,
+            reply,
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
             cost_usd=usage.cost_usd,
@@ -163,8 +164,12 @@ class CaptionRunner:
         )
         return caption
 
-    def _add_to_log(self, key: str, caption: Caption, file: ImageFile, **details: Any) -> None:
+    def _add_to_log(
+        self, key: str, caption: Caption, file: ImageFile, reply: Reply | None = None, **details: Any
+    ) -> None:
         model = f"{self._task.provider}/{self._task.model}"
+        if reply is not None and "provider" in reply.metadata:  # one of several
+            model = f"{reply.metadata['provider']}/{reply.model or self._task.model}"
         name = self._name_in_log(file.path)
         try:
             self._log.add(key, caption, file=name, page=file.page, model=model, **details)

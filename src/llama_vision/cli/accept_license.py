@@ -30,6 +30,7 @@ def run(options: argparse.Namespace) -> None:
     from llama_vision.backends.http.backend import HttpBackend  # noqa: PLC0415 - loads httpx
 
     backend = create_backend(provider, base_url=options.base_url)
+    backend = getattr(backend, "wrapped", backend)  # where OpenTelemetry is set up
     if not isinstance(backend, HttpBackend):
         raise ConfigurationError(f"{provider.title} is not reached over HTTP.")
     print(f"The license: {provider.license.url}")

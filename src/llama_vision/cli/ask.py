@@ -16,7 +16,6 @@ from llama_vision.core.reply import Reply, ReplyBuilder
 from llama_vision.core.request import ChatRequest
 from llama_vision.images.documents import document_from_any, image_or_document
 from llama_vision.images.settings import DOCUMENT_MAX_PAGES, ImageSettings
-from llama_vision.providers import Provider
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,10 +66,10 @@ def run(options: argparse.Namespace) -> None:
         reply = builder.reply()
     seconds = time.monotonic() - start
     if options.json:
-        print(json.dumps(_as_json(provider, reply, seconds), ensure_ascii=False))
+        print(json.dumps(_as_json(provider.name, reply, seconds), ensure_ascii=False))
         return
     print(reply.text if options.no_stream else "")
-    print(_summary(provider, request, reply, seconds), file=sys.stderr)
+    print(_summary(provider.name, request, reply, seconds), file=sys.stderr)
 
 
 def _read_images(sources: list[str], options: argparse.Namespace) -> list[Image | Document]:
@@ -94,10 +93,13 @@ def _read_image(source: str, pages: str | None) -> Image | Document:
     return document_from_any(source) if pages and is_url else image_or_document(source)
 
 
-def _summary(provider: Provider, request: ChatRequest, reply: Reply, seconds: float) -> str:
+def _summary(provider: str, request: ChatRequest, reply: Reply, seconds: float) -> str:
     """Format provider, model, tokens, seconds and cost on one line."""
     usage = reply.usage
-    facts = [provider.name, reply.model or request.model]
+    tried = "".join(
+        f", after {entry['provider']} ({entry['error']})" for entry in reply.metadata.get("tried", ())
+    )
+    facts = [f"{reply.metadata.get('provider', provider)}{tried}", reply.model or request.model]
     if usage.input_tokens is not None and usage.output_tokens is not None:
         facts.append(f"{usage.input_tokens} + {usage.output_tokens} tokens")
     facts.append(f"{seconds:.1f} s")
@@ -108,11 +110,11 @@ def _summary(provider: Provider, request: ChatRequest, reply: Reply, seconds: fl
     return " | ".join(facts)
 
 
-def _as_json(provider: Provider, reply: Reply, seconds: float) -> dict[str, object]:
+def _as_json(provider: str, reply: Reply, seconds: float) -> dict[str, object]:
     usage = reply.usage
     return {
         "text": reply.text,
-        "provider": provider.name,
+        "provider": reply.metadata.get("provider", provider),
         "model": reply.model,
         "finish_reason": reply.finish_reason,
         "input_tokens": usage.input_tokens,
@@ -122,4 +124,5 @@ def _as_json(provider: Provider, reply: Reply, seconds: float) -> dict[str, obje
         "cost_is_estimate": usage.cost_is_estimate if usage.cost_usd is not None else None,
         "id": reply.id,
         "request_id": reply.request_id,
+        **({"tried": reply.metadata["tried"]} if "tried" in reply.metadata else {}),
     }

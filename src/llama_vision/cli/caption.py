@@ -29,6 +29,7 @@ from llama_vision.core.formatting import format_cost
 from llama_vision.core.messages import Image
 from llama_vision.core.reply import Reply
 from llama_vision.providers import Provider
+from llama_vision.providers.route import Route, first_provider
 
 _MAX_NAMED = 10
 _STDOUT = "-"
@@ -111,15 +112,16 @@ def _skipped(files: list[Path], folder: Path) -> str:
 
 
 def _caption_task(
-    provider: Provider, backend: Backend, model: str, options: argparse.Namespace
+    provider: Provider | Route, backend: Backend, model: str, options: argparse.Namespace
 ) -> CaptionTask:
     async def ask(image: Image) -> Reply:
         return await backend.acomplete(build_request(options, model, options.prompt, [image]))
 
     # An error that every image would meet is raised once, before the first.
-    validate_request(provider, build_request(options, model, options.prompt))
-    if provider.image_rules.max_count == 0:
-        raise UnsupportedInputError(f"{provider.title} takes no images. {provider.image_rules.alternative}")
+    first = first_provider(provider)
+    validate_request(first, build_request(options, model, options.prompt))
+    if first.image_rules.max_count == 0:
+        raise UnsupportedInputError(f"{first.title} takes no images. {first.image_rules.alternative}")
     settings: dict[str, object] = {
         "system_prompt": options.system,
         "temperature": options.temperature,
@@ -131,7 +133,7 @@ def _caption_task(
         "image_quality": 85,
     }
     return CaptionTask(
-        options.prompt, provider.name, model, settings, {}, ask, provider.image_rules.decoded_by_backend
+        options.prompt, provider.name, model, settings, {}, ask, first.image_rules.decoded_by_backend
     )
 
 

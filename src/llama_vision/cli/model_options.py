@@ -4,19 +4,22 @@ import argparse
 import sys
 from collections.abc import Iterable
 
-from llama_vision.backends import DEFAULT_TIMEOUT_S, create_backend
+from llama_vision.backends import DEFAULT_TIMEOUT_S, Limits, create_backend
 from llama_vision.core.backend import Backend
 from llama_vision.core.messages import Document, Image, single_turn_messages
 from llama_vision.core.request import DEFAULT_MAX_TOKENS, ChatRequest, SamplingParams
 from llama_vision.images.settings import ImageSettings
-from llama_vision.providers import PROVIDERS, Provider, find_provider
+from llama_vision.providers import PROVIDERS, Provider
 from llama_vision.providers.defaults import default_model, default_provider
+from llama_vision.providers.route import Route, first_provider, resolve_provider
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the shared options to a command."""
     parser.add_argument(
-        "--provider", help=f"{', '.join(PROVIDERS)} (default: $LLAMA_VISION_PROVIDER, else local)"
+        "--provider",
+        help=f"{', '.join(PROVIDERS)} (default: $LLAMA_VISION_PROVIDER, else local); several, as in "
+        "deepinfra,cloudflare,local, stand in for each other",
     )
     parser.add_argument(
         "--model", help="a model's name (default: $LLAMA_VISION_MODEL, else the provider's first)"
@@ -35,14 +38,23 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--deadline", type=float, help="seconds of a whole call, its retries included")
     parser.add_argument("--system", help="a system message before the prompt")
     parser.add_argument("--max-tokens", type=int, default=DEFAULT_MAX_TOKENS, help="default: %(default)s")
+    parser.add_argument(
+        "--max-cost", type=float, metavar="USD", help="send nothing that could cost more in all"
+    )
+    parser.add_argument(
+        "--requests-per-minute", type=int, metavar="N", help="the maximum; further calls wait"
+    )
     parser.add_argument("--temperature", type=float, help="0 always takes the most probable token")
 
 
 def select_model(
     options: argparse.Namespace, images: ImageSettings | None = None
-) -> tuple[Provider, Backend, str]:
-    """Return the provider that the options name, its backend, and the model's id there."""
-    provider = find_provider(options.provider or default_provider(options.base_url))
+) -> tuple[Provider | Route, Backend, str]:
+    """Return the provider or the providers that the options name, their backend, and the model's id at the first."""
+    names = (options.provider or default_provider(options.base_url)).split(",")
+    provider = resolve_provider([name.strip() for name in names] if len(names) > 1 else names[0])
+    first = first_provider(provider)
+    limits = Limits(max_cost_usd=options.max_cost, requests_per_minute=options.requests_per_minute)
     backend = create_backend(
         provider,
         api_key=options.api_key,
@@ -50,8 +62,9 @@ def select_model(
         timeout=options.timeout,
         deadline=options.deadline,
         images=images,
+        limits=limits,
     )
-    return provider, backend, provider.model_info(options.model or default_model(provider)).id
+    return provider, backend, first.model_info(options.model or default_model(first)).id
 
 
 def build_request(
@@ -65,7 +78,7 @@ def build_request(
     )
 
 
-def print_loading(provider: Provider, model: str) -> None:
+def print_loading(provider: Provider | Route, model: str) -> None:
     """Tell on stderr that a model of this machine is being loaded, which takes seconds."""
-    if provider.dialect is None:
+    if first_provider(provider).dialect is None:
         print(f"Loading {model} ...", file=sys.stderr, flush=True)

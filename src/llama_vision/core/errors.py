@@ -1,10 +1,11 @@
 """The exceptions.
 
-LlamaVisionError                 .retryable .partial; the text names provider and model, never a key
+LlamaVisionError                 .retryable .partial .tried; the text names provider and model, never a key
   ConfigurationError             before any I/O
     MissingKeyError              names every variable looked at, and where to get a key
     UnknownProviderError         lists the known names
     MissingDependencyError       names the extra to install
+  BudgetExceededError            max_cost_usd could be exceeded: nothing was sent
   UnsupportedInputError          this provider can't express it: which part, and what would work
   ImageError                     unreadable, too large, refused address: which image, and why
     DocumentError                the same of a PDF, or of its pages
@@ -29,7 +30,8 @@ LlamaVisionError                 .retryable .partial; the text names provider an
 `*` = retryable
 """
 
-from typing import ClassVar, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 from llama_vision.core.reply import Reply
 
@@ -42,12 +44,14 @@ class LlamaVisionError(Exception):
         provider: The provider's name, once it is known.
         model: The provider's id of the model, once it is known.
         partial: The part of a streamed reply that had arrived.
+        tried: Where several providers stand in for each other: who was asked, in order, as in a reply's metadata.
     """
 
     retryable: ClassVar[bool] = False
     provider: str | None = None
     model: str | None = None
     partial: Reply | None = None
+    tried: tuple[Mapping[str, Any], ...] = ()
 
     def with_context(self, provider: str, model: str | None = None) -> Self:
         """Set `provider` and `model`, unless they are known already.
@@ -83,6 +87,20 @@ class UnknownProviderError(ConfigurationError):
 
 class MissingDependencyError(ConfigurationError, ImportError):
     """A package is needed that is not installed. An ImportError too, for code that goes on without."""
+
+
+class BudgetExceededError(LlamaVisionError):
+    """The call could cost more than is left of `max_cost_usd`; nothing was sent.
+
+    Attributes:
+        spent_usd: What was spent, as far as it is known or estimated.
+        estimate_usd: What this call may cost at most.
+        max_cost_usd: The budget.
+    """
+
+    spent_usd: float = 0.0
+    estimate_usd: float = 0.0
+    max_cost_usd: float = 0.0
 
 
 class UnsupportedInputError(LlamaVisionError):
@@ -212,6 +230,7 @@ class LocalModelError(LlamaVisionError):
 
 FATAL_ERRORS: tuple[type[LlamaVisionError], ...] = (
     AuthenticationError,
+    BudgetExceededError,
     ConfigurationError,
     InsufficientCreditsError,
     LicenseNotAcceptedError,

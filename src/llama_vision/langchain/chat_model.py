@@ -33,9 +33,10 @@ from llama_vision.langchain.convert import (
 from llama_vision.langchain.errors import TranslateErrors
 from llama_vision.langchain.profile import DerivedProfile, model_profile
 from llama_vision.langchain.translator import register
-from llama_vision.providers import Provider, find_provider
+from llama_vision.providers import Provider
 from llama_vision.providers.base_url import resolve_base_url
 from llama_vision.providers.defaults import default_model
+from llama_vision.providers.route import first_provider, resolve_provider
 from llama_vision.structured.method import StructuredMethod, plan_structured_output
 from llama_vision.version import __version__
 
@@ -49,7 +50,7 @@ register()
 
 def _provider_of(fields: dict[str, Any]) -> Provider:
     with TranslateErrors():
-        return find_provider(fields.get("provider", "local"))
+        return first_provider(fields.get("provider", "local"))
 
 
 class ChatLlamaVision(BackendFields, BaseChatModel):
@@ -76,7 +77,8 @@ class ChatLlamaVision(BackendFields, BaseChatModel):
 
     Args:
         provider: `"local"`, `"deepinfra"`, `"cloudflare"`, or any other that `llama-vision providers` lists, or a
-            `Provider` record of your own. Default: `$LLAMA_VISION_PROVIDER`, else `"local"`.
+            `Provider` record of your own. A list, or a `Route`, of several: the next one takes over where one fails before
+            the first token. Default: `$LLAMA_VISION_PROVIDER`, else `"local"`.
         model: `llama-3.2-11b-vision` and `llama-3.2-90b-vision` become the provider's own ids; anything else is sent
             as it is. Default: `$LLAMA_VISION_MODEL`, else `tiny` for local and the 11B elsewhere.
         api_key: The provider's key, or a function that returns one, such as a token that expires: it is called for each
@@ -112,6 +114,10 @@ class ChatLlamaVision(BackendFields, BaseChatModel):
         local_settings: How a model runs on this machine: `max_batch_size` running sequences, `max_model_len` tokens of
             prompt and reply, `image_cache_bytes` of encoded images, `max_waiting` requests, `device`, `dtype`,
             `quantization` (`int8`, `fp8`); see `llama_vision.backends.local.LocalSettings`.
+        max_cost_usd: US dollars that all calls of this model may cost together. A call that could exceed it, by an
+            estimate with `max_tokens`, raises `BudgetExceededError` and is not sent. `spent_usd` is what they cost so far.
+        requests_per_minute: Calls in any 60 seconds; the others wait.
+        max_concurrency: Calls at once; the others wait.
         default_headers: Sent with every call, in place of ours of the same name in any spelling.
         http_client: For synchronous calls, in place of the shared connection pool.
         http_async_client: For asynchronous calls, in place of the shared pools.
@@ -200,14 +206,25 @@ class ChatLlamaVision(BackendFields, BaseChatModel):
     def _identifying_params(self) -> dict[str, Any]:
         """Parameters that identify the model in caches and traces."""
         return {
-            "provider": self._provider.name,
+            **self._address(),
             "model": self.model_name,
-            "base_url": self.base_url or self._provider.base_url,
             **{
                 name: value for name in sorted(SAMPLING_OPTIONS) if (value := getattr(self, name)) is not None
             },
             "stop": self.stop,
             "extra_body": self.extra_body,
+        }
+
+    def _address(self) -> dict[str, Any]:
+        """Return who answers, and where."""
+        resolved = resolve_provider(self.provider)
+        if isinstance(resolved, Provider):
+            return {"provider": resolved.name, "base_url": self.base_url or resolved.base_url}
+        targets = resolved.all_targets
+        return {
+            "provider": resolved.names,
+            "base_url": [target.base_url or target.record.base_url for target in targets],
+            "models": [target.model for target in targets],
         }
 
     @override
@@ -275,12 +292,12 @@ class ChatLlamaVision(BackendFields, BaseChatModel):
     @property
     def _provider(self) -> Provider:
         with TranslateErrors():
-            return find_provider(self.provider)
+            return first_provider(self.provider)
 
     @override
     def _backend(self, call: Mapping[str, Any] = _NO_OPTIONS) -> Backend:
         key = resolve_key(self.llama_vision_api_key, self._provider)
-        return self._create_backend(self._provider, key, self.base_url, call)
+        return self._create_backend(resolve_provider(self.provider), key, self.base_url, call)
 
     def _request(
         self, messages: list[BaseMessage], stop: list[str] | None, call: dict[str, Any]

@@ -34,7 +34,7 @@ from llama_vision.core.usage import Usage
 from llama_vision.llamaindex.convert import to_reply, to_request
 from llama_vision.llamaindex.images import user_message
 from llama_vision.llamaindex.llm import LlamaVision
-from llama_vision.providers import find_provider
+from llama_vision.providers.route import Route, resolve_provider
 
 _MAX_FAILURES = 10  # in a result's text
 _NAMESPACE = uuid.UUID("6f1d7f0c-5f0e-4c53-9b8c-3a1c0f6f2d11")  # of our own, for node ids
@@ -167,10 +167,10 @@ async def acaption_images(
 
 def _caption_task(llm: LlamaVision, prompt: str, options: Mapping[str, Any]) -> CaptionTask:
     """Ask through `achat`, so that LlamaIndex's callbacks see each call."""
-    provider = find_provider(llm.provider)
-    to_request(
-        provider, [], {"model": llm.model, **options}, llm.additional_kwargs
-    )  # refuses a wrong option once
+    provider = resolve_provider(llm.provider)
+    first = provider.first if isinstance(provider, Route) else provider
+    # Refuses a wrong option once.
+    to_request(first, [], {"model": llm.model, **options}, llm.additional_kwargs)
 
     async def ask(image: Image) -> Reply:
         return to_reply(await llm.achat([user_message(prompt, [image])], **options))
@@ -178,7 +178,7 @@ def _caption_task(llm: LlamaVision, prompt: str, options: Mapping[str, Any]) -> 
     return CaptionTask(
         prompt=prompt,
         provider=provider.name,
-        model=provider.model_info(options.get("model") or llm.model).id,
+        model=first.model_info(options.get("model") or llm.model).id,
         settings={name: getattr(llm, name) for name in _CACHE_KEY_FIELDS},
         options=options,
         ask=ask,

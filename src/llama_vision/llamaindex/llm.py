@@ -70,9 +70,10 @@ from llama_vision.llamaindex.tools import (
     tool_options,
     tool_selections,
 )
-from llama_vision.providers import Provider, find_provider
+from llama_vision.providers import Provider
 from llama_vision.providers.base_url import resolve_base_url
 from llama_vision.providers.defaults import default_model
+from llama_vision.providers.route import first_provider, resolve_provider
 from llama_vision.structured.method import StructuredMethod, plan_structured_output
 from llama_vision.structured.output_schema import OutputSchema
 
@@ -108,7 +109,8 @@ class LlamaVision(HiddenHeaders, BackendFields, FunctionCallingLLM):
 
     Args:
         provider: `"local"`, `"deepinfra"`, `"cloudflare"`, or any other that `llama-vision providers` lists, or a
-            `Provider` record of your own. Default: `$LLAMA_VISION_PROVIDER`, else `"local"`.
+            `Provider` record of your own. A list, or a `Route`, of several: the next one takes over where one fails before
+            the first token. Default: `$LLAMA_VISION_PROVIDER`, else `"local"`.
         model: `llama-3.2-11b-vision` and `llama-3.2-90b-vision` become the provider's own ids; any other name is sent
             unchanged. Default: `$LLAMA_VISION_MODEL`, else `tiny` for local and the 11B elsewhere.
         api_key: The provider's key, or a function that returns one, such as a token that expires: it is called for each
@@ -151,6 +153,10 @@ class LlamaVision(HiddenHeaders, BackendFields, FunctionCallingLLM):
         local_settings: Fields of `llama_vision.backends.local.LocalSettings`: `max_batch_size`, `max_model_len` (tokens
             of prompt and reply), `image_cache_bytes`, `max_waiting` (requests), `device`, `dtype`, `quantization`
             (`int8`, `fp8`).
+        max_cost_usd: US dollars that all calls of this model may cost together. A call that could exceed it, by an
+            estimate with `max_tokens`, raises `BudgetExceededError` and is not sent. `spent_usd` is what they cost so far.
+        requests_per_minute: Calls in any 60 seconds; the others wait.
+        max_concurrency: Calls at once; the others wait.
         default_headers: Sent with every call, in place of ours of the same name in any spelling; left out of dumps and pickles, because they may hold keys.
         http_client: `httpx.Client` for synchronous calls in place of the shared connection pool. Left out of dumps and
             pickles.
@@ -169,7 +175,9 @@ class LlamaVision(HiddenHeaders, BackendFields, FunctionCallingLLM):
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    model: str = Field(default_factory=lambda fields: default_model(fields.get("provider", "local")))
+    model: str = Field(
+        default_factory=lambda fields: default_model(first_provider(fields.get("provider", "local")))
+    )
     api_key: ApiKeyField = Field(default=None, exclude=True, repr=False)
     api_base: str | None = None
     additional_kwargs: dict[str, Any] = Field(default_factory=dict)
@@ -185,7 +193,7 @@ class LlamaVision(HiddenHeaders, BackendFields, FunctionCallingLLM):
 
     @model_validator(mode="after")
     def _check_provider(self) -> Self:
-        provider = find_provider(self.provider)
+        provider = first_provider(self.provider)
         self._check_settings(self.api_base)
         if self.api_base:
             resolve_base_url(provider, self.api_base)
@@ -195,11 +203,15 @@ class LlamaVision(HiddenHeaders, BackendFields, FunctionCallingLLM):
     @classmethod
     def _load_provider(cls, provider: Any) -> Any:
         """Accept what `_dump_provider` returns."""
+        if isinstance(provider, list):
+            return [cls._load_provider(each) for each in cast("list[Any]", provider)]
         return load_provider(cast("dict[str, Any]", provider)) if isinstance(provider, dict) else provider
 
     @field_serializer("provider")
-    def _dump_provider(self, provider: str | Provider) -> Any:
-        return dump_provider(provider) if isinstance(provider, Provider) else provider
+    def _dump_provider(self, provider: Any) -> Any:
+        if isinstance(provider, list):
+            return [self._dump_provider(each) for each in cast("list[Any]", provider)]
+        return provider if isinstance(provider, str) else dump_provider(provider)
 
     @field_validator("timeout", mode="before")
     @classmethod
@@ -247,7 +259,7 @@ class LlamaVision(HiddenHeaders, BackendFields, FunctionCallingLLM):
 
     @property
     def _provider(self) -> Provider:
-        return find_provider(self.provider)
+        return first_provider(self.provider)
 
     @override
     def _backend(self, call: Mapping[str, Any] = _NO_OPTIONS) -> Backend:
@@ -255,7 +267,7 @@ class LlamaVision(HiddenHeaders, BackendFields, FunctionCallingLLM):
         always = {
             name: self.additional_kwargs[name] for name in BACKEND_OPTIONS & self.additional_kwargs.keys()
         }
-        return self._create_backend(self._provider, key, self.api_base, {**always, **call})
+        return self._create_backend(resolve_provider(self.provider), key, self.api_base, {**always, **call})
 
     def _request(self, messages: Sequence[ChatMessage], call: Mapping[str, Any]) -> ChatRequest:
         # Chat engines without a system prompt send an empty one, which would suppress the model's own.

@@ -7,17 +7,19 @@ from dataclasses import fields, is_dataclass
 from typing import Any, cast
 
 from llama_vision.core import errors
-from llama_vision.core.errors import ConfigurationError, StatusError
+from llama_vision.core.errors import ConfigurationError, LlamaVisionError, StatusError
 from llama_vision.core.models import ModelInfo, Price
 from llama_vision.dialects.chat_completions.dialect import ChatCompletionsDialect
 from llama_vision.dialects.chat_completions.usage import CostField, UsageFormat
 from llama_vision.dialects.error_bodies import ErrorCode, ErrorParser, ErrorRule
 from llama_vision.dialects.workers_ai.dialect import WorkersAiDialect
 from llama_vision.providers import PROVIDERS, ImageConstraints, LicenseAgreement, Provider, Range
+from llama_vision.providers.route import Route, Target
 
 _RECORDS: dict[str, Any] = {
     record.__name__: record
     for record in (
+        *(Route, Target),
         *(Provider, ImageConstraints, LicenseAgreement, Range, ModelInfo, Price),
         *(
             ChatCompletionsDialect,
@@ -32,12 +34,14 @@ _RECORDS: dict[str, Any] = {
 }
 
 
-def dump_provider(provider: Provider) -> str | dict[str, Any]:
-    """Dump a record: its name if it is registered, else all of it. It holds no key."""
-    return provider.name if PROVIDERS.get(provider.name) == provider else _dump(provider)
+def dump_provider(provider: Provider | Route | Target) -> str | dict[str, Any]:
+    """Dump a record, or a route of several: its name if it is registered, else all of it. It holds no key."""
+    if isinstance(provider, Provider) and PROVIDERS.get(provider.name) == provider:
+        return provider.name
+    return _dump(provider)
 
 
-def load_provider(dumped: Mapping[str, Any]) -> Provider:
+def load_provider(dumped: Mapping[str, Any]) -> Provider | Route | Target:
     """Load what `dump_provider` made.
 
     Raises:
@@ -47,7 +51,7 @@ def load_provider(dumped: Mapping[str, Any]) -> Provider:
         loaded = _load(dumped)
     except (KeyError, TypeError, ValueError, AttributeError):
         loaded = None
-    if isinstance(loaded, Provider):
+    if isinstance(loaded, Provider | Route | Target):
         return loaded
     raise ConfigurationError(
         "The saved provider can't be loaded: pass it, as in from_dict(saved, provider=RECORD)."
@@ -56,7 +60,7 @@ def load_provider(dumped: Mapping[str, Any]) -> Provider:
 
 def _dump(value: Any) -> Any:  # noqa: PLR0911 - one for each form
     if isinstance(value, type):
-        return {"error": value.__name__}
+        return {"error" if issubclass(value, StatusError) else "failover_error": value.__name__}
     if type(value).__name__ in _RECORDS and is_dataclass(value):
         return {"record": type(value).__name__} | {
             field.name: _dump(getattr(value, field.name)) for field in fields(value)
@@ -76,6 +80,13 @@ def _dump(value: Any) -> Any:  # noqa: PLR0911 - one for each form
             return {"unknown": repr(value)}
 
 
+def _error_class(name: str, base: type[LlamaVisionError]) -> type[LlamaVisionError]:
+    kind = getattr(errors, name)
+    if not issubclass(kind, base):
+        raise TypeError(name)
+    return kind
+
+
 def _load(value: Any) -> Any:  # noqa: PLR0911 - one for each form
     match value:
         case list():
@@ -89,10 +100,9 @@ def _load(value: Any) -> Any:  # noqa: PLR0911 - one for each form
         case {"base64": text}:
             return base64.b64decode(text)
         case {"error": name}:
-            kind = getattr(errors, name)
-            if not issubclass(kind, StatusError):
-                raise TypeError(name)
-            return kind
+            return _error_class(name, StatusError)
+        case {"failover_error": name}:
+            return _error_class(name, LlamaVisionError)
         case {"unknown": _}:
             raise TypeError(value)
         case _:

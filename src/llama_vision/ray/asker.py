@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from llama_vision.adaptation.validate import validate_request
-from llama_vision.backends import create_backend
+from llama_vision.backends import Limits, create_backend
 from llama_vision.captions import DEFAULT_CONCURRENCY, DEFAULT_PROMPT
 from llama_vision.captions.runner import check_concurrency
 from llama_vision.core.backend import Backend
@@ -16,9 +16,9 @@ from llama_vision.core.call_options import SAMPLING_OPTIONS, build_request
 from llama_vision.core.errors import ConfigurationError, UnsupportedInputError
 from llama_vision.core.messages import single_turn_messages
 from llama_vision.core.request import ChatRequest
-from llama_vision.providers import Provider, find_provider
 from llama_vision.providers.base_url import resolve_base_url
 from llama_vision.providers.defaults import default_model, default_provider
+from llama_vision.providers.route import ProviderChoice, first_provider, resolve_provider
 from llama_vision.ray.cells import parse_images, parse_prompt
 from llama_vision.ray.columns import ColumnBatch, as_column_batch
 from llama_vision.ray.rows import COLUMN_TYPES, ask_row
@@ -35,7 +35,7 @@ _WITHOUT_IMAGES = "To ask without images, give image_column=None."
 _REQUEST_OPTIONS = SAMPLING_OPTIONS | {"stop", "extra_body"}
 # The others are parameters of `BatchAsker`, or can't be sent to another process: a header may be a key, a client is a socket.
 _BACKEND_OPTIONS = frozenset(inspect.signature(create_backend).parameters) - {
-    *("provider", "api_key", "headers", "http_client", "http_async_client")
+    *("provider", "api_key", "headers", "http_client", "http_async_client", "limits", "counters")
 }
 
 
@@ -64,7 +64,7 @@ class BatchAsker:
 
     Args:
         prompt: What to ask about each row. Default: a description of the image, unless there is a `prompt_column`.
-        provider: As for `ChatLlamaVision`: a name or a record. Default: `$LLAMA_VISION_PROVIDER`, else `"local"`.
+        provider: As for `ChatLlamaVision`: a name, a record, or several. Default: `$LLAMA_VISION_PROVIDER`, else `"local"`.
         model: As for `ChatLlamaVision`. Default: `$LLAMA_VISION_MODEL`, else the provider's first.
         prompt_column: The column of prompts, in place of `prompt`.
         image_column: The column of images; None asks without. A cell holds bytes, a path, a URL, a PIL image, an array
@@ -78,6 +78,9 @@ class BatchAsker:
         prefix: Prefix of the names of the new columns.
         api_key: A function that returns the provider's key, called in the worker. Default: the provider's own environment
             variables there. A key itself is refused: it would be pickled, and sent to every worker.
+        max_cost_usd: US dollars that the calls of this instance may cost together, in one process; `ask_dataset` shares it
+            out among its actors. Rows beyond it fail with `BudgetExceededError`.
+        requests_per_minute: Calls in any 60 seconds, likewise; the others wait.
         **options: Options of a call (`max_tokens`, `temperature`, `stop`, `extra_body`, ...), and of
             `llama_vision.backends.create_backend` (`base_url`, `account_id`, `timeout`, `max_retries`, `images`, ...).
 
@@ -90,7 +93,7 @@ class BatchAsker:
         self,
         prompt: str | None = None,
         *,
-        provider: str | Provider | None = None,
+        provider: ProviderChoice | None = None,
         model: str | None = None,
         prompt_column: str | None = None,
         image_column: str | None = "image",
@@ -100,9 +103,13 @@ class BatchAsker:
         on_error: Literal["keep", "raise"] = "keep",
         prefix: str = "",
         api_key: Callable[[], str] | None = None,
+        max_cost_usd: float | None = None,
+        requests_per_minute: int | None = None,
         **options: Any,
     ) -> None:
-        self.provider = find_provider(provider or default_provider(options.get("base_url")))
+        self.route = resolve_provider(provider or default_provider(options.get("base_url")))
+        self.provider = first_provider(self.route)
+        self._limits = Limits(max_cost_usd=max_cost_usd, requests_per_minute=requests_per_minute)
         self.model = self.provider.model_info(model or default_model(self.provider)).id
         self._prompt = _checked_prompt(prompt, prompt_column)
         self._prompt_column = prompt_column
@@ -122,7 +129,7 @@ class BatchAsker:
     def __repr__(self) -> str:
         column = self._prompt_column
         about = repr(self._prompt) if column is None else f"prompt_column={column!r}"
-        return f"BatchAsker({about}, provider={self.provider.name!r}, model={self.model!r})"
+        return f"BatchAsker({about}, provider={self.route.name!r}, model={self.model!r})"
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_backend": None}
@@ -188,7 +195,9 @@ class BatchAsker:
         """Create the backend in the process that uses it; threads may race, since it holds no state yet."""
         if self._backend is None:
             key = None if self._api_key is None else self._api_key()
-            self._backend = create_backend(self.provider, api_key=key, **self._backend_options)
+            self._backend = create_backend(
+                self.route, api_key=key, limits=self._limits, **self._backend_options
+            )
         return self._backend
 
     def _check(self) -> None:
@@ -207,7 +216,7 @@ class BatchAsker:
             )
         resolve_base_url(self.provider, self._backend_options.get("base_url"))
         if self.provider.dialect is not None:  # the local one may need what only the workers have
-            create_backend(self.provider, **self._backend_options)
+            create_backend(self.route, **self._backend_options)
 
 
 def _checked_prompt(prompt: str | None, column: str | None) -> str | None:

@@ -65,13 +65,14 @@ def ask_dataset(
         ) from missing
     checked = BatchAsker(prompt, **asker)
     # Resolved here: the environment of the workers may name others.
-    asker |= {"provider": checked.provider, "model": checked.model}
+    asker |= {"provider": checked.route, "model": checked.model}
     _check_picklable(cast("Any", cloudpickle), asker)
     min_actors, max_actors = (actors, actors) if isinstance(actors, int) else actors
     if not 1 <= min_actors <= max_actors or batch_size < 1:
         raise ConfigurationError(
             f"actors={actors!r} and batch_size={batch_size} leave nobody to ask, or nothing to ask about."
         )
+    asker |= share_limits(asker, max_actors)
     if num_gpus is None:
         local = checked.provider.dialect is None and checked.model != TINY_MODEL
         num_gpus = 1 if local and _cluster_resource("GPU", 0) else 0
@@ -87,6 +88,20 @@ def ask_dataset(
         num_cpus=_cpus_per_actor(num_cpus, max_actors),
         num_gpus=num_gpus or None,
     )
+
+
+def share_limits(asker: Mapping[str, Any], num_actors: int) -> dict[str, Any]:
+    """Share the limits of the whole run out among the actors, which know nothing of each other."""
+    shares: dict[str, Any] = {}
+    if (budget := asker.get("max_cost_usd")) is not None:
+        shares["max_cost_usd"] = budget / num_actors
+    if (rate := asker.get("requests_per_minute")) is not None:
+        if rate < num_actors:
+            raise ConfigurationError(
+                f"requests_per_minute={rate} is less than one for each of {num_actors} actors."
+            )
+        shares["requests_per_minute"] = rate // num_actors
+    return shares
 
 
 def _check_picklable(cloudpickle: Any, options: Mapping[str, Any]) -> None:

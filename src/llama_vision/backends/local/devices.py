@@ -1,0 +1,46 @@
+"""What this machine has for the local model: devices and memory."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device that a model can run on.
+
+    Attributes:
+        name: As `LocalSettings.device` takes it, such as `cuda:0`.
+        title: What it is.
+        memory_bytes: All of its memory; None where it is not known.
+    """
+
+    name: str
+    title: str
+    memory_bytes: int | None
+
+
+def find_devices() -> list[Device]:
+    """Find the devices, the fastest first; a CPU is always there.
+
+    Raises:
+        ImportError: torch is not installed, or can't be imported.
+    """
+    import torch  # noqa: PLC0415 - takes seconds
+
+    cuda: Any = torch.cuda
+    found: list[Device] = []
+    for index in range(cuda.device_count()):
+        properties = cuda.get_device_properties(index)
+        found.append(Device(f"cuda:{index}", properties.name, properties.total_memory))
+    if torch.backends.mps.is_available():
+        found.append(Device("mps", "Apple GPU", system_memory()))
+    return [*found, Device("cpu", f"{os.cpu_count()} processors", system_memory())]
+
+
+def system_memory() -> int | None:
+    """Return the bytes of this machine's memory; None where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        return None
