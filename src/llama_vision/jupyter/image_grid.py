@@ -1,18 +1,14 @@
 """A grid of thumbnails with captions."""
 
-import base64
 import math
 from collections.abc import Iterable, Mapping, Sequence, ValuesView
-from functools import partial
 from pathlib import Path
 from typing import TypeAlias, cast
 
 from llama_vision.core.errors import ImageError
 from llama_vision.core.formatting import escape_html, sanitize
 from llama_vision.images import ImageSource, image_from_any
-from llama_vision.images.decode import decode
-from llama_vision.images.encode import encode, is_graphic
-from llama_vision.images.tiling import fit_within
+from llama_vision.images.thumbnail import thumbnail_url
 from llama_vision.jupyter.notebook import display_html, is_notebook
 
 Images: TypeAlias = (
@@ -24,7 +20,6 @@ _MAX_IMAGES = 100
 _MAX_CAPTION = 500  # characters
 _MAX_BYTES = 40_000  # of each thumbnail as stored in the notebook; a drawing takes a tenth of it
 _PIXEL_RATIO = 1.5  # image pixels per CSS pixel, for high-density screens
-_QUALITY = 80
 _CAPTION = (
     "white-space: pre-wrap; overflow-wrap: anywhere; font-size: 90%; margin-top: 0.3em; line-height: 1.3"
 )
@@ -143,19 +138,6 @@ def _name(source: ImageSource, number: int) -> str:
 def _thumbnail(number: int, source: ImageSource, width: int) -> str:
     """Encode a thumbnail as a data URL."""
     try:
-        side = math.ceil(width * _PIXEL_RATIO)
-        image = decode(_bytes_of(source), partial(fit_within, max_width=side, max_height=2 * side)).image
-        kinds = ("image/png", "image/jpeg") if is_graphic(image) else ("image/jpeg",)
-        data, media_type = encode(image, kinds, _QUALITY, _MAX_BYTES)
+        return thumbnail_url(image_from_any(source), side=math.ceil(width * _PIXEL_RATIO), max_bytes=_MAX_BYTES)
     except ImageError as error:
         raise ImageError(f"Image {number}: {error}") from error
-    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
-
-
-def _bytes_of(source: ImageSource) -> bytes:
-    image = image_from_any(source)
-    if image.data is None:
-        raise ImageError(
-            "It is given by its address, and nothing is fetched for showing. Download it and give its bytes."
-        )
-    return image.data
