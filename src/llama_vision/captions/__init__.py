@@ -1,6 +1,6 @@
 """Captioning of many images: finding files, asking about each once, logging captions for a later run."""
 
-from llama_vision.captions.citations import ANSWER_PROMPT, citation, citation_context, cited_in
+from llama_vision.captions.citations import ANSWER_PROMPT, FoundSources, citation, cited_in
 from llama_vision.captions.image_files import ImageContent, ImageFile, ImageFiles, LoadedImage, Paths, find_images, list_pages
 from llama_vision.captions.log import Caption, CaptionLog
 from llama_vision.captions.runner import (
@@ -25,13 +25,13 @@ __all__ = [
     "CaptionSource",
     "CaptionTask",
     "CaptionedImage",
+    "FoundSources",
     "ImageContent",
     "ImageFile",
     "ImageFiles",
     "LoadedImage",
     "Paths",
     "citation",
-    "citation_context",
     "cited_in",
     "find_images",
     "list_pages",

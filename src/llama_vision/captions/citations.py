@@ -1,18 +1,21 @@
 """Citations of pages and images, such as `report.pdf, p. 7`, in prompts and in answers."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from llama_vision.core.messages import Image
 
 ANSWER_PROMPT = """\
-You are shown these images, in this order:
+You are given these sources, the images in this order:
 
 {context}
 
-Answer the question from the images only, and cite the source of each fact in brackets, such as [{example}]. If the answer is in none of \
-them, say so.
+Answer the question from them only, and cite the source of each fact in brackets, such as [report.pdf, p. 7]. \
+If the answer is in none of them, say so.
 
 Question: {question}"""
-"""The prompt beside found images, unless there is another; `citation_context` makes its first part."""
+"""The prompt beside found images; `FoundSources` has the `context`."""
 
 
 def citation(name: str, page: int | str | None = None) -> str:
@@ -28,17 +31,43 @@ def citation(name: str, page: int | str | None = None) -> str:
     return name if page is None else f"{name}, p. {page}"
 
 
-def citation_context(sources: Iterable[tuple[str, str]]) -> str:
-    """List what a model is shown.
+@dataclass(slots=True)
+class FoundSources:
+    """What a retriever found, as a model is shown it: each image once, and texts.
 
-    Args:
-        sources: Of each image the citation, and the page's text layer or an empty text.
-
-    Returns:
-        A line for each, with its text below.
+    Attributes:
+        images: The images, in the order found.
+        citations: Of all that was found, in its order.
     """
-    listed = (f"Image {number}: {name}\n{text}" for number, (name, text) in enumerate(sources, start=1))
-    return "\n\n".join(entry.strip() for entry in listed)
+
+    images: list[Image] = field(default_factory=list[Image])
+    citations: list[str] = field(default_factory=list[str])
+    _image_entries: dict[Image, tuple[list[str], str]] = field(default_factory=dict[Image, tuple[list[str], str]])
+    _texts: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+
+    def add(self, name: str, text: str, image: Image | None) -> None:
+        """Add a source.
+
+        Args:
+            name: Its citation.
+            text: A page's text layer, or the text of what has no image.
+            image: The image; one that was added before is shown once, under both citations.
+        """
+        self.citations.append(name)
+        if image is None:
+            self._texts.append((name, text))
+        elif image in self._image_entries:
+            self._image_entries[image][0].append(name)
+        else:
+            self.images.append(image)
+            self._image_entries[image] = [name], text
+
+    @property
+    def context(self) -> str:
+        """The sources with their texts, for a prompt."""
+        entries = enumerate(self._image_entries.values(), start=1)
+        images = [f"Image {number}: {'; '.join(dict.fromkeys(names))}\n{text}" for number, (names, text) in entries]
+        return "\n\n".join(entry.strip() for entry in [*images, *(f"Text: {name}\n{text}" for name, text in self._texts)])
 
 
 def cited_in(answer: str, citations: Sequence[str]) -> list[str]:

@@ -42,7 +42,7 @@ class CaptionedImage:
         text: A page's text layer; else empty.
         page_count: Of the page's document; None of an image.
         image: What can't be read from a file of its own, a page or an image in memory, where images are kept.
-        thumbnail: A small version as a data URL, where images are kept; None of one that can't be decoded or has a URL.
+        thumbnail: A small version as a data URL, where thumbnails are kept; None of one that can't be decoded or has a URL.
     """
 
     source: CaptionSource
@@ -113,6 +113,7 @@ class CaptionRunner:
         name_in_log: Callable[[Path], str] = lambda path: path.name,
         log_duplicates: bool = False,
         keep_images: bool = False,
+        keep_thumbnails: bool = False,
     ) -> None:
         """Prepare to run.
 
@@ -121,13 +122,15 @@ class CaptionRunner:
             log: Where captions are looked up and added.
             name_in_log: What a file is called there.
             log_duplicates: Whether every captioned file is logged, also copies and renamed ones, and not only new captions.
-            keep_images: Whether results hold the images of pages, and thumbnails.
+            keep_images: Whether results hold the images of pages, and those in memory.
+            keep_thumbnails: Whether results hold thumbnails.
         """
         self._task = task
         self._log = log
         self._name_in_log = name_in_log
         self._log_duplicates = log_duplicates
         self._keep_images = keep_images
+        self._keep_thumbnails = keep_thumbnails
         self._in_flight: dict[str, asyncio.Task[Caption]] = {}
         self.fatal_error: LlamaVisionError | None = None
         self.num_asked = 0
@@ -179,7 +182,7 @@ class CaptionRunner:
 
     def _read(self, file: CaptionSource) -> tuple[ImageContent, str | None]:
         content = file.read(lossless=self._task.lossless)
-        if not self._keep_images:
+        if not self._keep_thumbnails:
             return content, None
         try:
             return content, thumbnail_url(content.image)

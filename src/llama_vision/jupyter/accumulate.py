@@ -94,7 +94,7 @@ class ReplyAccumulator:
             self.reply,
             text=self.reply.text + str(message.text),
             tool_calls=tuple(self._calls.values()),
-            usage=self.reply.usage + _message_usage(message),
+            usage=self.reply.usage + Usage.from_langchain(message),
             finish_reason=metadata.get("finish_reason"),
             model=metadata.get("model_name"),
             id=metadata.get("id"),
@@ -156,14 +156,3 @@ def _completion_calls(response: Any) -> tuple[ToolCall, ...]:
 
 def _as_text(arguments: object) -> str:
     return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-
-
-def _message_usage(message: Any) -> Usage:
-    counts, metadata = as_mapping(message.usage_metadata), as_mapping(message.response_metadata)
-    return Usage(
-        input_tokens=counts.get("input_tokens"),
-        output_tokens=counts.get("output_tokens"),
-        cached_input_tokens=as_mapping(counts.get("input_token_details")).get("cache_read"),
-        cost_usd=metadata.get("cost_usd"),
-        cost_is_estimate=bool(metadata.get("cost_is_estimate")),
-    )

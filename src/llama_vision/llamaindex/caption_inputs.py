@@ -134,7 +134,7 @@ class CaptionInputs:
 def is_captionable(node: BaseNode) -> bool:
     """Tell whether a node holds an image, or was loaded from a file that is one."""
     path = _text_document_path(node)
-    return _holds_image(node) if path is None else is_image_file(path)
+    return holds_image(node) if path is None else is_image_file(path)
 
 
 def _items(given: "Captionable | Iterable[Captionable]") -> list[Captionable]:
@@ -151,7 +151,8 @@ def _is_path(item: object) -> bool:
     return isinstance(item, (str, os.PathLike)) and not is_url
 
 
-def _holds_image(node: object) -> bool:
+def holds_image(node: object) -> bool:
+    """Tell whether a node holds an image, its path or its URL."""
     if isinstance(node, ImageNode):
         return bool(node.image or node.image_path or node.image_url)
     if isinstance(node, Node) and (resource := node.image_resource) is not None:
@@ -161,7 +162,7 @@ def _holds_image(node: object) -> bool:
 
 def _text_document_path(item: object) -> Path | None:
     """Return the file that a node was loaded from, where it holds no image itself."""
-    if not isinstance(item, BaseNode) or _holds_image(item):
+    if not isinstance(item, BaseNode) or holds_image(item):
         return None
     path = item.metadata.get("file_path")
     return absolute(path) if isinstance(path, (str, Path)) and str(path) else None

@@ -2,15 +2,13 @@
 
 import asyncio
 import base64
-import contextvars
 import uuid
 import warnings
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from llama_index.core.schema import ImageNode, NodeRelationship, RelatedNodeInfo
 
@@ -24,6 +22,7 @@ from llama_vision.captions import (
     CaptionRunner,
     CaptionTask,
 )
+from llama_vision.captions.event_loop import run_async
 from llama_vision.captions.image_files import absolute
 from llama_vision.captions.runner import check_concurrency
 from llama_vision.core.formatting import format_cost
@@ -46,8 +45,6 @@ _CACHE_KEY_FIELDS = (
 
 _NOT_FOR_MODELS = ("file_path", "page_count", "thumbnail")
 _OWN_METADATA = (*_NOT_FOR_MODELS, "file_name", "page_label", "caption")
-
-_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +150,7 @@ def caption_images(
         password=password,
         **options,
     )
-    return _run_in_thread(work) if _is_loop_running() else asyncio.run(work)
+    return run_async(work)
 
 
 async def acaption_images(
@@ -176,7 +173,7 @@ async def acaption_images(
     )
     sources = [given.source for given in found.inputs]
     with CaptionLog(log_path) as log, _progress_bar(len(sources), enabled=progress) as bar:
-        runner = CaptionRunner(_caption_task(llm, prompt, options), log, keep_images=True)
+        runner = CaptionRunner(_caption_task(llm, prompt, options), log, keep_images=True, keep_thumbnails=True)
         results = await runner.run(sources, concurrency=concurrency, on_done=lambda _: bar.update())
     captioned = [result for result in results if isinstance(result, CaptionedImage)]
     return Captions(
@@ -203,6 +200,7 @@ def _caption_task(llm: LlamaVision, prompt: str, options: Mapping[str, Any]) -> 
         settings={name: getattr(llm, name) for name in _CACHE_KEY_FIELDS},
         options=options,
         ask=ask,
+        lossless=provider.image_rules.decoded_by_backend,
     )
 
 
@@ -264,30 +262,3 @@ def _page_uri(result: CaptionedImage) -> str | None:
     if result.path is None or result.page is None:
         return None
     return f"{result.path.as_uri()}#page={result.page}"
-
-
-def _is_loop_running() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
-def _run_in_thread(work: Coroutine[Any, Any, _Result]) -> _Result:
-    """Run in an event loop of another thread: this one's is running already, as in a notebook."""
-    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = Future()
-
-    async def main() -> _Result:
-        started.set_result((asyncio.get_running_loop(), asyncio.current_task()))
-        return await work
-
-    with ThreadPoolExecutor(1, "captions") as executor:
-        done = executor.submit(contextvars.copy_context().run, asyncio.run, main())
-        try:
-            return done.result()
-        except KeyboardInterrupt:  # delivered only to the main thread: cancel the work
-            loop, task = started.result()
-            if task is not None:
-                loop.call_soon_threadsafe(task.cancel)
-            raise
