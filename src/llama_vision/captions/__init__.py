@@ -1,7 +1,15 @@
 """Captioning of many images: finding files, asking about each once, logging captions for a later run."""
 
 from llama_vision.captions.citations import ANSWER_PROMPT, FoundSources, citation, cited_in
-from llama_vision.captions.image_files import ImageContent, ImageFile, ImageFiles, LoadedImage, Paths, find_images, list_pages
+from llama_vision.captions.image_files import (
+    ImageContent,
+    ImageFile,
+    ImageFiles,
+    LoadedImage,
+    Paths,
+    find_images,
+    list_pages,
+)
 from llama_vision.captions.log import Caption, CaptionLog
 from llama_vision.captions.runner import (
     DEFAULT_CONCURRENCY,

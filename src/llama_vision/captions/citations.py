@@ -42,7 +42,9 @@ class FoundSources:
 
     images: list[Image] = field(default_factory=list[Image])
     citations: list[str] = field(default_factory=list[str])
-    _image_entries: dict[Image, tuple[list[str], str]] = field(default_factory=dict[Image, tuple[list[str], str]])
+    _image_entries: dict[Image, tuple[list[str], str]] = field(
+        default_factory=dict[Image, tuple[list[str], str]]
+    )
     _texts: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
 
     def add(self, name: str, text: str, image: Image | None) -> None:
@@ -66,8 +68,12 @@ class FoundSources:
     def context(self) -> str:
         """The sources with their texts, for a prompt."""
         entries = enumerate(self._image_entries.values(), start=1)
-        images = [f"Image {number}: {'; '.join(dict.fromkeys(names))}\n{text}" for number, (names, text) in entries]
-        return "\n\n".join(entry.strip() for entry in [*images, *(f"Text: {name}\n{text}" for name, text in self._texts)])
+        images = [
+            f"Image {number}: {'; '.join(dict.fromkeys(names))}\n{text}" for number, (names, text) in entries
+        ]
+        return "\n\n".join(
+            entry.strip() for entry in [*images, *(f"Text: {name}\n{text}" for name, text in self._texts)]
+        )
 
 
 def cited_in(answer: str, citations: Sequence[str]) -> list[str]:

@@ -131,7 +131,11 @@ class CaptionLoader(BaseLoader):
             finish_reason = message.response_metadata.get("finish_reason")
             return Reply(text=message.text, usage=Usage.from_langchain(message), finish_reason=finish_reason)
 
-        parameters = {name: value for name in sorted(SAMPLING_OPTIONS - {"temperature", "max_tokens"}) if (value := getattr(model, name)) is not None}
+        parameters = {
+            name: value
+            for name in sorted(SAMPLING_OPTIONS - {"temperature", "max_tokens"})
+            if (value := getattr(model, name)) is not None
+        }
         # The names are those that LlamaIndex's `caption_images` and the command line have, so that captions are shared.
         settings: dict[str, Any] = {
             "system_prompt": None,

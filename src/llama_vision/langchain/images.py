@@ -2,10 +2,9 @@
 
 import base64
 from dataclasses import replace
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 from langchain_core.messages import HumanMessage
-from langchain_core.messages.content import create_file_block, create_image_block
 
 from llama_vision.core.errors import UnsupportedInputError
 from llama_vision.core.messages import Document, Image
@@ -17,7 +16,9 @@ ImageLike: TypeAlias = "ImageSource | DocumentSource | Page"
 """A path, URL, bytes, an open file, a PIL image, a figure of matplotlib, an array, a `Page`, a `Document`."""
 
 
-def image_block(source: ImageLike, *, pages: str | None = None, password: str | None = None) -> dict[str, Any]:
+def image_block(
+    source: ImageLike, *, pages: str | None = None, password: str | None = None
+) -> dict[str, Any]:
     """Make a content block of an image, or of a PDF or TIFF.
 
         HumanMessage([image_block("cat.png"), {"type": "text", "text": "What is it?"}])
@@ -45,7 +46,9 @@ def image_block(source: ImageLike, *, pages: str | None = None, password: str | 
     return _block(found)
 
 
-def human(text: str, *images: ImageLike, pages: str | None = None, password: str | None = None) -> HumanMessage:
+def human(
+    text: str, *images: ImageLike, pages: str | None = None, password: str | None = None
+) -> HumanMessage:
     """Make a user's message of a question and images.
 
         model.invoke([human("How many circles are there?", "shapes.png")])
@@ -81,21 +84,22 @@ def human(text: str, *images: ImageLike, pages: str | None = None, password: str
 def _read(source: ImageLike) -> Image | Document:
     if isinstance(source, Page):
         return source.image
-    return image_or_document(cast("ImageSource | DocumentSource", source))
+    return image_or_document(source)
 
 
 def _block(found: Image | Document) -> dict[str, Any]:
-    data = None if found.data is None else base64.b64encode(found.data).decode()
+    """Make a block without the random id that LangChain's own functions give one: caches of replies go by the messages."""
+    if found.url is not None:
+        place = {"url": found.url}
+    else:
+        place = {"base64": base64.b64encode(found.data or b"").decode()}
     if isinstance(found, Image):
-        media_type = found.media_type if found.data is not None else None
-        return dict(create_image_block(base64=data, url=found.url, mime_type=media_type))
+        return {"type": "image", **place} | ({"mime_type": found.media_type} if found.data else {})
     is_tiff = found.data is not None and not is_pdf(found.data)
-    extras = {"pages": found.pages, "password": found.password}
-    block = create_file_block(
-        base64=data,
-        url=found.url,
-        mime_type="image/tiff" if is_tiff else "application/pdf",
-        filename=display_name(found.name or found.url),
-        **{key: value for key, value in extras.items() if value is not None},
-    )
-    return dict(block)
+    details = {
+        "mime_type": "image/tiff" if is_tiff else "application/pdf",
+        "filename": display_name(found.name or found.url),
+        "pages": found.pages,
+        "password": found.password,
+    }
+    return {"type": "file", **place} | {key: value for key, value in details.items() if value is not None}

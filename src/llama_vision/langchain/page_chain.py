@@ -52,18 +52,22 @@ def create_page_chain(
     """
     template = prompt or ChatPromptTemplate.from_template(ANSWER_PROMPT)
 
-    def answer(found: dict[str, Any]) -> "Runnable[Any, Any] | AIMessage":
-        if not found["context"]:
-            return AIMessage(_NOTHING_FOUND)
-        return RunnableLambda(lambda _: _messages(template, found, password)) | model
+    def to_prompt(found: dict[str, Any]) -> list[BaseMessage]:
+        return _messages(template, found, password)
 
-    chain = (
+    prompted: Runnable[dict[str, Any], AIMessage] = RunnableLambda(to_prompt) | model
+
+    def answer(found: dict[str, Any]) -> Any:  # a runnable is run by LangChain, and streams
+        return prompted if found["context"] else AIMessage(_NOTHING_FOUND)
+
+    question: Runnable[dict[str, Any], str] = RunnableLambda(_question)
+    found: Runnable[dict[str, Any], list[Document]] = question | retriever
+    return (
         RunnableLambda(_as_input)
-        | RunnablePassthrough.assign(context=RunnableLambda(lambda found: found["input"]) | retriever)
+        | RunnablePassthrough.assign(context=found)
         | RunnablePassthrough.assign(answer=RunnableLambda(answer))
         | RunnablePassthrough.assign(citations=RunnableLambda(_citations))
-    )
-    return cast("PageChain", chain.with_config(run_name="page_chain"))
+    ).with_config(run_name="page_chain")
 
 
 def document_citation(document: Document) -> str:
@@ -75,6 +79,10 @@ def document_citation(document: Document) -> str:
 
 def _as_input(given: str | dict[str, Any]) -> dict[str, Any]:
     return {"input": given} if isinstance(given, str) else given
+
+
+def _question(found: dict[str, Any]) -> str:
+    return found["input"]
 
 
 def _citations(found: dict[str, Any]) -> list[str]:
@@ -105,4 +113,8 @@ def _image(document: Document, password: str | None) -> Image | None:
     if "caption" not in metadata or "source" not in metadata:
         return None
     label = metadata.get("page_label")
-    return ImageFile(Path(metadata["source"]), None if label is None else int(label), password).read(lossless=True).image
+    return (
+        ImageFile(Path(metadata["source"]), None if label is None else int(label), password)
+        .read(lossless=True)
+        .image
+    )

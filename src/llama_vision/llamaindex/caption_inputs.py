@@ -11,7 +11,7 @@ from llama_index.core.base.llms.types import DocumentBlock, ImageBlock
 from llama_index.core.schema import BaseNode, ImageNode, MediaResource, Node
 from pydantic import BaseModel
 
-from llama_vision.captions import CaptionSource, ImageFile, LoadedImage, find_images, list_pages
+from llama_vision.captions import CaptionSource, LoadedImage, citation, find_images, list_pages
 from llama_vision.captions.image_files import absolute, image_content, is_image_file, page_content
 from llama_vision.core.errors import DocumentError, LlamaVisionError
 from llama_vision.core.messages import Document, Image
@@ -87,7 +87,9 @@ class CaptionInputs:
         elif isinstance(item, BaseNode):
             self._add_node(item)
         else:
-            self.inputs += [CaptionInput(source) for source in _loaded(item, f"image {number}", self._password)]
+            self.inputs += [
+                CaptionInput(source) for source in _loaded(item, f"image {number}", self._password)
+            ]
 
     def _add_path(self, path: Path) -> None:
         found = find_images([path], exclude=self._exclude, documents=True)
@@ -95,7 +97,7 @@ class CaptionInputs:
         new = [image for image in found.images if image not in self._seen]
         self._seen.update(new)
         for source in list_pages(new, password=self._password):
-            metadata = {} if self._metadata is None else self._metadata(str(source.path))
+            metadata: Mapping[str, Any] = self._metadata(str(source.path)) if self._metadata else {}
             self.inputs.append(CaptionInput(source, metadata))
 
     def _add_node(self, node: BaseNode) -> None:
@@ -135,6 +137,11 @@ def is_captionable(node: BaseNode) -> bool:
     """Tell whether a node holds an image, or was loaded from a file that is one."""
     path = _text_document_path(node)
     return holds_image(node) if path is None else is_image_file(path)
+
+
+def node_citation(node: BaseNode) -> str:
+    """Name a node as an answer cites it, such as `report.pdf, p. 7`: its `file_name` and `page_label`, else its id."""
+    return citation(str(node.metadata.get("file_name") or node.node_id), node.metadata.get("page_label"))
 
 
 def _items(given: "Captionable | Iterable[Captionable]") -> list[Captionable]:

@@ -25,17 +25,18 @@ from llama_vision.captions import (
 from llama_vision.captions.event_loop import run_async
 from llama_vision.captions.image_files import absolute
 from llama_vision.captions.runner import check_concurrency
-from llama_vision.core.formatting import format_cost
+from llama_vision.core.formatting import format_cost, html_figures, html_text
 from llama_vision.core.messages import Image
 from llama_vision.core.reply import Reply
 from llama_vision.core.usage import Usage
-from llama_vision.llamaindex.caption_inputs import Captionable, CaptionInput, CaptionInputs
+from llama_vision.llamaindex.caption_inputs import Captionable, CaptionInput, CaptionInputs, node_citation
 from llama_vision.llamaindex.convert import to_reply
 from llama_vision.llamaindex.images import user_message
 from llama_vision.llamaindex.llm import LlamaVision
 from llama_vision.providers import find_provider
 
 _MAX_FAILURES = 10  # in a result's text
+_MAX_FIGURES, _FIGURE_WIDTH = 100, 160  # the width in CSS pixels
 _NAMESPACE = uuid.UUID("6f1d7f0c-5f0e-4c53-9b8c-3a1c0f6f2d11")  # of our own, for node ids
 _CACHE_KEY_FIELDS = (
     *("system_prompt", "temperature", "max_tokens", "additional_kwargs"),
@@ -47,7 +48,7 @@ _NOT_FOR_MODELS = ("file_path", "page_count", "thumbnail")
 _OWN_METADATA = (*_NOT_FOR_MODELS, "file_name", "page_label", "caption")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Captions:
     """Result of `caption_images`.
 
@@ -77,12 +78,24 @@ class Captions:
         if self.truncated:
             lines.append(f"{len(self.truncated)} captions were cut off: raise max_tokens.")
         if self.failures:
-            lines.append(
-                f"{len(self.failures)} images have none; with the same `resume` only they are asked again:"
-            )
+            count = "1 image has" if len(self.failures) == 1 else f"{len(self.failures)} images have"
+            lines.append(f"{count} none; with the same `resume` only they are asked again:")
             lines += [f"  {failure}" for failure in self.failures[:_MAX_FAILURES]]
             lines += ["  ..."] if len(self.failures) > _MAX_FAILURES else []
         return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        """Summarize on one line; the nodes hold images."""
+        return f"<Captions: {str(self).splitlines()[0]}, {len(self.failures)} failures>"
+
+    def _repr_html_(self) -> str:
+        """Display thumbnails with captions in a notebook, at most 100, below the summary."""
+        figures = [
+            (node.metadata.get("thumbnail"), f"{node_citation(node)}\n{node.metadata['caption']}")
+            for node in self.nodes
+        ]
+        more = max(0, len(figures) - _MAX_FIGURES)
+        return html_text(str(self)) + html_figures(figures[:_MAX_FIGURES], width=_FIGURE_WIDTH, more=more)
 
 
 def caption_images(
@@ -173,14 +186,18 @@ async def acaption_images(
     )
     sources = [given.source for given in found.inputs]
     with CaptionLog(log_path) as log, _progress_bar(len(sources), enabled=progress) as bar:
-        runner = CaptionRunner(_caption_task(llm, prompt, options), log, keep_images=True, keep_thumbnails=True)
+        runner = CaptionRunner(
+            _caption_task(llm, prompt, options), log, keep_images=True, keep_thumbnails=True
+        )
         results = await runner.run(sources, concurrency=concurrency, on_done=lambda _: bar.update())
     captioned = [result for result in results if isinstance(result, CaptionedImage)]
     return Captions(
         nodes=list(_nodes(zip(found.inputs, results, strict=True))),
         failures=[result for result in results if isinstance(result, CaptionFailure)],
         skipped=found.skipped,
-        truncated=[result.path or Path(str(result.source)) for result in captioned if result.caption.truncated],
+        truncated=[
+            result.path or Path(str(result.source)) for result in captioned if result.caption.truncated
+        ],
         num_asked=runner.num_asked,
         usage=runner.usage,
     )

@@ -1,6 +1,6 @@
 """`PageQueryEngine`: shows a model the pages and images that a retriever found, and answers with citations."""
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Generator, Sequence
 from typing import Any, cast
 
 from llama_index.core.base.base_query_engine import BaseQueryEngine
@@ -18,8 +18,8 @@ from llama_index.core.prompts.mixin import PromptDictType, PromptMixinType
 from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
 from typing_extensions import override
 
-from llama_vision.captions import ANSWER_PROMPT, FoundSources, citation, cited_in
-from llama_vision.llamaindex.caption_inputs import holds_image
+from llama_vision.captions import ANSWER_PROMPT, FoundSources, cited_in
+from llama_vision.llamaindex.caption_inputs import holds_image, node_citation
 from llama_vision.llamaindex.images import image_block, to_image
 from llama_vision.llamaindex.llm import LlamaVision
 
@@ -110,7 +110,7 @@ class PageQueryEngine(BaseQueryEngine):
             return _response(self._llm.chat(messages), sources, citations)
         metadata: dict[str, Any] = {}
 
-        def tokens() -> Iterator[str]:
+        def tokens() -> Generator[str, None, None]:
             last = None
             for last in self._llm.stream_chat(messages):
                 yield last.delta or ""
@@ -134,7 +134,7 @@ class PageQueryEngine(BaseQueryEngine):
             return _response(await self._llm.achat(messages), sources, citations)
         metadata: dict[str, Any] = {}
 
-        async def tokens() -> AsyncIterator[str]:
+        async def tokens() -> AsyncGenerator[str, None]:
             last = None
             async for last in await self._llm.astream_chat(messages):
                 yield last.delta or ""
@@ -164,11 +164,6 @@ class PageQueryEngine(BaseQueryEngine):
         return messages, sources.citations
 
 
-def node_citation(node: BaseNode) -> str:
-    """Name a node as an answer cites it, such as `report.pdf, p. 7`: its `file_name` and `page_label`, else its id."""
-    return citation(str(node.metadata.get("file_name") or node.node_id), node.metadata.get("page_label"))
-
-
 def _text_layer(node: BaseNode) -> str:
     """Return the text of a page, which is below the caption in a node of `caption_images`."""
     return node.get_content().removeprefix(str(node.metadata.get("caption", ""))).strip()
@@ -183,4 +178,4 @@ def _metadata(response: ChatResponse | None, citations: list[str]) -> dict[str, 
     if response is None:
         return {"citations": list(dict.fromkeys(citations))}
     answer = response.message.content or ""
-    return {"citations": cited_in(answer, citations), "usage": response.additional_kwargs}
+    return {"citations": cited_in(answer, citations), "usage": dict(cast("Any", response).additional_kwargs)}
