@@ -38,6 +38,7 @@ ALLOWED = {
     "demo": {"demo", "langchain", "llamaindex"},
     "__init__": {*ORDER, "version"},
     "version": set(),
+    "prompts": {"prompts"},
 }
 FRAMEWORKS = {
     "IPython",
