@@ -122,9 +122,8 @@ def caption_images(
 
     The node of an image file holds its path, not the image: keep the files in place as long as an index is in use. That
     of a page, or of an image in memory, holds the image. A node's id is derived from the image's bytes or the page's pixels: an image
-    that was renamed or moved keeps its id, and inserting the nodes again replaces the old ones. Each node is its own `ref_doc_id`, so that
-    `index.delete_ref_doc(node.node_id)` removes it, and an `IngestionPipeline` with `DocstoreStrategy.UPSERTS_AND_DELETE`
-    removes nodes whose files are gone.
+    that was renamed or moved keeps its id, and inserting the nodes again replaces the old ones. Each node is its own
+    `ref_doc_id`, so that `index.delete_ref_doc(node.node_id)` removes it. For an index that follows its folder see `ImageCaptioner`.
 
     The metadata are `file_path` and `file_name` of a file, `page_label` and `page_count` of a page, `caption`, and `thumbnail`,
     a data URL for people, which is neither embedded nor shown to a model.
