@@ -18,6 +18,19 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+__all__ = [
+    "CHART_PROMPT",
+    "FORM_PROMPT",
+    "OCR_PROMPT",
+    "TABLE_PROMPT",
+    "Chart",
+    "ChartPoint",
+    "ChartSeries",
+    "Form",
+    "FormField",
+    "Table",
+]
+
 CHART_PROMPT = (
     "Read the chart: its type, its title, the titles of its axes, and every series with all its points. Give values as they can be read from labels or "
     "gridlines, and null where one can't be read. Invent nothing."

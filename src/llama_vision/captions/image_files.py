@@ -117,7 +117,17 @@ class LoadedImage:
         return self.name if self.page is None else f"{self.name}, page {self.page}"
 
     def read(self, *, lossless: bool) -> ImageContent:  # noqa: ARG002 - it is encoded already
-        """Return the content, or raise the error."""
+        """Return the content.
+
+        Args:
+            lossless: Not used: the image is encoded already.
+
+        Returns:
+            The image, and its digest.
+
+        Raises:
+            Exception: It can't be read; `content` is the reason.
+        """
         if isinstance(self.content, Exception):
             raise self.content
         return self.content

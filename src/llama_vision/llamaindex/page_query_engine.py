@@ -88,7 +88,14 @@ class PageQueryEngine(BaseQueryEngine):
         return nodes
 
     async def aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        """Find the nodes for a question, asynchronously."""
+        """Find the nodes for a question, asynchronously.
+
+        Args:
+            query_bundle: The question.
+
+        Returns:
+            The nodes, after the postprocessors.
+        """
         nodes = await self._retriever.aretrieve(query_bundle)
         for postprocessor in self._postprocessors:
             nodes = await postprocessor.apostprocess_nodes(nodes, query_bundle)
