@@ -220,3 +220,9 @@ def test_the_log_of_the_command_line_is_shared(emulator, folder, report, tmp_pat
     caption(folder, model_at(emulator), resume=kept)
     lines = [json.loads(line) for line in kept.read_text().splitlines()]
     assert sorted((line["file"], line["page"]) for line in lines) == [("report.pdf", 1), ("report.pdf", 2)]
+
+
+def test_a_file_url_is_its_path(emulator, folder):
+    (path,) = draw(folder, 1)
+    (node,) = caption(path.as_uri(), model_at(emulator)).nodes
+    assert node.image_path == str(path)

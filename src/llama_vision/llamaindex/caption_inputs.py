@@ -17,6 +17,7 @@ from llama_vision.core.errors import DocumentError, LlamaVisionError
 from llama_vision.core.messages import Document, Image
 from llama_vision.images import Page
 from llama_vision.images.documents import display_name, image_or_document, iter_pages
+from llama_vision.images.sources import path_of_file_url
 from llama_vision.llamaindex.documents import to_document
 from llama_vision.llamaindex.images import ImageLike, to_image
 
@@ -73,8 +74,8 @@ class CaptionInputs:
         self._metadata = metadata
         self._seen: set[Path] = set()
         items = _items(given)
-        if _is_path(given):
-            find_images(cast("str | Path", given), documents=True)  # raises where there is nothing
+        if (path := _path_of(given)) is not None:
+            find_images(path, documents=True)  # raises where there is nothing
         self._pages_of = Counter(path for item in items if (path := _text_document_path(item)) is not None)
         self._page_of: Counter[Path] = Counter()
         for number, item in enumerate(items, start=1):
@@ -82,8 +83,8 @@ class CaptionInputs:
         self.skipped = [path for path in dict.fromkeys(self.skipped) if path not in self._seen]
 
     def _add(self, item: Captionable, number: int) -> None:
-        if _is_path(item):
-            self._add_path(Path(cast("str | Path", item)))
+        if (path := _path_of(item)) is not None:
+            self._add_path(Path(path))
         elif isinstance(item, BaseNode):
             self._add_node(item)
         else:
@@ -153,9 +154,16 @@ def _items(given: "Captionable | Iterable[Captionable]") -> list[Captionable]:
     return list(cast("Iterable[Captionable]", given))
 
 
-def _is_path(item: object) -> bool:
-    is_url = isinstance(item, str) and item.lower().startswith(("http://", "https://", "data:"))
-    return isinstance(item, (str, os.PathLike)) and not is_url
+def _path_of(item: object) -> str | Path | None:
+    """Return the path that an item is, or the one of a `file` URL; None of anything else."""
+    if isinstance(item, os.PathLike):
+        return Path(os.fsdecode(cast("os.PathLike[str]", item)))
+    if not isinstance(item, str):
+        return None
+    url = item.strip()
+    if url[:7].lower() == "file://":
+        return path_of_file_url(url)
+    return None if url.lower().startswith(("http://", "https://", "data:")) else item
 
 
 def holds_image(node: object) -> bool:
