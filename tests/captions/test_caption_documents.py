@@ -226,3 +226,18 @@ def test_a_file_url_is_its_path(emulator, folder):
     (path,) = draw(folder, 1)
     (node,) = caption(path.as_uri(), model_at(emulator)).nodes
     assert node.image_path == str(path)
+
+
+def test_a_node_can_be_captioned_again_with_another_prompt(emulator, report):
+    nodes = caption(report, model_at(emulator)).nodes
+    again = caption(nodes, model_at(emulator), prompt="What is in the image?").nodes
+    assert [node.text.splitlines()[-1] for node in again] == ["Sales in March", "Rain in May"]
+    for before, after in zip(nodes, again, strict=True):
+        assert after.text == f"{after.metadata['caption']}\n\n{before.text.splitlines()[-1]}"
+
+
+def test_an_image_node_of_an_encrypted_file_is_opened_by_the_password(emulator, folder):
+    path = folder / "secret.pdf"
+    path.write_bytes(text_pdf("Plan", password="x"))
+    given = ImageNode(image_path=str(path))
+    assert caption([given], model_at(emulator), password="x").nodes[0].text.endswith("Plan")

@@ -105,7 +105,7 @@ class CaptionInputs:
         if (path := _text_document_path(node)) is not None and not is_image_file(path):
             self.skipped.append(path)
             return
-        sources = _node_image(node) if path is None else self._file_of(node, path)
+        sources = _node_image(node, self._password) if path is None else self._file_of(node, path)
         self.inputs += [
             CaptionInput(
                 source,
@@ -143,6 +143,11 @@ def is_captionable(node: BaseNode) -> bool:
 def node_citation(node: BaseNode) -> str:
     """Name a node as an answer cites it, such as `report.pdf, p. 7`: its `file_name` and `page_label`, else its id."""
     return citation(str(node.metadata.get("file_name") or node.node_id), node.metadata.get("page_label"))
+
+
+def text_layer(node: BaseNode) -> str:
+    """Return the text of a page, which is below the caption in a node of `caption_images`; of a node of text, all."""
+    return node.get_content().removeprefix(str(node.metadata.get("caption", ""))).strip()
 
 
 def _items(given: "Captionable | Iterable[Captionable]") -> list[Captionable]:
@@ -183,20 +188,20 @@ def _text_document_path(item: object) -> Path | None:
     return absolute(path) if isinstance(path, (str, Path)) and str(path) else None
 
 
-def _node_image(node: BaseNode) -> list[CaptionSource]:
+def _node_image(node: BaseNode, password: str | None) -> list[CaptionSource]:
     metadata = node.metadata
     name = str(metadata.get("file_name") or f"The {type(node).__name__} {node.node_id}")
     path, label = _image_path(node), str(metadata.get(_PAGE, ""))
     page = int(label) if label.isdecimal() else None
     if path is not None:
-        return list(list_pages([absolute(path)]))
+        return list(list_pages([absolute(path)], password=password))
     try:
         image = to_image(cast("ImageLike", node))
     except LlamaVisionError as error:
         return [LoadedImage(name, error, page)]
     content = image_content(image)
     if page is not None:
-        content = replace(content, text=node.get_content(), page_count=metadata.get("page_count"))
+        content = replace(content, text=text_layer(node), page_count=metadata.get("page_count"))
     return [LoadedImage(name, content, page)]
 
 

@@ -15,11 +15,11 @@ from llama_index.core.base.response.schema import (
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.prompts import BasePromptTemplate, PromptTemplate
 from llama_index.core.prompts.mixin import PromptDictType, PromptMixinType
-from llama_index.core.schema import BaseNode, NodeWithScore, QueryBundle
+from llama_index.core.schema import NodeWithScore, QueryBundle
 from typing_extensions import override
 
 from llama_vision.captions import ANSWER_PROMPT, FoundSources, cited_in
-from llama_vision.llamaindex.caption_inputs import holds_image, node_citation
+from llama_vision.llamaindex.caption_inputs import holds_image, node_citation, text_layer
 from llama_vision.llamaindex.images import image_block, to_image
 from llama_vision.llamaindex.llm import LlamaVision
 
@@ -164,16 +164,11 @@ class PageQueryEngine(BaseQueryEngine):
         sources = FoundSources()
         for found in nodes:
             image = to_image(cast("Any", found.node)) if holds_image(found.node) else None
-            sources.add(node_citation(found.node), _text_layer(found.node), image)
+            sources.add(node_citation(found.node), text_layer(found.node), image)
         messages = self._template.format_messages(context_str=sources.context, query_str=query.query_str)
         asked = next(message for message in reversed(messages) if message.role == MessageRole.USER)
         asked.blocks = [*map(image_block, sources.images), *asked.blocks]
         return messages, sources.citations
-
-
-def _text_layer(node: BaseNode) -> str:
-    """Return the text of a page, which is below the caption in a node of `caption_images`."""
-    return node.get_content().removeprefix(str(node.metadata.get("caption", ""))).strip()
 
 
 def _response(response: ChatResponse, sources: list[NodeWithScore], citations: list[str]) -> Response:
