@@ -149,3 +149,21 @@ def _rc4(key, data):
         state[i], state[j] = state[j], state[i]
         out.append(byte ^ state[(state[i] + state[j]) % 256])
     return bytes(out)
+
+
+def scan_pdf(*pages):
+    """Make a PDF of scans, each a picture with the text that a reader of scans found on it, which is invisible."""
+    kids = b" ".join(b"%d 0 R" % (3 + 3 * index) for index in range(len(pages)))
+    objects = [b"<</Type/Catalog/Pages 2 0 R>>", b"<</Type/Pages/Kids[%s]/Count %d>>" % (kids, len(pages))]
+    for index, (image, text) in enumerate(pages):
+        number, (width, height) = 3 + 3 * index, image.size
+        lines = b" T* ".join(b"(%s) Tj" % line.encode("latin-1") for line in text.splitlines())
+        objects.append(
+            b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 %d %d]/Contents %d 0 R/Resources<</XObject<</I %d 0 R>>/Font<</F "
+            b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>>>>>>>" % (width, height, number + 1, number + 2)
+        )
+        shown = b"q %d 0 0 %d 0 0 cm /I Do Q BT 3 Tr /F 9 Tf 11 TL 4 %d Td %s ET"
+        objects.append(stream(shown % (width, height, height - 12, lines)))
+        entries = b"/Type/XObject/Subtype/Image/Width %d/Height %d/BitsPerComponent 8/ColorSpace/DeviceRGB/Filter/FlateDecode"
+        objects.append(stream(zlib.compress(image.convert("RGB").tobytes()), entries % (width, height)))
+    return assemble(objects)

@@ -39,6 +39,7 @@ ALLOWED = {
     "__init__": {*ORDER, "version"},
     "__main__": {"cli"},
     "version": set(),
+    "prompts": {"prompts"},
 }
 FRAMEWORKS = {
     "IPython",

@@ -39,3 +39,11 @@ def slow(text, seconds):
 
 def said_of(path):
     return f"Picture of {len(path.read_bytes())} bytes."
+
+
+def words_in(received):
+    """All text of the last message."""
+    content = received.body["messages"][-1]["content"]
+    if isinstance(content, str):
+        return content
+    return "".join(part["text"] for part in content if part["type"] == "text")

@@ -14,6 +14,7 @@ NAMES = [
     "03_llamaindex_multimodal_rag",
     "04_local_gpu",
     "05_providers",
+    "06_documents",
 ]
 MOST_BYTES = 300_000
 BASE64 = re.compile(r"[A-Za-z0-9+/]{120,}")

@@ -118,7 +118,7 @@ def limit_images(
                 f"There are {max(len(_images(group)) for group in groups)} images, and {provider.title} takes {max_count} in "
                 f"one {unit}. Ask about each in a {unit} of its own"
                 f"{'.' if per_message else '; images of earlier turns count too.'}"
-                " Or put all on one sheet: image_policy='grid'."
+                " Or put all on one sheet: image_policy='grid'. Of a query engine: similarity_top_k=1."
                 f"{advice and ' '}{advice}"
             )
         case _:

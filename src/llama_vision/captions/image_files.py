@@ -8,10 +8,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
 
-from llama_vision.core.errors import ImageError, MissingDependencyError
+from llama_vision.core.errors import DocumentError, ImageError, MissingDependencyError
 from llama_vision.core.messages import Image
 from llama_vision.images import image_from_any
-from llama_vision.images.documents import OpenedDocument, document_from_any, is_document, open_document
+from llama_vision.images.documents import (
+    OpenedDocument,
+    Page,
+    document_from_any,
+    is_document,
+    open_document,
+)
 from llama_vision.images.media_type import sniff_media_type
 from llama_vision.images.pdf import is_pdf
 
@@ -35,6 +41,23 @@ class ImageFiles:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageContent:
+    """An image that was read.
+
+    Attributes:
+        image: The image, or the page as an image.
+        digest: SHA-256 of the file, or of the page's pixels.
+        text: The page's text layer; else empty.
+        page_count: Of the whole document; None of an image.
+    """
+
+    image: Image
+    digest: str
+    text: str = ""
+    page_count: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ImageFile:
     """An image to caption: a file, or a page of a document.
 
@@ -51,25 +74,74 @@ class ImageFile:
     def __str__(self) -> str:
         return str(self.path) if self.page is None else f"{self.path}, page {self.page}"
 
-    def read(self, *, lossless: bool) -> tuple[Image, str]:
+    def read(self, *, lossless: bool) -> ImageContent:
         """Read the image.
 
         Args:
             lossless: Whether a page is encoded without loss.
 
         Returns:
-            The image, and SHA-256 of the file, or of the page's pixels.
+            The image, and its digest.
 
         Raises:
             ImageError: It can't be read.
         """
         if self.page is not None:
-            page = _opened(self.path, self.path.stat().st_mtime_ns, self.password).page(
-                self.page, lossless=lossless
-            )
-            return page.image, page.digest
-        image = image_from_any(self.path)
-        return image, hashlib.sha256(image.data or b"").hexdigest()
+            opened = _opened(self.path, self.path.stat().st_mtime_ns, self.password)
+            if not 1 <= self.page <= opened.page_count:
+                raise DocumentError(f"{self.path} has {opened.page_count} pages, and no page {self.page}.")
+            return page_content(opened.page(self.page, lossless=lossless))
+        return image_content(image_from_any(self.path))
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedImage:
+    """An image to caption that is in memory, or has a URL.
+
+    Attributes:
+        name: What it is called in errors and in the log.
+        content: The image, or why it can't be read.
+        page: The number of the page, from 1; None of an image that is no page.
+    """
+
+    name: str
+    content: ImageContent | Exception = field(repr=False)
+    page: int | None = None
+
+    @property
+    def path(self) -> None:
+        """None: there is no file."""
+        return
+
+    def __str__(self) -> str:
+        return self.name if self.page is None else f"{self.name}, page {self.page}"
+
+    def read(self, *, lossless: bool) -> ImageContent:  # noqa: ARG002 - it is encoded already
+        """Return the content.
+
+        Args:
+            lossless: Not used: the image is encoded already.
+
+        Returns:
+            The image, and its digest.
+
+        Raises:
+            Exception: It can't be read; `content` is the reason.
+        """
+        if isinstance(self.content, Exception):
+            raise self.content
+        return self.content
+
+
+def page_content(page: Page) -> ImageContent:
+    """Return what is captioned of a page."""
+    return ImageContent(page.image, page.digest, page.text, page.page_count)
+
+
+def image_content(image: Image) -> ImageContent:
+    """Return what is captioned of an image; one that has only a URL is known by it."""
+    known_by = image.data if image.data is not None else (image.url or "").encode()
+    return ImageContent(image, hashlib.sha256(known_by).hexdigest())
 
 
 def list_pages(paths: Iterable[Path], *, password: str | None = None) -> list[ImageFile]:
@@ -142,7 +214,7 @@ def find_images(paths: Paths, *, exclude: Path | None = None, documents: bool = 
             continue
         for file in _files_in(path):
             if file != exclude:
-                (images if _may_be_image(file, documents=documents) else skipped)[file] = None
+                (images if is_image_file(file, documents=documents) else skipped)[file] = None
     return ImageFiles(list(images), [file for file in skipped if file not in images])
 
 
@@ -153,7 +225,8 @@ def _files_in(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _may_be_image(file: Path, *, documents: bool) -> bool:
+def is_image_file(file: Path, *, documents: bool = True) -> bool:
+    """Tell by its first bytes or its suffix whether a file is to be captioned; one that can't be read is, and reading it tells why."""
     try:
         with file.open("rb") as opened:
             head = opened.read(_NUM_HEADER_BYTES)

@@ -8,6 +8,12 @@ from llama_vision.core.usage import Usage
 MAX_CHARACTERS = 20_000
 """A text is truncated here. The longest reply at the default max_tokens, 1024, has a quarter of it."""
 
+MAX_FIGURE_CAPTION = 500
+"""The same of a caption below an image."""
+
+_CAPTION = (
+    "white-space: pre-wrap; overflow-wrap: anywhere; font-size: 90%; margin-top: 0.3em; line-height: 1.3"
+)
 _MAX_ARGUMENTS = 500  # characters displayed of a tool call
 _CONTROLS = {code: f"\\x{code:02x}" for code in [*range(0x20), *range(0x7F, 0xA0)] if chr(code) not in "\n\t"}
 """Control characters of a terminal, which may recolour it or write over other lines."""
@@ -46,6 +52,38 @@ def html_table(headings: Sequence[str], rows: Sequence[Sequence[str]], numbers: 
     head = f"<thead><tr>{_cells('th', headings, sides)}</tr></thead>" if headings else ""
     body = "".join(f"<tr>{_cells('td', row, sides or ['left'] * len(row))}</tr>" for row in rows)
     return f'<div class="mathjax_ignore" style="overflow-x: auto"><table>{head}<tbody>{body}</tbody></table></div>'
+
+
+def html_figures(
+    figures: Sequence[tuple[str | None, str]], *, width: int, columns: int | None = None, more: int = 0
+) -> str:
+    """Render images side by side, each with its caption.
+
+    Args:
+        figures: The `src` of each, None where there is no image, and its caption.
+        width: Of each, in CSS pixels.
+        columns: How many in a row; None for as many as there is room for.
+        more: How many further ones there are, which are only counted.
+
+    Returns:
+        HTML.
+    """
+    shown = "".join(_figure(source, caption, width) for source, caption in figures)
+    rest = f"<div>... and {more} more</div>" if more else ""
+    return (
+        '<div class="mathjax_ignore" style="overflow-x: auto"><div style="display: grid; gap: 12px; '
+        f'grid-template-columns: repeat({columns or "auto-fill"}, {width}px)">{shown}</div>{rest}</div>'
+    )
+
+
+def _figure(source: str | None, caption: str, width: int) -> str:
+    text = escape_html(caption, MAX_FIGURE_CAPTION)
+    image = (
+        f'<img alt="{text}" width="{width}" src="{source}" style="max-width: 100%; border: 1px solid #8886">'
+        if source
+        else ""
+    )
+    return f'<figure style="margin: 0">{image}<figcaption style="{_CAPTION}">{text}</figcaption></figure>'
 
 
 def _cells(tag: str, texts: Sequence[str], sides: Sequence[str]) -> str:

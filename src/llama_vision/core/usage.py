@@ -53,6 +53,25 @@ class Usage:
             output_token_details=as_mapping(fields.get("completion_tokens_details")),
         )
 
+    @classmethod
+    def from_langchain(cls, message: Any) -> "Usage":
+        """Read usage of a LangChain message.
+
+        Args:
+            message: An `AIMessage` or a chunk of one, with `usage_metadata` and, of our models, the cost in `response_metadata`.
+
+        Returns:
+            The usage.
+        """
+        counts, metadata = as_mapping(message.usage_metadata), as_mapping(message.response_metadata)
+        return cls(
+            input_tokens=counts.get("input_tokens"),
+            output_tokens=counts.get("output_tokens"),
+            cached_input_tokens=as_mapping(counts.get("input_token_details")).get("cache_read"),
+            cost_usd=metadata.get("cost_usd"),
+            cost_is_estimate=bool(metadata.get("cost_is_estimate")),
+        )
+
     def __add__(self, other: "Usage") -> "Usage":
         """Add up the usage of two replies; what neither reports stays unknown."""
         return Usage(

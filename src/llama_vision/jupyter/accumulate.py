@@ -11,8 +11,10 @@ from llama_vision.core.json_types import as_mapping
 from llama_vision.core.messages import ToolCall
 from llama_vision.core.reply import Reply, ReplyBuilder
 from llama_vision.core.usage import Usage
+from llama_vision.jupyter.sources import Source, find_sources
 
 _EVENTS = get_args(Event)
+_CHAIN_KEYS = frozenset({"input", "context", "answer", "citations"})
 
 
 def unwrap_stream(answer: Any) -> Any:
@@ -30,16 +32,18 @@ class ReplyAccumulator:
     Attributes:
         reply: The reply so far: of an agent's turns the last, with the usage of all.
         previous_turns: Text and tool calls of an agent's earlier turns, each ending its line.
+        sources: Of an engine's or a chain's answer, the pages and images it was found in.
     """
 
     def __init__(self) -> None:
         self.reply = Reply()
         self.previous_turns = ""
+        self.sources: tuple[Source, ...] = ()
         self._events = ReplyBuilder()
         self._calls: dict[object, ToolCall] = {}
         self._message_id: str | None = None
 
-    def add(self, item: Any) -> None:
+    def add(self, item: Any) -> None:  # noqa: C901 - one case for each type
         """Add a message or chunk of LangChain, a response of LlamaIndex, a string, or one of our events or replies.
 
         Raises:
@@ -63,11 +67,22 @@ class ReplyAccumulator:
                 self._add_response(item)
             case _ if isinstance(text := getattr(item, "response", None), str):  # of LlamaIndex's engines
                 self._append(text)
+                self.add_sources(item)
+            case dict() if item.keys() & _CHAIN_KEYS:  # of LangChain's retrieval chains, whole or streamed
+                self.add_sources(item)
+                if "answer" in item:
+                    self.add(item["answer"])
             case _:
                 raise TypeError(
                     f"A {type(item).__name__} can't be shown as an answer. Give what .stream(), .astream() or .invoke() of "
                     "a LangChain model return, or stream_chat, stream_complete, chat or complete of a LlamaIndex one."
                 )
+
+    def add_sources(self, response: Any) -> None:
+        """Add the sources of a response of LlamaIndex's engines or LangChain's chains, and the usage that ours has."""
+        self.sources = find_sources(response) or self.sources
+        counts = as_mapping(as_mapping(getattr(response, "metadata", None)).get("usage"))
+        self.reply = replace(self.reply, usage=self.reply.usage.merge(Usage.from_openai(counts)))
 
     def _end_turn(self) -> None:
         """Move the reply so far to the previous turns."""
@@ -94,7 +109,7 @@ class ReplyAccumulator:
             self.reply,
             text=self.reply.text + str(message.text),
             tool_calls=tuple(self._calls.values()),
-            usage=self.reply.usage + _message_usage(message),
+            usage=self.reply.usage + Usage.from_langchain(message),
             finish_reason=metadata.get("finish_reason"),
             model=metadata.get("model_name"),
             id=metadata.get("id"),
@@ -156,14 +171,3 @@ def _completion_calls(response: Any) -> tuple[ToolCall, ...]:
 
 def _as_text(arguments: object) -> str:
     return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-
-
-def _message_usage(message: Any) -> Usage:
-    counts, metadata = as_mapping(message.usage_metadata), as_mapping(message.response_metadata)
-    return Usage(
-        input_tokens=counts.get("input_tokens"),
-        output_tokens=counts.get("output_tokens"),
-        cached_input_tokens=as_mapping(counts.get("input_token_details")).get("cache_read"),
-        cost_usd=metadata.get("cost_usd"),
-        cost_is_estimate=bool(metadata.get("cost_is_estimate")),
-    )

@@ -38,8 +38,8 @@ def show(
 
     Args:
         answer: A stream or a complete reply: messages and chunks of LangChain, also those of an agent's
-            `stream(..., stream_mode="messages")`; responses of LlamaIndex's models and engines; strings; our events and
-            replies. An asynchronous stream, or an awaitable of one, gives a coroutine.
+            `stream(..., stream_mode="messages")`; responses of LlamaIndex's models and engines, with thumbnails of
+            their sources; what LangChain's retrieval chains give; strings; our events and replies. An asynchronous stream, or an awaitable of one, gives a coroutine.
         notebook: Whether this is a notebook; None detects it.
 
     Returns:
@@ -49,42 +49,47 @@ def show(
         MissingDependencyError: `notebook` is True, and IPython is not installed.
         TypeError: `answer` is none of these.
     """
-    answer = unwrap_stream(answer)
+    response, answer = answer, unwrap_stream(answer)
     if isinstance(answer, AsyncIterable) or inspect.isawaitable(answer):
-        return _show_async(cast("AsyncIterable[Any] | Awaitable[Any]", answer), notebook)
+        return _show_async(cast("AsyncIterable[Any] | Awaitable[Any]", answer), response, notebook)
     if isinstance(answer, Iterator):
-        return _show_stream(cast("Iterator[Any]", answer), notebook)
+        return _show_stream(cast("Iterator[Any]", answer), response, notebook)
     return _show_whole(answer, notebook)
 
 
 def _show_whole(answer: object, notebook: bool | None) -> DisplayedReply:
     accumulator = ReplyAccumulator()
     accumulator.add(answer)
-    displayed = DisplayedReply(accumulator.reply)
+    displayed = DisplayedReply(accumulator.reply, sources=accumulator.sources)
     _create_renderer(notebook).finish(displayed)
     return displayed
 
 
-def _show_stream(stream: Iterator[Any], notebook: bool | None) -> DisplayedReply:
+def _show_stream(stream: Iterator[Any], response: object, notebook: bool | None) -> DisplayedReply:
     with _LiveDisplay(notebook) as display:
         try:
             for item in stream:
                 display.add(item)
+            display.add_sources(response)
         finally:
             if (close := getattr(stream, "close", None)) is not None:
                 close()
     return display.displayed()
 
 
-async def _show_async(answer: AsyncIterable[Any] | Awaitable[Any], notebook: bool | None) -> DisplayedReply:
+async def _show_async(
+    answer: AsyncIterable[Any] | Awaitable[Any], response: object, notebook: bool | None
+) -> DisplayedReply:
     with _LiveDisplay(notebook) as display:
         if not isinstance(answer, AsyncIterable):
-            answer = unwrap_stream(await answer)
+            response = await answer
+            answer = unwrap_stream(response)
         if isinstance(answer, AsyncIterable):
             stream = aiter(answer)
             try:
                 async for item in stream:
                     display.add(item)
+                display.add_sources(response)
             finally:
                 if (close := getattr(stream, "aclose", None)) is not None:
                     await close()
@@ -121,6 +126,10 @@ class _LiveDisplay:
             self._time_to_first_token = self._time_to_first_token or self._last - self._start
             self._renderer.update(displayed)
 
+    def add_sources(self, response: object) -> None:
+        """Add what a response has beside its stream, now that this has ended."""
+        self._accumulator.add_sources(response)
+
     def displayed(self) -> DisplayedReply:
         return DisplayedReply(
             self._accumulator.reply,
@@ -128,6 +137,7 @@ class _LiveDisplay:
             self._time_to_first_token,
             self._error_name,
             self._accumulator.previous_turns,
+            self._accumulator.sources,
         )
 
 
@@ -166,7 +176,7 @@ class _TerminalRenderer:
 
     def finish(self, displayed: DisplayedReply) -> None:
         self._print(displayed.full_text)
-        print("\n" * bool(displayed.full_text) + f"[{displayed.summary}]", flush=True)
+        print("\n" * bool(displayed.full_text) + displayed.notes, flush=True)
 
     def _print(self, text: str) -> None:
         prefix = self._printed if text.startswith(self._printed) else ""

@@ -2,9 +2,19 @@
 
 from dataclasses import dataclass, field
 
-from llama_vision.core.formatting import format_reply, format_usage, html_note, html_text, sanitize
+from llama_vision.core.formatting import (
+    format_reply,
+    format_usage,
+    html_figures,
+    html_note,
+    html_text,
+    sanitize,
+)
 from llama_vision.core.reply import Reply
 from llama_vision.jupyter.notebook import display_html, execution_count
+from llama_vision.jupyter.sources import Source
+
+_SOURCE_WIDTH = 160  # CSS pixels
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -17,6 +27,7 @@ class DisplayedReply:
         time_to_first_token: Seconds from `show` to the first text or tool call; None as above, or where none came.
         error_name: Class name of the error that ended the stream, or empty.
         previous_turns: Text and tool calls of an agent's earlier turns, each ending its line.
+        sources: Of an engine's or a chain's answer, the pages and images it was found in.
     """
 
     reply: Reply
@@ -24,6 +35,7 @@ class DisplayedReply:
     time_to_first_token: float | None = None
     error_name: str = ""
     previous_turns: str = ""
+    sources: tuple[Source, ...] = ()
     _cell: int | None = field(default_factory=execution_count, compare=False)
 
     @property
@@ -48,12 +60,24 @@ class DisplayedReply:
             facts.append(f"broken off by {self.error_name}")
         return ", ".join(facts)
 
+    @property
+    def notes(self) -> str:
+        """The summary in brackets and, where there are sources, a line of their citations."""
+        citations = "; ".join(source.citation for source in self.sources)
+        return f"[{self.summary}]" + (f"\nSources: {sanitize(citations)}" if citations else "")
+
     def _repr_html_(self) -> str:
-        return html_text(self.full_text) + html_note(self.summary)
+        return html_text(self.full_text) + html_note(self.summary) + self._sources_html()
+
+    def _sources_html(self) -> str:
+        if not self.sources:
+            return ""
+        figures = [(source.thumbnail, source.citation) for source in self.sources]
+        return html_figures(figures, width=_SOURCE_WIDTH)
 
     def __str__(self) -> str:
         """Format text and summary as plain text."""
-        return f"{sanitize(self.full_text)}\n[{self.summary}]"
+        return f"{sanitize(self.full_text)}\n{self.notes}"
 
     def __repr__(self) -> str:
         return f"<DisplayedReply: {len(self.text):,} characters, {self.summary}>"

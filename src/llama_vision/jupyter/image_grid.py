@@ -1,18 +1,15 @@
 """A grid of thumbnails with captions."""
 
-import base64
 import math
 from collections.abc import Iterable, Mapping, Sequence, ValuesView
-from functools import partial
 from pathlib import Path
 from typing import TypeAlias, cast
 
+from llama_vision.captions import find_images
 from llama_vision.core.errors import ImageError
-from llama_vision.core.formatting import escape_html, sanitize
+from llama_vision.core.formatting import MAX_FIGURE_CAPTION, html_figures, sanitize
 from llama_vision.images import ImageSource, image_from_any
-from llama_vision.images.decode import decode
-from llama_vision.images.encode import encode, is_graphic
-from llama_vision.images.tiling import fit_within
+from llama_vision.images.thumbnail import thumbnail_url
 from llama_vision.jupyter.notebook import display_html, is_notebook
 
 Images: TypeAlias = (
@@ -21,13 +18,8 @@ Images: TypeAlias = (
 """One image, several, or several with captions."""
 
 _MAX_IMAGES = 100
-_MAX_CAPTION = 500  # characters
 _MAX_BYTES = 40_000  # of each thumbnail as stored in the notebook; a drawing takes a tenth of it
 _PIXEL_RATIO = 1.5  # image pixels per CSS pixel, for high-density screens
-_QUALITY = 80
-_CAPTION = (
-    "white-space: pre-wrap; overflow-wrap: anywhere; font-size: 90%; margin-top: 0.3em; line-height: 1.3"
-)
 
 
 class ImageGrid:
@@ -64,26 +56,13 @@ class ImageGrid:
         ]
 
     def _repr_html_(self) -> str:
-        across = f"repeat({self._columns or 'auto-fill'}, {self._width}px)"
-        figures = "".join(map(self._figure, self._thumbnails, self.captions))
-        more = f"<div>... and {self._num_hidden} more</div>" if self._num_hidden else ""
-        return (
-            '<div class="mathjax_ignore" style="overflow-x: auto"><div style="display: grid; gap: 12px; '
-            f'grid-template-columns: {across}">{figures}</div>{more}</div>'
-        )
-
-    def _figure(self, source: str, caption: str) -> str:
-        text = escape_html(caption, _MAX_CAPTION)
-        return (
-            f'<figure style="margin: 0"><img alt="{text}" width="{self._width}" src="{source}" '
-            f'style="max-width: 100%; border: 1px solid #8886">'
-            f'<figcaption style="{_CAPTION}">{text}</figcaption></figure>'
-        )
+        figures = list(zip(self._thumbnails, self.captions, strict=False))
+        return html_figures(figures, width=self._width, columns=self._columns, more=self._num_hidden)
 
     def __repr__(self) -> str:
         """Format a line per image; image bytes are never printed."""
         lines = [
-            f"[{sanitize(name, _MAX_CAPTION)}] {sanitize(caption, _MAX_CAPTION)}"
+            f"[{sanitize(name, MAX_FIGURE_CAPTION)}] {sanitize(caption, MAX_FIGURE_CAPTION)}"
             for name, caption in zip(self._names, self.captions, strict=False)
         ]
         return "\n".join([*lines, *([f"... and {self._num_hidden} more"] if self._num_hidden else [])])
@@ -99,6 +78,7 @@ def show_images(
 ) -> None:
     """Display images side by side, each with its caption.
 
+        show_images("photos")
         show_images(["cat.jpg", "dog.jpg"], captions=["a cat", "a dog"])
         show_images({"a cat": "cat.jpg"}, width=400)
 
@@ -106,8 +86,8 @@ def show_images(
     printed for each. `ImageGrid` takes the same arguments and displays nothing by itself.
 
     Args:
-        images: One or several, in any form that `llama_vision.image_from_any` takes, except URLs. A mapping's keys are
-            captions.
+        images: A folder, or one or several images in any form that `llama_vision.image_from_any` takes, except URLs. A mapping's
+            keys are captions.
         captions: One for each image, converted by `str`; by default their file names. They are escaped.
         columns: Images per row; None fits as many as there is room for.
         width: Of each image on the page, in CSS pixels.
@@ -128,11 +108,18 @@ def show_images(
 def _named(images: Images) -> list[tuple[str, ImageSource]]:
     if isinstance(images, Mapping):
         return list(images.items())
+    if isinstance(images, (str, Path)) and _is_directory(images):
+        images = find_images(images).images
     if isinstance(images, (list, tuple, ValuesView)):
         several = list(cast("Iterable[ImageSource]", images))
     else:
         several = [cast("ImageSource", images)]
     return [(_name(source, number), source) for number, source in enumerate(several, start=1)]
+
+
+def _is_directory(source: str | Path) -> bool:
+    """Tell whether it is a folder, and no URL or file."""
+    return not str(source).lower().startswith("data:") and Path(source).expanduser().is_dir()
 
 
 def _name(source: ImageSource, number: int) -> str:
@@ -143,19 +130,8 @@ def _name(source: ImageSource, number: int) -> str:
 def _thumbnail(number: int, source: ImageSource, width: int) -> str:
     """Encode a thumbnail as a data URL."""
     try:
-        side = math.ceil(width * _PIXEL_RATIO)
-        image = decode(_bytes_of(source), partial(fit_within, max_width=side, max_height=2 * side)).image
-        kinds = ("image/png", "image/jpeg") if is_graphic(image) else ("image/jpeg",)
-        data, media_type = encode(image, kinds, _QUALITY, _MAX_BYTES)
+        return thumbnail_url(
+            image_from_any(source), side=math.ceil(width * _PIXEL_RATIO), max_bytes=_MAX_BYTES
+        )
     except ImageError as error:
         raise ImageError(f"Image {number}: {error}") from error
-    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
-
-
-def _bytes_of(source: ImageSource) -> bytes:
-    image = image_from_any(source)
-    if image.data is None:
-        raise ImageError(
-            "It is given by its address, and nothing is fetched for showing. Download it and give its bytes."
-        )
-    return image.data

@@ -7,8 +7,10 @@ try:
     from llama_vision.llamaindex.captions import Captions, acaption_images, caption_images
     from llama_vision.llamaindex.documents import PageReader
     from llama_vision.llamaindex.errors import StructuredOutputError, ToolArgumentsError
+    from llama_vision.llamaindex.image_captioner import ImageCaptioner
     from llama_vision.llamaindex.llm import LlamaVision
     from llama_vision.llamaindex.multi_modal import LlamaVisionMultiModal
+    from llama_vision.llamaindex.page_query_engine import PageQueryEngine
 except ModuleNotFoundError as _error:
     raise MissingDependencyError(
         f"The models for LlamaIndex need {_error.name}: pip install 'llama-vision[llamaindex]'"
@@ -17,8 +19,10 @@ except ModuleNotFoundError as _error:
 __all__ = [
     "CaptionFailure",
     "Captions",
+    "ImageCaptioner",
     "LlamaVision",
     "LlamaVisionMultiModal",
+    "PageQueryEngine",
     "PageReader",
     "StructuredOutputError",
     "ToolArgumentsError",

@@ -1,17 +1,16 @@
 """`caption_images`: captions of images as nodes for any LlamaIndex index."""
 
 import asyncio
-import contextvars
+import base64
 import uuid
 import warnings
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from llama_index.core.schema import ImageNode
+from llama_index.core.schema import ImageNode, NodeRelationship, RelatedNodeInfo
 
 from llama_vision.captions import (
     DEFAULT_CONCURRENCY,
@@ -19,24 +18,25 @@ from llama_vision.captions import (
     CaptionedImage,
     CaptionFailure,
     CaptionLog,
+    CaptionResult,
     CaptionRunner,
     CaptionTask,
-    ImageFile,
-    Paths,
-    find_images,
 )
+from llama_vision.captions.event_loop import run_async
 from llama_vision.captions.image_files import absolute
 from llama_vision.captions.runner import check_concurrency
-from llama_vision.core.formatting import format_cost
+from llama_vision.core.formatting import format_cost, html_figures, html_text
 from llama_vision.core.messages import Image
 from llama_vision.core.reply import Reply
 from llama_vision.core.usage import Usage
+from llama_vision.llamaindex.caption_inputs import Captionable, CaptionInput, CaptionInputs, node_citation
 from llama_vision.llamaindex.convert import to_reply, to_request
 from llama_vision.llamaindex.images import user_message
 from llama_vision.llamaindex.llm import LlamaVision
 from llama_vision.providers.route import Route, resolve_provider
 
 _MAX_FAILURES = 10  # in a result's text
+_MAX_FIGURES, _FIGURE_WIDTH = 100, 160  # the width in CSS pixels
 _NAMESPACE = uuid.UUID("6f1d7f0c-5f0e-4c53-9b8c-3a1c0f6f2d11")  # of our own, for node ids
 _CACHE_KEY_FIELDS = (
     *("system_prompt", "temperature", "max_tokens", "additional_kwargs"),
@@ -44,19 +44,21 @@ _CACHE_KEY_FIELDS = (
 )
 """Fields of the model that a caption depends on, besides provider and model."""
 
-_Result = TypeVar("_Result")
+_NOT_FOR_MODELS = ("file_path", "page_count", "thumbnail")
+_OWN_METADATA = (*_NOT_FOR_MODELS, "file_name", "page_label", "caption")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Captions:
     """Result of `caption_images`.
 
     Attributes:
-        nodes: One for each captioned image, in the order of the images. Only the caption, the node's text, is embedded;
-            a model that is given the node gets the image, the caption and the file's name.
+        nodes: One for each captioned image or page, in their order. The node's text is the caption, of a page with its text
+            layer below; it is embedded. A model that is given the node gets the image, the caption, the file's name and
+            the page.
         failures: The images without a caption, each with its error.
-        skipped: Files in the folder that are not images.
-        truncated: Images whose caption was cut off at max_tokens.
+        skipped: Files that are no images: those in folders, and those of loaded documents.
+        truncated: Images whose caption was cut off at max_tokens; of those in memory the names.
         num_asked: Captions written by the model in this run; the others were known, or belong to copies.
         usage: Tokens and US dollars of this run; None where the provider didn't tell.
     """
@@ -76,43 +78,61 @@ class Captions:
         if self.truncated:
             lines.append(f"{len(self.truncated)} captions were cut off: raise max_tokens.")
         if self.failures:
-            lines.append(
-                f"{len(self.failures)} images have none; with the same `resume` only they are asked again:"
-            )
+            count = "1 image has" if len(self.failures) == 1 else f"{len(self.failures)} images have"
+            lines.append(f"{count} none; with the same `resume` only they are asked again:")
             lines += [f"  {failure}" for failure in self.failures[:_MAX_FAILURES]]
             lines += ["  ..."] if len(self.failures) > _MAX_FAILURES else []
         return "\n".join(lines)
 
+    def __repr__(self) -> str:
+        """Summarize on one line; the nodes hold images."""
+        return f"<Captions: {str(self).splitlines()[0]}, {len(self.failures)} failures>"
+
+    def _repr_html_(self) -> str:
+        """Display thumbnails with captions in a notebook, at most 100, below the summary."""
+        figures = [
+            (node.metadata.get("thumbnail"), f"{node_citation(node)}\n{node.metadata['caption']}")
+            for node in self.nodes
+        ]
+        more = max(0, len(figures) - _MAX_FIGURES)
+        return html_text(str(self)) + html_figures(figures[:_MAX_FIGURES], width=_FIGURE_WIDTH, more=more)
+
 
 def caption_images(
-    paths: Paths,
+    paths: "Captionable | Iterable[Captionable]",
     llm: LlamaVision,
     *,
     prompt: str = DEFAULT_PROMPT,
     concurrency: int = DEFAULT_CONCURRENCY,
     resume: str | Path | None = None,
     progress: bool = True,
+    metadata: Callable[[str], Mapping[str, Any]] | None = None,
+    password: str | None = None,
     **options: Any,
 ) -> Captions:
-    """Caption images, and return them as nodes for any index.
+    """Caption images and pages of documents, and return them as nodes for any index.
 
-        captions = caption_images("photos", LlamaVision(), resume="captions.jsonl")
+        captions = caption_images("reports", LlamaVision(), resume="captions.jsonl")
         index = VectorStoreIndex(captions.nodes, embed_model=...)
-        engine = RetrieverQueryEngine.from_args(
-            index.as_retriever(similarity_top_k=1), llm=LlamaVision(), multimodal=True
-        )
+        engine = PageQueryEngine(index.as_retriever(similarity_top_k=2), LlamaVision())
         print(captions)  # what failed, and what to do about it
 
     Failures are listed in the result, and the other images are captioned all the same. After an error that every
     image would meet (a wrong key, no credit left) no further call is made, and the rest is listed with that error.
 
-    A node holds the image's path, not the image: keep the files in place as long as an index is in use. Its id is
-    derived from the image's bytes: an image that was renamed or moved keeps its id, and inserting the nodes again
-    replaces the old ones.
+    The node of an image file holds its path, not the image: keep the files in place as long as an index is in use. That
+    of a page, or of an image in memory, holds the image. A node's id is derived from the image's bytes or the page's pixels: an image
+    that was renamed or moved keeps its id, and inserting the nodes again replaces the old ones. Each node is its own
+    `ref_doc_id`, so that `index.delete_ref_doc(node.node_id)` removes it. For an index that follows its folder see `ImageCaptioner`.
+
+    The metadata are `file_path` and `file_name` of a file, `page_label` and `page_count` of a page, `caption`, and `thumbnail`,
+    a data URL for people, which is neither embedded nor shown to a model.
 
     Args:
-        paths: A folder, searched recursively, an image, or several of both. In a folder every file counts whose bytes
-            are an image's.
+        paths: A folder, searched recursively, an image, a PDF or TIFF, a URL, bytes, an open file, a PIL image, a `Page`, an
+            `ImageDocument`, `ImageNode`, `ImageBlock` or `DocumentBlock`; or several of these. In a folder every file counts whose bytes are
+            an image's or a document's. A `Document` of text whose `file_path` is an image or PDF, as `SimpleDirectoryReader` makes
+            without `llama-index-readers-file`, means that file. A loader's metadata are kept.
         llm: The model.
         prompt: The prompt for each image.
         concurrency: Maximum calls in flight.
@@ -120,6 +140,8 @@ def caption_images(
             an interruption only the images that were in flight are asked about again. The key is the image's bytes, the
             prompt, the model and its settings, not the file's name. By default nothing is kept.
         progress: Whether to draw a progress bar.
+        metadata: Further metadata of a file, by its path; they are embedded and shown to models.
+        password: That of encrypted PDFs.
         **options: Options for each call, such as `max_tokens`.
 
     Returns:
@@ -131,35 +153,51 @@ def caption_images(
         ConfigurationError: `concurrency` is less than 1, or `resume` can't be read or written.
     """
     work = acaption_images(
-        paths, llm, prompt=prompt, concurrency=concurrency, resume=resume, progress=progress, **options
+        paths,
+        llm,
+        prompt=prompt,
+        concurrency=concurrency,
+        resume=resume,
+        progress=progress,
+        metadata=metadata,
+        password=password,
+        **options,
     )
-    return _run_in_thread(work) if _is_loop_running() else asyncio.run(work)
+    return run_async(work)
 
 
 async def acaption_images(
-    paths: Paths,
+    paths: "Captionable | Iterable[Captionable]",
     llm: LlamaVision,
     *,
     prompt: str = DEFAULT_PROMPT,
     concurrency: int = DEFAULT_CONCURRENCY,
     resume: str | Path | None = None,
     progress: bool = True,
+    metadata: Callable[[str], Mapping[str, Any]] | None = None,
+    password: str | None = None,
     **options: Any,
 ) -> Captions:
     """Caption images, asynchronously. See `caption_images`."""
     check_concurrency(concurrency)
     log_path = None if resume is None else absolute(resume)
-    files = await asyncio.to_thread(find_images, paths, exclude=log_path)
-    images = [ImageFile(path) for path in files.images]
-    with CaptionLog(log_path) as log, _progress_bar(len(images), enabled=progress) as bar:
-        runner = CaptionRunner(_caption_task(llm, prompt, options), log)
-        results = await runner.run(images, concurrency=concurrency, on_done=lambda _: bar.update())
+    found = await asyncio.to_thread(
+        CaptionInputs, paths, exclude=log_path, password=password, metadata=metadata
+    )
+    sources = [given.source for given in found.inputs]
+    with CaptionLog(log_path) as log, _progress_bar(len(sources), enabled=progress) as bar:
+        runner = CaptionRunner(
+            _caption_task(llm, prompt, options), log, keep_images=True, keep_thumbnails=True
+        )
+        results = await runner.run(sources, concurrency=concurrency, on_done=lambda _: bar.update())
     captioned = [result for result in results if isinstance(result, CaptionedImage)]
     return Captions(
-        nodes=list(_nodes(captioned)),
+        nodes=list(_nodes(zip(found.inputs, results, strict=True))),
         failures=[result for result in results if isinstance(result, CaptionFailure)],
-        skipped=files.skipped,
-        truncated=[result.path for result in captioned if result.caption.truncated],
+        skipped=found.skipped,
+        truncated=[
+            result.path or Path(str(result.source)) for result in captioned if result.caption.truncated
+        ],
         num_asked=runner.num_asked,
         usage=runner.usage,
     )
@@ -182,6 +220,7 @@ def _caption_task(llm: LlamaVision, prompt: str, options: Mapping[str, Any]) -> 
         settings={name: getattr(llm, name) for name in _CACHE_KEY_FIELDS},
         options=options,
         ask=ask,
+        lossless=provider.image_rules.decoded_by_backend,
     )
 
 
@@ -195,46 +234,51 @@ def _progress_bar(total: int, *, enabled: bool) -> Any:
     return bar(total=total, desc="Captions", unit="image", **hidden)
 
 
-def _nodes(captioned: Iterable[CaptionedImage]) -> Iterable[ImageNode]:
+def _nodes(results: Iterable[tuple[CaptionInput, CaptionResult]]) -> Iterable[ImageNode]:
     copies: Counter[str] = Counter()
-    for one in captioned:
-        # A UUID, because some vector stores accept no other ids; copies of an image are numbered.
-        node_id = uuid.uuid5(_NAMESPACE, f"{one.digest} {copies[one.digest]}")
-        copies[one.digest] += 1
-        yield ImageNode(
-            id_=str(node_id),
-            text=one.caption.text,
-            image_path=str(one.path),
-            # Without it LlamaIndex goes by the file's suffix, and fails if there is none.
-            image_mimetype=one.media_type,
-            # A model is given a node's metadata and image, and not its text.
-            metadata={"file_name": one.path.name, "caption": one.caption.text},
-            excluded_embed_metadata_keys=["file_name", "caption"],
-        )
+    for given, result in results:
+        if isinstance(result, CaptionedImage):
+            # A UUID, because some vector stores accept no other ids; copies of an image are numbered.
+            node_id = str(uuid.uuid5(_NAMESPACE, f"{result.digest} {copies[result.digest]}"))
+            copies[result.digest] += 1
+            yield _node(given, result, node_id)
 
 
-def _is_loop_running() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
+def _node(given: CaptionInput, result: CaptionedImage, node_id: str) -> ImageNode:
+    metadata = {**given.metadata, **_metadata(result)}
+    ours = [key for key in metadata if key not in given.metadata or key in _OWN_METADATA]
+    image = result.image
+    path = result.path if image is None else None
+    return ImageNode(
+        id_=node_id,
+        text=f"{result.caption.text}\n\n{result.text}".strip(),
+        image=base64.b64encode(image.data).decode() if image and image.data else None,
+        image_path=None if path is None else str(path),
+        image_url=image.url if image and image.url else _page_uri(result),
+        # Without it LlamaIndex goes by the file's suffix, and fails if there is none.
+        image_mimetype=result.media_type,
+        # A model is given a node's metadata and image, and not its text.
+        metadata=metadata,
+        excluded_embed_metadata_keys=[*given.excluded_embed_metadata_keys, *ours],
+        excluded_llm_metadata_keys=[*given.excluded_llm_metadata_keys, *_NOT_FOR_MODELS],
+        relationships={NodeRelationship.SOURCE: RelatedNodeInfo(node_id=given.ref_doc_id or node_id)},
+    )
 
 
-def _run_in_thread(work: Coroutine[Any, Any, _Result]) -> _Result:
-    """Run in an event loop of another thread: this one's is running already, as in a notebook."""
-    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = Future()
+def _metadata(result: CaptionedImage) -> dict[str, Any]:
+    found = {
+        "file_path": result.path and str(result.path),
+        "file_name": result.path and result.path.name,
+        "page_label": result.page and str(result.page),
+        "page_count": result.page_count,
+        "caption": result.caption.text,
+        "thumbnail": result.thumbnail,
+    }
+    return {key: value for key, value in found.items() if value is not None}
 
-    async def main() -> _Result:
-        started.set_result((asyncio.get_running_loop(), asyncio.current_task()))
-        return await work
 
-    with ThreadPoolExecutor(1, "captions") as executor:
-        done = executor.submit(contextvars.copy_context().run, asyncio.run, main())
-        try:
-            return done.result()
-        except KeyboardInterrupt:  # delivered only to the main thread: cancel the work
-            loop, task = started.result()
-            if task is not None:
-                loop.call_soon_threadsafe(task.cancel)
-            raise
+def _page_uri(result: CaptionedImage) -> str | None:
+    """Address a page of a file as PDF viewers do; two equal pages differ by it for LlamaIndex, which goes by a node's hash."""
+    if result.path is None or result.page is None:
+        return None
+    return f"{result.path.as_uri()}#page={result.page}"
