@@ -82,18 +82,23 @@ def check_quantization(quantization: str | None, device: torch.device) -> None:
 
 
 def quantize(model: Any, quantization: str, device: torch.device) -> None:
-    """Replace linear layers in place, one at a time, so that the model never has to fit on the device unquantized.
-
-    With `int8` all but the LM head; with `fp8` those of the text decoder's self-attention layers. They end up on the
-    device, others stay where they are.
-    """
-    layer_type = Fp8Linear if quantization == "fp8" else Int8Linear
+    """Replace linear layers in place, one at a time. They end up on the device, others stay where they are."""
     for name, module in list(model.named_modules()):
-        is_fp8_layer = "language_model.layers" in name and "cross_attn" not in name
-        is_quantized = is_fp8_layer if quantization == "fp8" else not name.endswith("lm_head")
-        if isinstance(module, nn.Linear) and is_quantized:
+        if is_quantized_layer(name, module, quantization):
             parent, _, attribute = name.rpartition(".")
-            setattr(model.get_submodule(parent), attribute, layer_type(module.to(device)))
+            setattr(model.get_submodule(parent), attribute, quantized_layer(module.to(device), quantization))
+
+
+def is_quantized_layer(name: str, module: nn.Module, quantization: str) -> bool:
+    """Whether a module is quantized: with `int8` all linear layers but the LM head; with `fp8` those of self-attention layers."""
+    is_fp8_layer = "language_model.layers" in name and "cross_attn" not in name
+    is_quantized = is_fp8_layer if quantization == "fp8" else not name.endswith("lm_head")
+    return isinstance(module, nn.Linear) and is_quantized
+
+
+def quantized_layer(linear: Any, quantization: str) -> nn.Module:
+    """Quantize a linear layer."""
+    return (Fp8Linear if quantization == "fp8" else Int8Linear)(linear)
 
 
 def _per_row_scale(rows: torch.Tensor, max_value: float) -> torch.Tensor:

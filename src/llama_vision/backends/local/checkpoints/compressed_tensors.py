@@ -1,0 +1,86 @@
+"""Weights in the layout of compressed-tensors (llm-compressor, RedHatAI's): float8, int8, and packed int4 or int8.
+
+The layout is documented in https://github.com/neuralmagic/compressed-tensors, `compressors/`.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+
+_FORMATS = ("float-quantized", "int-quantized", "naive-quantized", "pack-quantized", "dense")
+_INT32_BITS = 32
+
+
+class CompressedTensors:
+    """See `WeightFormat`.
+
+    Raises:
+        ValueError: The format is not one of those read here.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        named: dict[str, dict[str, Any]] = config.get("config_groups") or {}
+        groups = list(named.values())
+        formats = {str(group.get("format") or config.get("format") or "dense") for group in groups}
+        if unknown := sorted(formats - set(_FORMATS)):
+            raise ValueError(f"its compressed-tensors format {', '.join(unknown)} is not read here")
+        sparsity: dict[str, Any] = config.get("sparsity_config") or {}
+        if sparsity.get("format", "dense") != "dense":
+            raise ValueError("its weights are sparse, and compressed-tensors of that kind are not read here")
+        weights = [group["weights"] for group in groups if group.get("weights")]
+        kinds = sorted({f"{one['type']}{one['num_bits']}" for one in weights})
+        self.kind = " ".join(["compressed-tensors", *kinds])
+
+    def is_quantized(self, tensors: Collection[str]) -> bool:
+        """See `WeightFormat`."""
+        return "weight_packed" in tensors or "weight_scale" in tensors
+
+    def dequantize(self, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """See `WeightFormat`."""
+        scale = tensors["weight_scale"].float()
+        zero = tensors.get("weight_zero_point")
+        if "weight_packed" in tensors:
+            rows, columns = (int(size) for size in tensors["weight_shape"])
+            bits = _bits(tensors["weight_packed"], columns)
+            weight = _unpack(tensors["weight_packed"], bits, columns)
+            zero = (
+                zero
+                if zero is None or zero.dtype != torch.int32
+                else _unpack(zero.t().contiguous(), bits, rows).t()
+            )
+        else:
+            weight = tensors["weight"].float()
+        groups = tensors.get("weight_g_idx")
+        if groups is not None and groups.numel() and int(groups.min()) >= 0:
+            index = groups.long()
+            weight = weight if zero is None else weight - zero.float()[:, index]
+            return weight * scale[:, index]
+        weight = weight if zero is None else weight - _expand(zero.float(), weight.shape)
+        return weight * _expand(scale, weight.shape)
+
+
+def _bits(packed: torch.Tensor, columns: int) -> int:
+    """Bits of a weight, from how many fit into a row's whole numbers of 32 bits."""
+    return next(bits for bits in (4, 8) if packed.shape[1] == -(-columns * bits // _INT32_BITS))
+
+
+def _unpack(packed: torch.Tensor, bits: int, columns: int) -> torch.Tensor:
+    """Unpack signed values that were stored with an offset, lowest bits first: (rows, words) -> (rows, columns), float32."""
+    shifts = torch.arange(0, _INT32_BITS, bits, dtype=torch.int32, device=packed.device)
+    values = (packed[..., None] >> shifts) & (2**bits - 1)
+    return values.flatten(1)[:, :columns].float() - 2 ** (bits - 1)
+
+
+def _expand(values: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """Repeat the values of blocks, groups, rows or the whole tensor, so that they fit (rows, columns)."""
+    if values.numel() == 1:
+        return values.reshape(1, 1)
+    values = values.reshape(len(values), -1)
+    for dim in (0, 1):
+        if values.shape[dim] not in (1, shape[dim]):
+            # Groups of equal size; the last may be cut off.
+            size = -(-shape[dim] // values.shape[dim])
+            size = 1 << (size - 1).bit_length() if shape[dim] % values.shape[dim] else size
+            values = values.repeat_interleave(size, dim=dim).narrow(dim, 0, shape[dim])
+    return values
