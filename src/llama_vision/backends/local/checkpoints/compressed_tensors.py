@@ -30,6 +30,10 @@ class CompressedTensors:
             raise ValueError("its weights are sparse, and compressed-tensors of that kind are not read here")
         weights = [group["weights"] for group in groups if group.get("weights")]
         kinds = sorted({f"{one['type']}{one['num_bits']}" for one in weights})
+        # Blocks at the edges are cut off; groups never are.
+        self._block: list[int] | None = next(
+            (one["block_structure"] for one in weights if one.get("block_structure")), None
+        )
         self.kind = " ".join(["compressed-tensors", *kinds])
 
     def is_quantized(self, tensors: Collection[str]) -> bool:
@@ -56,8 +60,19 @@ class CompressedTensors:
             index = groups.long()
             weight = weight if zero is None else weight - zero.float()[:, index]
             return weight * scale[:, index]
-        weight = weight if zero is None else weight - _expand(zero.float(), weight.shape)
-        return weight * _expand(scale, weight.shape)
+        weight = weight if zero is None else weight - self._expand(zero.float(), weight.shape)
+        return weight * self._expand(scale, weight.shape)
+
+    def _expand(self, values: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+        """Repeat the values of blocks, groups, rows or the whole tensor, so that they fit (rows, columns)."""
+        if values.numel() == 1:
+            return values.reshape(1, 1)
+        values = values.reshape(len(values), -1)
+        for dim in (0, 1):
+            if values.shape[dim] not in (1, shape[dim]):
+                size = self._block[dim] if self._block else shape[dim] // values.shape[dim]
+                values = values.repeat_interleave(size, dim=dim).narrow(dim, 0, shape[dim])
+        return values
 
 
 def _bits(packed: torch.Tensor, columns: int) -> int:
@@ -70,17 +85,3 @@ def _unpack(packed: torch.Tensor, bits: int, columns: int) -> torch.Tensor:
     shifts = torch.arange(0, _INT32_BITS, bits, dtype=torch.int32, device=packed.device)
     values = (packed[..., None] >> shifts) & (2**bits - 1)
     return values.flatten(1)[:, :columns].float() - 2 ** (bits - 1)
-
-
-def _expand(values: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    """Repeat the values of blocks, groups, rows or the whole tensor, so that they fit (rows, columns)."""
-    if values.numel() == 1:
-        return values.reshape(1, 1)
-    values = values.reshape(len(values), -1)
-    for dim in (0, 1):
-        if values.shape[dim] not in (1, shape[dim]):
-            # Groups of equal size; the last may be cut off.
-            size = -(-shape[dim] // values.shape[dim])
-            size = 1 << (size - 1).bit_length() if shape[dim] % values.shape[dim] else size
-            values = values.repeat_interleave(size, dim=dim).narrow(dim, 0, shape[dim])
-    return values
