@@ -13,6 +13,7 @@ from huggingface_hub.errors import (
 )
 from tokenizers import Tokenizer
 
+from llama_vision.backends.local.checkpoints.ollama_store import TAG_PREFIX
 from llama_vision.core.errors import LocalModelError
 
 _OOM_MESSAGES = ("out of memory", "allocate memory")
@@ -87,7 +88,23 @@ def device_error(name: str, error: Exception) -> LocalModelError:
 
 
 def _hint(model: str, error: Exception) -> str:
-    causes = list(_exception_chain(error))
+    if hint := _hint_of_cause(model, list(_exception_chain(error))):
+        return hint
+    if Path(model).is_dir():
+        return (
+            "the folder has to hold config.json, *.safetensors, tokenizer.json and preprocessor_config.json, whole and as "
+            "they were published. Download it again; `hf download` fetches only what is missing."
+        )
+    if Path(model).is_file() or model.startswith(TAG_PREFIX):
+        return "its GGUF file holds something else than is expected of Llama 3.2 Vision. It may be of a newer converter."
+    return (
+        "it is no folder here. Pass one that holds the weights, or an id on the Hugging Face hub, after accepting Meta's "
+        "license there and logging in with `hf auth login`."
+    )
+
+
+def _hint_of_cause(model: str, causes: list[BaseException]) -> str | None:
+    """What to do about a known cause; None where it is not known."""
     if any(isinstance(cause, OSError) and cause.errno == errno.ENOSPC for cause in causes):
         return (
             "the disk is full. Make room (the 11B takes 22 GB), or set HF_HOME to a folder on another disk; the same call resumes the "
@@ -105,15 +122,7 @@ def _hint(model: str, error: Exception) -> str:
             "it is not on this machine, and the Hugging Face hub can't be reached. Go online without HF_HUB_OFFLINE, or pass "
             "a folder that holds the weights."
         )
-    if Path(model).is_dir():
-        return (
-            "the folder has to hold config.json, *.safetensors, tokenizer.json and preprocessor_config.json, whole and as "
-            "they were published. Download it again."
-        )
-    return (
-        "it is no folder here. Pass one that holds the weights, or an id on the Hugging Face hub, after accepting Meta's "
-        "license there and logging in with `hf auth login`."
-    )
+    return None
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -215,7 +215,7 @@ class GgufCheckpoint:
         rows_at_once = max(1, _PIECE // rows.shape[1])
         for start in range(0, len(rows), rows_at_once):
             piece = self._gguf.quants.dequantize(data[start : start + rows_at_once], tensor.tensor_type)
-            rows[start : start + len(piece)] = torch.asarray(_after_tanh_undone(stored_name, piece))
+            rows[start : start + len(piece)] = torch.tensor(_after_tanh_undone(stored_name, piece))
         if heads := self._permuted_heads(stored_name):
             # Row 2j+s of a head is row s*d/2+j of transformers', for its form of rotary embedding.
             pairs = weight.view(heads, shape[0] // heads // 2, 2, -1)
@@ -302,7 +302,7 @@ class GgufCheckpoint:
             # The nearest short number: the file has 32 bits of it.
             "rms_norm_eps": float(f"{self._get('attention.layer_norm_rms_epsilon'):.6g}"),
             "rope_parameters": self._rope_parameters(),
-            "bos_token_id": self._metadata.get("tokenizer.ggml.bos_token_id"),
+            "bos_token_id": self._tokens.index("<|begin_of_text|>"),
             "eos_token_id": self._eos_token_ids(),
             "pad_token_id": self._metadata.get("tokenizer.ggml.padding_token_id"),
             "tie_word_embeddings": False,
