@@ -60,13 +60,14 @@ class FolderCheckpoint:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        files = _weight_files(folder)
         self.config: Any = _untyped(AutoConfig).from_pretrained(folder)
         if self.config.model_type != "mllama":
             raise wrong_architecture_error(str(folder), self.config.model_type)
         self.image_processor_config: Mapping[str, Any]
         self.image_processor_config, _ = _untyped(ImageProcessingMixin).get_image_processor_dict(folder)
         self._format = _weight_format(folder, getattr(self.config, "quantization_config", None))
-        self._files = {path: _open(path) for path in _weight_files(folder)}
+        self._files = {path: _open(path) for path in files}
         self._file_of = {name: file for file in self._files.values() for name in file.keys()}  # noqa: SIM118 - no mapping
         self.shapes, self._tensors = self._layers()
 
@@ -173,7 +174,12 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _no_weights_error(folder: Path) -> LocalModelError:
-    if pickled := sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pth")):
+    if (folder / "params.json").is_file() and list(folder.glob("*.pth")):
+        hint = (
+            "it is Meta's own layout. Take the same weights from the Hugging Face hub (meta-llama/Llama-3.2-11B-Vision-Instruct), or convert "
+            "them with transformers' `convert_mllama_weights_to_hf.py`."
+        )
+    elif pickled := sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pth")):
         hint = (
             f"{pickled[0].name} is a pickle, which could run any code. Take the repository's *.safetensors, or write them: "
             "`MllamaForConditionalGeneration.from_pretrained(folder).save_pretrained(other)`."

@@ -55,7 +55,7 @@ class LoraAdapter:
         """Merge the adapter's part of a weight into it, in place where it can."""
         if name in self._whole:
             self._applied.add(name)
-            return self._file.get_tensor(self._whole[name]).to(weight.device, weight.dtype, copy=True)
+            weight = self._file.get_tensor(self._whole[name]).to(weight.device, weight.dtype, copy=True)
         pair = self._pairs.get(name)
         if pair is None:
             return weight
