@@ -195,7 +195,7 @@ def test_importing_loads_no_other_framework(module, absent):
 
 EXTRAS_OF = {
     "images": {"local", "pdf"},
-    "backends": {"local", "aiohttp"},
+    "backends": {"gguf", "local", "aiohttp"},
     "langchain": {"langchain", "agents"},
     "llamaindex": {"llamaindex"},
     "demo": {"langchain", "llamaindex"},

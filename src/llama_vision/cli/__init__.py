@@ -1,4 +1,4 @@
-"""The command line: `llama-vision ask`, `caption`, `providers`, `serve` and `accept-license`."""
+"""The command line: `llama-vision ask`, `caption`, `providers`, `serve`, `local` and `accept-license`."""
 
 from llama_vision.cli.main import main
 

@@ -90,7 +90,7 @@ class LocalSettings:
             )
         if self.adapter is not None and not (isinstance(self.adapter, str) and self.adapter):  # pyright: ignore[reportUnnecessaryIsInstance] - of users
             raise ConfigurationError(
-                f"adapter has to be None or the path of a folder, and is {self.adapter!r}."
+                f"adapter has to be None or the path of a folder as a string, and is {self.adapter!r}."
             )
         if self.quantization == "fp8" and self.dtype not in ("auto", "bfloat16"):
             raise ConfigurationError(

@@ -29,7 +29,7 @@ def load_error(model: str, device: torch.device, error: Exception) -> LocalModel
             f"{model} does not fit into the memory of {device}: the 11B takes 22 GB, the 90B 180 GB, and half of it with "
             f"LocalSettings(quantization='int8'). {error}"
         )
-    return LocalModelError(f"{model} can't be loaded: {_hint(model, error)} The reason: {error}")
+    return LocalModelError(f"{model} can't be loaded: {find_hint(model, error)} The reason: {error}")
 
 
 def check_weights(
@@ -87,7 +87,8 @@ def device_error(name: str, error: Exception) -> LocalModelError:
     )
 
 
-def _hint(model: str, error: Exception) -> str:
+def find_hint(model: str, error: Exception) -> str:
+    """Say what to do about an error of reading a checkpoint."""
     if hint := _hint_of_cause(model, list(_exception_chain(error))):
         return hint
     if Path(model).is_dir():

@@ -117,7 +117,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _load_uncached(model: str, device: "torch.device", settings: LocalSettings) -> LoadedModel:
-    path = str(TINY_MODEL_PATH) if model == TINY_MODEL else model
+    path = checkpoint_path(model)
     plans: list[MemoryPlan] = []
     began = time.monotonic()
     try:
@@ -157,6 +157,11 @@ def _with_tokenizer(path: str, checkpoint: Checkpoint, mllama: Any) -> LoadedMod
         eos_token_ids=eos_token_ids,
         grammar_compiler=GrammarCompiler(tokenizer, eos_token_ids),
     )
+
+
+def checkpoint_path(model: str) -> str:
+    """What a model's name stands for: the bundled model's folder for `tiny`, else itself."""
+    return str(TINY_MODEL_PATH) if model == TINY_MODEL else model
 
 
 def find_device(name: str | None) -> "torch.device":

@@ -55,7 +55,7 @@ def load_weights(
     dtype = weights_dtype(model, device, settings)
     num_bytes = sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize
     # Without `disable`, TQDM_DISABLE decides.
-    hidden = {} if shows_progress else {"disable": True}
+    hidden: dict[str, Any] = {} if shows_progress else {"disable": True}
     with tqdm(total=num_bytes, desc="Loading weights", unit="B", unit_scale=True, **hidden) as progress:
         for path, module in list(model.named_modules()):
             _fill(name, path, module, checkpoint, adapter, dtype, device)

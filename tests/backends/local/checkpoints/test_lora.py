@@ -11,7 +11,7 @@ from transformers import MllamaForConditionalGeneration
 from llama_vision import ChatRequest, Message, SamplingParams, Text
 from llama_vision.backends.local import LocalBackend, LocalSettings
 from llama_vision.backends.local.model_loader import TINY_MODEL_PATH, load_model
-from llama_vision.core.errors import ConfigurationError, LocalModelError
+from llama_vision.core.errors import LocalModelError
 from llama_vision.providers import find_provider
 from tests.hugging_face import model_inputs
 
@@ -165,9 +165,3 @@ def test_an_adapter_that_cannot_be_merged_is_refused(adapter, damage, text):
 def test_an_adapter_passed_as_the_model_is_explained(adapter):
     with pytest.raises(LocalModelError, match=r"it is a LoRA adapter.*LocalSettings\(adapter=...\)"):
         load_model(str(adapter))
-
-
-@pytest.mark.parametrize("value", [3, "", ["folder"]])
-def test_adapter_has_to_be_a_path(value):
-    with pytest.raises(ConfigurationError, match="adapter has to be None or the path of a folder"):
-        LocalSettings(adapter=value)

@@ -11,6 +11,7 @@ from llama_vision.backends.local.checkpoints.checkpoint import Checkpoint
 from llama_vision.backends.local.checkpoints.folder import FolderCheckpoint, wrong_architecture_error
 from llama_vision.backends.local.checkpoints.gguf import MAGIC, GgufCheckpoint
 from llama_vision.backends.local.checkpoints.ollama_store import TAG_PREFIX, find_blob, find_tag
+from llama_vision.backends.local.load_errors import find_hint
 from llama_vision.core.errors import LocalModelError
 
 _FILES = ("*.json", "*.safetensors")
@@ -40,15 +41,24 @@ def open_checkpoint(model: str, check_config: Callable[[Any], None]) -> Checkpoi
     return checkpoint
 
 
-def read_config(model: str) -> Any:
-    """Read the configuration of a checkpoint, from the hub without its weights.
+def describe_checkpoint(model: str) -> tuple[str, Any]:
+    """Read kind and configuration of a checkpoint, from the hub without its weights.
 
     Raises:
         LocalModelError: As `open_checkpoint`.
         MissingDependencyError: As `open_checkpoint`.
     """
-    checkpoint = _open_local(model)
-    return _hub_config(model) if checkpoint is None else checkpoint.config
+    try:
+        checkpoint = _open_local(model)
+        if checkpoint is not None:
+            return checkpoint.kind, checkpoint.config
+        config = _hub_config(model)
+    except (OSError, ValueError) as error:
+        raise LocalModelError(
+            f"{model} can't be read: {find_hint(model, error)} The reason: {error}"
+        ) from error
+    quantization: dict[str, Any] = getattr(config, "quantization_config", None) or {}
+    return str(quantization.get("quant_method", config.dtype)).removeprefix("torch."), config
 
 
 def _open_local(model: str) -> Checkpoint | None:
