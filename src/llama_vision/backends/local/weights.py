@@ -57,7 +57,8 @@ def load_weights(
     # Without `disable`, TQDM_DISABLE decides.
     hidden: dict[str, Any] = {} if shows_progress else {"disable": True}
     with tqdm(total=num_bytes, desc="Loading weights", unit="B", unit_scale=True, **hidden) as progress:
-        for path, module in list(model.named_modules()):
+        for path in [path for path, _ in model.named_modules()]:  # what is replaced is freed
+            module = model.get_submodule(path)
             _fill(name, path, module, checkpoint, adapter, dtype, device)
             progress.update(sum(one.numel() for one in module.parameters(recurse=False)) * dtype.itemsize)
             if settings.quantization is not None and is_quantized_layer(path, module, settings.quantization):

@@ -11,6 +11,8 @@ import torch
 
 _STATE = "weight.quant_state.bitsandbytes__"
 _INT8_MAX = 127
+_PIECE = 2**20
+"""Bytes that are dequantized at a time."""
 
 
 class BitsAndBytes:
@@ -33,13 +35,19 @@ class BitsAndBytes:
             return tensors["weight"].float().mul_(tensors["SCB"].float()[:, None] / _INT8_MAX)
         (state_name,) = (name for name in tensors if name.startswith(_STATE))
         state = json.loads(tensors[state_name].cpu().numpy().tobytes())
-        packed = tensors["weight"].flatten()
-        codes = torch.stack([packed >> 4, packed & 15], dim=-1).flatten()  # the high half comes first
-        absmax = _absmax(tensors, state)
-        num_weights = torch.Size(state["shape"]).numel()
-        values = tensors["weight.quant_map"].float()[codes[:num_weights].int()]
-        blocks = absmax.repeat_interleave(state["blocksize"])[:num_weights]
-        return values.mul_(blocks).view(state["shape"])
+        code = tensors["weight.quant_map"].float()
+        absmax, block = _absmax(tensors, state), int(state["blocksize"])
+        packed = tensors["weight"].view(-1)
+        values = torch.empty(2 * len(packed), device=packed.device)
+        for start in range(0, len(packed), _PIECE):
+            piece = packed[start : start + _PIECE]
+            target = values[2 * start : 2 * (start + len(piece))]
+            target[0::2] = code[(piece >> 4).int()]  # the high half comes first
+            target[1::2] = code[(piece & 15).int()]
+        whole = len(values) // block * block
+        values[:whole].view(-1, block).mul_(absmax[: whole // block, None])
+        values[whole:].mul_(absmax[-1])
+        return values[: torch.Size(state["shape"]).numel()].view(state["shape"])
 
 
 def _absmax(tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> torch.Tensor:

@@ -3,7 +3,7 @@
 The layout is documented in https://github.com/neuralmagic/compressed-tensors, `compressors/`.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -30,7 +30,6 @@ class CompressedTensors:
             raise ValueError("its weights are sparse, and compressed-tensors of that kind are not read here")
         weights = [group["weights"] for group in groups if group.get("weights")]
         kinds = sorted({f"{one['type']}{one['num_bits']}" for one in weights})
-        # Blocks at the edges are cut off; groups never are.
         self._block: list[int] | None = next(
             (one["block_structure"] for one in weights if one.get("block_structure")), None
         )
@@ -57,22 +56,22 @@ class CompressedTensors:
             weight = tensors["weight"].float()
         groups = tensors.get("weight_g_idx")
         if groups is not None and groups.numel() and int(groups.min()) >= 0:
-            index = groups.long()
-            weight = weight if zero is None else weight - zero.float()[:, index]
-            return weight * scale[:, index]
-        weight = weight if zero is None else weight - self._expand(zero.float(), weight.shape)
-        return weight * self._expand(scale, weight.shape)
+            scale, zero = scale[:, groups.long()], zero if zero is None else zero.float()[:, groups.long()]
+        if zero is not None:
+            weight = self._apply(torch.Tensor.sub_, weight, zero.float())
+        return self._apply(torch.Tensor.mul_, weight, scale)
 
-    def _expand(self, values: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-        """Repeat the values of blocks, groups, rows or the whole tensor, so that they fit (rows, columns)."""
-        if values.numel() == 1:
-            return values.reshape(1, 1)
-        values = values.reshape(len(values), -1)
-        for dim in (0, 1):
-            if values.shape[dim] not in (1, shape[dim]):
-                size = self._block[dim] if self._block else shape[dim] // values.shape[dim]
-                values = values.repeat_interleave(size, dim=dim).narrow(dim, 0, shape[dim])
-        return values
+    def _apply(
+        self, operation: Callable[..., Any], weight: torch.Tensor, values: torch.Tensor
+    ) -> torch.Tensor:
+        """Subtract or multiply in place by the values of blocks, groups, rows or the whole tensor."""
+        rows, columns = weight.shape
+        values = values.reshape(1, 1) if values.numel() == 1 else values.reshape(len(values), -1)
+        if self._block and values.numel() > 1:  # blocks at the edges are cut off
+            values = values.repeat_interleave(self._block[0], dim=0)[:rows]
+            values = values.repeat_interleave(self._block[1], dim=1)[:, :columns]
+        operation(weight.view(rows, values.shape[1], -1), values[..., None])
+        return weight
 
 
 def _bits(packed: torch.Tensor, columns: int) -> int:
@@ -82,6 +81,8 @@ def _bits(packed: torch.Tensor, columns: int) -> int:
 
 def _unpack(packed: torch.Tensor, bits: int, columns: int) -> torch.Tensor:
     """Unpack signed values that were stored with an offset, lowest bits first: (rows, words) -> (rows, columns), float32."""
-    shifts = torch.arange(0, _INT32_BITS, bits, dtype=torch.int32, device=packed.device)
-    values = (packed[..., None] >> shifts) & (2**bits - 1)
-    return values.flatten(1)[:, :columns].float() - 2 ** (bits - 1)
+    count = _INT32_BITS // bits
+    values = torch.empty(*packed.shape, count, dtype=torch.uint8, device=packed.device)
+    for position in range(count):
+        values[..., position] = (packed >> (position * bits)) & (2**bits - 1)
+    return values.flatten(1)[:, :columns].float().sub_(2 ** (bits - 1))

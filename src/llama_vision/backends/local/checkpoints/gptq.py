@@ -40,14 +40,15 @@ class Gptq:
 
     def dequantize(self, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """See `WeightFormat`."""
-        weight = _unpack(tensors["qweight"].t().contiguous(), self._bits)  # (out_features, in_features)
+        weight = _unpack(
+            tensors["qweight"].t().contiguous(), self._bits
+        ).float()  # (out_features, in_features)
         zeros = (_unpack(tensors["qzeros"], self._bits) + self._zero_offset) & (2**self._bits - 1)
-        scales = tensors["scales"].float()
+        zeros, scales = zeros.t().float(), tensors["scales"].t().float()  # (out_features, groups)
         groups = tensors.get("g_idx")
-        if groups is None:
-            groups = torch.arange(weight.shape[1], device=weight.device) // (weight.shape[1] // len(scales))
-        groups = groups.long()
-        return (weight - zeros[groups].t()).float().mul_(scales[groups].t())
+        if groups is None or _is_in_order(groups, scales.shape[1]):
+            return _scale_groups(weight, zeros, scales)
+        return weight.sub_(zeros[:, groups.long()]).mul_(scales[:, groups.long()])
 
 
 class Awq:
@@ -74,14 +75,28 @@ class Awq:
 
     def dequantize(self, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """See `WeightFormat`."""
-        weight, scales = _unpack(tensors["qweight"], _AWQ_BITS, _AWQ_ORDER), tensors["scales"].float()
-        zeros = _unpack(tensors["qzeros"], _AWQ_BITS, _AWQ_ORDER)
-        size = len(weight) // len(scales)
-        groups = torch.arange(len(weight), device=weight.device) // size
-        return (weight - zeros[groups]).float().mul_(scales[groups]).t().contiguous()
+        weight = _unpack(tensors["qweight"], _AWQ_BITS, _AWQ_ORDER).t().float().contiguous()
+        zeros = _unpack(tensors["qzeros"], _AWQ_BITS, _AWQ_ORDER).t().float()
+        return _scale_groups(weight, zeros, tensors["scales"].t().float())
+
+
+def _is_in_order(groups: torch.Tensor, num_groups: int) -> bool:
+    """Whether each group is one run of columns, all of the same length, as without `desc_act`."""
+    size = len(groups) // num_groups
+    return torch.equal(groups, (torch.arange(len(groups), device=groups.device) // size).to(groups.dtype))
+
+
+def _scale_groups(weight: torch.Tensor, zeros: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    """(weight - zero point) * scale in place: (out_features, in_features), with (out_features, groups) of the others."""
+    groups = weight.view(len(weight), scales.shape[1], -1)
+    groups.sub_(zeros[..., None]).mul_(scales[..., None])
+    return weight
 
 
 def _unpack(packed: torch.Tensor, bits: int, order: tuple[int, ...] | None = None) -> torch.Tensor:
-    """Unpack unsigned values: (rows, words) -> (rows, words * 32 / bits), int32; lowest bits first, or in `order`."""
-    positions = torch.tensor(order or range(_INT32_BITS // bits), dtype=torch.int32, device=packed.device)
-    return ((packed[..., None] >> (positions * bits)) & (2**bits - 1)).flatten(1)
+    """Unpack unsigned values: (rows, words) -> (rows, words * 32 / bits), uint8; lowest bits first, or in `order`."""
+    positions = order or tuple(range(_INT32_BITS // bits))
+    values = torch.empty(*packed.shape, len(positions), dtype=torch.uint8, device=packed.device)
+    for column, position in enumerate(positions):
+        values[..., column] = (packed >> (position * bits)) & (2**bits - 1)
+    return values.flatten(1)
