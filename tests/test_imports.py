@@ -196,7 +196,7 @@ def test_importing_loads_no_other_framework(module, absent):
 
 EXTRAS_OF = {
     "images": {"local", "pdf"},
-    "backends": {"local", "aiohttp", "cuda", "otel"},
+    "backends": {"local", "aiohttp", "cuda", "gguf", "otel"},
     "langchain": {"langchain", "agents"},
     "llamaindex": {"llamaindex"},
     "demo": {"langchain", "llamaindex"},

@@ -1,4 +1,4 @@
-"""The command line: `llama-vision ask`, `caption`, `providers`, `doctor`, `serve` and `accept-license`."""
+"""The command line: `llama-vision ask`, `caption`, `providers`, `doctor`, `serve`, `local` and `accept-license`."""
 
 from llama_vision.cli.main import main
 

@@ -10,6 +10,7 @@ from llama_vision.cli.accept_license import add_arguments as add_accept_license
 from llama_vision.cli.ask import add_arguments as add_ask
 from llama_vision.cli.caption import add_arguments as add_caption
 from llama_vision.cli.doctor import add_arguments as add_doctor
+from llama_vision.cli.local import add_arguments as add_local
 from llama_vision.cli.providers import add_arguments as add_providers
 from llama_vision.cli.serve import add_arguments as add_serve
 from llama_vision.core.errors import ConfigurationError, ImageError, LlamaVisionError, UnsupportedInputError
@@ -69,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_doctor(commands.add_parser("doctor", help="report what is installed, set and reachable here"))
     add_serve(commands.add_parser("serve", help="serve the local model as OpenAI and Ollama do"))
+    add_local(commands.add_parser("local", help="say what a model takes on this machine"))
     add_accept_license(
         commands.add_parser("accept-license", help="accept the model's license where a provider asks for it")
     )

@@ -32,7 +32,7 @@ from llama_vision.core.reply import Reply
 from llama_vision.core.usage import Usage
 from llama_vision.langchain.chat_model import ChatLlamaVision
 from llama_vision.langchain.images import human
-from llama_vision.providers import find_provider
+from llama_vision.providers.route import first_provider
 
 _NAMESPACE = uuid.UUID("6f1d7f0c-5f0e-4c53-9b8c-3a1c0f6f2d11")  # of our own, for ids
 
@@ -124,7 +124,7 @@ class CaptionLoader(BaseLoader):
         return _documents([result for result in results if isinstance(result, CaptionedImage)])
 
     def _task(self) -> CaptionTask:
-        model, provider = self._model, find_provider(self._model.provider)
+        model, provider = self._model, first_provider(self._model.provider)
 
         async def ask(image: Image) -> Reply:
             message = await model.ainvoke([human(self._prompt, image)])

@@ -220,7 +220,7 @@ def _caption_task(llm: LlamaVision, prompt: str, options: Mapping[str, Any]) -> 
         settings={name: getattr(llm, name) for name in _CACHE_KEY_FIELDS},
         options=options,
         ask=ask,
-        lossless=provider.image_rules.decoded_by_backend,
+        lossless=first.image_rules.decoded_by_backend,
     )
 
 

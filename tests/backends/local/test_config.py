@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
@@ -66,6 +67,7 @@ WRONG_VALUES = {
     "device": ["", "cuda:", "cuda:-1", "cuda:x", "GPU 0", 0, b"cpu", ["cpu"]],
     "dtype": [None, "int4", "", ["float32"], 32],
     "quantization": ["", "int4", ["int8"], 8, True],
+    "adapter": ["", 3, b"folder", ["folder"], Path("folder")],
 }
 
 

@@ -1,79 +1,116 @@
-"""How much of a device a model takes, and what docs/local.md says of it."""
+"""What a model takes is said before it is loaded, and what would fit where it does not."""
 
-import re
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 import torch
 from transformers import MllamaConfig
 
-from llama_vision.backends.local.config import LocalSettings
-from llama_vision.backends.local.kv_cache import block_layout
-from llama_vision.backends.local.memory_plan import (
-    num_kv_cache_blocks,
-    plan_memory,
-    weights_bytes,
-    working_bytes,
-)
+from llama_vision.backends.local import LocalSettings, memory_plan
+from llama_vision.backends.local.memory_plan import advice, check_memory, free_memory, plan_memory
 from llama_vision.backends.local.model_loader import load_model
+from llama_vision.core.errors import LocalModelError
+from tests.hugging_face import ASPECT_RATIOS
 
-PAGE = Path(__file__).parents[3] / "docs" / "local.md"
-GIB = 2**30
-ELEVEN_B = MllamaConfig(vision_config={"image_size": 560}, image_token_index=128256)
-"""What transformers makes of no further options has the 11B's shape."""
-
-
-def table():
-    """Rows of the page: gigabytes of the card, and what its cells say by the kind of weights."""
-    rows = re.findall(r"^\| (\d+) GB \| (.*) \| (.*) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
-    return {int(size): {None: bf16, "int8": int8} for size, bf16, int8 in rows}
+CPU = torch.device("cpu")
+GB = 10**9
 
 
-def test_the_table_names_all_cards():
-    assert list(table()) == [8, 12, 16, 24, 48, 80]
+@pytest.fixture(scope="module")
+def eleven_b():
+    """The 11B's configuration, as published."""
+    rope = {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0}
+    rope |= {"high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+    text = {"max_position_embeddings": 131072, "rope_parameters": rope}
+    vision = {"image_size": 560, "supported_aspect_ratios": ASPECT_RATIOS}
+    return MllamaConfig(text_config=text, vision_config=vision, dtype="bfloat16")
 
 
-@pytest.mark.parametrize("quantization", [None, "int8"])
-def test_the_table_says_what_fits(quantization):
-    weights = weights_bytes(ELEVEN_B, quantization, torch.bfloat16)
-    for size, told in table().items():
-        # The driver and the libraries take half a gigabyte of a card.
-        plan = plan_memory(ELEVEN_B, weights, size * GIB - GIB // 2)
-        tokens = plan.num_tokens // 1000 * 1000
-        assert told[quantization] == (f"{tokens:,} tokens" if tokens else "does not fit")
+@pytest.fixture
+def with_free(monkeypatch):
+    """Say how much memory is free."""
+
+    def set_free(num_bytes):
+        monkeypatch.setattr(memory_plan, "free_memory", lambda _: num_bytes)
+
+    return set_free
 
 
-@pytest.mark.parametrize("quantization", [None, "int8"])
-def test_the_weights_of_the_tiny_model_take_what_is_planned(quantization):
-    loaded = load_model("tiny", LocalSettings(device="cpu", dtype="bfloat16", quantization=quantization))
-    # Without the tables of rotary embeddings, which are no weights.
-    found = loaded.num_bytes - sum(
-        buffer.nbytes for name, buffer in loaded.model.named_buffers() if name.endswith("inv_freq")
+def test_the_11b_takes_what_is_known_of_it(eleven_b, with_free):
+    with_free(80 * GB)
+    plan = plan_memory(eleven_b, CPU, LocalSettings(max_batch_size=1, max_model_len=10_000))
+    assert plan.weights == pytest.approx(21.3 * GB, rel=0.005)
+    # 131,072 bytes a token, and 53 MB for each of four tiles.
+    assert plan.kv_cache == pytest.approx(131_072 * 10_000 + 4 * 52.5e6, rel=0.01)
+    assert plan.fits
+    quantized = plan_memory(eleven_b, CPU, LocalSettings(quantization="int8"))
+    assert 0.5 * plan.weights < quantized.weights < 0.6 * plan.weights
+
+
+def test_the_tiny_model_takes_what_was_planned():
+    loaded = load_model("tiny", LocalSettings(device="cpu", dtype="bfloat16"))
+    plan = plan_memory(loaded.model.config, CPU, LocalSettings(dtype="bfloat16"))
+    assert plan.weights == pytest.approx(loaded.num_bytes, rel=0.001)
+    quantized = load_model("tiny", LocalSettings(device="cpu", dtype="bfloat16", quantization="int8"))
+    plan = plan_memory(loaded.model.config, CPU, LocalSettings(dtype="bfloat16", quantization="int8"))
+    assert plan.weights == pytest.approx(quantized.num_bytes, rel=0.02)
+
+
+@pytest.mark.parametrize(("free", "expected"), [(80, None), (30, "int8"), (14, "int8")])
+def test_auto_takes_the_best_that_fits(eleven_b, with_free, free, expected):
+    with_free(free * GB)
+    plan = plan_memory(eleven_b, CPU, LocalSettings(quantization="auto"))
+    assert plan.settings.quantization == expected
+
+
+def test_what_cannot_be_loaded_is_refused_with_what_fits(eleven_b, with_free):
+    with_free(16 * GB)
+    text = (
+        r"the model does not fit into the memory of cpu: weights 21.3 GB \+ KV cache .* free on cpu: 16.0 GB. "
+        r"This fits: LocalSettings\(max_batch_size=4, .*quantization='int8'"
     )
-    assert weights_bytes(loaded.model.config, quantization, torch.bfloat16) == pytest.approx(found, rel=0.001)
+    with pytest.raises(LocalModelError, match=text):
+        check_memory("the model", eleven_b, CPU, LocalSettings())
 
 
-def kv_cache_blocks(available_bytes, **settings):
-    layout = block_layout(ELEVEN_B.text_config)
-    return num_kv_cache_blocks(
-        layout,
-        LocalSettings(**settings),
-        max_model_len=1000,
-        num_vision_tokens=6404,
-        block_bytes=2**21,
-        available_bytes=available_bytes,
-    )
+def test_what_it_says_fits_does_fit(eleven_b, with_free):
+    with_free(16 * GB)
+    plan = plan_memory(eleven_b, CPU, LocalSettings())
+    said = advice(eleven_b, plan).removeprefix("This fits: ").removesuffix(".")
+    assert plan_memory(eleven_b, CPU, eval(said)).fits  # noqa: S307 - our own text
 
 
-def test_the_kv_cache_takes_what_can_be_used_if_there_is_so_much():
-    per_seq = 63 + 101
-    assert kv_cache_blocks(2**40) == 16 * per_seq + 512 + 128 + 1
-    assert (
-        kv_cache_blocks(2**40, max_batch_size=2, image_cache_bytes=0, prefix_cache_bytes=0) == 2 * per_seq + 1
-    )
-    assert kv_cache_blocks(2 * GIB) == 1024 + 1
-    assert kv_cache_blocks(0, kv_cache_bytes=3 * GIB) == 1536 + 1
+def test_where_nothing_fits_a_server_is_named(eleven_b, with_free):
+    with_free(8 * GB)
+    with pytest.raises(
+        LocalModelError, match=r"No setting makes it fit here.*sglang.launch_server --model-path MODEL --tp 4"
+    ):
+        check_memory("the model", eleven_b, CPU, LocalSettings(quantization="auto"))
 
 
-def test_the_work_of_larger_batches_takes_more():
-    assert working_bytes(ELEVEN_B, 64, torch.bfloat16) > working_bytes(ELEVEN_B, 16, torch.bfloat16) > GIB
+def test_a_tight_fit_is_loaded_with_a_warning(with_free, caplog):
+    config = load_model("tiny").model.config
+    with_free(10**8)
+    assert plan_memory(config, CPU, LocalSettings()).can_load
+    load_model("tiny", LocalSettings(device="cpu", dtype="float16"))
+    assert "tiny may run out of memory: weights 0.0 GB + KV cache" in caplog.messages[0]
+
+
+def test_unknown_free_memory_refuses_nothing(eleven_b, with_free):
+    with_free(None)
+    plan = check_memory("the model", eleven_b, CPU, LocalSettings(quantization="auto"))
+    assert plan.settings.quantization is None
+    assert str(plan).endswith("free on cpu: unknown")
+
+
+def test_free_memory_of_the_cpu_is_known():
+    assert 10**7 < (free_memory(CPU) or 0) < 10**14
+    assert free_memory(torch.device("meta")) is None
+
+
+def test_auto_loads(caplog):
+    caplog.set_level("INFO", "llama_vision")
+    settings = LocalSettings(device="cpu", quantization="auto")
+    assert load_model("tiny", settings).model.dtype == torch.float32
+    assert load_model("tiny", settings) is not load_model("tiny", replace(settings, quantization=None))
+    assert "quantization None" in caplog.messages[0]

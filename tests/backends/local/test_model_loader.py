@@ -90,9 +90,12 @@ def without_preprocessing(folder):
 DAMAGED = [
     (
         without_weights,
-        r"has to hold config.json, \*.safetensors.*Download it again.*no file named model.safetensors",
+        r"has to hold config.json, \*.safetensors.*no file named model.safetensors.*Download it again",
     ),
-    (with_cut_weights, "Download it again.*header"),
+    (
+        with_cut_weights,
+        "cut off after 5,000 bytes.*Delete this file and run the same download once more",
+    ),
     (
         with_a_weight_left_out,
         r"1 of its weights are missing \(model.language_model.norm.weight\).*Download it again",
@@ -108,7 +111,7 @@ DAMAGED = [
 @pytest.mark.parametrize(("damage", "text"), DAMAGED, ids=[damage.__name__ for damage, _ in DAMAGED])
 def test_a_damaged_checkpoint_is_refused_with_advice(folder, damage, text):
     damage(folder)
-    with pytest.raises(LocalModelError, match=rf"(?s)model can't be loaded: .*{text}") as caught:
+    with pytest.raises(LocalModelError, match=rf"(?s)model\S* can't be loaded: .*{text}") as caught:
         load_model(str(folder))
     assert caught.value.__cause__ is not caught.value  # or walking the chain would never end
 

@@ -11,7 +11,7 @@ from llama_vision.core.errors import ConfigurationError, LocalModelError
 from llama_vision.providers.local import LOCAL
 
 Precision: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
-Quantization: TypeAlias = Literal["int8", "fp8"]
+Quantization: TypeAlias = Literal["int8", "fp8", "auto"]
 
 TINY_MODEL = "tiny"
 """Name of the bundled model, which needs no download and no GPU."""
@@ -35,7 +35,7 @@ _OPTIONAL = ("max_model_len", "kv_cache_bytes", "image_cache_bytes", "prefix_cac
 class LocalSettings:
     """Settings of the local model.
 
-    All users in the process with equal `device`, `dtype` and `quantization` share one copy of the weights.
+    All users in the process with equal `device`, `dtype`, `quantization` and `adapter` share one copy of the weights.
 
     Attributes:
         max_batch_size: Requests in the running batch at most. Further requests wait.
@@ -56,7 +56,9 @@ class LocalSettings:
             memory, on any device. It is no faster on a GPU; a CPU that computes in `bfloat16` decodes faster with it.
             `fp8` computes in 8-bit floats, on NVIDIA's Hopper GPUs (H100, H200); the vision encoder and the
             cross-attention layers stay in `bfloat16`. Logits differ a little, the tiny model's by 0.6% with `int8`, as
-            much as with `bfloat16`, and by 3% with `fp8`. None changes nothing.
+            much as with `bfloat16`, and by 3% with `fp8`. None changes nothing. `auto` takes None or `int8`, the first with
+            which weights and caches fit into what is free on the device.
+        adapter: Folder of a LoRA adapter in PEFT's layout, which is merged into the weights while they are loaded.
 
     Raises:
         ConfigurationError: A value is of another type or out of range. Whether a device is there is known where it is used.
@@ -71,6 +73,7 @@ class LocalSettings:
     device: str | None = None
     dtype: Precision = "auto"
     quantization: Quantization | None = None
+    adapter: str | None = None
 
     def __post_init__(self) -> None:
         for name, minimum in _MINIMUMS.items():
@@ -90,6 +93,10 @@ class LocalSettings:
         if self.quantization not in (None, *Quantization.__args__):
             raise ConfigurationError(
                 f"quantization has to be None or one of {Quantization.__args__}, and is {self.quantization!r}."
+            )
+        if self.adapter is not None and not (isinstance(self.adapter, str) and self.adapter):  # pyright: ignore[reportUnnecessaryIsInstance] - of users
+            raise ConfigurationError(
+                f"adapter has to be None or the path of a folder as a string, and is {self.adapter!r}."
             )
         if self.quantization == "fp8" and self.dtype not in ("auto", "bfloat16"):
             raise ConfigurationError(

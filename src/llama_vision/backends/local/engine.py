@@ -22,7 +22,7 @@ from llama_vision.backends.local.input_processor import InputProcessor
 from llama_vision.backends.local.kernels import triton_paged_attention, warn_slower
 from llama_vision.backends.local.kernels.paged_attention import PagedAttention
 from llama_vision.backends.local.kv_cache import KVCache, block_layout
-from llama_vision.backends.local.memory_plan import available_bytes, num_kv_cache_blocks
+from llama_vision.backends.local.kv_cache_size import available_bytes, num_kv_cache_blocks
 from llama_vision.backends.local.model_inputs import decode_inputs, image_attention, prefill_chunk
 from llama_vision.backends.local.model_loader import LoadedModel
 from llama_vision.backends.local.prefix_cache import PrefixCache

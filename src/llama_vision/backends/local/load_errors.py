@@ -1,8 +1,8 @@
 """Errors of loading a model, with what to do about them."""
 
-from collections.abc import Iterator
+import errno
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from huggingface_hub.errors import (
@@ -11,7 +11,9 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
+from tokenizers import Tokenizer
 
+from llama_vision.backends.local.checkpoints.ollama_store import TAG_PREFIX
 from llama_vision.core.errors import LocalModelError
 
 _OOM_MESSAGES = ("out of memory", "allocate memory")
@@ -27,33 +29,46 @@ def load_error(model: str, device: torch.device, error: Exception) -> LocalModel
             f"{model} does not fit into the memory of {device}: the 11B takes 22 GB, the 90B 180 GB, and half of it with "
             f"LocalSettings(quantization='int8'). {error}"
         )
-    return LocalModelError(f"{model} can't be loaded: {_hint(model, error)} The reason: {error}")
+    return LocalModelError(f"{model} can't be loaded: {find_hint(model, error)} The reason: {error}")
 
 
-def wrong_architecture_error(model: str, model_type: str) -> LocalModelError:
-    """The checkpoint is not a Mllama."""
-    return LocalModelError(
-        f"{model} can't be loaded: it is of the kind {model_type!r}, and this backend runs Llama 3.2 Vision ('mllama') only. "
-        "Let a server run it, such as vLLM or Ollama, and pass provider='vllm' or provider='ollama'."
-    )
+def check_weights(
+    model: str, expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...] | None]
+) -> None:
+    """Refuse missing weights, and those of another shape than the configuration says.
 
+    Args:
+        model: For the error.
+        expected: Shape of each weight that the configuration asks for.
+        found: Shape of each weight there is; None where it is not known yet.
 
-def check_weights(model: str, loading_info: dict[str, Any]) -> None:
-    """Refuse missing or mismatched weights, which transformers initializes at random.
-
-    `loading_info` comes from `from_pretrained(output_loading_info=True)`.
+    Raises:
+        LocalModelError: As said.
     """
-    missing = sorted(str(key) for key in loading_info["missing_keys"])
-    if missing:
+    if missing := sorted(expected.keys() - found.keys()):
         raise LocalModelError(
             f"{model} can't be loaded: {len(missing)} of its weights are missing ({_first_few(missing)}). "
             "Download it again, all files that end in .safetensors."
         )
-    mismatched = sorted(str(name) for name, *_ in loading_info["mismatched_keys"])
+    mismatched = sorted(name for name, shape in expected.items() if found[name] not in (None, shape))
     if mismatched:
         raise LocalModelError(
             f"{model} can't be loaded: {len(mismatched)} of its weights have another shape than its config.json says "
             f"({_first_few(mismatched)}). Download both again, from the same place."
+        )
+
+
+def check_tokenizer(model: str, tokenizer: Tokenizer, num_embeddings: int) -> None:
+    """Refuse a tokenizer with ids that the embedding has no row for.
+
+    Raises:
+        LocalModelError: As said.
+    """
+    largest = max(tokenizer.get_vocab(with_added_tokens=True).values())
+    if largest >= num_embeddings:
+        raise LocalModelError(
+            f"{model} can't be loaded: its tokenizer has token ids up to {largest}, and its embedding {num_embeddings} rows. Take "
+            "tokenizer and weights from the same place; a fine-tune with added tokens has to save both."
         )
 
 
@@ -72,8 +87,30 @@ def device_error(name: str, error: Exception) -> LocalModelError:
     )
 
 
-def _hint(model: str, error: Exception) -> str:
-    causes = list(_exception_chain(error))
+def find_hint(model: str, error: Exception) -> str:
+    """Say what to do about an error of reading a checkpoint."""
+    if hint := _hint_of_cause(model, list(_exception_chain(error))):
+        return hint
+    if Path(model).is_dir():
+        return (
+            "the folder has to hold config.json, *.safetensors, tokenizer.json and preprocessor_config.json, whole and as "
+            "they were published. Download it again; `hf download` fetches only what is missing."
+        )
+    if Path(model).is_file() or model.startswith(TAG_PREFIX):
+        return "its GGUF file holds something else than is expected of Llama 3.2 Vision. It may be of a newer converter."
+    return (
+        "it is no folder here. Pass one that holds the weights, or an id on the Hugging Face hub, after accepting Meta's "
+        "license there and logging in with `hf auth login`."
+    )
+
+
+def _hint_of_cause(model: str, causes: list[BaseException]) -> str | None:
+    """What to do about a known cause; None where it is not known."""
+    if any(isinstance(cause, OSError) and cause.errno == errno.ENOSPC for cause in causes):
+        return (
+            "the disk is full. Make room (the 11B takes 22 GB), or set HF_HOME to a folder on another disk; the same call resumes the "
+            "download."
+        )
     if any(isinstance(cause, GatedRepoError) for cause in causes):
         return (
             f"its weights are given to those who accept Meta's license. Do that on https://huggingface.co/{model}, then log "
@@ -86,15 +123,7 @@ def _hint(model: str, error: Exception) -> str:
             "it is not on this machine, and the Hugging Face hub can't be reached. Go online without HF_HUB_OFFLINE, or pass "
             "a folder that holds the weights."
         )
-    if Path(model).is_dir():
-        return (
-            "the folder has to hold config.json, *.safetensors, tokenizer.json and preprocessor_config.json, whole and as "
-            "they were published. Download it again."
-        )
-    return (
-        "it is no folder here. Pass one that holds the weights, or an id on the Hugging Face hub, after accepting Meta's "
-        "license there and logging in with `hf auth login`."
-    )
+    return None
 
 
 def _is_out_of_memory(error: Exception) -> bool:

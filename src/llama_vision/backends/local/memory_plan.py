@@ -1,191 +1,189 @@
-"""Memory plan: what the work of a forward pass takes of a device, and what is left for the KV cache."""
+"""How much memory a model takes on a device, computed before any weight is read."""
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from transformers import MllamaForConditionalGeneration
 
 from llama_vision.backends.local.config import LocalSettings
-from llama_vision.backends.local.kv_cache import BlockLayout, block_layout
-from llama_vision.backends.local.quantization import is_quantized
-from llama_vision.backends.local.scheduler import MAX_PREFILL_TOKENS
+from llama_vision.backends.local.kv_cache_size import IMAGE_CACHE_BYTES, PREFIX_CACHE_BYTES
+from llama_vision.backends.local.quantization import is_quantized_layer
+from llama_vision.backends.local.weights import empty_model, weights_dtype
 from llama_vision.core.errors import LocalModelError
 
-_GPU_SHARE = 0.95
-"""Of the free memory. The rest is what an allocator loses between tensors of different sizes."""
+QUANTIZATIONS = (None, "int8")
+"""What `quantization="auto"` takes from, best first."""
 
-_CPU_SHARE = 0.5
-"""Of the free memory, since other programs need it too. It is taken only where it is written to."""
-
-_UNKNOWN_FREE_BYTES = 2**32
-"""The free memory of a system that does not tell."""
-
-_RUNTIME_BYTES = 2**30
-"""Workspaces of libraries, and CUDA graphs."""
-
-_ENCODER_BYTES = 2**30
-_MAX_ENCODER_BATCH = 8
-
-_IMAGE_CACHE_BYTES = 2**30
-_PREFIX_CACHE_BYTES = 2**28
-"""What is planned for the caches where the settings don't limit them; they may take all that no sequence uses."""
-
-_MIN_TOKENS = 256
-"""A KV cache with room for less is of no use."""
+_GB = 1e9
+_DEFAULT_PLANNED_TOKENS = 4096
+"""Tokens of a sequence that the plan counts with where `max_model_len` is not set: few fill a context of 131,072."""
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """What a model takes of a device.
+    """Bytes that a model takes, by what takes them.
 
     Attributes:
-        weights_bytes: Its weights.
-        working_bytes: What forward passes take beside them; an estimate.
-        kv_cache_bytes: What is left for the KV cache; negative where the model does not fit.
-        num_tokens: Tokens that the KV cache holds beside one image of the most tiles; 0 where it is of no use.
+        kv_cache: Keys and values of `max_batch_size` sequences of `max_model_len`, or of 4,096 tokens where it is not set.
+        caches: Encoder cache and prefix cache when they are full.
+        working: Activations, estimated.
+        free: On the device; None where it can't be known.
     """
 
-    weights_bytes: int
-    working_bytes: int
-    kv_cache_bytes: int
-    num_tokens: int
+    settings: LocalSettings
+    device: torch.device
+    weights: int
+    kv_cache: int
+    caches: int
+    working: int
+    free: int | None
 
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.kv_cache + self.caches + self.working
 
-def plan_memory(
-    config: Any,
-    weights: int,
-    free_bytes: int,
-    *,
-    max_num_seqs: int = 16,
-    dtype: torch.dtype = torch.bfloat16,
-) -> MemoryPlan:
-    """Plan the memory of a model on a GPU with so much free memory, without loading it.
+    @property
+    def fits(self) -> bool:
+        """Whether all of it fits, as far as is known."""
+        return self.free is None or self.total <= self.free
 
-    Args:
-        config: transformers' MllamaConfig.
-        weights: From `weights_bytes`.
-        free_bytes: Free memory of the GPU.
-        max_num_seqs: `max_batch_size` of `LocalSettings`.
-        dtype: Of weights and activations.
-    """
-    working = working_bytes(config, max_num_seqs, dtype)
-    left = int((free_bytes - weights) * _GPU_SHARE) - working
-    layout = block_layout(config.text_config)
-    vision = config.vision_config
-    num_patches = (vision.image_size // vision.patch_size) ** 2 + 1
-    num_blocks = left // (layout.num_elements * dtype.itemsize)
-    num_blocks -= layout.num_vision_blocks(num_patches * vision.max_num_tiles)
-    num_tokens = num_blocks * layout.block_size
-    return MemoryPlan(weights, working, left, num_tokens if num_tokens >= _MIN_TOKENS else 0)
+    @property
+    def can_load(self) -> bool:
+        """Whether weights and activations fit, with no room for a cache."""
+        return self.free is None or self.weights + self.working <= self.free
 
-
-def weights_bytes(config: Any, quantization: str | None, dtype: torch.dtype) -> int:
-    """Memory of a model's weights, from its config."""
-    with torch.device("meta"):
-        model: Any = MllamaForConditionalGeneration(config)
-    total = 0
-    for name, module in model.named_modules():
-        quantized = (
-            quantization is not None and isinstance(module, nn.Linear) and is_quantized(name, quantization)
+    def __str__(self) -> str:
+        free = "unknown" if self.free is None else _gb(self.free)
+        return (
+            f"weights {_gb(self.weights)} + KV cache {_gb(self.kv_cache)} + image and prefix caches {_gb(self.caches)} + activations "
+            f"{_gb(self.working)} = {_gb(self.total)}, free on {self.device}: {free}"
         )
-        for parameter in module.parameters(recurse=False):
-            total += parameter.numel() * (1 if quantized else dtype.itemsize)
-        if quantized:  # a scale for each row
-            total += module.out_features * (4 if quantization == "fp8" else dtype.itemsize)
-    return total
 
 
-def encoder_batch_size(vision_config: Any, dtype: torch.dtype) -> int:
-    """How many images to encode at a time."""
-    return max(1, min(_ENCODER_BYTES // _encoder_bytes_per_image(vision_config, dtype), _MAX_ENCODER_BATCH))
+def plan_memory(config: Any, device: torch.device, settings: LocalSettings) -> MemoryPlan:
+    """Plan from a checkpoint's MllamaConfig. `quantization="auto"` becomes the best that fits, else the smallest.
+
+    The weights of a checkpoint that is quantized itself count in `dtype`, since they are dequantized where they are loaded.
+    """
+    free = free_memory(device)
+    if settings.quantization != "auto":
+        return _plan(config, device, settings, free)
+    plans = [_plan(config, device, replace(settings, quantization=one), free) for one in QUANTIZATIONS]
+    return next((plan for plan in plans if plan.fits), plans[-1])
 
 
-def _encoder_bytes_per_image(vision_config: Any, dtype: torch.dtype) -> int:
-    """Activations of a layer, and the intermediate layers' outputs that are kept."""
-    num_patches = (vision_config.image_size // vision_config.patch_size) ** 2 + 1
-    kept = len(vision_config.intermediate_layers_indices)
-    width = (kept + 8) * vision_config.hidden_size + 2 * vision_config.intermediate_size
-    return num_patches * vision_config.max_num_tiles * width * dtype.itemsize
-
-
-def working_bytes(config: Any, max_num_seqs: int, dtype: torch.dtype) -> int:
-    """Activations of the largest forward passes, of the vision encoder or the text decoder, and logits. An estimate."""
-    text, vision = config.text_config, config.vision_config
-    encoder = encoder_batch_size(vision, dtype) * _encoder_bytes_per_image(vision, dtype)
-    decoder = MAX_PREFILL_TOKENS * (6 * text.hidden_size + 3 * text.intermediate_size) * dtype.itemsize
-    logits = 4 * max_num_seqs * text.vocab_size * torch.float32.itemsize
-    return _RUNTIME_BYTES + max(encoder, decoder) + logits
-
-
-def available_bytes(config: Any, max_num_seqs: int, dtype: torch.dtype, device: torch.device) -> int:
-    """What the KV cache may take of a device whose weights are loaded."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-    elif device.type == "mps":
-        free = torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    else:
-        return int(_free_host_bytes() * _CPU_SHARE)
-    return int(free * _GPU_SHARE) - working_bytes(config, max_num_seqs, dtype)
-
-
-def num_kv_cache_blocks(
-    layout: BlockLayout,
-    settings: LocalSettings,
-    *,
-    max_model_len: int,
-    num_vision_tokens: int,
-    block_bytes: int,
-    available_bytes: int,
-) -> int:
-    """Decide the size of the KV cache: as much as can ever be used, if there is so much.
-
-    Args:
-        layout: Of the blocks.
-        settings: `kv_cache_bytes` decides where it is set.
-        max_model_len: Tokens of a sequence at most.
-        num_vision_tokens: Of an image at most.
-        block_bytes: Memory of a block.
-        available_bytes: What the KV cache may take of the device.
-
-    Returns:
-        Blocks, with the null block.
+def check_memory(model: str, config: Any, device: torch.device, settings: LocalSettings) -> MemoryPlan:
+    """Plan, and refuse what can't be loaded before its weights are downloaded or read.
 
     Raises:
-        LocalModelError: There is no room for a short conversation; the text says what to do.
+        LocalModelError: Weights and activations don't fit; the text says what would.
     """
-    if settings.kv_cache_bytes is None:
-        per_seq = layout.num_blocks(max_model_len) + layout.num_vision_blocks(num_vision_tokens)
-        caches = _or_default(settings.image_cache_bytes, _IMAGE_CACHE_BYTES)
-        caches += _or_default(settings.prefix_cache_bytes, _PREFIX_CACHE_BYTES)
-        num_blocks = min(
-            settings.max_batch_size * per_seq + caches // block_bytes, available_bytes // block_bytes
+    plan = plan_memory(config, device, settings)
+    if not plan.can_load:
+        raise LocalModelError(
+            f"{model} does not fit into the memory of {device}: {plan}. {advice(config, plan)}"
         )
-    else:
-        num_blocks = settings.kv_cache_bytes // block_bytes
-    minimum = layout.num_blocks(min(max_model_len, _MIN_TOKENS)) + layout.num_vision_blocks(num_vision_tokens)
-    if num_blocks < minimum:
-        raise LocalModelError(_too_small_message(settings, minimum * block_bytes, num_blocks * block_bytes))
-    return num_blocks + 1
+    return plan
 
 
-def _too_small_message(settings: LocalSettings, minimum: int, found: int) -> str:
-    if settings.kv_cache_bytes is not None:
-        return f"LocalSettings(kv_cache_bytes=...) has to be {minimum:,} or more for this model, and is {settings.kv_cache_bytes:,}."
+def advice(config: Any, plan: MemoryPlan) -> str:
+    """Say what would fit: another quantization, batch size or context, or another machine."""
+    settings = plan.settings
+    smaller = [
+        replace(settings, quantization=one) for one in QUANTIZATIONS if one and one != settings.quantization
+    ]
+    smaller += [
+        replace(one, max_batch_size=size, max_model_len=length, image_cache_bytes=0, prefix_cache_bytes=0)
+        for one in (settings, *smaller)
+        for size in (4, 1)
+        for length in (2048, 1024)
+    ]
+    for one in smaller:
+        if _plan(config, plan.device, one, plan.free).fits:
+            changed = {
+                name: getattr(one, name)
+                for name in LocalSettings.__slots__
+                if getattr(one, name) != getattr(settings, name)
+            }
+            return (
+                "This fits: LocalSettings("
+                + ", ".join(f"{name}={value!r}" for name, value in changed.items())
+                + ")."
+            )
     return (
-        f"The weights leave {max(found, 0):,} bytes of the device for the KV cache, and {minimum:,} are the least. Free memory of "
-        "the device, or give LocalSettings quantization='int8' or a smaller max_batch_size."
+        "No setting makes it fit here. Take a device with more memory, or let a server run it: SGLang spreads a model over several GPUs "
+        "(`python -m sglang.launch_server --model-path MODEL --tp 4`, then provider='sglang')."
     )
 
 
-def _or_default(value: int | None, default: int) -> int:
-    return default if value is None else value
-
-
-def _free_host_bytes() -> int:
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that are free on a device; None where it can't be known."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    if device.type != "cpu":
+        return None
     try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # Windows, macOS
-        return _UNKNOWN_FREE_BYTES
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return _physical_memory()
+    return int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]) * 1024
+
+
+def _physical_memory() -> int | None:
+    """All of the memory, where the system does not say what is free."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def _plan(config: Any, device: torch.device, settings: LocalSettings, free: int | None) -> MemoryPlan:
+    model = empty_model(config, {})
+    dtype = weights_dtype(model, device, settings)
+    text, vision, batch = config.text_config, config.vision_config, settings.max_batch_size
+    length = settings.max_model_len or min(text.max_position_embeddings, _DEFAULT_PLANNED_TOKENS)
+    num_layers = text.num_hidden_layers - len(text.cross_attention_layers)
+    kv_width = 2 * text.num_key_value_heads * (text.hidden_size // text.num_attention_heads) * dtype.itemsize
+    tile_tokens = (vision.image_size // vision.patch_size) ** 2 + 1
+    image_tokens = vision.max_num_tiles * tile_tokens
+    return MemoryPlan(
+        settings=settings,
+        device=device,
+        weights=_weights_bytes(model, dtype, settings.quantization),
+        kv_cache=batch * kv_width * (num_layers * length + len(text.cross_attention_layers) * image_tokens),
+        caches=_caches(settings),
+        # Of an image the vision MLP's, some copies of them, and the logits of a batch in float32.
+        working=4 * image_tokens * vision.intermediate_size * dtype.itemsize + 8 * batch * text.vocab_size,
+        free=free,
+    )
+
+
+def _caches(settings: LocalSettings) -> int:
+    image, prefix = settings.image_cache_bytes, settings.prefix_cache_bytes
+    return (IMAGE_CACHE_BYTES if image is None else image) + (
+        PREFIX_CACHE_BYTES if prefix is None else prefix
+    )
+
+
+def _weights_bytes(model: Any, dtype: torch.dtype, quantization: str | None) -> int:
+    modules: Mapping[str, Any] = dict(model.named_modules())
+    return sum(
+        parameter.numel()
+        * (
+            1
+            if quantization and key == "weight" and is_quantized_layer(path, module, quantization)
+            else dtype.itemsize
+        )
+        for path, module in modules.items()
+        for key, parameter in module.named_parameters(recurse=False)
+    )
+
+
+def _gb(num_bytes: int) -> str:
+    return f"{num_bytes / _GB:.1f} GB"

@@ -1,11 +1,10 @@
 """Model loader: weights, tokenizer and configuration of a checkpoint, shared by all engines of the process."""
 
-import contextlib
 import logging
 import os
 import threading
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -17,29 +16,25 @@ from llama_vision.core.errors import LocalModelError, MissingDependencyError
 
 try:
     import torch
-    from transformers import AutoConfig, AutoTokenizer, MllamaForConditionalGeneration
-    from transformers.image_processing_base import ImageProcessingMixin
-    from transformers.utils import logging as transformers_logging
+    import transformers  # noqa: F401 - its absence is reported here  # pyright: ignore[reportUnusedImport]
 except ImportError as missing:
     raise MissingDependencyError(
         "The local model needs torch and transformers: pip install 'llama-vision[local]'"
     ) from missing
 
-from llama_vision.backends.local.load_errors import (
-    check_weights,
-    device_error,
-    load_error,
-    wrong_architecture_error,
-)
-from llama_vision.backends.local.quantization import check_quantization, quantize
+from llama_vision.backends.local.checkpoints.checkpoint import Checkpoint
+from llama_vision.backends.local.checkpoints.find import open_checkpoint
+from llama_vision.backends.local.checkpoints.lora import LoraAdapter
+from llama_vision.backends.local.load_errors import check_tokenizer, device_error, load_error
+from llama_vision.backends.local.memory_plan import MemoryPlan, check_memory
+from llama_vision.backends.local.quantization import check_quantization
+from llama_vision.backends.local.weights import load_weights
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 TINY_MODEL_PATH = Path(__file__).parent / "tiny"
 """Folder of the bundled model."""
-
-_SMALL_MODEL_PARAMETERS = 1_000_000_000
 
 _logger = logging.getLogger("llama_vision")
 
@@ -81,17 +76,19 @@ def default_device() -> "torch.device":
 
 
 def load_model(model: str, settings: LocalSettings | None = None) -> LoadedModel:
-    """Load a checkpoint, once in the process for as long as it is in use with equal `device`, `dtype` and `quantization`.
+    """Load a checkpoint, once in the process for as long as it is in use with equal settings of how it is loaded.
 
-    `model` is `tiny`, a folder, or an id on the Hugging Face hub, which is downloaded unless it is in its cache.
+    These are `device`, `dtype`, `quantization` and `adapter`. `model` is `tiny`, a folder, a GGUF file, `ollama:` and a tag of Ollama's, or an id on the Hugging Face hub, which is
+    downloaded unless it is in its cache.
 
     Raises:
         LocalModelError: It can't be found, read or fitted into memory; the text says what to do.
+        MissingDependencyError: A library that its kind needs is not installed.
     """
     settings = settings or LocalSettings()
-    device = _device(settings)
+    device = find_device(settings.device)
     check_quantization(settings.quantization, device)
-    key = model, str(device), settings.dtype, settings.quantization
+    key = model, str(device), settings.dtype, settings.quantization, settings.adapter
     with _lock:
         own_lock = _locks.setdefault(key, threading.Lock())
     with own_lock:
@@ -101,7 +98,7 @@ def load_model(model: str, settings: LocalSettings | None = None) -> LoadedModel
         return loaded
 
 
-_Key: TypeAlias = tuple[str, str, str, str | None]
+_Key: TypeAlias = tuple[str, str, str, str | None, str | None]
 _loaded: WeakValueDictionary[_Key, LoadedModel] = WeakValueDictionary()
 _locks: dict[_Key, threading.Lock] = {}
 _lock = threading.Lock()
@@ -120,79 +117,61 @@ if hasattr(os, "register_at_fork"):
 
 
 def _load_uncached(model: str, device: "torch.device", settings: LocalSettings) -> LoadedModel:
-    path = str(TINY_MODEL_PATH) if model == TINY_MODEL else model
+    path = checkpoint_path(model)
+    plans: list[MemoryPlan] = []
+    began = time.monotonic()
     try:
-        with _no_progress_bar() if model == TINY_MODEL else contextlib.nullcontext():
-            began = time.monotonic()
-            loaded = _from_pretrained(path, device, settings)
-    except LocalModelError:
+        adapter = LoraAdapter(settings.adapter) if settings.adapter else None
+        checkpoint = open_checkpoint(
+            path, lambda config: plans.append(check_memory(model, config, device, settings))
+        )
+        settings = plans[0].settings
+        mllama = load_weights(path, checkpoint, adapter, device, settings, shows_progress=model != TINY_MODEL)
+        loaded = _with_tokenizer(path, checkpoint, mllama)
+    except (LocalModelError, MissingDependencyError):
         raise
     except Exception as error:
         raise load_error(model, device, error) from error
+    if not plans[0].fits:
+        _logger.warning("%s may run out of memory: %s", model, plans[0])
     _logger.info(
-        "Loaded %s on %s, %s, quantization %s: %d bytes in %.1f s",
+        "Loaded %s on %s, %s, quantization %s: %d bytes in %.1f s, from %s",
         *(model, device, loaded.model.dtype, settings.quantization),
-        *(loaded.num_bytes, time.monotonic() - began),
+        *(loaded.num_bytes, time.monotonic() - began, checkpoint.kind),
     )
     return loaded
 
 
-def _from_pretrained(path: str, device: "torch.device", settings: LocalSettings) -> LoadedModel:
-    config = _untyped(AutoConfig).from_pretrained(path)
-    if config.model_type != "mllama":
-        raise wrong_architecture_error(path, config.model_type)
-    tokenizer: Tokenizer = _untyped(AutoTokenizer).from_pretrained(path).backend_tokenizer
+def _with_tokenizer(path: str, checkpoint: Checkpoint, mllama: Any) -> LoadedModel:
+    tokenizer = checkpoint.tokenizer()
     tokenizer.encode_special_tokens = True
-    image_processor_config, _ = _untyped(ImageProcessingMixin).get_image_processor_dict(path)
-    dtype = "bfloat16" if settings.quantization == "fp8" else settings.dtype
-    mllama, loading_info = _untyped(MllamaForConditionalGeneration).from_pretrained(
-        path, dtype=dtype, ignore_mismatched_sizes=True, output_loading_info=True
-    )
-    check_weights(path, loading_info)
-    mllama = _to_device(mllama.eval(), device, settings)
-    eos: Any = mllama.generation_config.eos_token_id or config.text_config.eos_token_id
+    check_tokenizer(path, tokenizer, mllama.model.language_model.embed_tokens.num_embeddings)
+    mllama.generation_config = checkpoint.generation_config
+    eos: Any = mllama.generation_config.eos_token_id or mllama.config.text_config.eos_token_id
     eos_token_ids = frozenset[int]([eos] if isinstance(eos, int) else eos)
     return LoadedModel(
         model=mllama,
-        image_processor_config=image_processor_config,
+        image_processor_config=checkpoint.image_processor_config,
         tokenizer=tokenizer,
-        context_window=config.text_config.max_position_embeddings,
+        context_window=mllama.config.text_config.max_position_embeddings,
         eos_token_ids=eos_token_ids,
         grammar_compiler=GrammarCompiler(tokenizer, eos_token_ids),
     )
 
 
-def _untyped(transformers_class: Any) -> Any:
-    """Hide a class of transformers, whose methods are not annotated, from the type checker."""
-    return transformers_class
+def checkpoint_path(model: str) -> str:
+    """What a model's name stands for: the bundled model's folder for `tiny`, else itself."""
+    return str(TINY_MODEL_PATH) if model == TINY_MODEL else model
 
 
-def _device(settings: LocalSettings) -> "torch.device":
-    """Check the device before 22 GB are read for one that is not there."""
-    requested = settings.device or default_device()
+def find_device(name: str | None) -> "torch.device":
+    """Check the device before 22 GB are read for one that is not there; None is the fastest.
+
+    Raises:
+        LocalModelError: It is not there.
+    """
+    requested = name or default_device()
     try:
         return torch.empty(0, device=requested).device
     except (RuntimeError, AssertionError) as error:  # the second is torch's for "no CUDA here"
         raise device_error(str(requested), error) from error
-
-
-def _to_device(mllama: Any, device: "torch.device", settings: LocalSettings) -> Any:
-    """Quantize and move to the device. A CPU runs a small model fastest in float32; a large one would not fit."""
-    is_auto = device.type == "cpu" and settings.dtype == "auto"
-    if is_auto and mllama.num_parameters() < _SMALL_MODEL_PARAMETERS:
-        mllama = mllama.float()
-    if settings.quantization is not None:
-        quantize(mllama, settings.quantization, device)
-    return mllama.to(device)
-
-
-@contextlib.contextmanager
-def _no_progress_bar() -> Generator[None]:
-    """No progress bar for the bundled model, which loads in a moment."""
-    enabled = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if enabled:
-            transformers_logging.enable_progress_bar()

@@ -10,6 +10,7 @@ from torch.nn import functional
 from llama_vision.core.errors import LocalModelError
 
 _INT8_MAX = 127
+_ROWS_AT_ONCE = 1024
 _FP8 = torch.float8_e4m3fn
 _FP8_MAX = 448.0  # torch.finfo(_FP8).max
 _EPS = 1e-12
@@ -26,15 +27,13 @@ class Int8Linear(nn.Module):
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        weight = linear.weight.detach().float()
-        # Weights are divided by the rounded scale, so its rounding adds no error.
-        dtype = linear.weight.dtype
-        scale = _per_row_scale(weight, _INT8_MAX).to(dtype).clamp_(min=torch.finfo(dtype).tiny)
-        rounded = (weight / scale.float()).round_().clamp_(-_INT8_MAX, _INT8_MAX).to(torch.int8)
+        # In pieces: in float32 a layer takes as much memory as two of bfloat16.
+        weight, step = linear.weight.detach(), _ROWS_AT_ONCE
+        pieces = [_quantize_int8(weight[start : start + step]) for start in range(0, len(weight), step)]
         self.weight: torch.Tensor
-        self.register_buffer("weight", rounded)
+        self.register_buffer("weight", torch.cat([rounded for rounded, _ in pieces]))
         self.scale: torch.Tensor
-        self.register_buffer("scale", scale[:, 0])
+        self.register_buffer("scale", torch.cat([scale for _, scale in pieces])[:, 0])
         self.bias: torch.Tensor | None = linear.bias
 
     @classmethod
@@ -113,28 +112,35 @@ def check_quantization(quantization: str | None, device: torch.device) -> None:
 
 
 def quantize(model: Any, quantization: str, device: torch.device) -> None:
-    """Replace linear layers in place, one at a time, so that the model never has to fit on the device unquantized.
-
-    With `int8` all but the LM head; with `fp8` those of the text decoder's self-attention layers. They end up on the
-    device, others stay where they are.
-    """
-    layer_type = Fp8Linear if quantization == "fp8" else Int8Linear
-    for name, module in list(model.named_modules()):
-        if isinstance(module, nn.Linear) and is_quantized(name, quantization):
+    """Replace linear layers in place, one at a time. They end up on the device, others stay where they are."""
+    for name in [name for name, _ in model.named_modules()]:  # what is replaced is freed
+        module = model.get_submodule(name)
+        if is_quantized_layer(name, module, quantization):
             parent, _, attribute = name.rpartition(".")
-            setattr(model.get_submodule(parent), attribute, layer_type(module.to(device)))
+            setattr(model.get_submodule(parent), attribute, quantized_layer(module.to(device), quantization))
 
 
-def is_quantized(name: str, quantization: str) -> bool:
-    """Whether a linear layer of this name is quantized."""
-    if quantization == "fp8":
-        return "language_model.layers" in name and "cross_attn" not in name
-    return not name.endswith("lm_head")
+def is_quantized_layer(name: str, module: nn.Module, quantization: str) -> bool:
+    """Whether a module is quantized: with `int8` all linear layers but the LM head; with `fp8` those of self-attention layers."""
+    is_fp8_layer = "language_model.layers" in name and "cross_attn" not in name
+    is_quantized = is_fp8_layer if quantization == "fp8" else not name.endswith("lm_head")
+    return isinstance(module, nn.Linear) and is_quantized
+
+
+def quantized_layer(linear: Any, quantization: str) -> nn.Module:
+    """Quantize a linear layer."""
+    return (Fp8Linear if quantization == "fp8" else Int8Linear)(linear)
 
 
 def _per_row_scale(rows: torch.Tensor, max_value: float) -> torch.Tensor:
     """Per-row absmax scale: (rows, width) -> (rows, 1), float32."""
     return rows.abs().amax(-1, keepdim=True).float().clamp_(min=_EPS) / max_value
+
+
+def _quantize_int8(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    # Weights are divided by the rounded scale, so its rounding adds no error.
+    scale = _per_row_scale(rows, _INT8_MAX).to(rows.dtype).clamp_(min=torch.finfo(rows.dtype).tiny)
+    return (rows.float() / scale.float()).round_().clamp_(-_INT8_MAX, _INT8_MAX).to(torch.int8), scale
 
 
 def _quantize_fp8(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

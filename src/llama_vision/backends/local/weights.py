@@ -1,0 +1,125 @@
+"""Weights: read one by one, quantized, and moved to the device, so that a model is never in memory twice."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+from transformers import MllamaForConditionalGeneration
+from transformers.initialization import no_init_weights
+
+from llama_vision.backends.local.checkpoints.checkpoint import Checkpoint
+from llama_vision.backends.local.checkpoints.lora import LoraAdapter
+from llama_vision.backends.local.config import LocalSettings
+from llama_vision.backends.local.load_errors import check_weights
+from llama_vision.backends.local.quantization import is_quantized_layer, quantized_layer
+
+_EMBEDDING, _LM_HEAD = "model.language_model.embed_tokens.weight", "lm_head.weight"
+_NUM_EXTRA_EMBEDDINGS = 8
+"""Rows that Mllama's embedding has beyond the vocabulary, for `<|image|>`."""
+_SMALL_MODEL_PARAMETERS = 1_000_000_000
+
+
+def load_weights(
+    name: str,
+    checkpoint: Checkpoint,
+    adapter: LoraAdapter | None,
+    device: torch.device,
+    settings: LocalSettings,
+    *,
+    shows_progress: bool,
+) -> Any:
+    """Build the model and fill it weight by weight: at most one layer is in memory beside what stays there.
+
+    Args:
+        name: Of the checkpoint, for errors.
+        checkpoint: Gives the weights.
+        adapter: Merged into them.
+        device: Where they go.
+        settings: `dtype` and `quantization` of them.
+        shows_progress: With a bar on stderr.
+
+    Returns:
+        The MllamaForConditionalGeneration on its device, in evaluation mode.
+
+    Raises:
+        LocalModelError: Weights are missing, or have another shape than the configuration says.
+    """
+    shapes = dict(checkpoint.shapes) | dict(adapter.shapes if adapter else {})
+    model = empty_model(checkpoint.config, shapes)
+    parameters = {key: tuple(parameter.shape) for key, parameter in model.named_parameters()}
+    if _is_tied(checkpoint.config, shapes):
+        shapes[_LM_HEAD] = shapes[_EMBEDDING]
+    check_weights(name, parameters, shapes)
+    dtype = weights_dtype(model, device, settings)
+    num_bytes = sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize
+    # Without `disable`, TQDM_DISABLE decides.
+    hidden: dict[str, Any] = {} if shows_progress else {"disable": True}
+    with tqdm(total=num_bytes, desc="Loading weights", unit="B", unit_scale=True, **hidden) as progress:
+        for path in [path for path, _ in model.named_modules()]:  # what is replaced is freed
+            module = model.get_submodule(path)
+            _fill(name, path, module, checkpoint, adapter, dtype, device)
+            progress.update(sum(one.numel() for one in module.parameters(recurse=False)) * dtype.itemsize)
+            if settings.quantization is not None and is_quantized_layer(path, module, settings.quantization):
+                parent, _, attribute = path.rpartition(".")
+                setattr(
+                    model.get_submodule(parent), attribute, quantized_layer(module, settings.quantization)
+                )
+    if adapter:
+        adapter.check_applied()
+    return model.to(device)
+
+
+def empty_model(config: Any, shapes: Mapping[str, tuple[int, ...] | None]) -> Any:
+    """Build a model without weights, with the vocabulary that the weights have: fine-tunes may have added tokens."""
+    head, embedding = shapes.get(_LM_HEAD), shapes.get(_EMBEDDING)
+    if _is_tied(config, shapes):
+        head = embedding
+    if head:
+        config.text_config.vocab_size = head[0]
+    mllama: Any = MllamaForConditionalGeneration
+    with torch.device("meta"), no_init_weights():
+        model = mllama(config).eval()
+        text_model = model.model.language_model
+        if embedding and embedding[0] != config.text_config.vocab_size + _NUM_EXTRA_EMBEDDINGS:
+            text_model.embed_tokens = nn.Embedding(embedding[0], embedding[1])
+    # Its frequencies are computed, not loaded.
+    text_model.rotary_emb = type(text_model.rotary_emb)(config.text_config)
+    return model
+
+
+def weights_dtype(model: Any, device: torch.device, settings: LocalSettings) -> torch.dtype:
+    """Choose the dtype. A CPU runs a small model fastest in float32; a large one would not fit."""
+    if settings.quantization == "fp8":
+        return torch.bfloat16
+    if settings.dtype != "auto":
+        return getattr(torch, settings.dtype)
+    if device.type == "cpu" and model.num_parameters() < _SMALL_MODEL_PARAMETERS:
+        return torch.float32
+    stored = model.config.dtype or model.config.text_config.dtype or "bfloat16"
+    return stored if isinstance(stored, torch.dtype) else getattr(torch, stored)
+
+
+def _fill(
+    name: str,
+    path: str,
+    module: nn.Module,
+    checkpoint: Checkpoint,
+    adapter: LoraAdapter | None,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> None:
+    for key, parameter in list(module.named_parameters(recurse=False)):
+        full = f"{path}.{key}"
+        stored = _EMBEDDING if full == _LM_HEAD and full not in checkpoint.shapes else full
+        weight = checkpoint.read(stored, dtype, device)
+        if adapter:
+            weight = adapter.apply(full, weight)
+        check_weights(name, {full: tuple(parameter.shape)}, {full: tuple(weight.shape)})
+        module.register_parameter(key, nn.Parameter(weight, requires_grad=False))
+
+
+def _is_tied(config: Any, shapes: Mapping[str, Any]) -> bool:
+    ties = getattr(config, "tie_word_embeddings", False) or config.text_config.tie_word_embeddings
+    return bool(ties) and _LM_HEAD not in shapes and _EMBEDDING in shapes

@@ -1,0 +1,60 @@
+"""`llama-vision local check` says what fits, before anything is loaded."""
+
+import re
+
+import pytest
+
+from llama_vision.backends.local import memory_plan
+from llama_vision.cli import main
+from tests.gguf_models import write_gguf
+from tests.quantized_models import write_quantized
+
+
+def test_a_table_says_what_the_tiny_model_takes(capsys):
+    assert main(["local", "check", "tiny", "--device", "cpu"]) == 0
+    first, device, header, *rows, last = capsys.readouterr().out.splitlines()
+    assert first == "tiny: bfloat16, 6 layers, context of 2,048 tokens"
+    assert re.fullmatch(r"cpu: [\d.]+ GB free", device)
+    assert header.split() == [
+        "quantization",
+        "weights",
+        "KV",
+        "cache",
+        "caches",
+        "activations",
+        "total",
+        "fits",
+    ]
+    assert [row.split()[0] for row in rows] == ["none", "int8"]
+    assert all(row.endswith("yes") for row in rows)
+    assert last == 'quantization="auto" takes none.'
+
+
+def test_kinds_are_named(capsys, tmp_path):
+    path, *_ = write_gguf(tmp_path / "gguf", "Q8_0")
+    folder = write_quantized(tmp_path / "folder", "AWQ int4")
+    for model, kind in ((path, "GGUF Q8_0"), (folder, "AWQ int4")):
+        assert main(["local", "check", str(model)]) == 0
+        assert capsys.readouterr().out.startswith(f"{model}: {kind}, 6 layers")
+
+
+def test_what_does_not_fit_ends_with_advice(capsys, monkeypatch):
+    monkeypatch.setattr(memory_plan, "free_memory", lambda _: 200_000_000)
+    assert main(["local", "check", "tiny", "--device", "cpu"]) == 1
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[-1].endswith("no")
+    assert "tiny does not fit on cpu with these settings. This fits: LocalSettings(" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text", "code"),
+    [
+        (["/no/such/folder"], "it is no folder here", 1),
+        (["tiny", "--device", "cuda:77"], "can't use a device 'cuda:77'", 1),
+        (["tiny", "--max-batch-size", "0"], "max_batch_size has to be 1 or more", 2),
+        (["ollama:no-such-model"], "no such tag", 1),
+    ],
+)
+def test_mistakes_are_explained(capsys, arguments, text, code):
+    assert main(["local", "check", *arguments]) == code
+    assert text in capsys.readouterr().err
