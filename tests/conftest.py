@@ -6,6 +6,8 @@ from contextlib import ExitStack, contextmanager
 
 # Tests run beside each other: torch is several times slower when its threads wait for one another's cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Kernels run in Triton's interpreter, which has to be known when torch loads Triton.
+os.environ.setdefault("TRITON_INTERPRET", "1")
 # Nothing is ever taken from a model hub.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 

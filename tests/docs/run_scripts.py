@@ -69,6 +69,9 @@ def _become(file, stdout, stderr):
 
 
 def main():
+    sys.modules["triton"] = (
+        None  # torch loads it; its bindings would write to stderr about what `gc.freeze` keeps
+    )
     for name in FRAMEWORKS:
         import_module(name)
     assert threading.active_count() == 1, "a fork has no thread but its own"

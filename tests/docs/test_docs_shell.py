@@ -48,8 +48,10 @@ def folder(tmp_path):
 
 
 def asked(words):
-    """Give the provider that a command names."""
-    return next((words[place + 1] for place, word in enumerate(words) if word == "--provider"), None)
+    """Give the provider that a command names, of several the first."""
+    return next(
+        (words[place + 1].split(",")[0] for place, word in enumerate(words) if word == "--provider"), None
+    )
 
 
 def at_emulator(words, emulator_of):
@@ -58,6 +60,9 @@ def at_emulator(words, emulator_of):
     if provider is None:
         return words, {}
     emulator = emulator_of(provider)
+    if "--provider" in words:  # an address is that of one provider
+        words = [*words]
+        words[words.index("--provider") + 1] = provider
     if provider == "cloudflare":
         emulator.dialect.license_accepted = False
     if "--base-url" in words:

@@ -33,6 +33,7 @@ EXPECTED = {
     "MissingKeyError": theirs.ModelAuthenticationError,
     "UnknownProviderError": theirs.ModelError,
     "MissingDependencyError": theirs.ModelError,
+    "BudgetExceededError": theirs.ModelPermissionDeniedError,
     "UnsupportedInputError": theirs.ModelInvalidRequestError,
     "ImageError": theirs.ModelInvalidRequestError,
     "DocumentError": theirs.ModelInvalidRequestError,

@@ -94,6 +94,10 @@ class CallCounters:
     def reserve(self, estimate_usd: float, max_cost_usd: float) -> None:
         """Set the estimated cost of a call aside.
 
+        Args:
+            estimate_usd: What it may cost at most.
+            max_cost_usd: The budget.
+
         Raises:
             BudgetExceededError: It could cost more than is left.
         """

@@ -27,6 +27,7 @@ from llama_vision.core.reply import Reply
 _LANGCHAIN_ERRORS: dict[type[LlamaVisionError], type[ModelError]] = {
     LlamaVisionError: ModelError,
     errors.MissingKeyError: ModelAuthenticationError,
+    errors.BudgetExceededError: ModelPermissionDeniedError,  # as of the provider's own limits
     errors.UnsupportedInputError: ModelInvalidRequestError,
     errors.ImageError: ModelInvalidRequestError,
     errors.DocumentError: ModelInvalidRequestError,

@@ -59,6 +59,9 @@ class Target:
         Args:
             requested: The id of the requested model, at the route's first provider.
             first: That provider.
+
+        Returns:
+            The id.
         """
         if self.model is not None:
             return self.record.model_info(self.model).id

@@ -16,6 +16,7 @@ from llama_vision.backends.local.kv_cache_size import (
     working_bytes,
 )
 from llama_vision.backends.local.model_loader import load_model
+from llama_vision.core.errors import LocalModelError
 
 PAGE = Path(__file__).parents[3] / "docs" / "local.md"
 GIB = 2**30
@@ -76,3 +77,10 @@ def test_the_kv_cache_takes_what_can_be_used_if_there_is_so_much():
 
 def test_the_work_of_larger_batches_takes_more():
     assert working_bytes(ELEVEN_B, 64, torch.bfloat16) > working_bytes(ELEVEN_B, 16, torch.bfloat16) > GIB
+
+
+def test_where_there_is_no_room_for_a_kv_cache_the_error_says_what_to_do():
+    with pytest.raises(LocalModelError, match="quantization='int8'"):
+        kv_cache_blocks(1000)
+    with pytest.raises(LocalModelError, match="kv_cache_bytes"):
+        kv_cache_blocks(2**40, kv_cache_bytes=2**21)

@@ -125,7 +125,9 @@ def parse_local_settings(values: Mapping[str, Any]) -> LocalSettings:
 
 
 def is_model(model: str) -> bool:
-    """Tell whether a name can be that of a model on this machine: one of the record's, a folder, or an id on the Hugging Face hub.
+    """Tell whether a name can be that of a model on this machine.
+
+    That is one of the record's, a folder or a file, a tag of Ollama's, or an id on the Hugging Face hub.
 
     Args:
         model: The name. An id on the hub has one slash.
@@ -134,8 +136,10 @@ def is_model(model: str) -> bool:
         Whether it can.
     """
     names = {name for info in LOCAL.models for name in (info.name, info.id)}
-    is_folder = bool(model) and Path(model).expanduser().is_dir()
-    return model in names or is_folder or bool(_HUB_ID.fullmatch(model))
+    if model in names or model.startswith("ollama:") or _HUB_ID.fullmatch(model):
+        return True
+    path = Path(model).expanduser()
+    return bool(model) and (path.is_dir() or path.is_file())
 
 
 def check_model(model: str) -> None:
@@ -153,5 +157,5 @@ def check_model(model: str) -> None:
     close = difflib.get_close_matches(model, names, n=1)
     raise LocalModelError(
         f"There is no model {model[:200]!r} on this machine. {f'Did you mean {close[0]!r}? ' if close else ''}It can be "
-        f"{', '.join(names)}, a folder that holds weights, or an id on the Hugging Face hub, such as {LOCAL.models[1].id}."
+        f"{', '.join(names)}, a folder that holds weights, a GGUF file, `ollama:` and a tag, or an id on the Hugging Face hub, such as {LOCAL.models[1].id}."
     )

@@ -71,7 +71,7 @@ def test_a_quantized_tiny_model_answers_as_before(tmp_path, kind, caplog):
     caplog.set_level("INFO", "llama_vision")
     folder = write_quantized(tmp_path / "model", kind)
     assert num_right(folder) >= 19
-    assert caplog.messages[-1].endswith(f"from {kind}")
+    assert any(message.endswith(f"from {kind}") for message in caplog.messages)
 
 
 def test_a_quantized_checkpoint_can_be_quantized_again(tmp_path):
