@@ -115,7 +115,12 @@ class CallCounters:
         raise error
 
     def settle(self, estimate_usd: float, cost_usd: float) -> None:
-        """Count what a call cost in place of what was set aside for it."""
+        """Count what a call cost in place of what was set aside for it.
+
+        Args:
+            estimate_usd: What was set aside.
+            cost_usd: What it cost; None where that is unknown.
+        """
         with self._lock:
             self._reserved_usd = max(0.0, self._reserved_usd - estimate_usd)
             self.spent_usd += cost_usd
