@@ -119,7 +119,7 @@ class CallCounters:
 
         Args:
             estimate_usd: What was set aside.
-            cost_usd: What it cost; None where that is unknown.
+            cost_usd: What it cost.
         """
         with self._lock:
             self._reserved_usd = max(0.0, self._reserved_usd - estimate_usd)
