@@ -77,6 +77,7 @@ def test_ten_parallel_streams_never_mix(emulator):
     assert said == {f"w{number}": " ".join([f"w{number}"] * 30) for number in range(10)}
 
 
+@pytest.mark.slow
 def test_a_thousand_calls_leave_nothing_behind(emulator):
     emulator.always(completion("Hi"))
     with model_at(emulator) as model:
@@ -90,6 +91,7 @@ def test_a_thousand_calls_leave_nothing_behind(emulator):
         assert emulator.connections == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_class", [ChatLlamaVision, LlamaVision])
 def test_two_hundred_calls_at_once_leave_nothing_behind(emulator, model_class):
     emulator.always(completion("Hi"))

@@ -71,7 +71,7 @@ def test_a_compressed_body_is_refused(served):
 
 def test_a_body_that_dribbles_is_given_up(serving):
     def dribble():
-        for _ in range(100):
+        for _ in range(20):
             yield b" "
             time.sleep(0.05)
 

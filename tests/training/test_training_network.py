@@ -36,6 +36,7 @@ def hidden(network, batch):
         return decode_text(network.model.language_model, torch.from_numpy(batch.ids), states, sees)
 
 
+@pytest.mark.slow
 def test_rows_without_a_image_are_as_if_there_were_no_images(network, talks):
     both = hidden(network, talks)[LONG_IMAGES:]
     with torch.no_grad():
@@ -47,6 +48,7 @@ def test_rows_without_a_image_are_as_if_there_were_no_images(network, talks):
     torch.testing.assert_close(alone, theirs, atol=2e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_words_before_a_image_do_not_see_it(network, talks):
     other = replace(talks, tiles=255 - talks.tiles)
     one, two = hidden(network, talks)[:LONG_IMAGES], hidden(network, other)[:LONG_IMAGES]
@@ -110,6 +112,7 @@ def test_learning_one_batch_over_and_over_lowers_its_loss(tmp_path):
     assert losses[-1] < 0.8 * losses[0]
 
 
+@pytest.mark.slow
 def test_starting_values_leave_the_image_visible(tmp_path):
     write_foundation(tmp_path)
     made = init_network(MllamaForConditionalGeneration.config_class.from_pretrained(tmp_path))
