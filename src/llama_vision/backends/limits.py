@@ -126,7 +126,14 @@ class CallCounters:
             self.spent_usd += cost_usd
 
     def enter(self, max_concurrency: int) -> "Future[None]":
-        """Return a future that is done once the call may begin; calls begin in the order in which they came."""
+        """Wait for a turn; calls begin in the order in which they came.
+
+        Args:
+            max_concurrency: Calls at a time.
+
+        Returns:
+            A future that is done once the call may begin.
+        """
         turn: Future[None] = Future()
         with self._lock:
             if self._num_running < max_concurrency and not self._waiting:
@@ -147,12 +154,24 @@ class CallCounters:
             self._num_running -= 1
 
     def abandon(self, turn: "Future[None]") -> None:
-        """Give up waiting."""
+        """Give up waiting.
+
+        Args:
+            turn: The future of `enter`.
+        """
         if not turn.cancel() and not turn.cancelled():
             self.leave()  # it was its turn already
 
     def take_slot(self, requests_per_minute: int, max_wait: float = math.inf) -> float | None:
-        """Take the next free slot of the rate, and return the seconds until then; None where that is too long."""
+        """Take the next free slot of the rate.
+
+        Args:
+            requests_per_minute: The rate.
+            max_wait: Seconds that the call can wait at most.
+
+        Returns:
+            The seconds until the slot; None where that is too long, and none is taken.
+        """
         with self._lock:
             now = time.monotonic()
             while self._sent and self._sent[0] <= now - _MINUTE_S:
