@@ -8,6 +8,8 @@ PROVIDER ?= deepinfra
 PURE := src/llama_vision/core/*,src/llama_vision/dialects/*,src/llama_vision/toolcalls/*,src/llama_vision/structured/*,src/llama_vision/adaptation/*
 # Nothing is ever taken from a model hub.
 export HF_HUB_OFFLINE := 1
+# As where it is installed: else each of the hundreds of processes that tests and benchmarks start compiles the package anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo format check test coverage test-all test-oldest bench train evaluate docs notebooks record tables

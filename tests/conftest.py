@@ -1,5 +1,6 @@
 """What all tests share: emulated providers on real sockets."""
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,7 +17,7 @@ import pytest
 from llama_vision.backends.http.connection_pools import close_sync
 from tests.cassette_files import use_our_files
 from tests.emulator import DIALECTS, Emulator
-from tests.pairs import beyond_pairs
+from tests.pairs import beyond_marks, beyond_pairs
 
 PAIRED = tuple(f"tests/{folder}/" for folder in ("contract", "quirks", "langchain", "llamaindex"))
 """Folders that multiply providers, styles and forms: `make test` runs pairs of them, `make test-all` the full product."""
@@ -24,8 +25,18 @@ PAIRED = tuple(f"tests/{folder}/" for folder in ("contract", "quirks", "langchai
 
 @pytest.hookimpl(tryfirst=True)  # before -m deselects
 def pytest_collection_modifyitems(items):
-    for item in beyond_pairs([item for item in items if item.nodeid.startswith(PAIRED)]):
+    paired = [item for item in items if item.nodeid.startswith(PAIRED)]
+    for item in [*beyond_pairs(paired), *beyond_marks(items)]:
         item.add_marker("slow")
+
+
+def pytest_collection_finish():
+    """Spare each full collection of garbage the modules and tests, of which a whole run has millions of objects."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        import hypothesis  # noqa: F401 - it looks for the referrers of what it is told, which are not found once frozen
+
+        gc.collect()
+        gc.freeze()
 
 
 def pytest_recording_configure(config, vcr):

@@ -1,8 +1,12 @@
-"""All-pairs selection: of a test's full product, the few cases in which any two values still meet once."""
+"""Which cases of a test `make test` runs, where `make test-all` runs all of them.
+
+All-pairs selection takes, of a test's full product, the few cases in which any two values still meet once. Where those are
+too many, or a test has one parameter, the mark `slow_beyond(n)` takes n of its cases.
+"""
 
 import heapq
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from itertools import combinations
 
 
@@ -42,13 +46,28 @@ def beyond_pairs(items: Sequence) -> list:
 
     A parameter is one `parametrize` or one fixture with params: rows of several names are one, and stay whole.
     """
-    by_test = defaultdict(list)
-    for item in items:
-        if hasattr(item, "callspec"):
-            by_test[item.nodeid.partition("[")[0]].append(item)
+    by_test = _by_test(item for item in items if hasattr(item, "callspec"))
     chosen = {
         group[place]
         for group in by_test.values()
         for place in select_pairs([item.callspec._idlist for item in group])
     }
     return [item for group in by_test.values() for item in group if item not in chosen]
+
+
+def beyond_marks(items: Sequence) -> list:
+    """Give the collected test items of each test beyond the number in its mark `slow_beyond(n)`: n are left, evenly spread."""
+    by_test = _by_test(item for item in items if item.get_closest_marker("slow_beyond"))
+    beyond = []
+    for group in by_test.values():
+        number = group[0].get_closest_marker("slow_beyond").args[0]
+        kept = {len(group) * place // number for place in range(number)}
+        beyond += [item for place, item in enumerate(group) if place not in kept]
+    return beyond
+
+
+def _by_test(items: Iterable) -> dict[str, list]:
+    by_test = defaultdict(list)
+    for item in items:
+        by_test[item.nodeid.partition("[")[0]].append(item)
+    return by_test

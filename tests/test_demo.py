@@ -10,6 +10,7 @@ from llama_vision.demo import SAMPLE_IMAGES
 from tests.drawing import SAMPLES
 
 
+@pytest.mark.slow
 def test_all_its_answers_are_right():
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "llama_vision.demo"],

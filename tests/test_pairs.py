@@ -42,10 +42,10 @@ def test_the_choice_is_always_the_same():
 
 CONFTEST = """
 import pytest
-from tests.pairs import beyond_pairs
+from tests.pairs import beyond_marks, beyond_pairs
 
 def pytest_collection_modifyitems(items):
-    for item in beyond_pairs(items):
+    for item in [*beyond_pairs(items), *beyond_marks(items)]:
         item.add_marker("slow")
 """
 CASES = """
@@ -61,17 +61,38 @@ def test_rows(a, b, c): pass
 
 def test_alone(): pass
 """
+MARKED = """
+import pytest
+
+@pytest.mark.parametrize("a", range(10))
+@pytest.mark.slow_beyond(3)
+def test_ten(a): pass
+
+@pytest.mark.parametrize("a", range(2))
+@pytest.mark.slow_beyond(3)
+def test_two(a): pass
+"""
+
+
+def run(folder, cases):
+    """Run the cases that are not slow, and count those and the others."""
+    (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n  slow\n  slow_beyond\n")
+    (folder / "conftest.py").write_text(CONFTEST)
+    (folder / "test_cases.py").write_text(cases)
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", str(folder)]
+    done = subprocess.run(
+        command, capture_output=True, check=False, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    return map(int, re.search(r"(\d+) passed, (\d+) deselected", done.stdout).groups())
 
 
 @pytest.mark.slow
 def test_rows_of_values_that_belong_together_all_stay(tmp_path):
-    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = slow\n")
-    (tmp_path / "conftest.py").write_text(CONFTEST)
-    (tmp_path / "test_cases.py").write_text(CASES)
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", str(tmp_path)]
-    done = subprocess.run(
-        command, capture_output=True, check=False, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )
-    passed, deselected = map(int, re.search(r"(\d+) passed, (\d+) deselected", done.stdout).groups())
+    passed, deselected = run(tmp_path, CASES)
     assert passed + deselected == 24 + 24 + 1
     assert 24 + 1 + 12 <= passed <= 24 + 1 + 16
+
+
+@pytest.mark.slow
+def test_so_many_cases_as_the_mark_says_stay(tmp_path):
+    assert tuple(run(tmp_path, MARKED)) == (3 + 2, 7)

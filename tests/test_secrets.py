@@ -91,6 +91,7 @@ def answers_of_all_kinds(key):
 
 
 @pytest.mark.parametrize("provider", HOSTED)
+@pytest.mark.slow_beyond(3)
 def test_no_key_is_shown_anywhere(provider, emulator_of, caplog):
     caplog.set_level(logging.DEBUG)
     emulator = emulator_of(provider)
@@ -109,6 +110,7 @@ def test_no_key_is_shown_anywhere(provider, emulator_of, caplog):
 
 
 @pytest.mark.parametrize("provider", HOSTED)
+@pytest.mark.slow_beyond(1)
 def test_no_key_and_no_account_is_logged_where_calls_are_made_again(provider, emulator_of, caplog):
     caplog.set_level(logging.DEBUG)
     emulator = emulator_of(provider)

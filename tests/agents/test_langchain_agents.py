@@ -90,6 +90,7 @@ def calls_of(messages):
 
 
 @pytest.mark.parametrize(("provider", "envelope", "way"), in_turn(PROVIDERS, ENVELOPES, WAYS))
+@pytest.mark.slow_beyond(12)
 def test_it_runs_the_errand(emulator_of, provider, envelope, way):
     emulator, errand = emulator_of(provider), Errand()
     emulator.script(*model_that_writes(envelope))
@@ -156,6 +157,7 @@ def test_what_is_no_whole_call_does_not_run(emulator_of, provider, way, wrong):
 
 @every_way
 @every_provider
+@pytest.mark.slow_beyond(5)
 def test_a_report_comes_as_a_call_in_text(emulator_of, provider, way):
     emulator, errand = emulator_of(provider), Errand()
     wrong = {"city": "Zürich", "fahrenheit": "warm"}
@@ -210,6 +212,7 @@ def again():
 
 @every_way
 @every_provider
+@pytest.mark.slow_beyond(5)
 def test_a_step_that_failed_is_made_again(emulator_of, provider, way):
     emulator, errand = emulator_of(provider), Errand()
     first, second, third = model_that_writes("JSON")

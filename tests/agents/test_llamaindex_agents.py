@@ -73,6 +73,7 @@ def of_type(events, kind):
 
 
 @pytest.mark.parametrize(("provider", "envelope", "way"), in_turn(PROVIDERS, ENVELOPES, WAYS))
+@pytest.mark.slow_beyond(12)
 def test_it_runs_the_errand(emulator_of, provider, envelope, way):
     emulator, errand = emulator_of(provider), Errand()
     emulator.script(*model_that_writes(envelope))

@@ -91,6 +91,7 @@ def expected(city):
 
 @every_place
 @each_way
+@pytest.mark.slow_beyond(1)
 def test_langchain_chains_two_tools(city, streaming):
     tools = Tools()
     agent = create_agent(

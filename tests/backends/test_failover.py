@@ -155,6 +155,7 @@ def test_where_all_fail_the_error_says_who_was_asked(pair, way):
 
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.slow_beyond(1)
 def test_retries_ask_all_of_them_again(pair, way):
     pair[0].always(refusal(500))
     pair[1].script(refusal(500), completion("At last."))
@@ -164,6 +165,7 @@ def test_retries_ask_all_of_them_again(pair, way):
 
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.slow_beyond(1)
 def test_a_deadline_is_for_all_attempts_together(pair, way):
     pair[0].always(refusal(500))
     pair[1].always(STALLED)

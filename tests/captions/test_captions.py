@@ -219,6 +219,7 @@ for name in ("ipywidgets", "IPython.html", "IPython.display"):
 """
 
 
+@pytest.mark.slow
 def test_a_notebook_without_widgets_gets_a_bar_and_no_warning(emulator, folder):
     draw(folder, 1)
     code = f"""{KERNEL}

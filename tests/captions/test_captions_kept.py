@@ -261,6 +261,7 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.parametrize("place", ["script", "notebook"])
+@pytest.mark.slow_beyond(1)
 def test_an_interrupt_ends_it_at_once_and_keeps_what_is_done(emulator, folder, tmp_path, place):
     draw(folder, 40)
     emulator.always(slow("A cat.", 0.1))

@@ -36,6 +36,7 @@ def hosted(emulator, *words):
     return run("ask", "--provider", "deepinfra", "--base-url", emulator.base_url, *words, env=key)
 
 
+@pytest.mark.slow
 def test_a_freshly_drawn_circle(tmp_path):
     image, color, shape = one_shape(7)
     path = tmp_path / "drawn.png"
@@ -204,6 +205,7 @@ def accept(emulator, *words, answer=b""):
 
 
 @pytest.mark.parametrize(("words", "answer"), [(["--yes"], b""), ([], b"y\n"), ([], b"Yes\n")])
+@pytest.mark.slow_beyond(1)
 def test_the_license_is_accepted_once_and_the_model_answers(emulator_of, words, answer):
     emulator = emulator_of("cloudflare")
     emulator.dialect.license_accepted = False
@@ -216,6 +218,7 @@ def test_the_license_is_accepted_once_and_the_model_answers(emulator_of, words, 
 
 
 @pytest.mark.parametrize("answer", [b"", b"n\n", b"\n"])
+@pytest.mark.slow_beyond(1)
 def test_without_a_yes_nothing_is_sent(emulator_of, answer):
     emulator = emulator_of("cloudflare")
     emulator.dialect.license_accepted = False

@@ -119,6 +119,7 @@ def test_each_image_becomes_a_line_with_what_it_took(emulator, folder, out):
     assert user["content"][1]["text"] == "What is it?"
 
 
+@pytest.mark.slow
 def test_killed_twice_it_ends_with_one_line_each_and_only_those_on_their_way_asked_again(
     emulator, folder, out
 ):
@@ -235,6 +236,7 @@ def test_another_file_is_not_written_to(emulator, folder, out):
     assert emulator.requests == []
 
 
+@pytest.mark.slow
 def test_copies_and_renamed_images_have_lines_and_are_not_asked_about(emulator, folder, out):
     emulator.always(naming)
     (path,) = draw(folder, 1)
@@ -260,6 +262,7 @@ def test_a_single_image_the_file_beside_it_and_a_cut_caption(emulator, folder):
 @pytest.mark.parametrize(
     "words", [["--prompt", "Other words?"], ["--model", "llama-3.2-90b-vision"], ["--temperature", "0"]]
 )
+@pytest.mark.slow_beyond(1)
 def test_another_question_is_asked_again(emulator, folder, out, words):
     draw(folder, 1)
     caption(emulator, folder, out)
@@ -267,6 +270,7 @@ def test_another_question_is_asked_again(emulator, folder, out, words):
     assert len(lines_of(out)) == 2
 
 
+@pytest.mark.slow
 def test_caption_images_knows_these_captions_and_makes_nodes_of_them(emulator, folder, out):
     emulator.always(naming)
     paths = draw(folder, 3)
@@ -348,6 +352,7 @@ def test_a_full_disk_ends_the_run_and_says_so(emulator, folder, out):
     assert said.startswith(f"100 captions, {100 - kept} new | ")
 
 
+@pytest.mark.slow
 def test_a_second_run_on_the_same_file_is_refused(emulator, folder, out):
     emulator.always(slowly)
     draw(folder, 20)

@@ -33,6 +33,10 @@ RUNS = [(README, [block]) for block in python_blocks(README)]
 RUNS += [(path, found) for path in (CONTRIBUTING, *PAGES) if (found := python_blocks(path))]
 
 
+# Pages that load the local model, or wait for something, several times.
+SLOW = {"captions.md", "rag.md", "testing.md", "failover.md", "serve.md", "datasets.md"}
+
+
 def name_of(run):
     path, chosen = run
     place = f":{chosen[0].line}" if path == README else ""
@@ -47,7 +51,10 @@ def scripts():
     scripts.close()
 
 
-@pytest.mark.parametrize("run", [pytest.param(run, id=name_of(run)) for run in RUNS])
+@pytest.mark.parametrize(
+    "run",
+    [pytest.param(run, id=name_of(run), marks=[pytest.mark.slow] * (run[0].name in SLOW)) for run in RUNS],
+)
 def test_python_runs(run, tmp_path, scripts):
     path, chosen = run
     file = tmp_path / f"{path.stem}.py"

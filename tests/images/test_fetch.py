@@ -275,6 +275,7 @@ def test_just_as_much_as_is_allowed(get, server):
      [answer(BIG)[:200], *[piece for _ in range(60) for piece in (b"x", 0.1)]]],
     ids=["silence", "a slow line", "slow headers", "a slow body"],
 )  # fmt: skip
+@pytest.mark.slow_beyond(2)
 def test_the_time_limit_is_for_everything(get, server, pieces):
     server.answers["/a.png?secret"] = pieces
     began = time.monotonic()

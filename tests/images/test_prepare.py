@@ -66,6 +66,7 @@ def test_the_caller_keeps_his_own():
 @pytest.mark.parametrize("orientation", STORED_AS)
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "JPEG"])
 @pytest.mark.parametrize("size", [(90, 60), (1200, 800)], ids=["small", "large"])
+@pytest.mark.slow_beyond(16)
 def test_every_orientation_comes_out_upright(orientation, kind, size):
     upright = sketch(*size)
     way = STORED_AS[orientation]

@@ -47,6 +47,7 @@ def shown_by(ran, begin):
 
 
 @pytest.mark.parametrize("begin", ["answer =", "show(pieces())", "import asyncio"])
+@pytest.mark.slow
 def test_a_stream_grows_in_place(ran, begin):
     output, kinds = shown_by(ran, begin)
     html = output.data["text/html"]

@@ -56,6 +56,7 @@ class Recorder(BaseCallbackHandler):
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("bound", [False, True], ids=["call", "bind"])
 @pytest.mark.parametrize("name", ["timeout", "deadline"])
+@pytest.mark.slow_beyond(2)
 def test_a_call_has_a_timeout_of_its_own(emulator: Emulator, way: str, bound: bool, name: str):
     emulator.script(Answer((STALL,), status=None))
     model, options = model_at(emulator), {name: 0.2}

@@ -150,6 +150,7 @@ def run_alone(emulator, script, *options):
     assert finished.returncode == 0
 
 
+@pytest.mark.slow
 def test_it_ends_without_a_word(emulator):
     """Loops, threads and batches one after the other, nothing is closed, and a stream is left in its middle."""
     emulator.always(echo)
@@ -169,6 +170,7 @@ def test_it_ends_without_a_word(emulator):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.slow
 def test_it_works_on_both_sides_of_a_fork(emulator):
     emulator.always(echo)
     run_alone(

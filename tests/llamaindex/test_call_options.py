@@ -58,6 +58,7 @@ class Events(BaseEventHandler):
 
 @BOTH
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.slow_beyond(4)
 def test_a_call_has_a_timeout_of_its_own(emulator: Emulator, way: str, model_class):
     emulator.script(Answer((STALL,), status=None))
     began = time.monotonic()

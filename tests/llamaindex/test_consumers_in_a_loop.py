@@ -77,6 +77,7 @@ async def test_streamed_answers(emulator, paths, model_class, mode):
 # LlamaIndex runs the calls in a thread, in an event loop that it closes without shutting it down.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @BOTH
+@pytest.mark.slow
 async def test_a_sync_query_that_asks_several_times_at_once(emulator, paths, model_class):
     llm = model_at(emulator, model_class=model_class)
     engine = engine_over(nodes_of(paths), llm, ResponseMode.ACCUMULATE, use_async=True)

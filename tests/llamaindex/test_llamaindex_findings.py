@@ -259,6 +259,7 @@ HELD_BACK = pytest.mark.skipif(
         *MODES,
     ],
 )
+@pytest.mark.slow_beyond(1)
 def test_the_first_words_are_there_before_the_last_are_made(emulator, paths, mode):
     first, *rest = chunks(completion("One two three."))
     emulator.script(event_stream(first, Wait(0.5), *rest, "[DONE]"))

@@ -21,6 +21,7 @@ IN_EACH_MODE = pytest.mark.parametrize("response_mode", ["simple_summarize", "tr
 BOTH = pytest.mark.parametrize("model_class", [LlamaVision, LlamaVisionMultiModal])
 
 
+@pytest.mark.slow
 def test_images_are_found_by_their_captions_and_answers_are_read_off_them(tmp_path):
     found = results(tmp_path, minilm(), questions=12, images=24)
     assert found["hit_rate"] >= 0.8
@@ -62,6 +63,7 @@ def check_it_streamed(emulator, pieces, began, came):
 
 @BOTH
 @IN_EACH_MODE
+@pytest.mark.slow_beyond(1)
 def test_a_query_engine_gives_the_first_word_before_the_last_is_written(emulator, model_class, response_mode):
     engine = slow_engine(emulator, model_class, response_mode)
     began = time.monotonic()
@@ -74,6 +76,7 @@ def test_a_query_engine_gives_the_first_word_before_the_last_is_written(emulator
 
 @BOTH
 @IN_EACH_MODE
+@pytest.mark.slow
 def test_so_does_its_async_twin(emulator, model_class, response_mode):
     async def ask():
         engine = slow_engine(emulator, model_class, response_mode)

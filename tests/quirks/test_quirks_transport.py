@@ -164,6 +164,7 @@ def test_quirk_12_a_408_is_asked_again(emulator_of, way, code):
     [("", 0.25, 3), (0.7, 0.7, 3), (lambda: formatdate(time.time() + 2, usegmt=True), 0.9, 4), ("soon", 0.25, 3)],
     ids=["none", "seconds", "date", "unreadable"],
 )  # fmt: skip
+@pytest.mark.slow_beyond(4)
 def test_quirk_13_retry_after_is_kept_to_in_either_form_and_may_be_missing(
     emulator_of, way, wish, least, most
 ):

@@ -104,6 +104,7 @@ def test_answers_of_a_form_from_a_provider_of_the_users_own(ray, server):
     assert found[1]["error_type"] == "MalformedReplyError"
 
 
+@pytest.mark.slow
 def test_a_hosted_model_with_the_key_of_the_workers_and_bounded_calls(ray, server):
     def answer(request):
         assert request.headers["authorization"] == f"Bearer {KEY}"
@@ -119,6 +120,7 @@ def test_a_hosted_model_with_the_key_of_the_workers_and_bounded_calls(ray, serve
     assert len(server.requests) == 30
 
 
+@pytest.mark.slow
 def test_a_limit_goes_before_the_questions(ray, server):
     server.always("A circle.")
     dataset = ray.data.from_items([{"id": number} for number in range(100)], override_num_blocks=1)
@@ -127,6 +129,7 @@ def test_a_limit_goes_before_the_questions(ray, server):
     assert len(server.requests) == 20
 
 
+@pytest.mark.slow
 def test_failures_are_raised_where_that_is_wanted(ray, server):
     server.always(Failure(400, "I won't"))
     dataset = ray.data.from_items([{"id": 1}])

@@ -23,6 +23,7 @@ HI = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "max_tok
 @pytest.mark.parametrize(
     "headers", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic secret"}]
 )
+@pytest.mark.slow_beyond(4)
 def test_without_the_key_nothing_is_read(serving, path, body, headers):
     server = serving(api_key="secret")
     refused = server.post(path, body, headers=headers)

@@ -141,6 +141,7 @@ def with_ray(options, method, conversation, streamed):
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("replies", REPLIES)
 @pytest.mark.parametrize(("record", "method"), ASKED)
+@pytest.mark.slow_beyond(36)
 def test_requests_and_results_are_the_same(record, method, replies, streamed):
     conversation = CONVERSATIONS["text first" if streamed else "image first"]
     expect_alike(record, method, conversation, REPLIES[replies], streamed=streamed)
@@ -148,6 +149,7 @@ def test_requests_and_results_are_the_same(record, method, replies, streamed):
 
 @pytest.mark.parametrize("conversation", CONVERSATIONS)
 @pytest.mark.parametrize(("record", "method"), ASKED)
+@pytest.mark.slow_beyond(16)
 def test_every_conversation_is_sent_the_same(record, method, conversation):
     replies = REPLIES["does not fit, then fits"]
     expect_alike(record, method, CONVERSATIONS[conversation], replies, streamed=False)

@@ -288,6 +288,7 @@ def test_it_needs_neither_pytest_nor_a_server_package_and_leaves_nothing_open():
     assert done.stdout.splitlines()[1] == "[]"
 
 
+@pytest.mark.slow
 def test_a_server_that_is_never_left_lets_the_process_end():
     code = """
 from llama_vision.langchain import ChatLlamaVision

@@ -3,6 +3,7 @@
 import json
 import re
 
+import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
@@ -183,6 +184,7 @@ AROUND = [
 
 @settings(deadline=None, max_examples=200)
 @given(several(st.text(ANY_CHARACTER, min_size=1), OBJECTS), st.sampled_from(AROUND), st.data())
+@pytest.mark.slow
 def test_json_calls_come_back_as_they_were(offered, around, data):
     names, calls = offered
     written = [data.draw(json_calls(*call)) for call in calls]

@@ -101,6 +101,7 @@ def test_a_long_text_is_read_quickly(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow_beyond(8)
 def test_twice_the_text_takes_twice_the_time_in_pieces_too(kind):
     ratios = (seconds(kind, 2 * HALF, PIECE) / seconds(kind, HALF, PIECE) for _ in range(3))
     assert any(ratio < 3 for ratio in ratios)

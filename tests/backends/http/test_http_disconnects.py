@@ -219,6 +219,7 @@ def web_app(emulator: Emulator) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("kind", ["chain", "agent", "agent's tokens"])
+@pytest.mark.slow_beyond(1)
 async def test_clients_of_a_web_app_that_leave_at_random_leave_no_connection_open(
     emulator: Emulator, kind: str
 ):

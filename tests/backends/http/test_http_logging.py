@@ -38,6 +38,7 @@ def logged(caplog, level=logging.DEBUG):
     ]
 
 
+@pytest.mark.slow_beyond(1)
 def test_a_retry_is_logged_with_its_wait(emulator: Emulator, way, caplog):
     emulator.api_key = KEY
     repeating = {"error": {"message": f"overloaded, {KEY}"}}

@@ -135,6 +135,7 @@ def test_a_page_of_a_proxy_keeps_its_status(emulator: Emulator, way: str):
         ask(backend_for(emulator, max_retries=0), way)
 
 
+@pytest.mark.slow_beyond(1)
 def test_the_wait_is_what_the_provider_asks_for(emulator: Emulator, way: str):
     emulator.script(refusal(429, retry_after=0.6), completion("at last"))
     ask(backend_for(emulator), way)
@@ -142,6 +143,7 @@ def test_the_wait_is_what_the_provider_asks_for(emulator: Emulator, way: str):
     assert 0.6 <= wait < 3  # without being asked it would have been at most 0.5
 
 
+@pytest.mark.slow_beyond(1)
 def test_the_wait_may_be_asked_for_in_milliseconds(emulator: Emulator, way: str):
     headers = {"retry-after-ms": "650", "retry-after": "30"}
     emulator.script(replace(refusal(429), headers=headers), completion("at last"))

@@ -66,6 +66,7 @@ def without_cached_tokens(reply):
     return replace(reply, usage=replace(reply.usage, cached_input_tokens=None))
 
 
+@pytest.mark.slow
 def test_random_cancellations_change_nothing_for_other_sequences(loaded):
     """Their blocks are given to others, tokens and images."""
     chance = random.Random(9)
@@ -204,6 +205,7 @@ def test_out_of_memory_says_which_settings_help(loaded):
     assert engine.num_running == 0
 
 
+@pytest.mark.slow
 def test_a_request_joins_while_another_is_running():
     backend = LocalBackend(find_provider("local"))
     long = backend.stream(ask("Hi", sampling=ENDLESS))
@@ -238,6 +240,7 @@ def test_a_broken_image_fails_alone():
     assert results == {number: "ImageError" if number % 3 == 0 else color for number in range(12)}
 
 
+@pytest.mark.slow
 def test_settings_reach_the_model():
     provider = find_provider("local")
     short = LocalBackend(provider, local=LocalSettings(max_model_len=60, dtype="bfloat16", device="cpu"))
@@ -271,6 +274,7 @@ def test_settings_that_cannot_be(wrong, text):
         LocalSettings(**wrong)
 
 
+@pytest.mark.slow
 def test_a_process_ends_in_the_middle_of_streams_and_a_forked_one_replies_too():
     code = """
 import os, sys, warnings

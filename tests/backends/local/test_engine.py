@@ -84,7 +84,11 @@ def decode(loaded, token_ids):
     return loaded.tokenizer.decode(token_ids, skip_special_tokens=False)
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["some guided", "none guided"])
+@pytest.fixture(
+    scope="module",
+    params=[True, pytest.param(False, marks=pytest.mark.slow)],
+    ids=["some guided", "none guided"],
+)
 def sixty_four(request, loaded):
     """Requests, and what transformers replies to each of them alone."""
     requests = [mixed(seed, guided=request.param) for seed in range(64)]
@@ -94,7 +98,7 @@ def sixty_four(request, loaded):
 
 
 @pytest.mark.parametrize(
-    "batch_size", [1, pytest.param(3, marks=pytest.mark.slow), pytest.param(8, marks=pytest.mark.slow), 16]
+    "batch_size", [pytest.param(size, marks=pytest.mark.slow) for size in (1, 3, 8)] + [16]
 )
 def test_sixty_four_mixed_requests_that_join_and_leave_equal_each_one_alone(loaded, sixty_four, batch_size):
     requests, expected = sixty_four
@@ -104,6 +108,7 @@ def test_sixty_four_mixed_requests_that_join_and_leave_equal_each_one_alone(load
     assert [reply.text for reply in replies] == expected
 
 
+@pytest.mark.slow
 def test_transformers_generate_gets_such_a_batch_wrong(tiled):
     """Transformers' row mask (its issue 39379): with it repaired, the same batch is right."""
     requests = [mixed(seed, guided=False) for seed in range(6)]
@@ -187,6 +192,7 @@ class EagerGraphs(CudaGraphRunner):
         return graph, graph.logits
 
 
+@pytest.mark.slow
 def test_decode_steps_as_in_cuda_graphs_give_the_same_replies(tiled, caplog):
     caplog.set_level("INFO", "llama_vision")
     requests = [mixed(seed) for seed in range(12)]

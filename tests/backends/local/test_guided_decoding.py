@@ -137,6 +137,7 @@ def calls_one_of(text, tools):
 
 
 @pytest.mark.parametrize("seed", range(30))
+@pytest.mark.slow_beyond(6)
 def test_a_required_call_is_always_one(backend, seed):
     reply = backend.complete(ask(drawn_question(seed), tools=TOOLS, tool_choice=REQUIRED, sampling=hot(seed)))
     assert reply.finish_reason != "length"
@@ -145,6 +146,7 @@ def test_a_required_call_is_always_one(backend, seed):
 
 @pytest.mark.parametrize("tool", TOOLS, ids=lambda tool: tool.name)
 @pytest.mark.parametrize("seed", range(5))
+@pytest.mark.slow_beyond(4)
 def test_a_named_call_is_of_that_tool(backend, tool, seed):
     choice = ToolChoice("named", tool.name)
     reply = backend.complete(ask(drawn_question(seed), tools=TOOLS, tool_choice=choice, sampling=hot(seed)))
@@ -153,6 +155,7 @@ def test_a_named_call_is_of_that_tool(backend, tool, seed):
 
 @pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
 @pytest.mark.parametrize("seed", range(8))
+@pytest.mark.slow_beyond(8)
 def test_a_reply_fits_its_schema(backend, schema, seed):
     form = ResponseFormat("json_schema", schema=schema)
     reply = backend.complete(ask(drawn_question(seed), response_format=form, sampling=hot(seed)))
@@ -184,6 +187,7 @@ def test_an_image_is_described_within_a_schema(backend):
 
 
 @pytest.mark.parametrize("seed", range(20))
+@pytest.mark.slow_beyond(5)
 def test_beside_a_schema_a_reply_is_a_call_or_fits(backend, seed):
     form = ResponseFormat("json_schema", schema=SCHEMAS["pydantic"])
     reply = backend.complete(ask(drawn_question(seed), tools=TOOLS, response_format=form, sampling=hot(seed)))
@@ -201,6 +205,7 @@ def undecided(seed):
 
 
 @pytest.mark.parametrize("seed", range(40))
+@pytest.mark.slow_beyond(8)
 def test_what_begins_as_a_call_is_one_and_free_text_is_unchanged(backend, seed):
     guided = backend.complete(undecided(seed))
     unguided = backend.complete(replace(undecided(seed), tool_choice=ToolChoice("none")))
@@ -215,6 +220,7 @@ def test_what_begins_as_a_call_is_one_and_free_text_is_unchanged(backend, seed):
         assert guided.text
 
 
+@pytest.mark.slow
 def test_among_those_were_calls_and_free_text(backend):
     answers = [output_text(backend.complete(undecided(seed))) for seed in range(40)]
     calls = sum(answer.startswith('{"name"') for answer in answers)
@@ -222,6 +228,7 @@ def test_among_those_were_calls_and_free_text(backend):
 
 
 @pytest.mark.parametrize("options", [{"tools": TOOLS, "tool_choice": REQUIRED}, {"tools": TOOLS}])
+@pytest.mark.slow
 def test_streaming_and_async_give_the_same_reply(backend, options):
     for seed in range(8):
         request = ask(drawn_question(seed), sampling=hot(seed), **options)

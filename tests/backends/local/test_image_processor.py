@@ -100,12 +100,14 @@ def tiny_options():
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.slow_beyond(3)
 def test_every_size(size, tiny_options):
     for options in (PUBLISHED, tiny_options):
         check_equal([noise(size)], options)
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.slow_beyond(3)
 def test_every_mode(mode, tiny_options):
     for options in (PUBLISHED, tiny_options):
         for size in [(33, 50), (700, 600)]:
@@ -139,6 +141,7 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("changed", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.slow_beyond(3)
 def test_the_checkpoints_options_take_effect(changed):
     images = [noise(size, seed=seed) for seed, size in enumerate([(90, 40), (300, 1000), (640, 480)])]
     check_equal(images, PUBLISHED | changed)

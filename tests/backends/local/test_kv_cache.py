@@ -64,6 +64,7 @@ def count_preemptions(caplog):
 
 
 @pytest.mark.parametrize("prefix_cache_bytes", [0, None])
+@pytest.mark.slow_beyond(1)
 def test_preempted_sequences_go_on_without_a_gap_or_a_repeat(endless, caplog, prefix_cache_bytes):
     caplog.set_level("INFO", "llama_vision")
     requests = long_requests(6)
@@ -85,6 +86,7 @@ def test_preempted_sequences_go_on_without_a_gap_or_a_repeat(endless, caplog, pr
     assert engine._kv_cache.num_blocks == 31
 
 
+@pytest.mark.slow
 def test_an_image_that_was_evicted_meanwhile_is_encoded_again(endless, caplog):
     caplog.set_level("INFO", "llama_vision")
     requests = [ask("Describe the image.", one_shape(number)[0], max_tokens=100) for number in range(5)]
@@ -145,6 +147,7 @@ def test_requests_wait_for_blocks_in_order(endless):
     assert [sequence.num_output_tokens for sequence in (first, large, small)] == [3, 3, 3]
 
 
+@pytest.mark.slow
 def test_a_sequence_may_have_all_of_the_kv_cache(tiled):
     settings = LocalSettings(kv_cache_bytes=blocks(tiled, 60))
     engine = Engine(replace(tiled, eos_token_ids=frozenset()), settings)

@@ -80,6 +80,7 @@ def test_what_it_says_fits_does_fit(eleven_b, with_free):
     assert plan_memory(eleven_b, CPU, eval(said)).fits  # noqa: S307 - our own text
 
 
+@pytest.mark.slow
 def test_where_nothing_fits_a_server_is_named(eleven_b, with_free):
     with_free(8 * GB)
     with pytest.raises(

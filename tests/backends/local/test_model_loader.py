@@ -327,6 +327,7 @@ def test_concurrent_loads_get_the_same_copy(whole):
     assert len({id(one) for one in found}) == 1
 
 
+@pytest.mark.slow
 def test_unused_weights_are_freed():
     settings = LocalSettings(device="cpu", dtype="float16")
     engine = Engine(load_model("tiny", settings), settings)

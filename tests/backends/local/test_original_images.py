@@ -140,6 +140,7 @@ def ask_langchain(model, data, **options):
 
 @pytest.mark.parametrize("kind", FILES)
 @pytest.mark.parametrize("which", [pytest.param("tiny", marks=pytest.mark.slow), "published"])
+@pytest.mark.slow_beyond(4)
 def test_every_kind_of_file_through_langchain(which, kind, request):
     data = FILES[kind]()
     model = which if which == "tiny" else request.getfixturevalue(which)

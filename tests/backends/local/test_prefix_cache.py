@@ -35,6 +35,7 @@ def next_turn(request, reply, text, *images):
 
 
 @pytest.mark.parametrize("images", [0, 1, 2])
+@pytest.mark.slow_beyond(1)
 def test_the_next_turn_computes_only_new_tokens(tiled, images):
     shapes = [one_shape(seed)[0] for seed in range(images)]
     engine = Engine(tiled, LocalSettings())

@@ -75,6 +75,7 @@ def with_fp8(loaded):
     return replace(loaded, model=model)
 
 
+@pytest.mark.slow
 def test_logits_differ_by_less_than_documented(expected):
     assert difference(all_logits(load_model("tiny", F32)), expected) == 0
     of_bfloat16 = difference(all_logits(load_model("tiny", BF16)), expected)

@@ -17,7 +17,7 @@ def survive(seed, seconds):
 
 
 def test_random_faults_leave_nobody_waiting():
-    survive(seed=1, seconds=1.5)
+    survive(seed=1, seconds=0.5)
 
 
 @pytest.mark.slow

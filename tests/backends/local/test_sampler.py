@@ -50,6 +50,7 @@ FILTERS = [
 
 @pytest.mark.parametrize("params", FILTERS, ids=str)
 @pytest.mark.parametrize("seed", range(3))
+@pytest.mark.slow_beyond(5)
 def test_probabilities_are_those_of_transformers(params, seed):
     warpers = LogitsProcessorList([TemperatureLogitsWarper(params.get("temperature", 1.0))])
     if params["top_k"]:

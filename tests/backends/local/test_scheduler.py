@@ -138,6 +138,7 @@ def mixed(seed):
 @pytest.mark.parametrize(
     "chunk", [pytest.param(7, marks=pytest.mark.slow), 40, pytest.param(150, marks=pytest.mark.slow)]
 )
+@pytest.mark.slow
 def test_chunk_sizes_change_no_reply(tiled, monkeypatch, chunk):
     uncached = LocalSettings(max_batch_size=1, prefix_cache_bytes=0)
     requests = [mixed(seed) for seed in range(30)]

@@ -68,6 +68,7 @@ def requests_of(folder):
 
 
 @pytest.mark.parametrize("batch_size", [1, 5])
+@pytest.mark.slow
 def test_its_replies_are_those_of_generate(folder, loaded, batch_size):
     backend = LocalBackend(LOCAL, local=LocalSettings(max_batch_size=batch_size))
     requests = list(requests_of(folder))
@@ -84,6 +85,7 @@ def block(part):
     return {"type": "image", "base64": data, "mime_type": "image/png"}
 
 
+@pytest.mark.slow
 def test_a_system_prompt_and_several_images_through_langchain(folder, loaded):
     content = [image(3), image(4), "Which is red?"]
     model = ChatLlamaVision(provider="local", model=folder, temperature=0, max_tokens=24)
@@ -92,6 +94,7 @@ def test_a_system_prompt_and_several_images_through_langchain(folder, loaded):
     assert reply.usage_metadata["output_tokens"] > 0
 
 
+@pytest.mark.slow
 def test_it_is_another_model_than_the_tiny_one(folder):
     tiny = LlamaVision(provider="local", temperature=0).complete("Say hi").text
     other = LlamaVision(provider="local", model=folder, temperature=0, max_tokens=8).complete("Say hi").text

@@ -53,6 +53,7 @@ def answers(model, count=20):
 @pytest.mark.parametrize(
     ("kind", "tolerance"), [("F32", 0), ("F16", 1e-4), ("BF16", 1e-4), ("Q8_0", 0.005), ("Q4_0", 0.12)]
 )
+@pytest.mark.slow_beyond(3)
 def test_the_tiny_models_weights_come_back(tmp_path, kind, tolerance, projector):
     path, *_ = write_gguf(tmp_path, kind, projector=projector)
     assert difference(load_model(str(path), CPU).model, load_model("tiny", CPU).model) <= tolerance
@@ -60,6 +61,7 @@ def test_the_tiny_models_weights_come_back(tmp_path, kind, tolerance, projector)
 
 @LAYOUTS
 @pytest.mark.parametrize("kind", ["Q8_0", "Q4_0"])
+@pytest.mark.slow_beyond(1)
 def test_the_tiny_model_answers_as_before(tmp_path, kind, projector):
     path, *_ = write_gguf(tmp_path, kind, projector=projector)
     assert sum(answers(path)) >= 19
@@ -97,6 +99,7 @@ def of_256(tmp_path_factory):
 
 @LAYOUTS
 @pytest.mark.parametrize(("kind", "tolerance"), [("F32", 1e-5), ("Q6_K", 0.05), ("Q4_K", 0.2)])
+@pytest.mark.slow_beyond(2)
 def test_k_quants_frequencies_and_tiles_come_back(of_256, tmp_path, kind, tolerance, projector):
     folder, expected = of_256
     path, *_ = write_gguf(tmp_path, kind, source=folder, projector=projector, mean=None)

@@ -73,6 +73,7 @@ CONFIGS = {
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.slow_beyond(2)
 def test_logits_are_those_of_peft(tmp_path, config):
     ids = trained(tmp_path, steps=3, **config)
     expected = logits_of_peft(tmp_path, ids)
@@ -96,6 +97,7 @@ def test_an_adapter_changes_the_answer(tmp_path):
     assert adapted.startswith("!")
 
 
+@pytest.mark.slow
 def test_an_adapter_is_merged_before_quantization(tmp_path):
     trained(tmp_path)
     backend = LocalBackend(find_provider("local"), local=settings(tmp_path, quantization="int8"))
@@ -156,6 +158,7 @@ DAMAGED = [
 
 
 @pytest.mark.parametrize(("damage", "text"), DAMAGED, ids=[damage.__name__ for damage, _ in DAMAGED])
+@pytest.mark.slow_beyond(2)
 def test_an_adapter_that_cannot_be_merged_is_refused(adapter, damage, text):
     damage(adapter)
     with pytest.raises(LocalModelError, match=rf"The adapter {adapter} can't be loaded: .*{text}"):

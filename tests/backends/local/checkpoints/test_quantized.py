@@ -67,6 +67,7 @@ def num_right(folder, count=20, **settings):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow_beyond(2)
 def test_a_quantized_tiny_model_answers_as_before(tmp_path, kind, caplog):
     caplog.set_level("INFO", "llama_vision")
     folder = write_quantized(tmp_path / "model", kind)
