@@ -39,6 +39,10 @@ def pytest_collection_finish():
         gc.freeze()
 
 
+def pytest_sessionfinish():
+    gc.unfreeze()  # extension modules would report what is frozen as leaked
+
+
 def pytest_recording_configure(config, vcr):
     use_our_files(vcr)
 

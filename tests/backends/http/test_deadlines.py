@@ -179,7 +179,7 @@ def test_a_consumer_that_takes_its_time_is_no_silence_of_the_server(emulator: Em
 def test_retries_are_within_the_deadline(emulator: Emulator, way: str):
     emulator.always(refusal(503, retry_after=0.15))
     seconds, error = time_of(backend_for(emulator, deadline=DEADLINE_S, max_retries=100), way)
-    assert isinstance(error, ServerError)
+    assert isinstance(error, ServerError | RequestTimeoutError)  # the latter where it ends within an attempt
     assert seconds < DEADLINE_S * 1.5
     assert 2 <= len(emulator.requests) <= 4
 
