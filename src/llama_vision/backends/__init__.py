@@ -18,7 +18,7 @@ from llama_vision.providers.route import Route, Target
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["DEFAULT_MAX_RETRIES", "DEFAULT_TIMEOUT_S", "CallCounters", "Limits", "create_backend"]
+__all__ = ["DEFAULT_MAX_RETRIES", "DEFAULT_TIMEOUT_S", "CallCounters", "Limits", "create_backend", "is_traced"]
 
 DEFAULT_TIMEOUT_S = 120.0
 """Seconds without a byte before a call fails: the reply to a large image may take long to begin."""
@@ -122,6 +122,12 @@ def _find_telemetry() -> ModuleType | None:
     except ImportError:
         return None
     return telemetry
+
+
+def is_traced() -> bool:
+    """Whether the app has set OpenTelemetry up, so that calls are traced."""
+    telemetry = _find_telemetry()
+    return telemetry is not None and telemetry.is_set_up()
 
 
 def _trace(backend: Backend, target: Target, base_url: str | None) -> Backend:

@@ -1,5 +1,6 @@
 """What the chat models of both adapters share: pydantic fields, and the backend that these describe."""
 
+import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, cast
@@ -8,7 +9,7 @@ import httpx
 from pydantic import BaseModel, Field, InstanceOf, SecretStr, model_validator
 from typing_extensions import override
 
-from llama_vision.backends import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT_S, create_backend
+from llama_vision.backends import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT_S, create_backend, is_traced
 from llama_vision.backends.argument_names import resolve_arguments
 from llama_vision.backends.http.settings import check_settings
 from llama_vision.backends.limits import CallCounters, Limits
@@ -39,6 +40,19 @@ else:
     ApiKeyField = SecretStr | Callable[[], str] | Callable[[], Awaitable[str]] | None
     StopField = list[str] | None
 # For type checkers these are what a constructor takes, at runtime what it makes of it.
+
+
+class _LastBackend:
+    """What the last call of a model was made with, and its backend. Pickles and deep copies begin without."""
+
+    __slots__ = ("last",)
+
+    def __init__(self) -> None:
+        self.last: tuple[tuple[Any, ...], Backend] | None = None
+
+    @override
+    def __reduce__(self) -> tuple[type["_LastBackend"], tuple[()]]:
+        return _LastBackend, ()
 
 
 class BackendFields(CloseMixin, BaseModel):
@@ -128,6 +142,10 @@ class BackendFields(CloseMixin, BaseModel):
             base_url=base_url,
         )
 
+    @cached_property
+    def _last_backend(self) -> "_LastBackend":
+        return _LastBackend()
+
     def _create_backend(
         self,
         provider: Provider | Route,
@@ -135,7 +153,7 @@ class BackendFields(CloseMixin, BaseModel):
         base_url: str | None,
         call: Mapping[str, Any] = _NO_OPTIONS,
     ) -> Backend:
-        """Create the backend of one call; it holds no connection, so it reflects the fields as they are now.
+        """Create the backend of one call, as the fields are now, or take that of the last call, if nothing has changed.
 
         Args:
             provider: The record, or the route of several.
@@ -145,6 +163,31 @@ class BackendFields(CloseMixin, BaseModel):
         """
         self._check_unpickled(provider.first if isinstance(provider, Route) else provider)
         options = {name: call[name] if name in call else getattr(self, name) for name in _FIELDS_OF_A_CALL}
+        options["image_allowed_hosts"] = tuple(options["image_allowed_hosts"] or ())
+        headers = _merge_headers(self.default_headers, call.get("extra_headers"))
+        limits = self._limits
+        if isinstance(provider, Route) or provider.dialect is None or limits or self.local_settings:
+            return self._new_backend(provider, api_key, base_url, options, headers, limits)
+        settings = (
+            *(provider, api_key, base_url, *options.values(), headers, self.account_id, self.accept_license),
+            *(self.http_client, self.http_async_client),
+            *(is_traced(), *(os.environ.get(name) for name in provider.base_url_env)),
+        )
+        last = self._last_backend.last
+        if last is None or last[0] != settings:
+            backend = self._new_backend(provider, api_key, base_url, options, headers, limits)
+            self._last_backend.last = last = settings, backend
+        return last[1]
+
+    def _new_backend(
+        self,
+        provider: Provider | Route,
+        api_key: ApiKey | None,
+        base_url: str | None,
+        options: Mapping[str, Any],
+        headers: Mapping[str, str],
+        limits: Limits,
+    ) -> Backend:
         return create_backend(
             provider,
             api_key=api_key,
@@ -154,13 +197,13 @@ class BackendFields(CloseMixin, BaseModel):
             timeout=options["timeout"],
             deadline=options["deadline"],
             max_retries=options["max_retries"],
-            headers=_merge_headers(self.default_headers, call.get("extra_headers")),
+            headers=headers,
             images=build_image_settings(
                 max_pixels=options["image_max_pixels"],
                 image_format=options["image_format"],
                 quality=options["image_quality"],
                 on_too_many=options["image_policy"],
-                allowed_hosts=tuple(options["image_allowed_hosts"] or ()),
+                allowed_hosts=options["image_allowed_hosts"],
                 private_networks=options["image_private_networks"],
                 document_max_pages=options["document_max_pages"],
                 document_text=options["document_text"],
@@ -168,8 +211,8 @@ class BackendFields(CloseMixin, BaseModel):
             local=self.local_settings,
             http_client=self.http_client,
             http_async_client=self.http_async_client,
-            limits=self._limits,
-            counters=self._counters if self._limits else None,
+            limits=limits,
+            counters=self._counters if limits else None,
         )
 
     def _check_unpickled(self, provider: Provider) -> None:

@@ -70,6 +70,8 @@ _ROLES: dict[str, Role] = {
 _LANGCHAIN_OPTIONS = frozenset({"stream", "strict", "ls_structured_output_format"})
 """Options for LangChain itself, which passes them on to the hooks."""
 
+_NOT_OF_THE_REQUEST = _LANGCHAIN_OPTIONS | BACKEND_OPTIONS
+
 _TOOL_KEYS = frozenset({"name", "function", "title", "toolSpec"})
 """What a function has in OpenAI's or Anthropic's form, as a JSON schema, or in Bedrock's form: one of these."""
 
@@ -89,9 +91,7 @@ def to_request(
         UnsupportedInputError: An option or a part of a message can't be expressed; the text names it.
         ImageError: An image can't be read.
     """
-    call = {
-        name: value for name, value in options.items() if name not in _LANGCHAIN_OPTIONS | BACKEND_OPTIONS
-    }
+    call = {name: value for name, value in options.items() if name not in _NOT_OF_THE_REQUEST}
     model: str = call.pop("model")
     call["tools"] = [to_openai_tool(tool) for tool in call.get("tools") or ()]
     call["response_format"] = _response_format(call.get("response_format"))

@@ -117,8 +117,7 @@ class ReplyStream:
 
     def feed(self, received: bytes) -> Iterator[Event]:
         """Decode the next bytes into the events they complete; to be exhausted."""
-        if not self.done:
-            yield from self._decode(self._payloads(received))
+        return iter(()) if self.done else self._decode(self._payloads(received))
 
     def close(self) -> Iterator[Event]:
         """End the input and yield the last events; to be exhausted."""

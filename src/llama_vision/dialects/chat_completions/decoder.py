@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from llama_vision.core.errors import (
     MalformedReplyError,
@@ -26,13 +27,12 @@ from llama_vision.core.json_types import as_mapping
 from llama_vision.core.surrogates import SurrogateJoiner, replace_surrogates, replace_surrogates_in
 from llama_vision.core.usage import Usage
 from llama_vision.dialects.chat_completions.tool_call_assembler import ToolCallAssembler
-from llama_vision.dialects.chat_completions.usage import UsageFormat
+from llama_vision.dialects.chat_completions.usage import NO_USAGE, UsageFormat
 from llama_vision.dialects.chat_completions.wire import WireChoice, WireCompletion, WireMessage, WireToolCall
 from llama_vision.dialects.error_bodies import ErrorParser, find_request_id
 from llama_vision.toolcalls.special_tokens import SpecialTokenFilter
 
 _DONE = b"[DONE]"
-_NO_USAGE = Usage()
 _BROKEN_REASONS = frozenset({"abort", "error"})
 """Finish reasons of a reply that broke off: vLLM's and SGLang's `abort`, OpenRouter's and vLLM's `error`.
 
@@ -47,6 +47,12 @@ _EMPTY_REPLY = (
     "where there is an image, it may not take images in this way."
 )
 """Cloudflare's /ai/v1 says null for an image that it ignores. An empty string is a reply, and so is a stream without any."""
+
+
+_TEXT_FIELDS = frozenset({"content", "role"})
+_CHOICE_FIELDS = frozenset({"index", "delta"})
+_CHUNK_FIELDS = frozenset({"id", "object", "created", "model", "choices"})
+"""What a chunk of text has; any other field may mean something, unless it is null."""
 
 
 class ChatCompletionsDecoder:
@@ -81,7 +87,7 @@ class ChatCompletionsDecoder:
         self._finish_reason: str | None = None
         self._broken: StreamError | None = None
         self._usage = usage.parse_headers(headers)
-        self._reported = _NO_USAGE
+        self._reported = NO_USAGE
         self._text = SpecialTokenFilter()
         self._halves = SurrogateJoiner()
         self._reasoning_halves = SurrogateJoiner()
@@ -97,6 +103,8 @@ class ChatCompletionsDecoder:
         if payload[:1] != b"{" and payload.lstrip().startswith(_DONE):
             self.done = True
             return []
+        if self._started and (plain := _plain_text(payload)) is not None:
+            return self._decode_text(plain)
         completion, usage = self._read(payload)
         events: list[Event] = []
         if not self._started:
@@ -117,7 +125,7 @@ class ChatCompletionsDecoder:
             if not choice.index:  # `n` is always 1
                 self._handle_choice(choice, events)
         if usage is not None:
-            self._usage = self._usage.merge(usage)
+            self._usage = usage if self._usage is NO_USAGE else self._usage.merge(usage)
             self._report_usage(events)
         return events
 
@@ -198,10 +206,7 @@ class ChatCompletionsDecoder:
         if content in (None, "") and message.refusal is not None:
             content = message.refusal
         if content is not None:
-            self._has_content = True
-            joined = self._halves.feed(content if isinstance(content, str) else _content_text(content))
-            if text := self._text.feed(joined):
-                events.append(TextDelta(text))
+            events += self._decode_text(content if isinstance(content, str) else _content_text(content))
         elif self._whole or "content" in message.model_fields_set:
             self._has_null = True
         calls = message.tool_calls or ()
@@ -216,6 +221,11 @@ class ChatCompletionsDecoder:
             )
             if delta:
                 events.append(delta)
+
+    def _decode_text(self, content: str) -> list[Event]:
+        self._has_content = True
+        text = self._text.feed(self._halves.feed(content))
+        return [TextDelta(text)] if text else []
 
     def _handle_reasoning(self, reasoning: Any, events: list[Event]) -> None:
         """Decode reasoning: `reasoning_content`, which DeepSeek documents, or `reasoning`, which OpenRouter does.
@@ -245,9 +255,37 @@ class ChatCompletionsDecoder:
             events.append(MetadataReport(new))
 
     def _report_usage(self, events: list[Event]) -> None:
-        if self._usage != self._reported:
+        if self._usage is not self._reported and self._usage != self._reported:
             self._reported = self._usage
             events.append(UsageReport(self._usage))
+
+
+def _plain_text(payload: bytes) -> str | None:
+    """Return the text of a chunk that holds nothing else; None for any other, which has to be validated.
+
+    Most chunks are such, and validation would take half of what a chunk costs.
+    """
+    try:
+        chunk: Any = from_json(payload)
+        (choice,) = chunk["choices"]
+        delta = choice["delta"]
+        content = delta["content"]
+        is_plain = (
+            isinstance(content, str)
+            and choice.get("index", 0) == 0
+            and isinstance(chunk.get("id", ""), str)
+            and isinstance(chunk.get("model", ""), str)
+            and _has_only(delta, _TEXT_FIELDS)
+            and _has_only(choice, _CHOICE_FIELDS)
+            and _has_only(chunk, _CHUNK_FIELDS)
+        )
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+    return content if is_plain else None
+
+
+def _has_only(fields: Mapping[str, Any], names: frozenset[str]) -> bool:
+    return not any(value is not None and name not in names for name, value in fields.items())
 
 
 def _logprob_lists(logprobs: Any) -> dict[str, list[Any]]:

@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from llama_vision.core.json_types import as_mapping
 from llama_vision.core.usage import Usage
 from llama_vision.dialects.chat_completions.wire import WireCompletion, WireUsage
+
+NO_USAGE = Usage()
+"""Where nothing is reported; the counts are unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +68,15 @@ class UsageFormat:
         return usage
 
     def _to_usage(self, wire: WireUsage) -> Usage:
-        usage = replace(
-            _cost(self.cost_fields, wire.model_extra or {}),
+        cost = _cost(self.cost_fields, wire.model_extra) if wire.model_extra else NO_USAGE
+        input_details = _details(wire.prompt_tokens_details) if wire.prompt_tokens_details else {}
+        output_details = _details(wire.completion_tokens_details) if wire.completion_tokens_details else {}
+        return Usage(
             input_tokens=_count(wire.prompt_tokens),
             output_tokens=_count(wire.completion_tokens),
-        )
-        input_details = _details(wire.prompt_tokens_details)
-        output_details = _details(wire.completion_tokens_details)
-        if not (input_details or output_details):
-            return usage
-        return replace(
-            usage,
             cached_input_tokens=input_details.pop("cached_tokens", None),
+            cost_usd=cost.cost_usd,
+            cost_is_estimate=cost.cost_is_estimate,
             input_token_details=input_details,
             output_token_details=output_details,
         )
@@ -87,7 +87,7 @@ def _cost(sources: tuple[CostField, ...], fields: Mapping[str, Any]) -> Usage:
         value = fields.get(source.name)
         if value is not None and (amount := _finite(value)) is not None:
             return Usage(cost_usd=amount * source.usd_per_unit, cost_is_estimate=source.is_estimate)
-    return Usage()
+    return NO_USAGE
 
 
 def _details(value: Any) -> dict[str, int]:
