@@ -7,11 +7,17 @@ import PIL.Image
 import pytest
 
 from llama_vision.demo import SAMPLE_IMAGES
+from llama_vision.demo.__main__ import main
 from tests.drawing import SAMPLES
 
 
+def test_all_its_answers_are_right(capsys):
+    assert main() == 0
+    assert "13 of 13 right" in capsys.readouterr().out
+
+
 @pytest.mark.slow
-def test_all_its_answers_are_right():
+def test_its_command_works_without_a_warning():
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "llama_vision.demo"],
         capture_output=True,

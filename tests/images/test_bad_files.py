@@ -201,6 +201,11 @@ def test_a_tiff_with_an_endless_list_is_refused():
     assert "it has a list of 1000001 numbers, of at most 1000000" in refusal(bytes(data))
 
 
+def test_a_png_whose_chunk_has_no_name_is_refused():
+    data = FILES["animated PNG"].replace(b"acTL", b"ac\0L")
+    assert "The PNG file of" in refusal(data)
+
+
 def test_a_bad_image_on_a_sheet_is_named_by_its_number():
     good = Image(data=FILES["PNG"], media_type="image/png")
     with pytest.raises(ImageError, match=r"^Image 2: The JPEG file of"):

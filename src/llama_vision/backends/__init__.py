@@ -125,7 +125,11 @@ def _find_telemetry() -> ModuleType | None:
 
 
 def is_traced() -> bool:
-    """Whether the app has set OpenTelemetry up, so that calls are traced."""
+    """Look whether the app has set OpenTelemetry up.
+
+    Returns:
+        Whether calls are traced.
+    """
     telemetry = _find_telemetry()
     return telemetry is not None and telemetry.is_set_up()
 

@@ -101,7 +101,8 @@ def _strip_png(data: bytes) -> StrippedFile:
     for _ in range(_MAX_CHUNKS):
         kind, end = data[at + 4 : at + 8], at + 12 + int.from_bytes(data[at : at + 4], "big")
         is_animated = is_animated or kind == b"acTL"
-        if kind not in _KEPT_CHUNKS and kind[:1].islower():
+        # What is no name is left to the decoder, which refuses it: the file may be sent as it is.
+        if kind not in _KEPT_CHUNKS and kind.isalpha() and kind[:1].islower():
             kept.append(data[begin:at])
             begin = end
         at = end
