@@ -39,10 +39,11 @@ def running(
     *,
     backend: Backend | None = None,
     local: LocalSettings | None = None,
+    model: str = "tiny",
 ) -> Iterator[Served]:
     """Serve on a free port."""
     settings = settings or ServeSettings()
-    app = create_app("tiny", settings, backend=backend, local=local)
+    app = create_app(model, settings, backend=backend, local=local)
     server = Server(app, app.state.service)
     with socket.create_server(("127.0.0.1", 0)) as listener, run_in_thread(server, listener):
         port = listener.getsockname()[1]

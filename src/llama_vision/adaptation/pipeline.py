@@ -126,7 +126,8 @@ def _check(
     limited = limit_images(provider, outline, settings)
     checked = AdaptedRequest(
         request if documents else limited,
-        text_parsed_tools=request.text_parsed_tools,  # before they are rendered into the prompt
+        # Before they are rendered into the prompt.
+        text_parsed_tools=() if provider.parses_text_calls else request.text_parsed_tools,
         stop_strings=request.stop if provider.client_side_stop else (),
         image_locations=tuple(image_locations(limited)),
         api_key=resolve_api_key(provider, api_key),

@@ -73,6 +73,7 @@ class Provider:
             Any other is refused. None where there is no such list: all are sent.
         client_side_stop: Whether stop strings are applied on this side, because the provider has none.
         strict_by_default: Whether a schema is refused that can't be enforced in full, unless it says `strict=False`.
+        parses_text_calls: Whether it takes calls out of the text of a reply itself, as our server does.
         license: What has to be accepted before the first call.
         start_command: What starts the server, where people run it themselves.
         docs: URL of its own documentation.
@@ -96,6 +97,7 @@ class Provider:
     parameters: Mapping[str, Range] | None = None
     client_side_stop: bool = False
     strict_by_default: bool = False
+    parses_text_calls: bool = False
     license: LicenseAgreement | None = None
     start_command: str = ""
     docs: str = ""

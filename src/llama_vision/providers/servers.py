@@ -111,6 +111,7 @@ LLAMA_VISION_SERVER = Provider(
     # The server prepares images as the local model does: it orders messages and fetches URLs itself, public ones only.
     image_rules=ImageConstraints(media_types=LOCAL.image_rules.media_types),
     parameters=LOCAL.parameters,
+    parses_text_calls=True,
     docs=LOCAL.docs,
 )
 
