@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, overload
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import LangSmithParams, LanguageModelInput, ModelProfile
 from langchain_core.language_models.chat_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
@@ -15,22 +15,26 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from typing_extensions import override
 
 from llama_vision.adaptation.token_estimate import estimate_text_tokens, estimate_tokens
+from llama_vision.backends.batches import BatchClient, BatchJob, Row, WireBatch, build_requests
 from llama_vision.backends.model_fields import ApiKeyField, BackendFields, StopField, hide_headers
 from llama_vision.core.backend import Backend
 from llama_vision.core.call_options import MODEL_OPTIONS, SAMPLING_OPTIONS, parse_tool
+from llama_vision.core.errors import LlamaVisionError
 from llama_vision.core.request import ChatRequest
 from llama_vision.langchain.api_keys import bind_key, key_from_environment, resolve_key
+from llama_vision.langchain.bound_model import BoundModel
 from llama_vision.langchain.convert import (
     MODEL_PROVIDER,
     ChunkConverter,
     combine_llm_outputs,
     relax_response_format,
+    to_message,
     to_messages,
     to_openai_tool,
     to_request,
     to_result,
 )
-from llama_vision.langchain.errors import TranslateErrors
+from llama_vision.langchain.errors import TranslateErrors, to_langchain_error
 from llama_vision.langchain.profile import DerivedProfile, model_profile
 from llama_vision.langchain.translator import register
 from llama_vision.providers import Provider
@@ -368,6 +372,77 @@ class ChatLlamaVision(BackendFields, BaseChatModel):
                         if run_manager:
                             await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                         yield chunk
+
+    def submit_batch(
+        self, inputs: Sequence[LanguageModelInput], *, stop: list[str] | None = None, **kwargs: Any
+    ) -> BatchJob[AIMessage]:
+        """Send many inputs to the provider's batch API, which answers them within a day at a lower price.
+
+        Args:
+            inputs: As of `batch`. All are checked and their images prepared before anything is sent.
+            stop: Stop strings.
+            **kwargs: Arguments of each call, such as `tools` or `max_tokens`.
+
+        Returns:
+            The job. It goes on without this process: keep its `id` for `batch_job`.
+
+        Raises:
+            UnsupportedInputError: The provider has no batch API, or takes fewer requests in a batch.
+            LlamaVisionError: An input can't be sent, and the text begins with its place, as in `inputs[3]`; or the
+                provider refuses them.
+        """
+        with TranslateErrors():
+            requests = self._batch_requests(inputs, stop, kwargs)
+            client = BatchClient(self._backend(kwargs), requests[0])
+            return self._batch_job(client, client.submit(requests), len(requests))
+
+    async def asubmit_batch(
+        self, inputs: Sequence[LanguageModelInput], *, stop: list[str] | None = None, **kwargs: Any
+    ) -> BatchJob[AIMessage]:
+        """As `submit_batch`."""
+        with TranslateErrors():
+            requests = self._batch_requests(inputs, stop, kwargs)
+            client = BatchClient(self._backend(kwargs), requests[0])
+            return self._batch_job(client, await client.asubmit(requests), len(requests))
+
+    def batch_job(
+        self, batch_id: str, *, stop: list[str] | None = None, **kwargs: Any
+    ) -> BatchJob[AIMessage]:
+        """Make the job of a batch that was submitted before, here or in another process; nothing is sent yet.
+
+        Args:
+            batch_id: The `id` of the job.
+            stop: As of `submit_batch`.
+            **kwargs: As of `submit_batch`: tools and the model decide how replies are read.
+
+        Raises:
+            UnsupportedInputError: The provider has no batch API.
+        """
+        with TranslateErrors():
+            request = self._request([HumanMessage("-")], stop, kwargs)
+            return self._batch_job(BatchClient(self._backend(kwargs), request), batch_id)
+
+    def _batch_requests(
+        self, inputs: Sequence[LanguageModelInput], stop: list[str] | None, call: dict[str, Any]
+    ) -> list[ChatRequest]:
+        return build_requests(
+            inputs, lambda given: self._request(self._convert_input(given).to_messages(), stop, call)
+        )
+
+    def _batch_job(
+        self, client: BatchClient, batch: WireBatch | str, num_requests: int | None = None
+    ) -> BatchJob[AIMessage]:
+        def convert(row: Row) -> AIMessage | LlamaVisionError:
+            if isinstance(row, LlamaVisionError):
+                return to_langchain_error(row)
+            return to_message(row, self._provider.name)
+
+        return BatchJob(client, batch, convert, num_requests=num_requests, errors=TranslateErrors)
+
+    @override
+    def bind(self, **kwargs: Any) -> BoundModel:
+        """Bind arguments of each call, which `submit_batch` gets too."""
+        return BoundModel(bound=self, kwargs=kwargs, config={})
 
     @override
     def bind_tools(

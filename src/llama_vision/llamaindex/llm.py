@@ -44,9 +44,10 @@ from pydantic import (
 from typing_extensions import override
 
 from llama_vision.adaptation.token_estimate import estimate_tokens
+from llama_vision.backends.batches import BatchClient, BatchJob, Row, WireBatch, build_requests
 from llama_vision.backends.model_fields import BACKEND_OPTIONS, ApiKeyField, BackendFields
 from llama_vision.core.backend import Backend
-from llama_vision.core.errors import UnsupportedInputError
+from llama_vision.core.errors import LlamaVisionError, UnsupportedInputError
 from llama_vision.core.request import DEFAULT_MAX_TOKENS, ChatRequest
 from llama_vision.llamaindex.convert import (
     SnapshotConverter,
@@ -404,6 +405,70 @@ class LlamaVision(HiddenHeaders, BackendFields, FunctionCallingLLM):
         return astream_chat_response_to_completion_response(
             self._astream_chat(request, self._backend(kwargs))
         )
+
+    # The batch API. Callbacks see nothing of it: a job is no call.
+
+    def submit_batch(
+        self, inputs: Sequence[Sequence[ChatMessage] | str], **kwargs: Any
+    ) -> BatchJob[ChatResponse]:
+        """Send many conversations to the provider's batch API, which answers them within a day at a lower price.
+
+        Args:
+            inputs: Conversations or prompts. All are checked and their images prepared before anything is sent.
+            **kwargs: Options of each call, such as `max_tokens`; `tools` in OpenAI's form.
+
+        Returns:
+            The job. It goes on without this process: keep its `id` for `batch_job`.
+
+        Raises:
+            UnsupportedInputError: The provider has no batch API, or takes fewer requests in a batch.
+            LlamaVisionError: An input can't be sent, and the text begins with its place, as in `inputs[3]`; or the
+                provider refuses them.
+        """
+        requests = self._batch_requests(inputs, kwargs)
+        client = BatchClient(self._backend(kwargs), requests[0])
+        return self._batch_job(client, client.submit(requests), len(requests))
+
+    async def asubmit_batch(
+        self, inputs: Sequence[Sequence[ChatMessage] | str], **kwargs: Any
+    ) -> BatchJob[ChatResponse]:
+        """As `submit_batch`."""
+        requests = self._batch_requests(inputs, kwargs)
+        client = BatchClient(self._backend(kwargs), requests[0])
+        return self._batch_job(client, await client.asubmit(requests), len(requests))
+
+    def batch_job(self, batch_id: str, **kwargs: Any) -> BatchJob[ChatResponse]:
+        """Make the job of a batch that was submitted before, here or in another process; nothing is sent yet.
+
+        Args:
+            batch_id: The `id` of the job.
+            **kwargs: As of `submit_batch`: tools, stop strings and the model decide how replies are read.
+
+        Raises:
+            UnsupportedInputError: The provider has no batch API.
+        """
+        return self._batch_job(self._batch_client(kwargs), batch_id)
+
+    def _batch_client(self, call: Mapping[str, Any]) -> BatchClient:
+        return BatchClient(self._backend(call), self._request([user_message("-", ())], call))
+
+    def _batch_requests(
+        self, inputs: Sequence[Sequence[ChatMessage] | str], call: Mapping[str, Any]
+    ) -> list[ChatRequest]:
+        def build(given: Sequence[ChatMessage] | str) -> ChatRequest:
+            if isinstance(given, str):
+                return self._prompt_request(given, formatted=False, image_documents=None, call=call)
+            return self._request(given, call)
+
+        return build_requests(inputs, build)
+
+    def _batch_job(
+        self, client: BatchClient, batch: WireBatch | str, num_requests: int | None = None
+    ) -> BatchJob[ChatResponse]:
+        def convert(row: Row) -> ChatResponse | LlamaVisionError:
+            return row if isinstance(row, LlamaVisionError) else to_response(row, self._provider.name)
+
+        return BatchJob(client, batch, convert, num_requests=num_requests)
 
     # Tool calling: the hooks of `FunctionCallingLLM`.
 
