@@ -1,6 +1,6 @@
 """OpenAI's files and batches, as DeepInfra (https://docs.deepinfra.com/batch) and AIGateway (aigateway.sh/docs/batch) document them.
 
-A batch comes a step nearer to its end each time that somebody looks after it.
+A batch comes nearer to its end each time that somebody looks after it.
 """
 
 import email
@@ -39,13 +39,13 @@ class Batches:
         created: The status of what was created.
         error_rows: Whether a failed request has an `error` in place of a response.
         one_model: Whether all requests have to ask the same model.
+        looks: How often a batch is looked after until it is done.
         page: How many batches a list has at most.
         asked: The requests of all batches, as they were run.
         before: Called with the method and path before each call is carried out; what it returns is the answer.
         after: Called the same afterwards.
         ends: The status that batches end with.
         answered: How many requests of a batch are answered before it is cancelled or expires; None for all.
-        echoes: A text that results repeat, such as a key.
     """
 
     most_requests: int
@@ -53,6 +53,7 @@ class Batches:
     created: int = 200
     error_rows: bool = True
     one_model: bool = True
+    looks: int = 1
     page: int = 100
     asked: list[Received] = field(default_factory=list)
     before: Callable[[str], Answer | None] = lambda call: None
@@ -61,6 +62,7 @@ class Batches:
     answered: int | None = None
     files: dict[str, bytes] = field(default_factory=dict)
     batches: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _looked: dict[str, int] = field(default_factory=dict)
 
     def answer(self, received: Received, path: str, reply: Reply, refuse: Refuse) -> Answer:
         """Carry out a call.
@@ -153,12 +155,13 @@ class Batches:
             self._run(batch, "cancelled", reply)
         elif batch["status"] == "validating" and (problems := self._problems(batch)):
             batch |= {"status": "failed", "errors": {"object": "list", "data": problems}}
-        elif batch["status"] in _STEPS[:-1]:
-            batch["status"] = _STEPS[_STEPS.index(batch["status"]) + 1]
-            total = len(self.files[batch["input_file_id"]].split(b"\n")) - 1
-            batch["request_counts"] = {"total": total, "completed": 0, "failed": 0}
-        elif batch["status"] == "finalizing":
-            self._run(batch, self.ends, reply)
+        elif batch["status"] in _STEPS:
+            self._looked[batch_id] = looked = self._looked.get(batch_id, 0) + 1
+            if looked >= self.looks:
+                self._run(batch, self.ends, reply)
+            else:
+                batch["status"] = _STEPS[min(looked, 2)]
+                batch["request_counts"] = {"total": len(self._requests(batch)), "completed": 0, "failed": 0}
         return json_answer(batch)
 
     def _cancel(self, batch_id: str, refuse: Refuse) -> Answer:

@@ -83,7 +83,7 @@ class CaptionBatches:
         self._on_status = on_status
         self._path = log_path.with_name(f".{log_path.name}.batches")
         try:
-            kept = json.loads(self._path.read_bytes()) if self._path.exists() else []
+            kept: object = json.loads(self._path.read_bytes()) if self._path.exists() else []
             self._jobs = TypeAdapter(list[_Job]).validate_python(kept)
         except (OSError, ValueError) as error:
             raise ConfigurationError(

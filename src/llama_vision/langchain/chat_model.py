@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, overload
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import LangSmithParams, LanguageModelInput, ModelProfile
 from langchain_core.language_models.chat_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
@@ -15,14 +15,13 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from typing_extensions import override
 
 from llama_vision.adaptation.token_estimate import estimate_text_tokens, estimate_tokens
-from llama_vision.backends.batches import BatchClient, BatchJob, Row, WireBatch, build_requests
 from llama_vision.backends.model_fields import ApiKeyField, BackendFields, StopField, hide_headers
 from llama_vision.core.backend import Backend
 from llama_vision.core.call_options import MODEL_OPTIONS, SAMPLING_OPTIONS, parse_tool
 from llama_vision.core.errors import LlamaVisionError
+from llama_vision.core.reply import Reply
 from llama_vision.core.request import ChatRequest
 from llama_vision.langchain.api_keys import bind_key, key_from_environment, resolve_key
-from llama_vision.langchain.bound_model import BoundModel
 from llama_vision.langchain.convert import (
     MODEL_PROVIDER,
     ChunkConverter,
@@ -43,6 +42,9 @@ from llama_vision.providers.defaults import default_model
 from llama_vision.providers.route import first_provider, resolve_provider
 from llama_vision.structured.method import StructuredMethod, plan_structured_output
 from llama_vision.version import __version__
+
+if TYPE_CHECKING:
+    from llama_vision.backends.batches import BatchClient, BatchJob, WireBatch
 
 _NO_OPTIONS: Mapping[str, Any] = {}
 _REQUEST_FIELDS = MODEL_OPTIONS | {"text_tool_calls"}
@@ -375,7 +377,7 @@ class ChatLlamaVision(BackendFields, BaseChatModel):
 
     def submit_batch(
         self, inputs: Sequence[LanguageModelInput], *, stop: list[str] | None = None, **kwargs: Any
-    ) -> BatchJob[AIMessage]:
+    ) -> "BatchJob[AIMessage]":
         """Send many inputs to the provider's batch API, which answers them within a day at a lower price.
 
         Args:
@@ -392,22 +394,22 @@ class ChatLlamaVision(BackendFields, BaseChatModel):
                 provider refuses them.
         """
         with TranslateErrors():
-            requests = self._batch_requests(inputs, stop, kwargs)
-            client = BatchClient(self._backend(kwargs), requests[0])
-            return self._batch_job(client, client.submit(requests), len(requests))
+            batches, requests = self._batches(inputs, stop, kwargs)
+            batch = batches.submit(requests)
+            return self._batch_job(batches, batch, len(requests))
 
     async def asubmit_batch(
         self, inputs: Sequence[LanguageModelInput], *, stop: list[str] | None = None, **kwargs: Any
-    ) -> BatchJob[AIMessage]:
+    ) -> "BatchJob[AIMessage]":
         """As `submit_batch`."""
         with TranslateErrors():
-            requests = self._batch_requests(inputs, stop, kwargs)
-            client = BatchClient(self._backend(kwargs), requests[0])
-            return self._batch_job(client, await client.asubmit(requests), len(requests))
+            batches, requests = self._batches(inputs, stop, kwargs)
+            batch = await batches.asubmit(requests)
+            return self._batch_job(batches, batch, len(requests))
 
     def batch_job(
         self, batch_id: str, *, stop: list[str] | None = None, **kwargs: Any
-    ) -> BatchJob[AIMessage]:
+    ) -> "BatchJob[AIMessage]":
         """Make the job of a batch that was submitted before, here or in another process; nothing is sent yet.
 
         Args:
@@ -419,29 +421,36 @@ class ChatLlamaVision(BackendFields, BaseChatModel):
             UnsupportedInputError: The provider has no batch API.
         """
         with TranslateErrors():
-            request = self._request([HumanMessage("-")], stop, kwargs)
-            return self._batch_job(BatchClient(self._backend(kwargs), request), batch_id)
+            batches, _ = self._batches(["-"], stop, kwargs)
+            return self._batch_job(batches, batch_id)
 
-    def _batch_requests(
+    def _batches(
         self, inputs: Sequence[LanguageModelInput], stop: list[str] | None, call: dict[str, Any]
-    ) -> list[ChatRequest]:
-        return build_requests(
+    ) -> "tuple[BatchClient, list[ChatRequest]]":
+        from llama_vision.backends.batches import BatchClient, build_requests  # noqa: PLC0415 - loaded late, as backends are
+
+        requests = build_requests(
             inputs, lambda given: self._request(self._convert_input(given).to_messages(), stop, call)
         )
+        return BatchClient(self._backend(call), requests[0]), requests
 
     def _batch_job(
-        self, client: BatchClient, batch: WireBatch | str, num_requests: int | None = None
-    ) -> BatchJob[AIMessage]:
-        def convert(row: Row) -> AIMessage | LlamaVisionError:
+        self, batches: "BatchClient", batch: "WireBatch | str", num_requests: int | None = None
+    ) -> "BatchJob[AIMessage]":
+        from llama_vision.backends.batches import BatchJob  # noqa: PLC0415 - as above
+
+        def convert(row: Reply | LlamaVisionError) -> AIMessage | LlamaVisionError:
             if isinstance(row, LlamaVisionError):
                 return to_langchain_error(row)
             return to_message(row, self._provider.name)
 
-        return BatchJob(client, batch, convert, num_requests=num_requests, errors=TranslateErrors)
+        return BatchJob(batches, batch, convert, num_requests=num_requests, errors=TranslateErrors)
 
     @override
-    def bind(self, **kwargs: Any) -> BoundModel:
+    def bind(self, **kwargs: Any) -> Any:
         """Bind arguments of each call, which `submit_batch` gets too."""
+        from llama_vision.langchain.bound_model import BoundModel  # noqa: PLC0415 - a pydantic class: 6 ms
+
         return BoundModel(bound=self, kwargs=kwargs, config={})
 
     @override

@@ -241,7 +241,7 @@ def _open_batches(
     def request(image: Image) -> ChatRequest:
         return llm._request([user_message(task.prompt, [image])], options)  # pyright: ignore[reportPrivateUsage] # noqa: SLF001 - of this package
 
-    client = llm._batch_client(options)  # pyright: ignore[reportPrivateUsage] # noqa: SLF001 - of this package
+    client, _ = llm._batches([task.prompt], options)  # pyright: ignore[reportPrivateUsage] # noqa: SLF001 - of this package
     return CaptionBatches(task, log, log_path, client, request)
 
 
