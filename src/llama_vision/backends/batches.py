@@ -151,8 +151,9 @@ class BatchClient:
             LlamaVisionError: It can't be sent.
         """
         config = self._config
+        key = await aask_for_key(config.api_key) if api_key is None else api_key
         adapted = await aadapt_request(
-            config.provider, request, config.images, api_key=api_key, account_id=config.account_id
+            config.provider, request, config.images, api_key=key, account_id=config.account_id
         )
         return self._encode(request, adapted)
 
