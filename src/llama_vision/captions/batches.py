@@ -46,6 +46,9 @@ class CaptionBatches:
     Beside the log of captions stands a hidden file with the batches that are not in the log yet. It is written after an upload, which
     asks nothing, and once a batch is started, so that no image is asked about twice wherever a run is stopped: of a file of requests
     whose batch is not known the provider's list tells whether it was started.
+
+    Attributes:
+        task: That of the runner, which asks nothing by itself.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class CaptionBatches:
                 "A batch takes up to a day, and may be billed once only: give a file of captions that a later run resumes "
                 "from (resume=..., or --out FILE)."
             )
+        self.task = replace(task, ask=_ask_nothing)
         self._task = task
         self._log = log
         self._client = client
@@ -101,7 +105,7 @@ class CaptionBatches:
         """Caption files.
 
         Args:
-            runner: Logs the captions; its task is that of `task_of_batch`.
+            runner: Logs the captions; its task is `task`.
             files: The images, and pages of documents.
             concurrency: How many images are read at once.
             on_done: Called with each result, once all batches are done.
@@ -209,12 +213,5 @@ class CaptionBatches:
         unfinished.replace(self._path)
 
 
-def task_of_batch(task: CaptionTask) -> CaptionTask:
-    """Make the task of a runner that asks nothing by itself."""
-
-    async def ask(image: Image) -> Reply:  # noqa: ARG001 - of any image
-        raise BatchError(
-            "The image was changed while its batch was under way: the same run again asks about it."
-        )
-
-    return replace(task, ask=ask)
+async def _ask_nothing(image: Image) -> Reply:  # noqa: ARG001 - of any image
+    raise BatchError("The image was changed while its batch was under way: the same run again asks about it.")

@@ -6,9 +6,9 @@ import sys
 from functools import partial
 from io import FileIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llama_vision.adaptation.validate import validate_request
-from llama_vision.backends.batches import BatchClient
 from llama_vision.captions import (
     DEFAULT_CONCURRENCY,
     DEFAULT_PROMPT,
@@ -21,7 +21,6 @@ from llama_vision.captions import (
     find_images,
     list_pages,
 )
-from llama_vision.captions.batches import CaptionBatches, task_of_batch
 from llama_vision.captions.image_files import absolute
 from llama_vision.captions.runner import check_concurrency
 from llama_vision.cli.model_options import add_model_arguments, build_request, print_loading, select_model
@@ -34,6 +33,9 @@ from llama_vision.core.reply import Reply
 from llama_vision.core.request import ChatRequest
 from llama_vision.providers import Provider
 from llama_vision.providers.route import Route, first_provider
+
+if TYPE_CHECKING:
+    from llama_vision.captions.batches import CaptionBatches
 
 _MAX_NAMED = 10
 _STDOUT = "-"
@@ -104,7 +106,7 @@ async def _caption(options: argparse.Namespace) -> None:
     with CaptionLog(log_path, output=output) as log, ProgressLine(len(images)) as progress:
         batches = _open_batches(task, log, log_path, backend, model, options) if options.batch else None
         runner = CaptionRunner(
-            task_of_batch(task) if batches else task, log, name_in_log=name_in_log, log_duplicates=True
+            batches.task if batches else task, log, name_in_log=name_in_log, log_duplicates=True
         )
 
         def on_done(result: CaptionResult) -> None:
@@ -126,7 +128,10 @@ def _open_batches(
     backend: Backend,
     model: str,
     options: argparse.Namespace,
-) -> CaptionBatches:
+) -> "CaptionBatches":
+    from llama_vision.backends.batches import BatchClient  # noqa: PLC0415 - loads httpx
+    from llama_vision.captions.batches import CaptionBatches  # noqa: PLC0415 - as above
+
     def request(image: Image) -> ChatRequest:
         return build_request(options, model, options.prompt, [image])
 

@@ -401,7 +401,7 @@ class ChatLlamaVision(BackendFields, BaseChatModel):
     async def asubmit_batch(
         self, inputs: Sequence[LanguageModelInput], *, stop: list[str] | None = None, **kwargs: Any
     ) -> "BatchJob[AIMessage]":
-        """As `submit_batch`."""
+        """Send many inputs to the batch API, asynchronously. See `submit_batch`."""
         with TranslateErrors():
             batches, requests = self._batches(inputs, stop, kwargs)
             batch = await batches.asubmit(requests)

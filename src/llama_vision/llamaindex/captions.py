@@ -23,7 +23,7 @@ from llama_vision.captions import (
     CaptionRunner,
     CaptionTask,
 )
-from llama_vision.captions.batches import CaptionBatches, task_of_batch
+from llama_vision.captions.batches import CaptionBatches
 from llama_vision.captions.event_loop import run_async
 from llama_vision.captions.image_files import absolute
 from llama_vision.captions.runner import check_concurrency
@@ -196,9 +196,7 @@ async def acaption_images(
     with CaptionLog(log_path) as log, _progress_bar(len(sources), enabled=progress) as bar:
         task = _caption_task(llm, prompt, options)
         batches = _open_batches(task, log, log_path, llm, options) if batch else None
-        runner = CaptionRunner(
-            task_of_batch(task) if batches else task, log, keep_images=True, keep_thumbnails=True
-        )
+        runner = CaptionRunner(batches.task if batches else task, log, keep_images=True, keep_thumbnails=True)
         run = runner.run if batches is None else partial(batches.run, runner)
         results = await run(sources, concurrency=concurrency, on_done=lambda _: bar.update())
     captioned = [result for result in results if isinstance(result, CaptionedImage)]

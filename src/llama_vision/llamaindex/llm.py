@@ -434,7 +434,7 @@ class LlamaVision(HiddenHeaders, BackendFields, FunctionCallingLLM):
     async def asubmit_batch(
         self, inputs: Sequence[Sequence[ChatMessage] | str], **kwargs: Any
     ) -> "BatchJob[ChatResponse]":
-        """As `submit_batch`."""
+        """Send many inputs to the batch API, asynchronously. See `submit_batch`."""
         batches, requests = self._batches(inputs, kwargs)
         return self._batch_job(batches, await batches.asubmit(requests), len(requests))
 
