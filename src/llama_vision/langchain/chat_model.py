@@ -417,6 +417,9 @@ class ChatLlamaVision(BackendFields, BaseChatModel):
             stop: As of `submit_batch`.
             **kwargs: As of `submit_batch`: tools and the model decide how replies are read.
 
+        Returns:
+            The job, whose `refresh` and `results` ask the provider.
+
         Raises:
             UnsupportedInputError: The provider has no batch API.
         """

@@ -445,6 +445,9 @@ class LlamaVision(HiddenHeaders, BackendFields, FunctionCallingLLM):
             batch_id: The `id` of the job.
             **kwargs: As of `submit_batch`: tools, stop strings and the model decide how replies are read.
 
+        Returns:
+            The job, whose `refresh` and `results` ask the provider.
+
         Raises:
             UnsupportedInputError: The provider has no batch API.
         """
