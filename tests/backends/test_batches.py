@@ -354,7 +354,7 @@ def test_a_refused_creation_is_retried_and_an_unclear_one_is_not(emulator, way):
     submit(frame.model, ["Hello!"], way=way)
     assert calls(emulator)[3:] == [UPLOAD, CREATE, LIST, CREATE]
     emulator.dialect.batches.before = once(CREATE)
-    with pytest.raises(ConnectionFailedError):
+    with pytest.raises(ConnectionFailedError, match="batch of the file file_3 was started is not known"):
         submit(frame.model, ["Hello!"], way=way)
     assert calls(emulator)[7:] == [UPLOAD, CREATE, LIST]
     emulator.dialect.batches.before = lambda call: emulator.refusal(429, "Busy") if call == CREATE else None
@@ -426,7 +426,7 @@ def test_an_answer_that_cannot_be_read_is_told(emulator, call, body):
 def test_a_list_that_cannot_be_read_is_told(emulator):
     batches = emulator.dialect.batches
     batches.after = {CREATE: NO_ANSWER, LIST: json_answer({"data": None})}.get
-    with pytest.raises(MalformedReplyError):
+    with pytest.raises(MalformedReplyError, match="was started is not known"):
         LangChain(emulator, "deepinfra", max_retries=0).model.submit_batch(["Hello!"])
 
 

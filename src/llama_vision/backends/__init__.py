@@ -18,7 +18,14 @@ from llama_vision.providers.route import Route, Target
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["DEFAULT_MAX_RETRIES", "DEFAULT_TIMEOUT_S", "CallCounters", "Limits", "create_backend", "is_traced"]
+__all__ = [
+    "DEFAULT_MAX_RETRIES",
+    "DEFAULT_TIMEOUT_S",
+    "CallCounters",
+    "Limits",
+    "create_backend",
+    "is_traced",
+]
 
 DEFAULT_TIMEOUT_S = 120.0
 """Seconds without a byte before a call fails: the reply to a large image may take long to begin."""

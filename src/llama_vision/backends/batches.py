@@ -220,11 +220,13 @@ class BatchClient:
                     (yield Send(wire.create_batch(self.api.endpoint, file_id), once=True))
                 )
             except (ConnectionFailedError, RequestTimeoutError, StatusError, StreamError) as error:
-                maybe_created = not isinstance(error, StatusError) or isinstance(error, ServerError)
-                if maybe_created and (found := (yield from self.find(file_id))) is not None:
-                    return found
-                if not isinstance(error, StatusError):
-                    raise  # it may be created even now
+                refused = isinstance(error, StatusError)
+                if not refused or isinstance(error, ServerError):
+                    with _unclear(file_id):
+                        if (found := (yield from self.find(file_id))) is not None:
+                            return found
+                        if not refused:
+                            raise  # it may be started even now
                 yield retries.next_delay(error)
 
     def find(self, file_id: str) -> Steps[WireBatch | None]:
@@ -522,6 +524,17 @@ def _at(index: int) -> Generator[None]:
         yield
     except LlamaVisionError as error:
         error.args = (f"inputs[{index}]: {error.args[0]}", *error.args[1:])
+        raise
+
+
+@contextlib.contextmanager
+def _unclear(file_id: str) -> Generator[None]:
+    """Let an error say what is not known."""
+    try:
+        yield
+    except LlamaVisionError as error:
+        said = f"{error.args[0]} Whether the batch of the file {file_id} was started is not known."
+        error.args = (said, *error.args[1:])
         raise
 
 
