@@ -67,6 +67,7 @@ $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 
 bench: $(STAMP) ## what it costs, beside raw httpx and the smallest possible class
 	@$(BIN)/python benchmarks/overhead.py
+	@$(BIN)/python -m benchmarks.telemetry
 	@$(BIN)/python benchmarks/concurrency.py
 	@$(BIN)/python benchmarks/images.py
 	@$(BIN)/python benchmarks/toolcalls.py

@@ -52,6 +52,7 @@ class Case:
         turns: Role and words; the image stands before the words of the last.
         image: Shown with the last turn.
         streamed: Whether the answer comes piece by piece.
+        batched: Whether it is asked through the batch API.
         options: Of the call.
         error: What it ends in, if not in an answer.
         refused: Status and words of the refusal that the emulator is told to give.
@@ -62,6 +63,7 @@ class Case:
     turns: tuple[tuple[str, str], ...]
     image: bytes | None = None
     streamed: bool = False
+    batched: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     error: type[Exception] | None = None
     refused: tuple[int, str] | None = None
@@ -186,6 +188,12 @@ CASES = {
     ("emulator-deepinfra", "image_streamed"): Case(
         "deepinfra", _asks("What is in this picture?"), IMAGE, streamed=True
     ),
+    ("emulator-deepinfra", "batch"): Case(
+        "deepinfra", _asks("What is in this picture?"), IMAGE, batched=True
+    ),
+    ("emulator-aigateway", "batch"): Case(
+        "aigateway", _asks("What is in this picture?"), IMAGE, batched=True
+    ),
     ("emulator-deepinfra", "tool_call"): Case(
         "deepinfra", _asks("What is the weather in Paris?"), options={"tools": [WEATHER]}
     ),
@@ -265,7 +273,9 @@ def ask_langchain(case: Case, url: str | None = None, **access: Any) -> dict[str
             "mime_type": "image/png",
         }
         messages[-1].content = [image, {"type": "text", "text": case.turns[-1][1]}]
-    if case.streamed:
+    if case.batched:
+        (message,) = model.submit_batch([messages], **case.options).results()
+    elif case.streamed:
         message = reduce(add, model.stream(messages, **case.options))
     else:
         message = model.invoke(messages, **case.options)
@@ -291,7 +301,9 @@ def ask_llamaindex(case: Case, url: str | None = None, **access: Any) -> dict[st
     messages = [ChatMessage(role=role, blocks=[TextBlock(text=words)]) for role, words in case.turns]
     if case.image is not None:
         messages[-1].blocks.insert(0, ImageBlock(image=case.image))
-    if case.streamed:
+    if case.batched:
+        (response,) = llm.submit_batch([messages], **case.options).results()
+    elif case.streamed:
         response = list(llm.stream_chat(messages, **case.options))[-1]
     else:
         response = llm.chat(messages, **case.options)

@@ -22,6 +22,7 @@ from tests.cassette_scrubbing import leaks, without_secrets, without_secrets_in_
 _EVENT = re.compile(r".+?(?:\n\n|\r\n\r\n|\r\r|\Z)", re.DOTALL)
 _PLAIN_EVENT = re.compile(r"data: ([^\r\n]*)\n\n")
 _STREAM = re.compile(r"(?:data|event|id|retry)?:")
+_FORM = re.compile(r"--([\w-]+)\r\n(.*)\r\n--\1--\r\n", re.DOTALL)
 _WIDTH = 110
 
 
@@ -60,7 +61,7 @@ def saved_only_if_all_is_well(cassette: Cassette) -> Iterator[None]:
 
 
 class ReadableYaml:
-    """VCR's serializer: JSON bodies as YAML, event streams as lists, everything else as it came."""
+    """VCR's serializer: JSON bodies and forms as YAML, event streams as lists, everything else as it came."""
 
     @staticmethod
     def serialize(cassette: dict[str, Any]) -> str:
@@ -112,11 +113,16 @@ class WithProvenance(FilesystemPersister):
 
 def to_readable(body: str | bytes | None) -> dict[str, Any]:
     """Put a body into the most readable form that loses nothing of it."""
+    if body == "":
+        return {}
     readable: dict[str, Any] = {"string": body}
     if not isinstance(body, str):
         return readable
     if (value := _parsed(body)) is not None:
         readable = {"json": value}
+    elif form := _FORM.fullmatch(body):
+        parts = [_part(part) for part in form[2].split(f"\r\n--{form[1]}\r\n")]
+        readable = {"form": {"boundary": form[1], "parts": parts}}
     elif _STREAM.match(body):
         readable = {"events": [_event(event) for event in _EVENT.findall(body)]}
     return readable if _keeps(readable, body) else {"string": body}
@@ -124,14 +130,20 @@ def to_readable(body: str | bytes | None) -> dict[str, Any]:
 
 def from_readable(readable: dict[str, Any]) -> str | bytes | None:
     """Undo `to_readable`, but for the white space between the parts of JSON."""
+    if not readable:
+        return ""
     match readable:
         case {"json": value}:
             return _json_text(value)
+        case {"form": {"boundary": boundary, "parts": parts}}:
+            return (
+                "".join(f"--{boundary}\r\n{_part_text(part)}\r\n" for part in parts) + f"--{boundary}--\r\n"
+            )
         case {"events": events}:
             return "".join(_event_text(event) for event in events)
         case {"string": body}:
             return body
-    raise ValueError(f"A body is json, events or string, and not {', '.join(readable)}.")
+    raise ValueError(f"A body is json, form, events or string, and not {', '.join(readable)}.")
 
 
 def _parsed(text: str) -> dict[str, Any] | list[Any] | None:
@@ -145,6 +157,18 @@ def _parsed(text: str) -> dict[str, Any] | list[Any] | None:
 
 def _json_text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _part(text: str) -> dict[str, Any]:
+    """Read a part of a form: its headers, and its JSON or text."""
+    head, _, content = text.partition("\r\n\r\n")
+    value = _parsed(content)
+    return {"headers": head.split("\r\n")} | ({"text": content} if value is None else {"json": value})
+
+
+def _part_text(part: dict[str, Any]) -> str:
+    content = f"{_json_text(part['json'])}\n" if "json" in part else part["text"]
+    return "\r\n".join(part["headers"]) + f"\r\n\r\n{content}"
 
 
 def _event(text: str) -> dict[str, Any]:

@@ -67,6 +67,12 @@ def said(provider: str, response: dict[str, Any]) -> dict[str, Any]:
     return answer
 
 
+def batched(response: dict[str, Any]) -> dict[str, Any]:
+    """Read the response of a batch's only request."""
+    row = json.loads(response["body"]["string"])
+    return {"body": {"string": json.dumps(row["response"]["body"]).encode()}}
+
+
 def _calls(messages: list[dict[str, Any]]) -> list[tuple[str, Any]]:
     calls = [call for message in messages for call in message.get("tool_calls") or ()]
     functions = [call.get("function") or call for call in calls]  # Cloudflare's native ones are not nested

@@ -9,12 +9,7 @@ from dataclasses import replace
 import pytest
 
 pytest.importorskip("opentelemetry.sdk", reason="the extra `test` has it")
-from opentelemetry import metrics, trace
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry import trace
 from opentelemetry.trace import SpanKind, StatusCode
 
 from llama_vision.backends import create_backend, telemetry
@@ -25,6 +20,7 @@ from llama_vision.core.request import ChatRequest, ResponseFormat, SamplingParam
 from llama_vision.demo import SAMPLE_IMAGES
 from llama_vision.providers import find_provider
 from tests.backends.routes import record_of, route_backend
+from tests.backends.telemetry_seen import set_up
 from tests.emulator import Emulator, chunks, completion, event_stream, refusal
 from tests.emulator.asking import MODEL, STREAMED_WAYS, WAYS, aask, ask, question
 
@@ -48,32 +44,9 @@ def server(servers):
 
 @pytest.fixture
 def seen(monkeypatch):
-    """An SDK that is set up for one test, without the API's rule that this happens once in a process."""
-    exporter, reader = InMemorySpanExporter(), InMemoryMetricReader()
-    tracers = TracerProvider()
-    tracers.add_span_processor(SimpleSpanProcessor(exporter))
-    meters = MeterProvider([reader])
-    monkeypatch.setattr(trace, "get_tracer_provider", lambda: tracers)
-    monkeypatch.setattr(trace, "get_tracer", tracers.get_tracer)
-    monkeypatch.setattr(metrics, "get_meter_provider", lambda: meters)
-    monkeypatch.setattr(metrics, "get_meter", meters.get_meter)
-    yield Seen(exporter, reader)
-    meters.shutdown()
-
-
-class Seen:
-    def __init__(self, exporter, reader):
-        self._exporter, self._reader = exporter, reader
-
-    def span(self):
-        (span,) = self._exporter.get_finished_spans()
-        return span
-
-    def metrics(self):
-        """The data points by the metric's name."""
-        data = self._reader.get_metrics_data()
-        scopes = [scope for resource in data.resource_metrics for scope in resource.scope_metrics]
-        return {metric.name: metric.data.data_points for scope in scopes for metric in scope.metrics}
+    seen = set_up(monkeypatch)
+    yield seen
+    seen.meters.shutdown()
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -189,15 +162,17 @@ def test_content_is_told_only_if_asked_for_and_no_image_ever(server, seen, way, 
     monkeypatch.setenv(telemetry.CONTENT_VARIABLE, "true")
     ask(create_backend(record_of(server, "a")), way, ChatRequest(MODEL, messages))
     attributes = seen.span().attributes
-    assert json.loads(attributes["gen_ai.system_instructions"]) == [{"type": "text", "content": "Be brief."}]
+    # "Instructions that are part of the chat history SHOULD be recorded in gen_ai.input.messages".
+    assert "gen_ai.system_instructions" not in attributes
     assert json.loads(attributes["gen_ai.input.messages"]) == [
+        {"role": "system", "parts": [{"type": "text", "content": "Be brief."}]},
         {
             "role": "user",
             "parts": [
                 {"type": "image", "mime_type": "image/png"},
                 {"type": "text", "content": "What is it?"},
             ],
-        }
+        },
     ]
     assert json.loads(attributes["gen_ai.output.messages"]) == [
         {
@@ -223,7 +198,7 @@ def test_the_span_is_a_child_of_what_surrounds_the_call(server, seen, way):
     else:
         with tracer.start_as_current_span("app"):
             ask(backend, way)
-    child, parent = seen._exporter.get_finished_spans()
+    child, parent = seen.spans()
     assert child.parent.span_id == parent.context.span_id
 
 

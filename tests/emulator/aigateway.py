@@ -14,6 +14,7 @@ from http import HTTPStatus
 from typing import Any
 
 from tests.emulator.answers import Answer, error_body, event_stream, json_answer
+from tests.emulator.batches import Batches
 from tests.emulator.chat_checks import Rules, WrongRequestError, check_body
 from tests.emulator.chat_completions import deltas, without_cost
 from tests.emulator.chat_model import reply_to
@@ -53,13 +54,23 @@ class AIGateway:
     base_path: str = "/v1"
     call_paths: tuple[str, ...] = ("/chat/completions",)
     requests_per_minute: int = 600
+    batches: Batches = field(
+        default_factory=lambda: Batches(most_requests=100, created=201, error_rows=False, one_model=False)
+    )
     _times: deque[float] = field(default_factory=deque)
+
+    def refuse_key(self, received: Received, api_key: str | None) -> Answer | None:
+        """Check the key alone."""
+        if api_key is not None and received.headers.get("authorization") != f"Bearer {api_key}":
+            return self.error(401, "Invalid or missing API key")
+        return None
 
     def refuse(self, received: Received, api_key: str | None) -> Answer | None:
         """See `Dialect.refuse`."""
-        if api_key is not None and received.headers.get("authorization") != f"Bearer {api_key}":
-            return self.error(401, "Invalid or missing API key")
-        if not self._has_room(received.at):
+        if refused := self.refuse_key(received, api_key):
+            return refused
+        # Batches don't count: https://aigateway.sh/docs/rate-limits
+        if received.method == "POST" and not self._has_room(received.at):
             limited = self.error(
                 429, f"Rate limit of {self.requests_per_minute} requests per minute exceeded"
             )

@@ -3,11 +3,12 @@
 The error shapes are those of its OpenAPI file and of reports by its users.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
 from tests.emulator.answers import Answer, error_body, event_stream, json_answer
+from tests.emulator.batches import Batches
 from tests.emulator.chat_checks import Rules, WrongRequestError, check_body
 from tests.emulator.chat_completions import chunks
 from tests.emulator.chat_model import reply_to
@@ -40,11 +41,18 @@ class DeepInfra:
 
     base_path: str = "/v1/openai"
     call_paths: tuple[str, ...] = ("/chat/completions",)
+    batches: Batches = field(default_factory=lambda: Batches(most_requests=50_000, most_bytes=200_000_000))
+
+    def refuse_key(self, received: Received, api_key: str | None) -> Answer | None:
+        """Check the key alone."""
+        if api_key is not None and received.headers.get("authorization") != f"Bearer {api_key}":
+            return json_answer({"detail": {"error": "Not authenticated"}}, 401)
+        return None
 
     def refuse(self, received: Received, api_key: str | None) -> Answer | None:
         """See `Dialect.refuse`."""
-        if api_key is not None and received.headers.get("authorization") != f"Bearer {api_key}":
-            return json_answer({"detail": {"error": "Not authenticated"}}, 401)
+        if refused := self.refuse_key(received, api_key):
+            return refused
         if not received.headers.get("content-type", "").startswith("application/json"):
             return json_answer({"detail": "Unsupported Media Type"}, 415)
         try:

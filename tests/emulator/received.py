@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,7 @@ class Received:
         content: The body as it came.
         client_port: Tells connections apart.
         at: Seconds on the monotonic clock.
+        query: What follows the path's question mark, by name.
     """
 
     method: str
@@ -25,6 +27,7 @@ class Received:
     content: bytes = field(repr=False)
     client_port: int
     at: float
+    query: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def body(self) -> Any:

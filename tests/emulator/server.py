@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from tests.emulator import playback
 from tests.emulator.answers import Answer
+from tests.emulator.batches import ROUTES
 from tests.emulator.deepinfra import DeepInfra
 from tests.emulator.dialect import Dialect
 from tests.emulator.playback import Playback
@@ -55,7 +56,14 @@ class Emulator:
         self.base_url = f"http://127.0.0.1:{self.port}{base_path}"
         app = Starlette(
             routes=[
-                Route(base_path + path, self._answer, methods=["POST"]) for path in self.dialect.call_paths
+                *(
+                    Route(base_path + path, self._answer, methods=["POST"])
+                    for path in self.dialect.call_paths
+                ),
+                *(
+                    Route(base_path + path, self._answer, methods=[method])
+                    for method, path in (ROUTES if hasattr(self.dialect, "batches") else ())
+                ),
             ],
             exception_handlers={HTTPException: self._lost},
         )
@@ -160,6 +168,7 @@ class Emulator:
             content=await request.body(),
             client_port=request.client.port,
             at=time.monotonic(),
+            query=dict(request.query_params),
         )
         with self._change:
             self.requests.append(received)
@@ -169,8 +178,20 @@ class Emulator:
         )
 
     def _next_answer(self, received: Received) -> Answer:
+        path = received.path.removeprefix(self.dialect.base_path)
+        if hasattr(self.dialect, "batches") and path not in self.dialect.call_paths:
+            return self._batch_answer(received, path)
         answer = self.dialect.refuse(received, self.api_key) or self._planned(received)
         return _with_headers(answer, self.dialect.headers(received))
+
+    def _batch_answer(self, received: Received, path: str) -> Answer:
+        if refused := self.dialect.refuse_key(received, self.api_key):
+            return refused
+
+        def reply_to(line: Received) -> Answer:
+            return self.dialect.refuse(line, None) or self._planned(line)
+
+        return self.dialect.batches.answer(received, path, reply_to, self.dialect.error)
 
     def _planned(self, received: Received) -> Answer:
         plan = self._script.popleft() if self._script else self._always

@@ -14,13 +14,21 @@ from llama_index.core.prompts import PromptTemplate
 from llama_index.core.tools import FunctionTool
 
 from llama_vision import Usage
-from llama_vision.core.errors import AuthenticationError, InvalidRequestError, RateLimitError
+from llama_vision.backends import create_backend
+from llama_vision.backends.batches import BatchClient
+from llama_vision.core.errors import (
+    AuthenticationError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    RateLimitError,
+)
 from llama_vision.core.messages import ToolCall
 from llama_vision.demo import SAMPLE_IMAGES
 from llama_vision.langchain import ChatLlamaVision
 from llama_vision.llamaindex import LlamaVision
 from llama_vision.testing import Answer, Failure, ReceivedRequest, ScriptedServer, tool_call
 from tests.call_styles import all_styles
+from tests.emulator.asking import question
 
 IMAGE = SAMPLE_IMAGES["circle"].read_bytes()
 
@@ -306,3 +314,23 @@ except Exception as error:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == "Hi"
+
+
+def test_a_batch_takes_its_lines_when_it_is_created():
+    with ScriptedServer("A cat.", Failure(400, "Too odd."), "A dog.") as server:
+        model = ChatLlamaVision(**server.model_options)
+        job = model.submit_batch(["One?", "Two?", "Three?"])
+        assert [request.text for request in server.requests] == ["One?", "Two?", "Three?"]
+        first, second, third = job.cancel().results()
+        again = model.batch_job(job.id).refresh()
+        assert (first.text, third.text, again.status) == ("A cat.", "A dog.", "completed")
+        assert isinstance(second, InvalidRequestError)
+        with pytest.raises(ModelNotFoundError):
+            model.batch_job("batch_7").refresh()
+
+
+def test_a_batch_whose_creation_went_unanswered_is_in_the_list():
+    with ScriptedServer("A cat.") as server:
+        client = BatchClient(create_backend(server.provider), question())
+        batch = client.submit([question()])
+        assert client.run(client.find(batch.input_file_id)) == batch

@@ -1,6 +1,7 @@
 """Limits of an app's own: what calls may cost, how many a minute, and how many at once."""
 
 import asyncio
+import contextlib
 import math
 import threading
 import time
@@ -211,6 +212,37 @@ class LimitedBackend:
         self._limits = limits
         self._counters = counters
         self._deadline = deadline
+
+    @property
+    def wrapped(self) -> Backend:
+        """The other backend."""
+        return self._create(self._deadline)
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether what calls may cost is limited."""
+        return self._limits.max_cost_usd is not None
+
+    @contextlib.contextmanager
+    def batch(self, estimate_usd: float) -> Generator[None]:
+        """Count a batch, while it is submitted, with its estimate: what it costs is known a day later.
+
+        Args:
+            estimate_usd: Of all its calls.
+
+        Raises:
+            BudgetExceededError: It could cost more than is left.
+        """
+        if self._limits.max_cost_usd is None:
+            yield
+            return
+        self._counters.reserve(estimate_usd, self._limits.max_cost_usd)
+        cost = 0.0
+        try:
+            yield
+            cost = estimate_usd
+        finally:
+            self._counters.settle(estimate_usd, cost)
 
     def __repr__(self) -> str:
         return f"LimitedBackend({self._create(None)!r}, {self._limits!r})"

@@ -21,7 +21,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from llama_vision.core.backend import Backend
 from llama_vision.core.errors import LlamaVisionError, StatusError
 from llama_vision.core.events import Event, ReasoningDelta, TextDelta, ToolCallDelta
-from llama_vision.core.messages import Document, Image, Message, Part, Text, ToolCall, ToolResult
+from llama_vision.core.messages import Document, Image, Part, Text, ToolCall, ToolResult
 from llama_vision.core.reply import Reply, ReplyBuilder
 from llama_vision.core.request import ChatRequest
 from llama_vision.core.usage import Usage
@@ -180,6 +180,8 @@ class _Call:
             attributes["gen_ai.provider.name"] = common["gen_ai.provider.name"] = answered
         if reply.model:
             common = {**common, "gen_ai.response.model": reply.model}
+        if error is not None:
+            attributes.setdefault("gen_ai.response.finish_reasons", ["error"])
         if error is not None and not isinstance(error, GeneratorExit):
             attributes["error.type"] = _error_type(error)
             common = {**common, "error.type": attributes["error.type"]}
@@ -319,17 +321,22 @@ def _error_type(error: BaseException) -> str:
 
 
 def _input_content(request: ChatRequest) -> dict[str, str]:
-    """Return the prompt as the conventions' JSON."""
-    system = [part for message in request.messages if message.role == "system" for part in message.parts]
-    messages = [_input_message(message) for message in request.messages if message.role != "system"]
-    content = {"gen_ai.input.messages": json.dumps(messages, ensure_ascii=False)}
-    if system:
-        content["gen_ai.system_instructions"] = json.dumps(list(map(_part, system)), ensure_ascii=False)
-    return content
-
-
-def _input_message(message: Message) -> dict[str, Any]:
-    return {"role": message.role, "parts": list(map(_part, message.parts))}
+    """Return prompt and tools as the conventions' JSON. System messages are among the others, as on the wire."""
+    messages = [
+        {"role": message.role, "parts": list(map(_part, message.parts))} for message in request.messages
+    ]
+    content: dict[str, Any] = {"gen_ai.input.messages": messages}
+    if request.tools:
+        content["gen_ai.tool.definitions"] = [
+            {
+                "type": "function",
+                "name": tool.name,
+                "description": tool.description,
+                "parameters": dict(tool.parameters),
+            }
+            for tool in request.tools
+        ]
+    return {name: json.dumps(value, ensure_ascii=False) for name, value in content.items()}
 
 
 def _output_message(reply: Reply) -> dict[str, Any]:
@@ -352,7 +359,8 @@ def _part(part: Part) -> dict[str, Any]:
         case Document():
             return {"type": "document", "name": part.name, "pages": part.pages}
         case ToolCall():
-            return {"type": "tool_call", "id": part.id, "name": part.name, "arguments": part.arguments}
+            call = {"type": "tool_call", "name": part.name, "arguments": _arguments(part)}
+            return call if part.id is None else {**call, "id": part.id}
         case ToolResult():
             return {
                 "type": "tool_call_response",
@@ -361,3 +369,11 @@ def _part(part: Part) -> dict[str, Any]:
             }
         case _:
             assert_never(part)
+
+
+def _arguments(call: ToolCall) -> Any:
+    """Return the arguments as an object; as the model wrote them where they are none."""
+    try:
+        return call.parsed()
+    except ValueError:
+        return call.arguments

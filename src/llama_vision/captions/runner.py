@@ -103,6 +103,7 @@ class CaptionRunner:
         num_asked: Captions written by the model.
         usage: Their tokens and cost, as far as the provider reports them.
         fatal_error: The error after which no further call was made, or None.
+        failures: Errors by the keys of captions that are not asked for again.
     """
 
     def __init__(
@@ -133,6 +134,7 @@ class CaptionRunner:
         self._keep_thumbnails = keep_thumbnails
         self._in_flight: dict[str, asyncio.Task[Caption]] = {}
         self.fatal_error: LlamaVisionError | None = None
+        self.failures: dict[str, LlamaVisionError] = {}
         self.num_asked = 0
         self.usage = Usage()
 
@@ -202,13 +204,33 @@ class CaptionRunner:
     async def _ask(self, image: Image, key: str, file: CaptionSource) -> Caption:
         if self.fatal_error is not None:
             raise self.fatal_error.with_traceback(None)
+        if (failure := self.failures.get(key)) is not None:
+            raise failure
         start = time.monotonic()
         try:
             reply = await self._task.ask(image)
         except FATAL_ERRORS as error:
             self.fatal_error = error
             raise
-        seconds, usage = time.monotonic() - start, reply.usage
+        return self.add_reply(key, file, reply, time.monotonic() - start)
+
+    def add_reply(self, key: str, file: CaptionSource, reply: Reply, seconds: float | None = None) -> Caption:
+        """Count a reply, and log its caption.
+
+        Args:
+            key: Of the caption.
+            file: The image.
+            reply: What the model said about it.
+            seconds: How long that took; None where it is not known.
+
+        Returns:
+            The caption.
+
+        Raises:
+            MalformedReplyError: The model said nothing.
+            LlamaVisionError: The caption can't be written.
+        """
+        usage = reply.usage
         self.num_asked += 1
         self.usage += usage
         caption = self._to_caption(reply)
@@ -221,7 +243,7 @@ class CaptionRunner:
             output_tokens=usage.output_tokens,
             cost_usd=usage.cost_usd,
             cost_is_estimate=None if usage.cost_usd is None else usage.cost_is_estimate,
-            seconds=round(seconds, 3),
+            seconds=None if seconds is None else round(seconds, 3),
         )
         return caption
 

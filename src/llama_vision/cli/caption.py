@@ -3,8 +3,10 @@
 import argparse
 import asyncio
 import sys
+from functools import partial
 from io import FileIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llama_vision.adaptation.validate import validate_request
 from llama_vision.captions import (
@@ -28,8 +30,12 @@ from llama_vision.core.errors import ImageError, LlamaVisionError, UnsupportedIn
 from llama_vision.core.formatting import format_cost
 from llama_vision.core.messages import Image
 from llama_vision.core.reply import Reply
+from llama_vision.core.request import ChatRequest
 from llama_vision.providers import Provider
 from llama_vision.providers.route import Route, first_provider
+
+if TYPE_CHECKING:
+    from llama_vision.captions.batches import CaptionBatches
 
 _MAX_NAMED = 10
 _STDOUT = "-"
@@ -54,6 +60,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     parser.add_argument(
         "--concurrency", type=int, default=DEFAULT_CONCURRENCY, help="calls at once, default: %(default)s"
+    )
+    parser.add_argument(
+        "--batch",
+        action="store_true",
+        help="ask through the provider's batch API: within a day, at a lower price; a run that is stopped goes on later",
     )
     parser.set_defaults(run=run)
 
@@ -85,22 +96,48 @@ async def _caption(options: argparse.Namespace) -> None:
         raise ImageError(f"There are no images in {options.folder!r}.")
 
     def name_in_log(path: Path) -> str:
-        return path.name if path == folder else path.relative_to(folder).as_posix()
+        # An image of a batch may be of another folder than this run's.
+        if path == folder or not path.is_relative_to(folder):
+            return path.name
+        return path.relative_to(folder).as_posix()
 
     print_loading(provider, model)
     output = FileIO(sys.stdout.fileno(), "w", closefd=False) if log_path is None else None
     with CaptionLog(log_path, output=output) as log, ProgressLine(len(images)) as progress:
-        runner = CaptionRunner(task, log, name_in_log=name_in_log, log_duplicates=True)
+        batches = _open_batches(task, log, log_path, backend, model, options) if options.batch else None
+        runner = CaptionRunner(
+            batches.task if batches else task, log, name_in_log=name_in_log, log_duplicates=True
+        )
 
         def on_done(result: CaptionResult) -> None:
             failed = isinstance(result, CaptionFailure)
             progress.step(failed=failed, num_replies=runner.num_asked, usage=runner.usage)
 
         try:
-            results = await runner.run(images, concurrency=options.concurrency, on_done=on_done)
+            run_all = runner.run if batches is None else partial(batches.run, runner)
+            results = await run_all(images, concurrency=options.concurrency, on_done=on_done)
         finally:
             await backend.aclose()
     _report(results, runner, progress.seconds)
+
+
+def _open_batches(
+    task: CaptionTask,
+    log: CaptionLog,
+    log_path: Path | None,
+    backend: Backend,
+    model: str,
+    options: argparse.Namespace,
+) -> "CaptionBatches":
+    from llama_vision.backends.batches import BatchClient  # noqa: PLC0415 - loads httpx
+    from llama_vision.captions.batches import CaptionBatches  # noqa: PLC0415 - as above
+
+    def request(image: Image) -> ChatRequest:
+        return build_request(options, model, options.prompt, [image])
+
+    client = BatchClient(backend, build_request(options, model, options.prompt))
+    tell = partial(print, file=sys.stderr, flush=True)
+    return CaptionBatches(task, log, log_path, client, request, on_status=tell)
 
 
 def _skipped(files: list[Path], folder: Path) -> str:

@@ -61,6 +61,7 @@ def _as_json(provider: Provider) -> dict[str, object]:
         "key_required": provider.key_required,
         "key_found": find_api_key(provider) is not None,
         "account_variables": provider.account_env,
+        "batch_discount": provider.batch and provider.batch.discount,
         "docs": provider.docs,
     }
 

@@ -224,6 +224,16 @@ class TruncatedStreamError(StreamError):
     """The stream ended before the model finished."""
 
 
+class BatchError(LlamaVisionError):
+    """A request of a batch has no answer: the batch failed its validation, expired or was cancelled before.
+
+    Attributes:
+        status: The batch's, or the request's: `failed`, `expired`, `cancelled`; `completed` where the provider left it out.
+    """
+
+    status: str = ""
+
+
 class LocalModelError(LlamaVisionError):
     """A model on this machine could not be loaded, or failed while generating."""
 

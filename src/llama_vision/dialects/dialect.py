@@ -21,13 +21,15 @@ class WireRequest:
 
     Attributes:
         path: Follows the provider's base URL; `{account}` stands for the account's id.
-        body: JSON, encoded.
+        body: JSON, encoded; or what `content-type` says.
         headers: Beyond the usual ones.
+        method: The HTTP method.
     """
 
     path: str
-    body: bytes = field(repr=False)
+    body: bytes = field(default=b"", repr=False)
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    method: str = "POST"
 
 
 def fill_in_model(path: str, model: str) -> str:

@@ -57,6 +57,7 @@ _STATUS_OF_NAME = {
     "authentication_error": 401,
     "invalid_api_key": 401,
     "permission_error": 403,
+    "invalid_request": 400,
     "model_not_found": 404,
     "insufficient_quota": 429,
     "billing_hard_limit_reached": 429,

@@ -18,6 +18,8 @@ from llama_vision.adaptation.token_estimate import estimate_text_tokens, estimat
 from llama_vision.backends.model_fields import ApiKeyField, BackendFields, StopField, hide_headers
 from llama_vision.core.backend import Backend
 from llama_vision.core.call_options import MODEL_OPTIONS, SAMPLING_OPTIONS, parse_tool
+from llama_vision.core.errors import LlamaVisionError
+from llama_vision.core.reply import Reply
 from llama_vision.core.request import ChatRequest
 from llama_vision.langchain.api_keys import bind_key, key_from_environment, resolve_key
 from llama_vision.langchain.convert import (
@@ -25,12 +27,13 @@ from llama_vision.langchain.convert import (
     ChunkConverter,
     combine_llm_outputs,
     relax_response_format,
+    to_message,
     to_messages,
     to_openai_tool,
     to_request,
     to_result,
 )
-from llama_vision.langchain.errors import TranslateErrors
+from llama_vision.langchain.errors import TranslateErrors, to_langchain_error
 from llama_vision.langchain.profile import DerivedProfile, model_profile
 from llama_vision.langchain.translator import register
 from llama_vision.providers import Provider
@@ -39,6 +42,9 @@ from llama_vision.providers.defaults import default_model
 from llama_vision.providers.route import first_provider, resolve_provider
 from llama_vision.structured.method import StructuredMethod, plan_structured_output
 from llama_vision.version import __version__
+
+if TYPE_CHECKING:
+    from llama_vision.backends.batches import BatchClient, BatchJob, WireBatch
 
 _NO_OPTIONS: Mapping[str, Any] = {}
 _REQUEST_FIELDS = MODEL_OPTIONS | {"text_tool_calls"}
@@ -368,6 +374,87 @@ class ChatLlamaVision(BackendFields, BaseChatModel):
                         if run_manager:
                             await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                         yield chunk
+
+    def submit_batch(
+        self, inputs: Sequence[LanguageModelInput], *, stop: list[str] | None = None, **kwargs: Any
+    ) -> "BatchJob[AIMessage]":
+        """Send many inputs to the provider's batch API, which answers them within a day at a lower price.
+
+        Args:
+            inputs: As of `batch`. All are checked and their images prepared before anything is sent.
+            stop: Stop strings.
+            **kwargs: Arguments of each call, such as `tools` or `max_tokens`.
+
+        Returns:
+            The job. It goes on without this process: keep its `id` for `batch_job`.
+
+        Raises:
+            UnsupportedInputError: The provider has no batch API, or takes fewer requests in a batch.
+            LlamaVisionError: An input can't be sent, and the text begins with its place, as in `inputs[3]`; or the
+                provider refuses them.
+        """
+        with TranslateErrors():
+            batches, requests = self._batches(inputs, stop, kwargs)
+            batch = batches.submit(requests)
+            return self._batch_job(batches, batch, len(requests))
+
+    async def asubmit_batch(
+        self, inputs: Sequence[LanguageModelInput], *, stop: list[str] | None = None, **kwargs: Any
+    ) -> "BatchJob[AIMessage]":
+        """Send many inputs to the batch API, asynchronously. See `submit_batch`."""
+        with TranslateErrors():
+            batches, requests = self._batches(inputs, stop, kwargs)
+            batch = await batches.asubmit(requests)
+            return self._batch_job(batches, batch, len(requests))
+
+    def batch_job(
+        self, batch_id: str, *, stop: list[str] | None = None, **kwargs: Any
+    ) -> "BatchJob[AIMessage]":
+        """Make the job of a batch that was submitted before, here or in another process; nothing is sent yet.
+
+        Args:
+            batch_id: The `id` of the job.
+            stop: As of `submit_batch`.
+            **kwargs: As of `submit_batch`: tools and the model decide how replies are read.
+
+        Returns:
+            The job, whose `refresh` and `results` ask the provider.
+
+        Raises:
+            UnsupportedInputError: The provider has no batch API.
+        """
+        with TranslateErrors():
+            batches, _ = self._batches(["-"], stop, kwargs)
+            return self._batch_job(batches, batch_id)
+
+    def _batches(
+        self, inputs: Sequence[LanguageModelInput], stop: list[str] | None, call: dict[str, Any]
+    ) -> "tuple[BatchClient, list[ChatRequest]]":
+        from llama_vision.backends.batches import BatchClient, build_requests  # noqa: PLC0415 - loaded late, as backends are
+
+        requests = build_requests(
+            inputs, lambda given: self._request(self._convert_input(given).to_messages(), stop, call)
+        )
+        return BatchClient(self._backend(call), requests[0]), requests
+
+    def _batch_job(
+        self, batches: "BatchClient", batch: "WireBatch | str", num_requests: int | None = None
+    ) -> "BatchJob[AIMessage]":
+        from llama_vision.backends.batches import BatchJob  # noqa: PLC0415 - as above
+
+        def convert(row: Reply | LlamaVisionError) -> AIMessage | LlamaVisionError:
+            if isinstance(row, LlamaVisionError):
+                return to_langchain_error(row)
+            return to_message(row, self._provider.name)
+
+        return BatchJob(batches, batch, convert, num_requests=num_requests, errors=TranslateErrors)
+
+    @override
+    def bind(self, **kwargs: Any) -> Any:
+        """Bind arguments of each call, which `submit_batch` gets too."""
+        from llama_vision.langchain.bound_model import BoundModel  # noqa: PLC0415 - a pydantic class: 6 ms
+
+        return BoundModel(bound=self, kwargs=kwargs, config={})
 
     @override
     def bind_tools(

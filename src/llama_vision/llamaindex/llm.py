@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
-from typing import Any, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import httpx
 from llama_index.core import instrumentation
@@ -46,7 +46,8 @@ from typing_extensions import override
 from llama_vision.adaptation.token_estimate import estimate_tokens
 from llama_vision.backends.model_fields import BACKEND_OPTIONS, ApiKeyField, BackendFields
 from llama_vision.core.backend import Backend
-from llama_vision.core.errors import UnsupportedInputError
+from llama_vision.core.errors import LlamaVisionError, UnsupportedInputError
+from llama_vision.core.reply import Reply
 from llama_vision.core.request import DEFAULT_MAX_TOKENS, ChatRequest
 from llama_vision.llamaindex.convert import (
     SnapshotConverter,
@@ -76,6 +77,9 @@ from llama_vision.providers.defaults import default_model
 from llama_vision.providers.route import first_provider, resolve_provider
 from llama_vision.structured.method import StructuredMethod, plan_structured_output
 from llama_vision.structured.output_schema import OutputSchema
+
+if TYPE_CHECKING:
+    from llama_vision.backends.batches import BatchClient, BatchJob, WireBatch
 
 _NO_OPTIONS: Mapping[str, Any] = {}
 
@@ -404,6 +408,74 @@ class LlamaVision(HiddenHeaders, BackendFields, FunctionCallingLLM):
         return astream_chat_response_to_completion_response(
             self._astream_chat(request, self._backend(kwargs))
         )
+
+    # The batch API. Callbacks see nothing of it: a job is no call.
+
+    def submit_batch(
+        self, inputs: Sequence[Sequence[ChatMessage] | str], **kwargs: Any
+    ) -> "BatchJob[ChatResponse]":
+        """Send many conversations to the provider's batch API, which answers them within a day at a lower price.
+
+        Args:
+            inputs: Conversations or prompts. All are checked and their images prepared before anything is sent.
+            **kwargs: Options of each call, such as `max_tokens`; `tools` in OpenAI's form.
+
+        Returns:
+            The job. It goes on without this process: keep its `id` for `batch_job`.
+
+        Raises:
+            UnsupportedInputError: The provider has no batch API, or takes fewer requests in a batch.
+            LlamaVisionError: An input can't be sent, and the text begins with its place, as in `inputs[3]`; or the
+                provider refuses them.
+        """
+        batches, requests = self._batches(inputs, kwargs)
+        return self._batch_job(batches, batches.submit(requests), len(requests))
+
+    async def asubmit_batch(
+        self, inputs: Sequence[Sequence[ChatMessage] | str], **kwargs: Any
+    ) -> "BatchJob[ChatResponse]":
+        """Send many inputs to the batch API, asynchronously. See `submit_batch`."""
+        batches, requests = self._batches(inputs, kwargs)
+        return self._batch_job(batches, await batches.asubmit(requests), len(requests))
+
+    def batch_job(self, batch_id: str, **kwargs: Any) -> "BatchJob[ChatResponse]":
+        """Make the job of a batch that was submitted before, here or in another process; nothing is sent yet.
+
+        Args:
+            batch_id: The `id` of the job.
+            **kwargs: As of `submit_batch`: tools, stop strings and the model decide how replies are read.
+
+        Returns:
+            The job, whose `refresh` and `results` ask the provider.
+
+        Raises:
+            UnsupportedInputError: The provider has no batch API.
+        """
+        batches, _ = self._batches(["-"], kwargs)
+        return self._batch_job(batches, batch_id)
+
+    def _batches(
+        self, inputs: Sequence[Sequence[ChatMessage] | str], call: Mapping[str, Any]
+    ) -> "tuple[BatchClient, list[ChatRequest]]":
+        from llama_vision.backends.batches import BatchClient, build_requests  # noqa: PLC0415 - loaded late, as backends are
+
+        def build(given: Sequence[ChatMessage] | str) -> ChatRequest:
+            if isinstance(given, str):
+                return self._prompt_request(given, formatted=False, image_documents=None, call=call)
+            return self._request(given, call)
+
+        requests = build_requests(inputs, build)
+        return BatchClient(self._backend(call), requests[0]), requests
+
+    def _batch_job(
+        self, batches: "BatchClient", batch: "WireBatch | str", num_requests: int | None = None
+    ) -> "BatchJob[ChatResponse]":
+        from llama_vision.backends.batches import BatchJob  # noqa: PLC0415 - as above
+
+        def convert(row: Reply | LlamaVisionError) -> ChatResponse | LlamaVisionError:
+            return row if isinstance(row, LlamaVisionError) else to_response(row, self._provider.name)
+
+        return BatchJob(batches, batch, convert, num_requests=num_requests)
 
     # Tool calling: the hooks of `FunctionCallingLLM`.
 

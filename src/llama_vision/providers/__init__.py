@@ -5,12 +5,20 @@ import difflib
 from llama_vision.core.errors import UnknownProviderError
 from llama_vision.providers.hosted import HOSTED
 from llama_vision.providers.local import LOCAL
-from llama_vision.providers.provider import UNBOUNDED, ImageConstraints, LicenseAgreement, Provider, Range
+from llama_vision.providers.provider import (
+    UNBOUNDED,
+    BatchApi,
+    ImageConstraints,
+    LicenseAgreement,
+    Provider,
+    Range,
+)
 from llama_vision.providers.servers import OPENAI_COMPATIBLE, SERVERS
 
 __all__ = [
     "PROVIDERS",
     "UNBOUNDED",
+    "BatchApi",
     "ImageConstraints",
     "LicenseAgreement",
     "Provider",

@@ -18,7 +18,14 @@ from llama_vision.dialects.workers_ai.dialect import (
     WorkersAiDialect,
 )
 from llama_vision.dialects.workers_ai.error_codes import ERROR_CODES
-from llama_vision.providers.provider import ImageConstraints, LicenseAgreement, Provider, Range, unbounded
+from llama_vision.providers.provider import (
+    BatchApi,
+    ImageConstraints,
+    LicenseAgreement,
+    Provider,
+    Range,
+    unbounded,
+)
 
 JPEG_PNG = frozenset({"image/jpeg", "image/png"})
 JPEG_PNG_WEBP = JPEG_PNG | {"image/webp"}
@@ -64,6 +71,8 @@ DEEPINFRA = Provider(
         "top_k": Range(0, 999),
         "repetition_penalty": Range(0.01, 5),
     },
+    # https://docs.deepinfra.com/batch/introduction, "Pricing" and "Rate limits" (2026-11-28).
+    batch=BatchApi(discount=0.2, max_requests=50_000, max_file_bytes=200_000_000),
     docs="https://deepinfra.com/meta-llama/Llama-3.2-11B-Vision-Instruct/api",
 )
 
@@ -122,6 +131,8 @@ AIGATEWAY = Provider(
     # All that its OpenAPI file has; no ranges are documented.
     parameters=unbounded("max_tokens", "temperature", "top_p", "tools"),
     client_side_stop=True,
+    # https://aigateway.sh/docs/batch: "50% off", "up to 100 requests per batch (MVP cap)" (2026-11-28).
+    batch=BatchApi(discount=0.5, max_requests=100),
     docs="https://aigateway.sh/models/meta/llama-3.2-11b-vision-instruct",
 )
 

@@ -50,6 +50,23 @@ class LicenseAgreement:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchApi:
+    """A batch API in OpenAI's manner: a file of requests, answered within a day at a lower price.
+
+    Attributes:
+        discount: The part of the price that is taken off, such as 0.2.
+        max_requests: The maximum number of requests of one batch.
+        max_file_bytes: The maximum size of their file; None where none is documented.
+        endpoint: What each request names as its `url`.
+    """
+
+    discount: float
+    max_requests: int
+    max_file_bytes: int | None = None
+    endpoint: str = "/v1/chat/completions"
+
+
+@dataclass(frozen=True, slots=True)
 class Provider:
     """A provider's facts.
 
@@ -75,6 +92,7 @@ class Provider:
         strict_by_default: Whether a schema is refused that can't be enforced in full, unless it says `strict=False`.
         parses_text_calls: Whether it takes calls out of the text of a reply itself, as our server does.
         license: What has to be accepted before the first call.
+        batch: Its batch API; None without.
         start_command: What starts the server, where people run it themselves.
         docs: URL of its own documentation.
     """
@@ -99,6 +117,7 @@ class Provider:
     strict_by_default: bool = False
     parses_text_calls: bool = False
     license: LicenseAgreement | None = None
+    batch: BatchApi | None = None
     start_command: str = ""
     docs: str = ""
 

@@ -12,7 +12,8 @@ from typing import Any, Self
 from typing_extensions import override
 
 from llama_vision.core.models import ModelInfo
-from llama_vision.providers.provider import Provider
+from llama_vision.providers.provider import BatchApi, Provider
+from llama_vision.testing.batches import ScriptedBatches
 from llama_vision.testing.received import ReceivedRequest
 from llama_vision.testing.script import Answer, Failure, ScriptEntry, to_scripted_reply
 from llama_vision.testing.wire import encode_chunks, encode_completion, encode_error
@@ -31,6 +32,8 @@ class ScriptedServer:
 
     Requests take the script's lines in order. Leaving the `with` raises an AssertionError where lines are left over, or where
     there were more requests than lines: those got status 400.
+
+    It has a batch API too, whose batches take their lines when they are created, and are done at once.
 
     Attributes:
         requests: The requests so far, in order.
@@ -82,6 +85,7 @@ class ScriptedServer:
             title="The scripted server",
             base_url=self.base_url,
             key_required=False,
+            batch=BatchApi(discount=0.5, max_requests=1000),
             # Objects in a script are sent as JSON text, so structured output has to use a JSON schema and no tool.
             models=(ModelInfo("llama-3.2-11b-vision", "scripted-vision", enforces_schema=True),),
         )
@@ -142,6 +146,7 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
         super().__init__(address, handler)
+        self.batches = ScriptedBatches()
         self.closing = threading.Event()  # ends all pauses
         self._handlers: list[threading.Thread] = []
 
@@ -176,11 +181,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         with contextlib.suppress(ConnectionError):  # the client has left
             if self.path != "/v1/chat/completions":
-                self._send(404, encode_error(Failure(404, f"There is nothing at {self.path}.")))
+                self._reply_of_batches("POST", content)
                 return
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            request = ReceivedRequest(json.loads(content), headers)
-            answer, number = self.server.choose_reply(request)
+            request, answer, number = self._choose(json.loads(content))
             if isinstance(answer, Failure):
                 seconds = answer.retry_after_s
                 headers = {} if seconds is None else {"Retry-After": f"{seconds:g}"}
@@ -190,6 +193,28 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 self.server.closing.wait(answer.pause_s)
                 self._send(200, encode_completion(answer, request, number))
+
+    def do_GET(self) -> None:
+        """Send what there is to know of batches."""
+        self.close_connection = True
+        with contextlib.suppress(ConnectionError):
+            self._reply_of_batches("GET", b"")
+
+    def _choose(self, body: dict[str, Any]) -> tuple[ReceivedRequest, Answer | Failure, int]:
+        request = ReceivedRequest(body, {name.lower(): value for name, value in self.headers.items()})
+        return request, *self.server.choose_reply(request)
+
+    def _reply_of_batches(self, method: str, content: bytes) -> None:
+        def answer(body: dict[str, Any]) -> tuple[int, bytes]:
+            request, chosen, number = self._choose(body)
+            if isinstance(chosen, Failure):
+                return chosen.status, encode_error(chosen)
+            return 200, encode_completion(chosen, request, number)
+
+        reply = self.server.batches.reply(method, self.path.removeprefix("/v1"), content, answer)
+        if reply is None:
+            reply = 404, encode_error(Failure(404, f"There is nothing at {self.path}."))
+        self._send(*reply)
 
     def _stream(self, answer: Answer, request: ReceivedRequest, number: int) -> None:
         self._head(200, "text/event-stream", **{"Transfer-Encoding": "chunked"})

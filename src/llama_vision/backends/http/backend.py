@@ -22,6 +22,7 @@ from llama_vision.backends.http.connection_pools import (
 from llama_vision.backends.http.error_mapping import (
     AttachPartialReply,
     MapTransportErrors,
+    map_broken_body,
 )
 from llama_vision.backends.http.exchange import TimedChunks, current_exchange
 from llama_vision.backends.http.response_body import limit_decompression
@@ -36,6 +37,7 @@ from llama_vision.providers.credentials import aask_for_key, ask_for_key
 
 _MAX_ERROR_BYTES = 2**20
 """What follows in the body of an error is left out: the status and the beginning say what is wrong."""
+_MAX_FILE_BYTES = 2**30
 _NOT_WATCHED = contextlib.nullcontext()
 
 
@@ -56,6 +58,11 @@ class HttpBackend:
         self._config = config
         self._client = client
         self._async_client = async_client
+
+    @property
+    def config(self) -> HttpConfig:
+        """Its configuration."""
+        return self._config
 
     def __repr__(self) -> str:
         return f"HttpBackend({self._config.provider.name!r}, {self._config.base_url!r})"
@@ -127,6 +134,40 @@ class HttpBackend:
                         yield event
                 if not reply.stopped_early:
                     await _adrain(call, chunks)
+
+    def send(self, call: PreparedCall) -> bytes:
+        """Send a call that is no chat, such as the upload of a file.
+
+        Args:
+            call: The call.
+
+        Returns:
+            The body of its response.
+
+        Raises:
+            LlamaVisionError: As in `Backend.complete`; `ConnectionFailedError` where the body breaks off.
+        """
+        body = bytearray()
+        with (
+            self._lease() as client,
+            self._watch(call),
+            contextlib.closing(self._open(call, client)) as response,
+            map_broken_body(call.exchange),
+        ):
+            for chunk in limit_decompression(response).iter_bytes():
+                _extend_file(body, chunk)
+                call.exchange.extend()
+        return bytes(body)
+
+    async def asend(self, call: PreparedCall) -> bytes:
+        """As `send`, without blocking the event loop."""
+        body = bytearray()
+        async with self._alease() as client, Closing(await self._aopen(call, client)) as response:
+            with map_broken_body(call.exchange):
+                async for chunk in _chunks(call, response, client):
+                    _extend_file(body, chunk)
+                    call.exchange.extend()
+        return bytes(body)
 
     def accept_license(self, request: ChatRequest) -> None:
         """Accept the license of the request's model on behalf of the account.
@@ -264,6 +305,12 @@ def _bound_downloads(images: ImageSettings, deadline: float | None) -> ImageSett
     if deadline is None or deadline >= images.fetch.timeout_s:
         return images
     return replace(images, fetch=replace(images.fetch, timeout_s=deadline))
+
+
+def _extend_file(body: bytearray, chunk: bytes) -> None:
+    body += chunk
+    if len(body) > _MAX_FILE_BYTES:
+        raise MalformedReplyError(f"The file has more than {_MAX_FILE_BYTES >> 20} MB, and was given up.")
 
 
 def _chunks(call: PreparedCall, response: httpx.Response, client: httpx.AsyncClient) -> AsyncIterator[bytes]:

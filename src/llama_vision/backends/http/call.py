@@ -95,7 +95,16 @@ class PreparedCall:
         exchange: The attempt under way, or the last one.
     """
 
-    def __init__(self, config: HttpConfig, adapted: AdaptedRequest, *, stream: bool, deadline: float) -> None:
+    def __init__(
+        self,
+        config: HttpConfig,
+        adapted: AdaptedRequest,
+        *,
+        stream: bool,
+        deadline: float,
+        wire: WireRequest | None = None,
+        once: bool = False,
+    ) -> None:
         """Encode a call.
 
         Args:
@@ -103,6 +112,8 @@ class PreparedCall:
             adapted: What to send.
             stream: Whether a stream is asked for.
             deadline: When the call has to end, on the monotonic clock; infinite for never.
+            wire: In place of the encoded request: another call to the provider.
+            once: Whether it may be sent once only, since its effect is not known where no answer came.
 
         Raises:
             UnsupportedInputError: The provider can't express the request.
@@ -113,12 +124,12 @@ class PreparedCall:
         self._request = adapted.request
         if config.base_url in _urls_without_stream_options:
             self._request = replace(self._request, stream_usage=False)
-        self._wire = config.dialect.encode(self._request, stream=stream)
+        self._wire = config.dialect.encode(self._request, stream=stream) if wire is None else wire
         self._deadline = deadline
-        self._retries = RetryState(config.max_retries, deadline=deadline)
+        self._retries = RetryState(0 if once else config.max_retries, deadline=deadline)
         self._may_accept = config.accept_license and config.provider.license is not None
         self._may_renew_key = callable(config.api_key)
-        self._may_resend = True
+        self._may_resend = not once
         self._redactor = _make_redactor(adapted)
         self.exchange = _NOT_SENT
 
@@ -168,7 +179,7 @@ class PreparedCall:
         config = self._config
         headers = {
             "user-agent": _USER_AGENT,
-            "content-type": "application/json",
+            **({"content-type": "application/json"} if wire.body else {}),
             "accept": "text/event-stream" if self._stream else "application/json",
             **self._authorization(own),
             **wire.headers,
@@ -177,7 +188,7 @@ class PreparedCall:
         url = parse_url(
             config.base_url
             + wire.path.replace("{account}", self._adapted.account_id or "")
-            + (f"?{config.query}" if config.query else "")
+            + (f"{'&' if '?' in wire.path else '?'}{config.query}" if config.query else "")
         )
         exchange = self.exchange = Exchange(
             config.limit,
@@ -186,7 +197,7 @@ class PreparedCall:
             waits_for_pool=own is not None,
         )
         if own is not None:
-            request = own.build_request("POST", url, content=wire.body, headers=headers)
+            request = own.build_request(wire.method, url, content=wire.body or None, headers=headers)
             request.extensions["timeout"] = exchange.plain_timeouts(config.timeout)
             is_async = isinstance(own, httpx.AsyncClient)
             request.extensions["trace"] = exchange.atrace if is_async else exchange.trace
@@ -195,9 +206,9 @@ class PreparedCall:
         timeouts = exchange.timeouts(config.timeout) if timed else exchange.plain_timeouts(config.timeout)
         # A client would take 20 us to add its defaults.
         return httpx.Request(
-            "POST",
+            wire.method,
             url,
-            content=wire.body,
+            content=wire.body or None,
             headers={"accept-encoding": "gzip, deflate", **headers},
             extensions={"timeout": timeouts},
         )
@@ -232,11 +243,15 @@ class PreparedCall:
             name.decode("latin-1").lower(): redact(value.decode("latin-1")) for name, value in headers.raw
         }
 
+    def redact(self, body: bytes) -> bytes:
+        """Take key and account out of a body, should the provider have repeated them."""
+        text = body.decode(errors="surrogateescape")
+        return self._redactor.redact(text).encode(errors="surrogateescape")
+
     def error_from_response(self, response: httpx.Response, body: bytes) -> StatusError:
         """Make the error of a response; key and account are redacted, should the provider have repeated them."""
         redact = self._redactor.redact
-        text = redact(body.decode(errors="surrogateescape")).encode(errors="surrogateescape")
-        error = self._config.dialect.errors.parse(response.status_code, text, response.headers)
+        error = self._config.dialect.errors.parse(response.status_code, self.redact(body), response.headers)
         error.args = (redact(str(error.args[0])), *error.args[1:])
         error.body = redact(error.body)
         error.request_id = error.request_id and redact(error.request_id)

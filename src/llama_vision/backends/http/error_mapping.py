@@ -1,5 +1,8 @@
 """Maps httpx's exceptions to this package's errors."""
 
+import contextlib
+from collections.abc import Generator
+
 import httpx
 
 from llama_vision.backends.http.exchange import Exchange
@@ -108,3 +111,16 @@ class AttachPartialReply:
             return RequestTimeoutError(f"{self._exchange.overrun()} The part that arrived is in `.partial`.")
         assert isinstance(error, httpx.HTTPError)
         return map_stream_error(error)
+
+
+@contextlib.contextmanager
+def map_broken_body(exchange: Exchange) -> Generator[None]:
+    """Map failures while the body of a response is read that is no reply."""
+    try:
+        yield
+    except (httpx.HTTPError, TimeoutError) as error:
+        if isinstance(error, httpx.DecodingError):
+            raise map_stream_error(error) from error
+        if exchange.expired:
+            raise RequestTimeoutError(exchange.overrun()) from error
+        raise ConnectionFailedError(f"The answer broke off: {_describe(error)}.") from error
