@@ -1,11 +1,14 @@
 """`ImageCaptioner` in an `IngestionPipeline`: a store follows its folder, and nothing is asked twice."""
 
 import asyncio
+from io import BytesIO
 
+import PIL.Image
 import pytest
 from llama_index.core import MockEmbedding, SimpleDirectoryReader, StorageContext, VectorStoreIndex
 from llama_index.core.ingestion import DocstoreStrategy, IngestionPipeline
-from llama_index.core.schema import Document
+from llama_index.core.node_parser import SentenceSplitter
+from llama_index.core.schema import Document, MetadataMode
 from llama_index.core.storage.docstore import SimpleDocumentStore
 from llama_index.core.vector_stores import SimpleVectorStore
 from llama_index.vector_stores.qdrant import QdrantVectorStore
@@ -15,7 +18,7 @@ from llama_vision.core.errors import LlamaVisionError
 from llama_vision.llamaindex import ImageCaptioner, PageReader
 from tests.captions.captioning import caption, draw, model_at, naming, words_in
 from tests.emulator import completion
-from tests.pdfs import text_pdf
+from tests.pdfs import color_content, pdf_of, text_pdf
 
 # Qdrant's client says that in memory it needs no payload indexes, which LlamaIndex makes.
 pytestmark = pytest.mark.filterwarnings("ignore:Payload indexes have no effect:UserWarning")
@@ -62,6 +65,77 @@ def test_a_store_follows_its_folder_and_nothing_is_asked_twice(emulator, folder,
     assert second.exists()
 
 
+def scans(path, *colors):
+    """Write a PDF of pages without text, each of one color."""
+    path.write_bytes(pdf_of(*[color_content(*color) for color in colors]))
+
+
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+
+
+def pixel(received):
+    """The color in the middle of the image that was sent."""
+    image = PIL.Image.open(BytesIO(received.images[0])).convert("RGB")
+    return image.getpixel((image.width // 2, image.height // 2))
+
+
+def test_a_page_that_is_removed_from_a_scan_leaves_the_store(emulator, folder):
+    emulator.always(naming)
+    scan = folder / "scan.pdf"
+    pipeline = pipeline_of(ImageCaptioner(llm=model_at(emulator)))
+    for colors, pages in [
+        ((RED, GREEN, BLUE), "123"),
+        ((RED, GREEN), "12"),
+        ((GREEN,), "1"),
+        ((RED, GREEN), "12"),
+    ]:
+        scans(scan, *colors)
+        pipeline.run(documents=load(folder))
+        assert stored(pipeline) == [f"scan.pdf{page}" for page in pages]
+
+
+def test_a_scan_that_is_replaced_is_captioned_anew(emulator, folder):
+    emulator.always(lambda received: completion(str(pixel(received))))
+    pipeline = pipeline_of(ImageCaptioner(llm=model_at(emulator)))
+    for color in (RED, BLUE):
+        scans(folder / "scan.pdf", color)
+        pipeline.run(documents=load(folder))
+        (node,) = pipeline.vector_store.get_nodes()
+        assert node.metadata["caption"] == str(color)
+
+
+def test_an_image_whose_document_gets_another_id_in_each_run_leaves_the_store(emulator, folder):
+    first, _ = draw(folder, 2)
+    pipeline = pipeline_of(ImageCaptioner(llm=model_at(emulator)))
+    emulator.always(naming)
+    for _ in range(2):
+        pipeline.run(documents=load(folder))
+    first.unlink()
+    pipeline.run(documents=load(folder))
+    assert stored(pipeline) == ["01.png"]
+
+
+def test_a_page_that_two_files_have_is_stored_for_each(emulator, folder):
+    emulator.always(naming)
+    pipeline = pipeline_of(ImageCaptioner(llm=model_at(emulator)))
+    for name in ("a.pdf", "b.pdf"):
+        (folder / name).write_bytes(text_pdf("Annex"))
+        pipeline.run(documents=load(folder))
+    assert stored(pipeline) == ["a.pdf1", "b.pdf1"]
+    (folder / "b.pdf").unlink()
+    pipeline.run(documents=load(folder))
+    assert stored(pipeline) == ["a.pdf1"]
+
+
+def test_a_node_that_was_split_off_a_page_leaves_the_store_with_it(emulator, folder):
+    emulator.always(naming)
+    pipeline = pipeline_of(SentenceSplitter(), ImageCaptioner(llm=model_at(emulator)))
+    for texts, expected in [(("Rain", "Sun"), ["a.pdf1", "a.pdf2"]), (("Rain",), ["a.pdf1"])]:
+        (folder / "a.pdf").write_bytes(text_pdf(*texts))
+        pipeline.run(documents=load(folder))
+        assert stored(pipeline) == expected
+
+
 @pytest.mark.parametrize("in_qdrant", [False, True])
 def test_a_node_of_caption_images_is_removed_by_its_own_id(emulator, folder, in_qdrant):
     (folder / "report.pdf").write_bytes(text_pdf("Sales in March", "Rain in May"))
@@ -85,6 +159,8 @@ def test_text_passes_unchanged_and_async_is_the_same(emulator, folder):
     for found in (captioner(given), asyncio.run(captioner.acall(given))):
         assert found[0] is text
         assert found[1].metadata["file_name"] == "00.png"
+        for mode in (MetadataMode.EMBED, MetadataMode.LLM):
+            assert given[1].node_id not in found[1].get_content(mode)
     assert emulator.requests[0].body["max_tokens"] == 7
     assert words_in(emulator.requests[0]) == "What is it?"
 

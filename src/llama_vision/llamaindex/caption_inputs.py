@@ -34,7 +34,7 @@ class CaptionInput:
     Attributes:
         source: The image.
         metadata: The loader's metadata.
-        ref_doc_id: The id of the loader's document, or None.
+        ref_doc_id: The id of the loader's document, also of a node that was split off it; or None.
         excluded_embed_metadata_keys: The loader's.
         excluded_llm_metadata_keys: The loader's.
     """
@@ -110,7 +110,7 @@ class CaptionInputs:
             CaptionInput(
                 source,
                 node.metadata,
-                node.node_id,
+                node.ref_doc_id or node.node_id,
                 tuple(node.excluded_embed_metadata_keys),
                 tuple(node.excluded_llm_metadata_keys),
             )
