@@ -66,6 +66,23 @@ def test_no_repr_shows_an_images_bytes(holder):
     assert "image/png" in shown
 
 
+def test_a_repr_tells_an_images_size():
+    assert (
+        repr(Image(data=bytes(1234), media_type="image/png"))
+        == "Image(<1,234 bytes>, media_type='image/png')"
+    )
+    assert repr(Image(url="https://a/b.png", detail="low")) == "Image(url='https://a/b.png', detail='low')"
+
+
+@pytest.mark.parametrize(
+    ("media_type", "shown"),
+    [("image/png", (b"x", None)), ("image/jpeg", (None, b"x")), ("image/webp", (None, None))],
+)
+def test_a_notebook_displays_an_image(media_type, shown):
+    image = Image(data=b"x", media_type=media_type)
+    assert (image._repr_png_(), image._repr_jpeg_()) == shown
+
+
 @pytest.mark.parametrize(
     "value",
     [Text("a"), Image(data=b"a"), ToolCall("i", "n", ""), ToolResult("i", ()), Message("user", ())],

@@ -31,6 +31,19 @@ def test_every_provider_has_a_row(capsys, monkeypatch):
     assert "secret" not in text
 
 
+def test_models_that_may_no_longer_answer_are_marked(capsys):
+    show_providers()
+    text = capsys.readouterr().out
+    column = text.splitlines()[0].index("may no longer answer")
+    marked = {line.split()[0] for line in text.splitlines()[1:] if line[column:].startswith("llama-3.2-")}
+    retired = [
+        name for name, provider in PROVIDERS.items() if any(model.deprecation for model in provider.models)
+    ]
+    assert marked == set(retired)
+    assert "azure" in marked
+    assert "deepinfra" not in marked
+
+
 def test_answers_and_failures_stand_below_each_other(capsys):
     answers = {
         "a": DisplayedReply(Reply("Blue.", usage=Usage(1_620, 2, None, 0.000081, True)), 0.333, 0.1),

@@ -20,6 +20,49 @@ piano lessons|water levels of the Rhine|shoe factories in Vietnam|space telescop
 ferry delays|museum thefts|gold mines in Ghana|sleep of teenagers|wedding dresses""".replace("\n", "|").split(
     "|"
 )
+# One for each topic, without the words of its title.
+PARAPHRASES = [
+    "How much did growers of arabica around Addis Ababa pick?",
+    "How many two-wheelers do shops in Copenhagen and Aarhus sell?",
+    "How are the flightless birds on the southern ice doing?",
+    "What do pupils in Tokyo get to eat at midday?",
+    "What does it cost to mend the tiles over a parish's altar?",
+    "How much electricity comes from turning blades off the coast?",
+    "What do tenants pay for a flat in Portugal's capital?",
+    "Who scored how often in the soccer championship?",
+    "How dear has a loaf at the baker's become?",
+    "Which sleeper services run to Austria's capital?",
+    "What do hives in the meadow collect from flowers?",
+    "How many people heard arias at the music theatre?",
+    "Who looks after the teeth of kids?",
+    "How deep does it lie on the ski slopes this winter?",
+    "What does hospital staff at the bedside earn?",
+    "What do second-hand vehicles fetch under the hammer?",
+    "What swims up the streams of the fjord country?",
+    "How many books do readers borrow?",
+    "How loud is it for those who live below the flight path?",
+    "Which farm sheds make power from daylight?",
+    "Which flowers do Dutch growers ship abroad before spring?",
+    "Where do grandmasters meet over the board?",
+    "Where did the ground shake along the Andes?",
+    "Which shots do puppies get from the vet?",
+    "What does it cost to see a film at the beginning of the week?",
+    "Where did woodland burn on the Iberian coast?",
+    "What becomes of empty bottles and jars?",
+    "Who ran all the 42 kilometres?",
+    "Which giants of the sea surface off Reykjavik?",
+    "Who makes Brie and Camembert?",
+    "How do beginners learn the keyboard?",
+    "How high does the river stand in Cologne?",
+    "Which plants near Hanoi stitch sneakers and boots?",
+    "Which instruments look at galaxies from orbit?",
+    "What makes spuds rot in the field?",
+    "Why does the boat to the island arrive late?",
+    "What did burglars carry away from the galleries?",
+    "Where in West Africa is precious metal dug out?",
+    "How long do adolescents stay in bed?",
+    "What do brides put on for the ceremony?",
+]
 # The tiny model knows questions and no instructions: it gets the image and what follows the colon.
 TEMPLATE = RichPromptTemplate(
     "{% chat role='user' %}{{ (query_str.split(': ') | last) }}{% endchat %}", template_vars=["query_str"]
@@ -29,9 +72,10 @@ CELLS = [(column, row) for row in range(3) for column in range(3)]
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question, the page it is about, and the right answers."""
+    """A question, once with the page's title and once without, the page it is about, and the right answer."""
 
     text: str
+    paraphrase: str
     citation: str
     truth: str
 
@@ -43,12 +87,15 @@ def draw(folder, seed=11):
     kinds = [_sign_page] * 20 + [_chart_page] * 10 + [_scene_page] * 10
     chance.shuffle(kinds)
     asked, files = [], [[], [], [], []]
-    for place, (topic, kind) in enumerate(zip(TOPICS, kinds, strict=True)):
+    for place, (topic, paraphrase, kind) in enumerate(zip(TOPICS, PARAPHRASES, kinds, strict=True)):
         image, answers = kind(chance, numbers)
         file = place % 4
         files[file].append((image, f"Report on {topic}"))
         cited = f"report{file + 1}.pdf, p. {len(files[file])}"
-        asked += [Question(f"Report on {topic}: {question}", cited, truth) for question, truth in answers]
+        asked += [
+            Question(f"Report on {topic}: {question}", f"{paraphrase}: {question}", cited, truth)
+            for question, truth in answers
+        ]
     for number, pages in enumerate(files, start=1):
         (folder / f"report{number}.pdf").write_bytes(scan_pdf(*pages))
     return asked

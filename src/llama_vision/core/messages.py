@@ -35,6 +35,19 @@ class Image:
         if (self.data is None) == (self.url is None):
             raise ValueError("An Image has either data or a url, and not both.")
 
+    def __repr__(self) -> str:
+        """Tell how many bytes there are in place of the bytes, and nothing of what is None."""
+        data = None if self.data is None else f"<{len(self.data):,} bytes>"
+        fields = {name: getattr(self, name) for name in ("media_type", "url", "detail")}
+        known = [f"{name}={value!r}" for name, value in fields.items() if value is not None]
+        return f"Image({', '.join(filter(None, [data, *known]))})"
+
+    def _repr_png_(self) -> bytes | None:  # IPython shows the image
+        return self.data if self.media_type == "image/png" else None
+
+    def _repr_jpeg_(self) -> bytes | None:
+        return self.data if self.media_type == "image/jpeg" else None
+
 
 @dataclass(frozen=True, slots=True)
 class Document:

@@ -59,7 +59,9 @@ class Table:
 
 
 def show_providers(*, notebook: bool | None = None) -> None:
-    """Display all providers, their models, and whether a key is in the environment. No part of a key is displayed.
+    """Display all providers, their models, which may no longer answer, and whether a key is in the environment.
+
+    No part of a key is displayed.
 
     Args:
         notebook: Whether this is a notebook; None detects it.
@@ -72,11 +74,12 @@ def show_providers(*, notebook: bool | None = None) -> None:
             provider.name,
             provider.title,
             ", ".join(info.name for info in provider.models),
+            ", ".join(info.name for info in provider.models if info.deprecation),
             describe_key(provider),
         ]
         for provider in PROVIDERS.values()
     ]
-    Table(["provider", "who", "models", "key"], rows).show(notebook=notebook)
+    Table(["provider", "who", "models", "may no longer answer", "key"], rows).show(notebook=notebook)
 
 
 def show_answers(answers: Mapping[str, DisplayedReply | Exception], *, notebook: bool | None = None) -> None:
