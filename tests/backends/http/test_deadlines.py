@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import threading
 import time
 from collections.abc import Iterator
 
@@ -9,7 +10,9 @@ import httpx
 import pytest
 
 from llama_vision import use_aiohttp
+from llama_vision.backends import create_backend
 from llama_vision.core.errors import InvalidRequestError, LlamaVisionError, RequestTimeoutError, ServerError
+from llama_vision.providers import find_provider
 from tests.backends.http.raw_server import RawServer, chat_response
 from tests.emulator import STALL, Answer, Emulator, Wait, chunks, completion, event_stream, refusal
 from tests.emulator.asking import STREAMED_WAYS, WAYS, ask, backend_for, question
@@ -138,6 +141,37 @@ def test_aiohttp_keeps_the_deadline(emulator: Emulator, name: str, way: str):
     emulator.script(SCENARIOS[name])
     seconds, _ = time_of(backend_for(emulator, timeout=20, deadline=DEADLINE_S), way)
     assert DEADLINE_S * 0.9 <= seconds < DEADLINE_S * 2
+
+
+@pytest.mark.parametrize("way", ["complete", "stream"])
+def test_a_look_up_that_hangs_ends_with_the_deadline(way: str, monkeypatch: pytest.MonkeyPatch):
+    released = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: released.wait(5) and [])
+    backend = create_backend(
+        find_provider("deepinfra"), base_url="https://made-up.example/v1", api_key="k", deadline=DEADLINE_S
+    )
+    began = time.monotonic()
+    with pytest.raises(RequestTimeoutError):
+        ask(backend, way)
+    assert time.monotonic() - began < 1.5 * DEADLINE_S + 0.2
+    released.set()
+
+
+def test_a_connection_that_comes_too_late_is_closed(emulator: Emulator, monkeypatch: pytest.MonkeyPatch):
+    original, opened = socket.create_connection, []
+
+    def late(*args: object, **options: object) -> socket.socket:
+        opened.append(original(*args, **options))
+        time.sleep(0.5)
+        return opened[0]
+
+    monkeypatch.setattr(socket, "create_connection", late)
+    with pytest.raises(RequestTimeoutError):
+        ask(backend_for(emulator, deadline=0.2, max_retries=0), "complete")
+    waited = time.monotonic() + 5
+    while opened[0].fileno() != -1 and time.monotonic() < waited:
+        time.sleep(0.01)
+    assert opened[0].fileno() == -1
 
 
 @pytest.mark.parametrize("way", ["complete", "astream"])

@@ -5,7 +5,10 @@ They wrap httpcore's own, and are given to the pools of httpx's transports, whos
 
 import math
 import ssl
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from functools import partial
 from time import monotonic
 from typing import Any, TypeVar, cast
 
@@ -115,7 +118,42 @@ class _Backend(httpcore.SyncBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
         seconds = _seconds_left(timeout, httpcore.ConnectTimeout)
-        return _Stream(super().connect_tcp(host, port, seconds, local_address, socket_options), timeout)
+        connect = partial(super().connect_tcp, host, port, seconds, local_address, socket_options)
+        limit = timeout.exchange.remaining() if isinstance(timeout, ExchangeTimeout) else timeout
+        return _Stream(_connect_in_thread(connect, limit), timeout)
+
+
+def _connect_in_thread(
+    connect: Callable[[], httpcore.NetworkStream], limit: float | None
+) -> httpcore.NetworkStream:
+    """Connect in a thread of its own: the system's resolver knows no timeout, and no interrupt is handled while it waits.
+
+    The thread is left behind with a look-up that hangs; a connection that comes too late is closed.
+    """
+    connecting: Future[httpcore.NetworkStream] = Future()
+
+    def run() -> None:
+        try:
+            connecting.set_result(connect())
+        except BaseException as error:  # noqa: BLE001 - raised where the result is awaited
+            connecting.set_exception(error)
+
+    try:
+        threading.Thread(target=run, name="llama-vision-connect", daemon=True).start()
+    except RuntimeError as error:  # the system has none to spare
+        raise httpcore.ConnectError(str(error)) from error
+    try:
+        return connecting.result(limit)
+    except BaseException as error:
+        connecting.add_done_callback(_close)
+        if isinstance(error, TimeoutError):
+            raise httpcore.ConnectTimeout from error
+        raise
+
+
+def _close(connecting: "Future[httpcore.NetworkStream]") -> None:
+    if connecting.exception() is None:
+        connecting.result().close()
 
 
 class _AsyncBackend(httpcore.AsyncNetworkBackend):
