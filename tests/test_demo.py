@@ -1,5 +1,6 @@
 """The demonstration and its images."""
 
+import shlex
 import subprocess
 import sys
 
@@ -28,6 +29,9 @@ def test_its_command_works_without_a_warning():
     assert "13 of 13 right" in done.stdout
     assert "LangChain" in done.stdout
     assert "LlamaIndex" in done.stdout
+    command = shlex.split(done.stdout.splitlines()[-1])
+    asked = subprocess.run(command, capture_output=True, check=True, text=True)
+    assert asked.stdout == "No\n"
 
 
 @pytest.mark.parametrize("name", SAMPLES)

@@ -23,8 +23,9 @@ import torch
 from starlette.datastructures import UploadFile
 
 from llama_vision import image_from_any
-from llama_vision.core.errors import ImageError
-from llama_vision.images import image_from_base64, image_from_url, read
+from llama_vision.core.errors import ImageError, LlamaVisionError
+from llama_vision.images import image_from_base64, image_from_url, pages, read
+from llama_vision.images.documents import image_or_document
 from tests.images.test_sources import BASE64, EXPECTED, PNG
 
 
@@ -224,6 +225,15 @@ def test_an_error_about_a_path_quotes_nothing_of_the_file(tmp_path, content, for
     reason = text.removeprefix(str(path))
     assert "secret" not in reason
     assert "root" not in reason
+
+
+@pytest.mark.parametrize("take", [image_or_document, pages])
+def test_an_error_about_a_path_that_may_be_a_document_quotes_nothing_either(tmp_path, take):
+    path = tmp_path / "passwd"
+    path.write_bytes(b"secret:0:0")
+    with pytest.raises(LlamaVisionError, match="passwd") as caught:
+        take(path)
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

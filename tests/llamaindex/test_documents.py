@@ -53,6 +53,14 @@ def test_a_document_block_that_holds_no_document_is_refused(tmp_path):
         part_of(DocumentBlock(path=str(tmp_path / "nope.pdf")))
 
 
+def test_an_error_about_a_blocks_path_quotes_nothing_of_the_file(tmp_path):
+    path = tmp_path / "passwd"
+    path.write_bytes(b"secret:0:0")
+    with pytest.raises(UnsupportedInputError) as caught:
+        part_of(DocumentBlock(path=path))
+    assert "secret" not in str(caught.value)
+
+
 def test_a_tool_may_return_a_document():
     thread = ChatMessage(
         role="tool", blocks=[DocumentBlock(data=PDF)], additional_kwargs={"tool_call_id": "c"}

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import os
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -43,7 +44,9 @@ def main() -> int:
     print("provider: local, model: tiny (3.6 million parameters, a toy for demonstration and tests)\n")
     right = [*_langchain(), *_llamaindex()]
     print(f"\n{sum(right)} of {len(right)} right, {time.monotonic() - start:.1f} s. Ask something yourself:")
-    print(f"  .venv/bin/llama-vision ask {SAMPLE_IMAGES['shapes']} 'Is there a red star?'")
+    print(
+        f"  {shlex.quote(sys.executable)} -m llama_vision ask {SAMPLE_IMAGES['shapes']} 'Is there a red star?'"
+    )
     return 0 if all(right) else 1
 
 

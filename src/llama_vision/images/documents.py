@@ -224,7 +224,9 @@ def open_document(document: Document, *, fetch: FetchPolicy = _DEFAULT_POLICY) -
     elif is_pdf(data):
         count = RENDERER.page_count(PdfFile(data, digest, document.password, name))
     else:
-        raise DocumentError(f"{name} is neither a PDF nor a TIFF: it begins with {bytes(data[:8])!r}.")
+        # Of a file nothing is quoted: it may hold a secret, and whoever chose the path may read the error.
+        begin = "" if document.name else f": it begins with {bytes(data[:8])!r}"
+        raise DocumentError(f"{name} is neither a PDF nor a TIFF{begin}.")
     return OpenedDocument(data, digest, source, document.password, count)
 
 
@@ -274,7 +276,7 @@ def image_or_document(source: "ImageSource | DocumentSource") -> Image | Documen
         if is_document(data := cast("bytes", document.data)):
             return document
         try:
-            return image_from_any(data)
+            return Image(data=data, media_type=sniff_media_type(data, quote=document.name is None))
         except ImageError as error:
             raise ImageError(f"{document.name}: {error}" if document.name else str(error)) from error
     return image_from_any(source)

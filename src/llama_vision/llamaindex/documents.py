@@ -12,8 +12,8 @@ from typing_extensions import override
 
 from llama_vision.core.errors import ImageError, UnsupportedInputError
 from llama_vision.core.messages import Document, Image
-from llama_vision.images import image_from_bytes
 from llama_vision.images.documents import DocumentSource, Page, document_from_any, is_document, pages
+from llama_vision.images.media_type import sniff_media_type
 from llama_vision.images.settings import DOCUMENT_MAX_PAGES
 from llama_vision.images.sources import bytes_from_base64
 
@@ -38,7 +38,7 @@ def to_document(block: DocumentBlock) -> Document | Image:
     if is_document(data):
         return Document(data=data, name=name or document.name)
     try:
-        return image_from_bytes(data)
+        return Image(data=data, media_type=sniff_media_type(data, quote=document.name is None))
     except ImageError as error:
         raise UnsupportedInputError(
             f"A DocumentBlock of {block.document_mimetype} can't be shown to Llama 3.2 Vision. It takes PDFs, TIFFs and "
