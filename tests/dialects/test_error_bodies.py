@@ -208,7 +208,7 @@ def test_no_failure_is_seen_where_none_is_told(payload):
         '"message": "maximum context length is ' + "9" * 5000 + ' tokens"',
         '"message": "maximum context length is' + " " * 50_000 + '"',
         '"message": "' + "prompt (length " * 5000 + '"',
-        '"code": ' + "[" * 800 + "]" * 800,
+        '"code": ' + "[" * 400 + "]" * 400,
         '"status": ' + "9" * 4000,
         '"code": "\u0664\u0660\u0664"',
     ],
@@ -227,3 +227,12 @@ def test_any_body_makes_an_error_that_names_its_status(status, body):
     error = ERRORS.parse(status, body, {})
     assert str(error).startswith(f"{status}: ")
     assert len(str(error)) > len("400: ")
+
+
+def test_what_a_deep_body_says_does_not_depend_on_how_deep_the_caller_is():
+    body = b'{"error": {"message": "m"}, "x": ' + b'{"a":' * 700 + b"1" + b"}" * 701
+
+    def called_from(depth):
+        return called_from(depth - 1) if depth else str(ERRORS.parse(400, body, {}))
+
+    assert called_from(0) == called_from(600)
