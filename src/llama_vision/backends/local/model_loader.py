@@ -133,7 +133,7 @@ def _load_uncached(model: str, device: "torch.device", settings: LocalSettings) 
     except Exception as error:
         raise load_error(model, device, error) from error
     if not plans[0].fits:
-        _logger.warning("%s may run out of memory: %s", model, plans[0])
+        _logger.warning("%s gets a smaller KV cache than its settings can use: %s", model, plans[0])
     _logger.info(
         "Loaded %s on %s, %s, quantization %s: %d bytes in %.1f s, from %s",
         *(model, device, loaded.model.dtype, settings.quantization),

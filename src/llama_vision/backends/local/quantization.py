@@ -132,6 +132,13 @@ def quantized_layer(linear: Any, quantization: str) -> nn.Module:
     return (Fp8Linear if quantization == "fp8" else Int8Linear)(linear)
 
 
+def quantized_bytes(linear: Any, quantization: str, dtype: torch.dtype) -> int:
+    """Memory of a linear layer that was quantized from `dtype`: weights, and a scale per row."""
+    scale = torch.float32 if quantization == "fp8" else dtype
+    bias = 0 if linear.bias is None else linear.bias.numel() * dtype.itemsize
+    return linear.weight.numel() + linear.out_features * scale.itemsize + bias
+
+
 def _per_row_scale(rows: torch.Tensor, max_value: float) -> torch.Tensor:
     """Per-row absmax scale: (rows, width) -> (rows, 1), float32."""
     return rows.abs().amax(-1, keepdim=True).float().clamp_(min=_EPS) / max_value
