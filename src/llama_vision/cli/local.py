@@ -69,8 +69,8 @@ def _quantizations(device: Any) -> list[Any]:
     try:
         check_quantization("fp8", device)
     except LocalModelError:
-        return [None, "int8"]
-    return [None, "fp8", "int8"]
+        return [None, "int8", "int4"]
+    return [None, "fp8", "int8", "int4"]
 
 
 def _size(config: Any) -> str:

@@ -11,7 +11,7 @@ from llama_vision.core.errors import ConfigurationError, LocalModelError
 from llama_vision.providers.local import LOCAL
 
 Precision: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
-Quantization: TypeAlias = Literal["int8", "fp8", "auto"]
+Quantization: TypeAlias = Literal["int4", "int8", "fp8", "auto"]
 
 TINY_MODEL = "tiny"
 """Name of the bundled model, which needs no download and no GPU."""

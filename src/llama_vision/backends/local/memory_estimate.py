@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from llama_vision.backends.local.quantization import is_quantized_layer, quantized_bytes
+from llama_vision.backends.local.quantization import quantized_type
 from llama_vision.backends.local.scheduler import MAX_PREFILL_TOKENS
 
 _RUNTIME_BYTES = 2**30
@@ -24,8 +24,8 @@ def weights_bytes(model: Any, quantization: str | None, dtype: torch.dtype) -> i
     """
     total = 0
     for name, module in model.named_modules():
-        if quantization is not None and is_quantized_layer(name, module, quantization):
-            total += quantized_bytes(module, quantization, dtype)
+        if kind := quantized_type(name, module, quantization):
+            total += kind.num_bytes(module, dtype)
         else:
             total += sum(one.numel() for one in module.parameters(recurse=False)) * dtype.itemsize
     return total

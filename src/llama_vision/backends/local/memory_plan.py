@@ -13,7 +13,7 @@ from llama_vision.backends.local.memory_estimate import num_vision_tokens, weigh
 from llama_vision.backends.local.weights import empty_model, weights_dtype
 from llama_vision.core.errors import LocalModelError
 
-QUANTIZATIONS = (None, "int8")
+QUANTIZATIONS = (None, "int8", "int4")
 """What `quantization="auto"` takes from, best first."""
 
 _GB = 1e9

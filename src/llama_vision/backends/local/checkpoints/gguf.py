@@ -20,6 +20,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import GenerationConfig, MllamaConfig
 
 from llama_vision.backends.local.checkpoints.folder import wrong_architecture_error
+from llama_vision.backends.local.int4_linear import Int4Weight
 from llama_vision.core.errors import LocalModelError, MissingDependencyError
 from llama_vision.images.tiling import supported_aspect_ratios
 
@@ -217,10 +218,23 @@ class GgufCheckpoint:
             piece = self._gguf.quants.dequantize(data[start : start + rows_at_once], tensor.tensor_type)
             rows[start : start + len(piece)] = torch.tensor(_after_tanh_undone(stored_name, piece))
         if heads := self._permuted_heads(stored_name):
-            # Row 2j+s of a head is row s*d/2+j of transformers', for its form of rotary embedding.
-            pairs = weight.view(heads, shape[0] // heads // 2, 2, -1)
-            weight = pairs.transpose(1, 2).reshape(shape)
+            weight = _transformers_rows(weight, heads)
         return weight.to(device)
+
+    def read_int4(self, name: str, device: torch.device) -> Int4Weight | None:
+        """See `Checkpoint`."""
+        if name not in self._tensors:
+            return None
+        stored_name, tensor = self._tensors[name]
+        unpack = {"Q4_0": _unpack_q4_0, "Q4_K": _unpack_q4_k}.get(tensor.tensor_type.name)
+        if unpack is None:
+            return None
+        shape = _shape(tensor)
+        parts = unpack(self._gguf.quants, tensor.data.reshape(shape[0], -1))
+        rows = [torch.tensor(part).view(shape[0], -1) for part in parts]
+        if heads := self._permuted_heads(stored_name):
+            rows = [_transformers_rows(part, heads) for part in rows]
+        return Int4Weight(*(part.to(device) for part in rows))
 
     def _add(self, path: Path) -> None:
         try:
@@ -379,6 +393,30 @@ def _readable_types(gguf: Any) -> set[str]:
 def _shape(tensor: Any) -> tuple[int, ...]:
     """Shape in torch's order; GGUF has the fastest dimension first."""
     return tuple(int(size) for size in reversed(tensor.shape))
+
+
+def _transformers_rows(weight: torch.Tensor, heads: int) -> torch.Tensor:
+    """Order rows as transformers does for its form of rotary embedding: row 2j+s of a head is its row s*d/2+j."""
+    return weight.view(heads, len(weight) // heads // 2, 2, -1).transpose(1, 2).reshape(weight.shape)
+
+
+def _unpack_q4_0(_: Any, blocks: "npt.NDArray[np.uint8]") -> "tuple[npt.NDArray[Any], ...]":
+    """Unpack blocks of 32, two bytes of scale and sixteen of codes: codes, scales, zeros."""
+    blocks = blocks.reshape(-1, 18)
+    codes = np.concatenate([blocks[:, 2:] & 15, blocks[:, 2:] >> 4], axis=1)
+    scale = blocks[:, :2].copy().view(np.float16).astype(np.float32)
+    return codes, scale, np.zeros_like(scale)
+
+
+def _unpack_q4_k(quants: Any, blocks: "npt.NDArray[np.uint8]") -> "tuple[npt.NDArray[Any], ...]":
+    """Unpack blocks of 256, with scales and minima of eight groups in six bits: codes, scales, zeros."""
+    blocks = blocks.reshape(-1, 144)
+    d, d_min = (blocks[:, i : i + 2].copy().view(np.float16).astype(np.float32) for i in (0, 2))
+    scale, minimum = quants.Q4_K.get_scale_min(blocks[:, 4:16])
+    packed = blocks[:, 16:].reshape(-1, 4, 32)
+    codes = np.stack([packed & 15, packed >> 4], axis=2)
+    scale = d * scale.astype(np.float32)
+    return codes, scale, 8 * scale - d_min * minimum.astype(np.float32)
 
 
 def _after_tanh_undone(name: str, values: "npt.NDArray[np.float32]") -> "npt.NDArray[np.float32]":
