@@ -42,7 +42,7 @@ def test_a_gpu_is_used_up_and_a_computer_is_not():
 
 
 def test_where_there_is_no_room_for_a_kv_cache_the_error_says_what_to_do():
-    with pytest.raises(LocalModelError, match="quantization='int8'"):
+    with pytest.raises(LocalModelError, match=r"smaller quantization \('int8', 'int4'\)"):
         kv_cache_blocks(1000)
     with pytest.raises(LocalModelError, match="kv_cache_bytes"):
         kv_cache_blocks(2**40, kv_cache_bytes=2**21)

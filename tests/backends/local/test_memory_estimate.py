@@ -15,7 +15,7 @@ GIB = 2**30
 ELEVEN_B = MllamaConfig(vision_config={"image_size": 560}, image_token_index=128256)
 
 
-@pytest.mark.parametrize("quantization", [None, "int8"])
+@pytest.mark.parametrize("quantization", [None, "int8", "int4"])
 def test_the_weights_of_the_tiny_model_take_what_is_estimated(quantization):
     loaded = load_model("tiny", LocalSettings(device="cpu", dtype="bfloat16", quantization=quantization))
     # Without the tables of rotary embeddings, which are no weights.

@@ -60,7 +60,7 @@ def test_the_engine_takes_what_was_planned():
     assert plan.kv_cache == pytest.approx(taken, rel=0.01)
 
 
-@pytest.mark.parametrize(("free", "expected"), [(80, None), (30, "int8"), (14, "int8")])
+@pytest.mark.parametrize(("free", "expected"), [(80, None), (40, "int8"), (14, "int4")])
 def test_auto_takes_the_best_that_fits(eleven_b, with_free, free, expected):
     with_free(free * GB)
     plan = plan_memory(eleven_b, CPU, LocalSettings(quantization="auto"))
@@ -110,15 +110,17 @@ def test_unknown_free_memory_refuses_nothing(eleven_b, with_free):
 
 def table():
     """Rows of the page: gigabytes of the card, and what its cells say by the kind of weights."""
-    rows = re.findall(r"^\| (\d+) GB \| (.*) \| (.*) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
-    return {int(size): {None: bf16, "int8": int8} for size, bf16, int8 in rows}
+    rows = re.findall(
+        r"^\| (\d+) GB \| (.*) \| (.*) \| (.*) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    return {int(size): dict(zip((None, "int8", "int4"), cells, strict=True)) for size, *cells in rows}
 
 
 def test_the_table_names_all_cards():
     assert list(table()) == [8, 12, 16, 24, 48, 80]
 
 
-@pytest.mark.parametrize("quantization", [None, "int8"])
+@pytest.mark.parametrize("quantization", [None, "int8", "int4"])
 def test_the_table_says_what_fits(eleven_b, with_free, quantization):
     for size, told in table().items():
         # The driver and the libraries take half a gigabyte of a card.

@@ -53,11 +53,14 @@ class LocalSettings:
         dtype: Of weights and activations. `auto` keeps the checkpoint's, except that small models run in `float32` on a
             CPU, where that is faster.
         quantization: `int8` quantizes the weights of all linear layers but the LM head, with a scale per row: half the
-            memory, on any device. It is no faster on a GPU; a CPU that computes in `bfloat16` decodes faster with it.
+            memory, on any device. `int4` quantizes those of the text decoder's layers to 4 bits in groups of 128 columns, and the
+            vision encoder's to 8: a third of the memory. Both are slower on a GPU; a CPU that computes in `bfloat16` decodes
+            faster with them. With `int4` weights that a checkpoint has in 4 bits of equal steps (GPTQ, AWQ, compressed-tensors, GGUF's
+            Q4_0 and Q4_K) are kept as they are.
             `fp8` computes in 8-bit floats, on NVIDIA's Hopper GPUs (H100, H200); the vision encoder and the
             cross-attention layers stay in `bfloat16`. Logits differ a little, the tiny model's by 0.6% with `int8`, as
-            much as with `bfloat16`, and by 3% with `fp8`. None changes nothing. `auto` takes None or `int8`, the first with
-            which weights and caches fit into what is free on the device.
+            much as with `bfloat16`, by 3% with `fp8` and by 10% with `int4`. None changes nothing. `auto` takes None, `int8` or
+            `int4`, the first with which weights and caches fit into what is free on the device.
         adapter: Folder of a LoRA adapter in PEFT's layout, which is merged into the weights while they are loaded.
 
     Raises:

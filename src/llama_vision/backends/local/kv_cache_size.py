@@ -108,7 +108,7 @@ def _too_small_message(settings: LocalSettings, minimum: int, found: int) -> str
         return f"LocalSettings(kv_cache_bytes=...) has to be {minimum:,} or more for this model, and is {settings.kv_cache_bytes:,}."
     return (
         f"The weights leave {max(found, 0):,} bytes of the device for the KV cache, and {minimum:,} are the least. Free memory of "
-        "the device, or give LocalSettings quantization='int8' or a smaller max_batch_size."
+        "the device, or give LocalSettings a smaller quantization ('int8', 'int4') or max_batch_size."
     )
 
 

@@ -26,8 +26,8 @@ def load_error(model: str, device: torch.device, error: Exception) -> LocalModel
     """Translate what loading a model raised into an error that says what to do."""
     if _is_out_of_memory(error):
         return LocalModelError(
-            f"{model} does not fit into the memory of {device}: the 11B takes 22 GB, the 90B 180 GB, and half of it with "
-            f"LocalSettings(quantization='int8'). {error}"
+            f"{model} does not fit into the memory of {device}: the 11B takes 22 GB, the 90B 180 GB, about half of it with "
+            f"LocalSettings(quantization='int8'), and a third with 'int4'. {error}"
         )
     return LocalModelError(f"{model} can't be loaded: {find_hint(model, error)} The reason: {error}")
 
