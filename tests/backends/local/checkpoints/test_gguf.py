@@ -1,6 +1,7 @@
 """GGUF files give the model that they were written from, in one file and in two."""
 
 import builtins
+import re
 import shutil
 from dataclasses import replace
 
@@ -154,6 +155,12 @@ def test_a_folder_of_gguf_files_is_a_checkpoint(tmp_path):
         load_model(str(tmp_path))
 
 
+def test_loading_is_shown_in_bytes_and_their_rate(tmp_path, capsys):
+    path, *_ = write_gguf(tmp_path)
+    load_model(str(path), CPU)
+    assert re.search(r"Loading weights: 100%.*\d+\.\dM/\d+\.\dM.*B/s\]", capsys.readouterr().err)
+
+
 def cut(path):
     path.write_bytes(path.read_bytes()[:-5000])
 
@@ -200,9 +207,14 @@ def test_a_text_model_without_its_projector_is_refused(tmp_path):
         load_model(str(shutil.copy(projector, alone)))
 
 
+UNTRIED = "tried on files of our own making, and never on Ollama's.*safetensors"
+
+
 OTHERS = [
     ({"general.architecture": "llama"}, "of the kind 'llama'.*this backend runs Llama 3.2 Vision"),
-    ({"tokenizer.ggml.pre": "qwen2"}, "splits text as 'qwen2', and not as Llama 3's"),
+    ({"tokenizer.ggml.pre": "qwen2"}, "splits text as 'qwen2', and not as Llama 3's.*" + UNTRIED),
+    ({"mllama.block_count": 7}, "of its weights are missing.*" + UNTRIED),
+    ({"mllama.feed_forward_length": 64}, "another shape than its configuration says.*" + UNTRIED),
     ({"split.count": 3}, "split into several files.*--merge"),
 ]
 

@@ -203,7 +203,7 @@ def _no_weights_error(folder: Path) -> LocalModelError:
     else:
         hint = (
             "the folder has to hold config.json, *.safetensors, tokenizer.json and preprocessor_config.json. There is no file "
-            f"named {_WEIGHTS} or {_INDEX}. Download it again; `hf download` fetches only what is missing."
+            f"named {_WEIGHTS} or {_INDEX}; `hf download` fetches what is missing."
         )
     return LocalModelError(f"{folder} can't be loaded: {hint}")
 

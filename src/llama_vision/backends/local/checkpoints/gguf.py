@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 MAGIC = b"GGUF"
+GGUF_NOTE = (
+    "GGUF files of Llama 3.2 Vision are read by what Ollama's source says of them; this was tried on files of our own making, and "
+    "never on Ollama's. The file may be of another converter: please report it, or take a folder of *.safetensors."
+)
 _PIECE = 2**24
 """Weights that are dequantized at a time: 64 MiB in float32."""
 
@@ -183,7 +187,7 @@ class GgufCheckpoint:
     def tokenizer(self) -> Tokenizer:
         """Build the tokenizer: byte-level BPE with Llama 3's split."""
         if (split := self._metadata.get("tokenizer.ggml.pre", "llama-bpe")) not in _LLAMA_3_PRE_TOKENIZERS:
-            raise self._error(f"its tokenizer splits text as {split!r}, and not as Llama 3's.")
+            raise self._error(f"its tokenizer splits text as {split!r}, and not as Llama 3's. {GGUF_NOTE}")
         types: list[int] = self._get("tokenizer.ggml.token_type")
         added = {token_id for token_id, kind in enumerate(types) if kind in (_CONTROL, _USER_DEFINED)}
         vocabulary = {token: token_id for token_id, token in enumerate(self._tokens) if token_id not in added}
@@ -203,7 +207,9 @@ class GgufCheckpoint:
         if wrong := [
             token_id for token_id in added if tokenizer.token_to_id(self._tokens[token_id]) != token_id
         ]:
-            raise self._error(f"the ids of its added tokens can't be kept ({self._tokens[min(wrong)]}).")
+            raise self._error(
+                f"the ids of its added tokens can't be kept ({self._tokens[min(wrong)]}). {GGUF_NOTE}"
+            )
         return tokenizer
 
     def read(self, name: str, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
@@ -283,7 +289,7 @@ class GgufCheckpoint:
         vision_layer = _PROJECTOR_LAYER if "v.blk.0.ln1.weight" in self._stored else _VISION_LAYER
         part = found and (vision_layer if found[1] else _TEXT_LAYER).get(found[3])
         if not found or not part:
-            raise self._error(f"its tensor {name!r} is not known here: it may be of a newer converter.")
+            raise self._error(f"its tensor {name!r} is not known here. {GGUF_NOTE}")
         stem = {
             None: "model.language_model.layers",
             "v.": "model.vision_model.transformer.layers",
@@ -347,7 +353,7 @@ class GgufCheckpoint:
         factors = self._stored["rope_freqs.weight"].data.astype(np.float64).reshape(-1)
         expected = _llama_3_rope_factors(theta, 2 * len(factors))
         if np.abs(factors / expected - 1).max() > _ROPE_TOLERANCE:
-            raise self._error("its rotary embedding is scaled in another way than Llama 3.2's.")
+            raise self._error(f"its rotary embedding is scaled in another way than Llama 3.2's. {GGUF_NOTE}")
         return _LLAMA_3_ROPE | {"rope_theta": theta}
 
     def _eos_token_ids(self) -> list[int]:
@@ -363,13 +369,13 @@ class GgufCheckpoint:
 
     def _get(self, key: str) -> Any:
         if key not in self._metadata:
-            raise self._error(f"its metadata lacks {key!r}.")
+            raise self._error(f"its metadata lacks {key!r}. {GGUF_NOTE}")
         return self._metadata[key]
 
     def _shape_of(self, name: str) -> tuple[int, ...]:
         shape = self.shapes.get(name)
         if shape is None:
-            raise self._error(f"it lacks the weights of {name}.")
+            raise self._error(f"it lacks the weights of {name}. {GGUF_NOTE}")
         return shape
 
     def _error(self, hint: str) -> LocalModelError:
