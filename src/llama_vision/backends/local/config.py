@@ -16,6 +16,13 @@ Quantization: TypeAlias = Literal["int4", "int8", "fp8", "auto"]
 TINY_MODEL = "tiny"
 """Name of the bundled model, which needs no download and no GPU."""
 
+SEVERAL_GPUS = (
+    "SGLang spreads a model over the GPUs of a machine, `python -m sglang.launch_server --model-path MODEL --tp 4`, and of several, with "
+    "`--tp 8 --nnodes 2 --node-rank 0 --dist-init-addr HOST:PORT` on the first and `--node-rank 1` on the second; then pass "
+    "provider='sglang' and base_url=."
+)
+"""What runs a model that is too large for one device."""
+
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _DEVICE = re.compile(r"[a-z][a-z0-9_]*(:\d+)?")
 
@@ -117,9 +124,13 @@ def parse_local_settings(values: Mapping[str, Any]) -> LocalSettings:
         The settings.
 
     Raises:
-        ConfigurationError: A name is not known, or a value is out of range.
+        ConfigurationError: A name is not known, or a value is out of range. `device_map` is refused with what spreads a model.
     """
     known = [field.name for field in fields(LocalSettings)]
+    if "device_map" in values:
+        raise ConfigurationError(
+            f"There is no local setting device_map: a model runs on one device here, such as device='cuda:1'. {SEVERAL_GPUS}"
+        )
     if unknown := sorted(str(name) for name in values if name not in known):
         raise ConfigurationError(
             f"There is no local setting {', '.join(unknown)}. There are: {', '.join(known)}."

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from llama_vision.backends.local.config import LocalSettings
+from llama_vision.backends.local.config import SEVERAL_GPUS, LocalSettings
 from llama_vision.backends.local.devices import free_memory
 from llama_vision.backends.local.kv_cache import block_layout
 from llama_vision.backends.local.kv_cache_size import kv_cache_share, min_blocks, num_useful_blocks
@@ -133,10 +133,7 @@ def advice(config: Any, plan: MemoryPlan) -> str:
                 + ", ".join(f"{name}={value!r}" for name, value in changed.items())
                 + ")."
             )
-    return (
-        "No setting makes it fit here. Take a device with more memory, or let a server run it: SGLang spreads a model over several GPUs "
-        "(`python -m sglang.launch_server --model-path MODEL --tp 4`, then provider='sglang')."
-    )
+    return f"No setting makes it fit here. Take a device with more memory, or let a server run it. {SEVERAL_GPUS}"
 
 
 def _plan(config: Any, device: torch.device, settings: LocalSettings, free: int | None) -> MemoryPlan:
