@@ -89,6 +89,7 @@ def test_fp8_logits_differ_by_less_than_documented(expected):
     assert 0.01 < difference(all_logits(with_fp8(load_model("tiny", F32))), expected) < 0.05
 
 
+@pytest.mark.slow
 def test_int4_logits_differ_by_less_than_documented(expected):
     of_bfloat16 = all_logits(load_model("tiny", BF16))
     assert (

@@ -88,10 +88,10 @@ def plan_memory(config: Any, device: torch.device, settings: LocalSettings) -> M
 
     The weights of a checkpoint that is quantized itself count in `dtype`, since they are dequantized where they are loaded.
     """
-    free = free_memory(device)
+    model, free = empty_model(config, {}), free_memory(device)
     if settings.quantization != "auto":
-        return _plan(config, device, settings, free)
-    plans = [_plan(config, device, replace(settings, quantization=one), free) for one in QUANTIZATIONS]
+        return _plan(model, device, settings, free)
+    plans = [_plan(model, device, replace(settings, quantization=one), free) for one in QUANTIZATIONS]
     return next((plan for plan in plans if plan.fits), plans[-1])
 
 
@@ -111,7 +111,7 @@ def check_memory(model: str, config: Any, device: torch.device, settings: LocalS
 
 def advice(config: Any, plan: MemoryPlan) -> str:
     """Say what would fit: another quantization, batch size or context, or another machine."""
-    settings = plan.settings
+    model, settings = empty_model(config, {}), plan.settings
     smaller = [
         replace(settings, quantization=one) for one in QUANTIZATIONS if one and one != settings.quantization
     ]
@@ -122,7 +122,7 @@ def advice(config: Any, plan: MemoryPlan) -> str:
         for length in (2048, 1024)
     ]
     for one in smaller:
-        if _plan(config, plan.device, one, plan.free).fits:
+        if _plan(model, plan.device, one, plan.free).fits:
             changed = {
                 name: getattr(one, name)
                 for name in LocalSettings.__slots__
@@ -136,9 +136,8 @@ def advice(config: Any, plan: MemoryPlan) -> str:
     return f"No setting makes it fit here. Take a device with more memory, or let a server run it. {SEVERAL_GPUS}"
 
 
-def _plan(config: Any, device: torch.device, settings: LocalSettings, free: int | None) -> MemoryPlan:
-    model = empty_model(config, {})
-    dtype = weights_dtype(model, device, settings)
+def _plan(model: Any, device: torch.device, settings: LocalSettings, free: int | None) -> MemoryPlan:
+    config, dtype = model.config, weights_dtype(model, device, settings)
     layout, image_tokens = block_layout(config.text_config), num_vision_tokens(config.vision_config)
     block_bytes = layout.num_elements * dtype.itemsize
     context_window = config.text_config.max_position_embeddings
