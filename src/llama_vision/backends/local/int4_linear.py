@@ -168,7 +168,8 @@ def _unpack_plainly(packed: torch.Tensor) -> torch.Tensor:
 def _pack(codes: torch.Tensor) -> torch.Tensor:
     pack: Any = torch.ops.aten._convert_weight_to_int4pack_for_cpu  # noqa: SLF001 - torch's only name
     # In pieces: torch takes them in 32 bits.
-    return torch.cat([pack(piece.int(), _INNER_K_TILES) for piece in codes.split(_ROWS_AT_ONCE)])
+    pieces = range(0, len(codes), _ROWS_AT_ONCE)
+    return torch.cat([pack(codes[i : i + _ROWS_AT_ONCE].int(), _INNER_K_TILES) for i in pieces])
 
 
 def _packed_product(rows: torch.Tensor, packed: torch.Tensor, size: int, both: torch.Tensor) -> torch.Tensor:
