@@ -156,7 +156,7 @@ def quantized_type(name: str, module: nn.Module, quantization: str | None) -> ty
     """What a module is quantized to; None where it stays.
 
     With `int8` that are all linear layers but the LM head. With `int4` those of the text decoder's layers have four bits, and the
-    vision encoder's, which loses more, eight. With `fp8` those of self-attention layers are quantized.
+    vision encoder's eight. With `fp8` those of self-attention layers are quantized.
     """
     if quantization is None or not isinstance(module, nn.Linear) or name.endswith("lm_head"):
         return None
