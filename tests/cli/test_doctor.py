@@ -80,7 +80,13 @@ def test_a_missing_extra_is_a_note_with_its_command(capsys, monkeypatch):
 
 @pytest.mark.parametrize(
     ("memory", "text"),
-    [(80e9, "The 11B fits."), (16e9, "'int8'"), (4e9, "Too small for the 11B"), (None, "unknown memory")],
+    [
+        (80e9, "The 11B fits."),
+        (16e9, "'int8'"),
+        (10e9, "'int4'"),
+        (4e9, "Too small for the 11B"),
+        (None, "unknown memory"),
+    ],
 )
 def test_memory_says_whether_the_11b_fits(capsys, monkeypatch, memory, text):
     found = [Device("cuda:0", "A GPU", None if memory is None else int(memory))]

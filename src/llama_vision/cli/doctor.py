@@ -26,8 +26,8 @@ _EXTRAS = {
 }
 """The distributions that tell whether an extra is installed."""
 
-_BYTES_OF_11B = {"bfloat16": 22e9, "int8": 11e9}
-"""Weights of the 11B, at two bytes a parameter and at one."""
+_BYTES_OF_11B = {"bfloat16": 22e9, "int8": 11e9, "int4": 8e9}
+"""Weights of the 11B."""
 
 _TIMEOUT_S = 10.0
 
@@ -172,8 +172,9 @@ def _what_fits(memory: float) -> str:
     """Say how the 11B fits, with a tenth more than its weights for what it computes."""
     if memory > 1.1 * _BYTES_OF_11B["bfloat16"]:
         return "The 11B fits."
-    if memory > 1.1 * _BYTES_OF_11B["int8"]:
-        return "The 11B fits with local_settings={'quantization': 'int8'}."
+    for quantization in ("int8", "int4"):
+        if memory > 1.1 * _BYTES_OF_11B[quantization]:
+            return f"The 11B fits with local_settings={{'quantization': {quantization!r}}}."
     return "Too small for the 11B: the tiny model runs here; take a hosted provider for the 11B."
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from llama_vision.backends.local.memory_plan import MemoryPlan
 
 _GB = 1e9
-_HEADER = ("quantization", "weights", "KV cache", "caches", "activations", "total", "fits")
+_HEADER = ("quantization", "weights", "activations", "KV cache", "total", "room for", "fits")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,8 +69,8 @@ def _quantizations(device: Any) -> list[Any]:
     try:
         check_quantization("fp8", device)
     except LocalModelError:
-        return [None, "int8"]
-    return [None, "fp8", "int8"]
+        return [None, "int8", "int4"]
+    return [None, "fp8", "int8", "int4"]
 
 
 def _size(config: Any) -> str:
@@ -79,9 +79,10 @@ def _size(config: Any) -> str:
 
 
 def _row(plan: "MemoryPlan") -> tuple[str, ...]:
-    sizes = (plan.weights, plan.kv_cache, plan.caches, plan.working, plan.total)
-    cells = [f"{size / _GB:.1f} GB" for size in sizes]
-    return (plan.settings.quantization or "none", *cells, "yes" if plan.fits else "no")
+    cells = [f"{size / _GB:.1f} GB" for size in (plan.weights, plan.working, plan.kv_cache, plan.total)]
+    tokens = plan.max_kv_cache_tokens
+    room = "unknown" if tokens is None else f"{tokens:,} tokens"
+    return (plan.settings.quantization or "none", *cells, room, "yes" if plan.fits else "no")
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--served-name", action="append", default=[], help="one more name of the model")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the fastest there is)")
-    parser.add_argument("--quantization", help="int8, fp8 or auto: smaller weights")
+    parser.add_argument("--quantization", help="int8, int4, fp8 or auto: smaller weights")
     parser.add_argument(
         "--max-batch-size", type=int, default=16, help="sequences at once (default: %(default)s)"
     )

@@ -119,7 +119,7 @@ class ChatLlamaVision(BackendFields, BaseChatModel):
         document_text: False shows the pages of a document as images alone, without their text layer.
         local_settings: How a model runs on this machine: `max_batch_size` running sequences, `max_model_len` tokens of
             prompt and reply, `image_cache_bytes` of encoded images, `max_waiting` requests, `device`, `dtype`,
-            `quantization` (`int8`, `fp8`); see `llama_vision.backends.local.LocalSettings`.
+            `quantization` (`int8`, `int4`, `fp8`); see `llama_vision.backends.local.LocalSettings`.
         max_cost_usd: US dollars that all calls of this model may cost together. A call that could exceed it, by an
             estimate with `max_tokens`, raises `BudgetExceededError` and is not sent. `spent_usd` is what they cost so far.
         requests_per_minute: Calls in any 60 seconds; the others wait.

@@ -156,7 +156,7 @@ class LlamaVision(HiddenHeaders, BackendFields, FunctionCallingLLM):
         document_text: False shows the pages of a document as images alone, without their text layer.
         local_settings: Fields of `llama_vision.backends.local.LocalSettings`: `max_batch_size`, `max_model_len` (tokens
             of prompt and reply), `image_cache_bytes`, `max_waiting` (requests), `device`, `dtype`, `quantization`
-            (`int8`, `fp8`).
+            (`int8`, `int4`, `fp8`).
         max_cost_usd: US dollars that all calls of this model may cost together. A call that could exceed it, by an
             estimate with `max_tokens`, raises `BudgetExceededError` and is not sent. `spent_usd` is what they cost so far.
         requests_per_minute: Calls in any 60 seconds; the others wait.

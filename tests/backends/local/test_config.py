@@ -23,6 +23,14 @@ def by_llama_index(**options):
 BOTH = pytest.mark.parametrize("ask", [by_langchain, by_llama_index])
 
 
+def test_several_devices_are_refused_with_what_spreads_a_model():
+    with pytest.raises(
+        ConfigurationError,
+        match=r"no local setting device_map.*one device.*sglang.launch_server --model-path MODEL --tp 4.*--nnodes 2",
+    ):
+        parse_local_settings({"device_map": "auto"})
+
+
 @BOTH
 def test_settings_take_effect(ask):
     assert ask(provider="local", local_settings={"max_batch_size": 2, "dtype": "float32"}) == "Hi"
@@ -65,8 +73,8 @@ WRONG_VALUES = {
     "prefix_cache_bytes": [-1, 0.5, {}],
     "max_waiting": [None, 0, float("inf"), b"9"],
     "device": ["", "cuda:", "cuda:-1", "cuda:x", "GPU 0", 0, b"cpu", ["cpu"]],
-    "dtype": [None, "int4", "", ["float32"], 32],
-    "quantization": ["", "int4", ["int8"], 8, True],
+    "dtype": [None, "int3", "", ["float32"], 32],
+    "quantization": ["", "int3", ["int8"], 8, True],
     "adapter": ["", 3, b"folder", ["folder"], Path("folder")],
 }
 

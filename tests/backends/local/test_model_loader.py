@@ -90,7 +90,7 @@ def without_preprocessing(folder):
 DAMAGED = [
     (
         without_weights,
-        r"has to hold config.json, \*.safetensors.*no file named model.safetensors.*Download it again",
+        r"has to hold config.json, \*.safetensors.*no file named model.safetensors.*`hf download` fetches what is missing",
     ),
     (
         with_cut_weights,
@@ -98,12 +98,12 @@ DAMAGED = [
     ),
     (
         with_a_weight_left_out,
-        r"1 of its weights are missing \(model.language_model.norm.weight\).*Download it again",
+        r"1 of its weights are missing \(model.language_model.norm.weight\).*written without them.*from one place",
     ),
     (with_another_shape, r"15 of its weights have another shape.*layers.0.mlp.down_proj.weight.*, \.\.\."),
     (of_another_kind, "of the kind 'llama', and this backend runs Llama 3.2 Vision.*provider='vllm'"),
-    (with_half_a_config, "Download it again.*not a valid JSON file"),
-    (without_a_tokenizer, "tokenizer.json.*Download it again"),
+    (with_half_a_config, "damaged has to be deleted.*not a valid JSON file"),
+    (without_a_tokenizer, "tokenizer.json.*`hf download` fetches it"),
     (without_preprocessing, "preprocessor_config.json"),
 ]
 
@@ -137,7 +137,7 @@ def test_a_failed_load_fails_all_queued_requests(folder):
     errors = asyncio.run(gather())
     assert len(errors) == 8
     assert all(isinstance(error, LocalModelError) for error in errors), errors
-    assert "Download it again" in str(errors[0])
+    assert "`hf download` fetches what is missing" in str(errors[0])
     assert len(set(map(id, errors))) == 1, "the model was loaded more than once"
 
 

@@ -1,4 +1,4 @@
-"""int8 and fp8: half the memory, and nearly the same logits."""
+"""int8, int4 and fp8: less memory, and nearly the same logits."""
 
 import copy
 from dataclasses import replace
@@ -10,7 +10,7 @@ from torch import nn
 from llama_vision import ChatRequest, Message, SamplingParams, Text, image_from_any
 from llama_vision.backends.local import LocalBackend, LocalSettings, parse_local_settings
 from llama_vision.backends.local.model_loader import load_model
-from llama_vision.backends.local.quantization import Fp8Linear, Int8Linear, quantize
+from llama_vision.backends.local.quantization import Fp8Linear, Int8Linear, is_slower_than_bfloat16, quantize
 from llama_vision.core.errors import ConfigurationError, LocalModelError
 from llama_vision.providers import find_provider
 from tests.drawing import one_shape
@@ -20,6 +20,7 @@ CPU = torch.device("cpu")
 BF16 = LocalSettings(device="cpu", dtype="bfloat16")
 F32 = LocalSettings(device="cpu", dtype="float32")
 INT8 = LocalSettings(device="cpu", quantization="int8")
+INT4 = LocalSettings(device="cpu", quantization="int4")
 
 
 def multiplies_fp8_here():
@@ -88,7 +89,22 @@ def test_fp8_logits_differ_by_less_than_documented(expected):
     assert 0.01 < difference(all_logits(with_fp8(load_model("tiny", F32))), expected) < 0.05
 
 
-@pytest.mark.parametrize("settings", [INT8, replace(INT8, dtype="bfloat16")], ids=["float32", "bfloat16"])
+@pytest.mark.slow
+def test_int4_logits_differ_by_less_than_documented(expected):
+    of_bfloat16 = all_logits(load_model("tiny", BF16))
+    assert (
+        0.08
+        < difference(all_logits(load_model("tiny", replace(BF16, quantization="int4"))), of_bfloat16)
+        < 0.12
+    )
+    assert 0.08 < difference(all_logits(load_model("tiny", INT4)), expected) < 0.12
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [INT8, replace(INT8, dtype="bfloat16"), INT4, replace(INT4, dtype="bfloat16")],
+    ids=["int8, float32", "int8, bfloat16", "int4, float32", "int4, bfloat16"],
+)
 def test_replies_are_right(settings):
     backend = LocalBackend(find_provider("local"), local=settings)
     for seed in range(10):
@@ -160,8 +176,21 @@ def test_fp8_says_which_gpus_can():
 
 @pytest.mark.parametrize(
     ("values", "text"),
-    [({"quantization": "int4"}, "int8.*int4"), ({"quantization": "fp8", "dtype": "float16"}, "bfloat16")],
+    [
+        ({"quantization": "int3"}, "int4.*int8.*int3"),
+        ({"quantization": "fp8", "dtype": "float16"}, "bfloat16"),
+    ],
 )
 def test_unknown_quantizations_are_refused(values, text):
     with pytest.raises(ConfigurationError, match=text):
         parse_local_settings(values)
+
+
+def test_what_is_slower_on_a_gpu_is_known():
+    slower = [
+        (quantization, device)
+        for quantization in (None, "int4", "int8", "fp8")
+        for device in ("cpu", "cuda", "mps")
+        if is_slower_than_bfloat16(quantization, torch.device(device))
+    ]
+    assert slower == [(one, device) for one in ("int4", "int8", "fp8") for device in ("cuda", "mps")]

@@ -68,7 +68,7 @@ def of_11b_shape(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc says what is in use")
-@pytest.mark.parametrize("quantization", ["", "int8"])
+@pytest.mark.parametrize("quantization", ["", "int8", "int4"])
 def test_loading_takes_the_final_size_and_a_layer(of_11b_shape, quantization):
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, str(of_11b_shape), quantization],
@@ -77,5 +77,5 @@ def test_loading_takes_the_final_size_and_a_layer(of_11b_shape, quantization):
         check=True,
     )
     peak, final = map(int, done.stdout.split())
-    assert final > (2 if quantization else 3) * LAYER * (0.5 if quantization else 1)
+    assert final > {"": 3, "int8": 1, "int4": 0.75}[quantization] * LAYER
     assert peak <= final + LAYER, f"{peak:,} for {final:,}"

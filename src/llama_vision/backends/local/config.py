@@ -11,10 +11,17 @@ from llama_vision.core.errors import ConfigurationError, LocalModelError
 from llama_vision.providers.local import LOCAL
 
 Precision: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
-Quantization: TypeAlias = Literal["int8", "fp8", "auto"]
+Quantization: TypeAlias = Literal["int4", "int8", "fp8", "auto"]
 
 TINY_MODEL = "tiny"
 """Name of the bundled model, which needs no download and no GPU."""
+
+SEVERAL_GPUS = (
+    "SGLang spreads a model over the GPUs of a machine, `python -m sglang.launch_server --model-path MODEL --tp 4`, and of several, with "
+    "`--tp 8 --nnodes 2 --node-rank 0 --dist-init-addr HOST:PORT` on the first and `--node-rank 1` on the second; then pass "
+    "provider='sglang' and base_url=."
+)
+"""What runs a model that is too large for one device."""
 
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _DEVICE = re.compile(r"[a-z][a-z0-9_]*(:\d+)?")
@@ -53,11 +60,14 @@ class LocalSettings:
         dtype: Of weights and activations. `auto` keeps the checkpoint's, except that small models run in `float32` on a
             CPU, where that is faster.
         quantization: `int8` quantizes the weights of all linear layers but the LM head, with a scale per row: half the
-            memory, on any device. It is no faster on a GPU; a CPU that computes in `bfloat16` decodes faster with it.
+            memory, on any device. `int4` quantizes those of the text decoder's layers to 4 bits in groups of 128 columns, and the
+            vision encoder's to 8: a third of the memory. Both are slower on a GPU; a CPU that computes in `bfloat16` decodes
+            faster with them. With `int4` weights that a checkpoint has in 4 bits of equal steps (GPTQ, AWQ, compressed-tensors, GGUF's
+            Q4_0 and Q4_K) are kept as they are.
             `fp8` computes in 8-bit floats, on NVIDIA's Hopper GPUs (H100, H200); the vision encoder and the
             cross-attention layers stay in `bfloat16`. Logits differ a little, the tiny model's by 0.6% with `int8`, as
-            much as with `bfloat16`, and by 3% with `fp8`. None changes nothing. `auto` takes None or `int8`, the first with
-            which weights and caches fit into what is free on the device.
+            much as with `bfloat16`, by 3% with `fp8` and by 10% with `int4`. None changes nothing. `auto` takes None, `int8` or
+            `int4`, the first with which weights and caches fit into what is free on the device.
         adapter: Folder of a LoRA adapter in PEFT's layout, which is merged into the weights while they are loaded.
 
     Raises:
@@ -114,9 +124,13 @@ def parse_local_settings(values: Mapping[str, Any]) -> LocalSettings:
         The settings.
 
     Raises:
-        ConfigurationError: A name is not known, or a value is out of range.
+        ConfigurationError: A name is not known, or a value is out of range. `device_map` is refused with what spreads a model.
     """
     known = [field.name for field in fields(LocalSettings)]
+    if "device_map" in values:
+        raise ConfigurationError(
+            f"There is no local setting device_map: a model runs on one device here, such as device='cuda:1'. {SEVERAL_GPUS}"
+        )
     if unknown := sorted(str(name) for name in values if name not in known):
         raise ConfigurationError(
             f"There is no local setting {', '.join(unknown)}. There are: {', '.join(known)}."

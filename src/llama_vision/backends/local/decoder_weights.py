@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from llama_vision.backends.local.quantization import QUANTIZED_LINEAR
+from llama_vision.backends.local.quantization import QuantizedLinear
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,7 +138,7 @@ def _layer(layer: Any) -> SelfAttentionLayer | CrossAttentionLayer:
 
 def _fuse(layers: Sequence[Any]) -> nn.Module:
     """Concatenate linear layers of one kind, and leave them slices of the result."""
-    if isinstance(layers[0], QUANTIZED_LINEAR):
+    if isinstance(layers[0], QuantizedLinear):
         return layers[0].concatenate(layers)
     weight = torch.cat([layer.weight for layer in layers])
     fused = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")

@@ -2,7 +2,13 @@
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+_MEMORY_OF_LINUX = Path("/proc/meminfo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +50,23 @@ def system_memory() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # Windows has no sysconf
         return None
+
+
+def free_memory(device: "torch.device") -> int | None:
+    """Bytes that are free on a device, what the system would make free included; None where it can't be known.
+
+    Where a system says only how much memory it has in all, it is that.
+    """
+    import torch  # noqa: PLC0415 - takes seconds
+
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    if device.type != "cpu":
+        return None
+    try:
+        lines = _MEMORY_OF_LINUX.read_text().splitlines()
+    except OSError:
+        return system_memory()
+    return int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]) * 1024

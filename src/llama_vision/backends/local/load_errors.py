@@ -13,6 +13,7 @@ from huggingface_hub.errors import (
 )
 from tokenizers import Tokenizer
 
+from llama_vision.backends.local.checkpoints.gguf import GGUF_NOTE
 from llama_vision.backends.local.checkpoints.ollama_store import TAG_PREFIX
 from llama_vision.core.errors import LocalModelError
 
@@ -26,8 +27,8 @@ def load_error(model: str, device: torch.device, error: Exception) -> LocalModel
     """Translate what loading a model raised into an error that says what to do."""
     if _is_out_of_memory(error):
         return LocalModelError(
-            f"{model} does not fit into the memory of {device}: the 11B takes 22 GB, the 90B 180 GB, and half of it with "
-            f"LocalSettings(quantization='int8'). {error}"
+            f"{model} does not fit into the memory of {device}: the 11B takes 22 GB, the 90B 180 GB, about half of it with "
+            f"LocalSettings(quantization='int8'), and a third with 'int4'. {error}"
         )
     return LocalModelError(f"{model} can't be loaded: {find_hint(model, error)} The reason: {error}")
 
@@ -47,14 +48,14 @@ def check_weights(
     """
     if missing := sorted(expected.keys() - found.keys()):
         raise LocalModelError(
-            f"{model} can't be loaded: {len(missing)} of its weights are missing ({_first_few(missing)}). "
-            "Download it again, all files that end in .safetensors."
+            f"{model} can't be loaded: {len(missing)} of its weights are missing ({_first_few(missing)}). Its files are whole, but were written "
+            f"without them. {_advice_for_other_weights(model)}"
         )
     mismatched = sorted(name for name, shape in expected.items() if found[name] not in (None, shape))
     if mismatched:
         raise LocalModelError(
-            f"{model} can't be loaded: {len(mismatched)} of its weights have another shape than its config.json says "
-            f"({_first_few(mismatched)}). Download both again, from the same place."
+            f"{model} can't be loaded: {len(mismatched)} of its weights have another shape than its configuration says "
+            f"({_first_few(mismatched)}). {_advice_for_other_weights(model)}"
         )
 
 
@@ -70,6 +71,14 @@ def check_tokenizer(model: str, tokenizer: Tokenizer, num_embeddings: int) -> No
             f"{model} can't be loaded: its tokenizer has token ids up to {largest}, and its embedding {num_embeddings} rows. Take "
             "tokenizer and weights from the same place; a fine-tune with added tokens has to save both."
         )
+
+
+def _advice_for_other_weights(model: str) -> str:
+    return GGUF_NOTE if _is_gguf(model) else "Take config.json and all *.safetensors from one place."
+
+
+def _is_gguf(model: str) -> bool:
+    return model.startswith(TAG_PREFIX) or Path(model).is_file()
 
 
 def _first_few(names: list[str]) -> str:
@@ -94,10 +103,10 @@ def find_hint(model: str, error: Exception) -> str:
     if Path(model).is_dir():
         return (
             "the folder has to hold config.json, *.safetensors, tokenizer.json and preprocessor_config.json, whole and as "
-            "they were published. Download it again; `hf download` fetches only what is missing."
+            "they were published. Where one is missing, `hf download` fetches it; one that is damaged has to be deleted before."
         )
-    if Path(model).is_file() or model.startswith(TAG_PREFIX):
-        return "its GGUF file holds something else than is expected of Llama 3.2 Vision. It may be of a newer converter."
+    if _is_gguf(model):
+        return f"its GGUF file holds something else than is expected of Llama 3.2 Vision. {GGUF_NOTE}"
     return (
         "it is no folder here. Pass one that holds the weights, or an id on the Hugging Face hub, after accepting Meta's "
         "license there and logging in with `hf auth login`."

@@ -1,20 +1,19 @@
 """How much memory a model takes on a device, computed before any weight is read."""
 
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from llama_vision.backends.local.config import LocalSettings
-from llama_vision.backends.local.kv_cache_size import IMAGE_CACHE_BYTES, PREFIX_CACHE_BYTES
-from llama_vision.backends.local.quantization import is_quantized_layer
+from llama_vision.backends.local.config import SEVERAL_GPUS, LocalSettings
+from llama_vision.backends.local.devices import free_memory
+from llama_vision.backends.local.kv_cache import block_layout
+from llama_vision.backends.local.kv_cache_size import kv_cache_share, min_blocks, num_useful_blocks
+from llama_vision.backends.local.memory_estimate import num_vision_tokens, weights_bytes, working_bytes
 from llama_vision.backends.local.weights import empty_model, weights_dtype
 from llama_vision.core.errors import LocalModelError
 
-QUANTIZATIONS = (None, "int8")
+QUANTIZATIONS = (None, "int8", "int4")
 """What `quantization="auto"` takes from, best first."""
 
 _GB = 1e9
@@ -27,41 +26,61 @@ class MemoryPlan:
     """Bytes that a model takes, by what takes them.
 
     Attributes:
-        kv_cache: Keys and values of `max_batch_size` sequences of `max_model_len`, or of 4,096 tokens where it is not set.
-        caches: Encoder cache and prefix cache when they are full.
-        working: Activations, estimated.
+        kv_cache: `kv_cache_bytes`, else `max_batch_size` sequences of `max_model_len` (of 4,096 tokens where it is not set) with
+            an image each, and full image and prefix caches.
+        min_kv_cache: A short conversation about one image.
+        working: Activations and what a runtime takes, estimated.
         free: On the device; None where it can't be known.
+        token_bytes: Of the KV cache.
+        image_bytes: Of an image of the most tiles in the KV cache.
     """
 
     settings: LocalSettings
     device: torch.device
     weights: int
     kv_cache: int
-    caches: int
+    min_kv_cache: int
     working: int
     free: int | None
+    token_bytes: int
+    image_bytes: int
 
     @property
     def total(self) -> int:
         """All of it."""
-        return self.weights + self.kv_cache + self.caches + self.working
+        return self.weights + self.kv_cache + self.working
 
     @property
     def fits(self) -> bool:
         """Whether all of it fits, as far as is known."""
-        return self.free is None or self.total <= self.free
+        return self._leaves(self.kv_cache)
 
     @property
     def can_load(self) -> bool:
-        """Whether weights and activations fit, with no room for a cache."""
-        return self.free is None or self.weights + self.working <= self.free
+        """Whether there is room for a short conversation."""
+        return self._leaves(self.min_kv_cache)
+
+    @property
+    def max_kv_cache_tokens(self) -> int | None:
+        """Tokens that the KV cache has room for beside one image of the most tiles; None where it can't be known."""
+        if self.free is None:
+            return None
+        return max(0, self._left(self.free) - self.image_bytes) // self.token_bytes if self.can_load else 0
 
     def __str__(self) -> str:
-        free = "unknown" if self.free is None else _gb(self.free)
-        return (
-            f"weights {_gb(self.weights)} + KV cache {_gb(self.kv_cache)} + image and prefix caches {_gb(self.caches)} + activations "
-            f"{_gb(self.working)} = {_gb(self.total)}, free on {self.device}: {free}"
+        needed = (
+            f"weights {_gb(self.weights)} + activations {_gb(self.working)} + KV cache {_gb(self.kv_cache)} = "
+            f"{_gb(self.total)}, free on {self.device}: "
         )
+        if self.free is None:
+            return f"{needed}unknown"
+        return f"{needed}{_gb(self.free)}, of which {_gb(max(0, self._left(self.free)))} are for the KV cache"
+
+    def _leaves(self, kv_cache: int) -> bool:
+        return self.free is None or kv_cache <= self._left(self.free)
+
+    def _left(self, free: int) -> int:
+        return kv_cache_share(free - self.weights, self.working, self.device)
 
 
 def plan_memory(config: Any, device: torch.device, settings: LocalSettings) -> MemoryPlan:
@@ -69,10 +88,10 @@ def plan_memory(config: Any, device: torch.device, settings: LocalSettings) -> M
 
     The weights of a checkpoint that is quantized itself count in `dtype`, since they are dequantized where they are loaded.
     """
-    free = free_memory(device)
+    model, free = empty_model(config, {}), free_memory(device)
     if settings.quantization != "auto":
-        return _plan(config, device, settings, free)
-    plans = [_plan(config, device, replace(settings, quantization=one), free) for one in QUANTIZATIONS]
+        return _plan(model, device, settings, free)
+    plans = [_plan(model, device, replace(settings, quantization=one), free) for one in QUANTIZATIONS]
     return next((plan for plan in plans if plan.fits), plans[-1])
 
 
@@ -80,7 +99,7 @@ def check_memory(model: str, config: Any, device: torch.device, settings: LocalS
     """Plan, and refuse what can't be loaded before its weights are downloaded or read.
 
     Raises:
-        LocalModelError: Weights and activations don't fit; the text says what would.
+        LocalModelError: There is no room for it; the text says what would fit.
     """
     plan = plan_memory(config, device, settings)
     if not plan.can_load:
@@ -92,7 +111,7 @@ def check_memory(model: str, config: Any, device: torch.device, settings: LocalS
 
 def advice(config: Any, plan: MemoryPlan) -> str:
     """Say what would fit: another quantization, batch size or context, or another machine."""
-    settings = plan.settings
+    model, settings = empty_model(config, {}), plan.settings
     smaller = [
         replace(settings, quantization=one) for one in QUANTIZATIONS if one and one != settings.quantization
     ]
@@ -103,7 +122,7 @@ def advice(config: Any, plan: MemoryPlan) -> str:
         for length in (2048, 1024)
     ]
     for one in smaller:
-        if _plan(config, plan.device, one, plan.free).fits:
+        if _plan(model, plan.device, one, plan.free).fits:
             changed = {
                 name: getattr(one, name)
                 for name in LocalSettings.__slots__
@@ -114,74 +133,28 @@ def advice(config: Any, plan: MemoryPlan) -> str:
                 + ", ".join(f"{name}={value!r}" for name, value in changed.items())
                 + ")."
             )
-    return (
-        "No setting makes it fit here. Take a device with more memory, or let a server run it: SGLang spreads a model over several GPUs "
-        "(`python -m sglang.launch_server --model-path MODEL --tp 4`, then provider='sglang')."
+    return f"No setting makes it fit here. Take a device with more memory, or let a server run it. {SEVERAL_GPUS}"
+
+
+def _plan(model: Any, device: torch.device, settings: LocalSettings, free: int | None) -> MemoryPlan:
+    config, dtype = model.config, weights_dtype(model, device, settings)
+    layout, image_tokens = block_layout(config.text_config), num_vision_tokens(config.vision_config)
+    block_bytes = layout.num_elements * dtype.itemsize
+    context_window = config.text_config.max_position_embeddings
+    length = min(settings.max_model_len or _DEFAULT_PLANNED_TOKENS, context_window)
+    num_blocks = num_useful_blocks(
+        layout, settings, max_model_len=length, num_vision_tokens=image_tokens, block_bytes=block_bytes
     )
-
-
-def free_memory(device: torch.device) -> int | None:
-    """Bytes that are free on a device; None where it can't be known."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    if device.type == "mps":
-        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    if device.type != "cpu":
-        return None
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return _physical_memory()
-    return int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]) * 1024
-
-
-def _physical_memory() -> int | None:
-    """All of the memory, where the system does not say what is free."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return None
-
-
-def _plan(config: Any, device: torch.device, settings: LocalSettings, free: int | None) -> MemoryPlan:
-    model = empty_model(config, {})
-    dtype = weights_dtype(model, device, settings)
-    text, vision, batch = config.text_config, config.vision_config, settings.max_batch_size
-    length = settings.max_model_len or min(text.max_position_embeddings, _DEFAULT_PLANNED_TOKENS)
-    num_layers = text.num_hidden_layers - len(text.cross_attention_layers)
-    kv_width = 2 * text.num_key_value_heads * (text.hidden_size // text.num_attention_heads) * dtype.itemsize
-    tile_tokens = (vision.image_size // vision.patch_size) ** 2 + 1
-    image_tokens = vision.max_num_tiles * tile_tokens
     return MemoryPlan(
         settings=settings,
         device=device,
-        weights=_weights_bytes(model, dtype, settings.quantization),
-        kv_cache=batch * kv_width * (num_layers * length + len(text.cross_attention_layers) * image_tokens),
-        caches=_caches(settings),
-        # Of an image the vision MLP's, some copies of them, and the logits of a batch in float32.
-        working=4 * image_tokens * vision.intermediate_size * dtype.itemsize + 8 * batch * text.vocab_size,
+        weights=weights_bytes(model, settings.quantization, dtype),
+        kv_cache=num_blocks * block_bytes,
+        min_kv_cache=min_blocks(layout, length, image_tokens) * block_bytes,
+        working=working_bytes(config, settings.max_batch_size, dtype, device),
         free=free,
-    )
-
-
-def _caches(settings: LocalSettings) -> int:
-    image, prefix = settings.image_cache_bytes, settings.prefix_cache_bytes
-    return (IMAGE_CACHE_BYTES if image is None else image) + (
-        PREFIX_CACHE_BYTES if prefix is None else prefix
-    )
-
-
-def _weights_bytes(model: Any, dtype: torch.dtype, quantization: str | None) -> int:
-    modules: Mapping[str, Any] = dict(model.named_modules())
-    return sum(
-        parameter.numel()
-        * (
-            1
-            if quantization and key == "weight" and is_quantized_layer(path, module, quantization)
-            else dtype.itemsize
-        )
-        for path, module in modules.items()
-        for key, parameter in module.named_parameters(recurse=False)
+        token_bytes=layout.num_token_elements * dtype.itemsize,
+        image_bytes=layout.num_vision_blocks(image_tokens) * block_bytes,
     )
 
 

@@ -27,7 +27,7 @@ from llama_vision.backends.local.checkpoints.find import open_checkpoint
 from llama_vision.backends.local.checkpoints.lora import LoraAdapter
 from llama_vision.backends.local.load_errors import check_tokenizer, device_error, load_error
 from llama_vision.backends.local.memory_plan import MemoryPlan, check_memory
-from llama_vision.backends.local.quantization import check_quantization
+from llama_vision.backends.local.quantization import check_quantization, is_slower_than_bfloat16
 from llama_vision.backends.local.weights import load_weights
 
 if TYPE_CHECKING:
@@ -132,8 +132,14 @@ def _load_uncached(model: str, device: "torch.device", settings: LocalSettings) 
         raise
     except Exception as error:
         raise load_error(model, device, error) from error
+    if is_slower_than_bfloat16(settings.quantization, device):
+        _logger.warning(
+            "quantization=%r saves memory on %s and no time: replies take longer than without it.",
+            settings.quantization,
+            device,
+        )
     if not plans[0].fits:
-        _logger.warning("%s may run out of memory: %s", model, plans[0])
+        _logger.warning("%s gets a smaller KV cache than its settings can use: %s", model, plans[0])
     _logger.info(
         "Loaded %s on %s, %s, quantization %s: %d bytes in %.1f s, from %s",
         *(model, device, loaded.model.dtype, settings.quantization),

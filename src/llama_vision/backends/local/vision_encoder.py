@@ -8,7 +8,7 @@ import torch
 from llama_vision.backends.local.encoder_cache import EncodedImage
 from llama_vision.backends.local.image_input import ImageInput, ImagePreprocessor
 from llama_vision.backends.local.kv_cache import KVCache
-from llama_vision.backends.local.kv_cache_size import encoder_batch_size
+from llama_vision.backends.local.memory_estimate import encoder_batch_size
 from llama_vision.backends.local.model_loader import LoadedModel
 from llama_vision.backends.local.vision_model import encode_tiles
 

@@ -12,8 +12,9 @@ from transformers.initialization import no_init_weights
 from llama_vision.backends.local.checkpoints.checkpoint import Checkpoint
 from llama_vision.backends.local.checkpoints.lora import LoraAdapter
 from llama_vision.backends.local.config import LocalSettings
+from llama_vision.backends.local.int4_linear import Int4Linear
 from llama_vision.backends.local.load_errors import check_weights
-from llama_vision.backends.local.quantization import is_quantized_layer, quantized_layer
+from llama_vision.backends.local.quantization import quantized_type
 
 _EMBEDDING, _LM_HEAD = "model.language_model.embed_tokens.weight", "lm_head.weight"
 _NUM_EXTRA_EMBEDDINGS = 8
@@ -53,19 +54,24 @@ def load_weights(
         shapes[_LM_HEAD] = shapes[_EMBEDDING]
     check_weights(name, parameters, shapes)
     dtype = weights_dtype(model, device, settings)
-    num_bytes = sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize
+    total = sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize
     # Without `disable`, TQDM_DISABLE decides.
     hidden: dict[str, Any] = {} if shows_progress else {"disable": True}
-    with tqdm(total=num_bytes, desc="Loading weights", unit="B", unit_scale=True, **hidden) as progress:
+    with tqdm(total=total, desc="Loading weights", unit="B", unit_scale=True, **hidden) as progress:
         for path in [path for path, _ in model.named_modules()]:  # what is replaced is freed
             module = model.get_submodule(path)
-            _fill(name, path, module, checkpoint, adapter, dtype, device)
-            progress.update(sum(one.numel() for one in module.parameters(recurse=False)) * dtype.itemsize)
-            if settings.quantization is not None and is_quantized_layer(path, module, settings.quantization):
+            num_bytes = sum(one.numel() for one in module.parameters(recurse=False)) * dtype.itemsize
+            kind = quantized_type(path, module, settings.quantization)
+            quantized = (
+                _stored_int4(path, module, checkpoint, adapter, dtype, device) if kind is Int4Linear else None
+            )
+            if quantized is None:
+                _fill(name, path, module, checkpoint, adapter, dtype, device)
+                quantized = kind and kind.quantize(module)
+            progress.update(num_bytes)
+            if quantized is not None:
                 parent, _, attribute = path.rpartition(".")
-                setattr(
-                    model.get_submodule(parent), attribute, quantized_layer(module, settings.quantization)
-                )
+                setattr(model.get_submodule(parent), attribute, quantized)
     if adapter:
         adapter.check_applied()
     return model.to(device)
@@ -118,6 +124,24 @@ def _fill(
             weight = adapter.apply(full, weight)
         check_weights(name, {full: tuple(parameter.shape)}, {full: tuple(weight.shape)})
         module.register_parameter(key, nn.Parameter(weight, requires_grad=False))
+
+
+def _stored_int4(
+    path: str,
+    module: nn.Module,
+    checkpoint: Checkpoint,
+    adapter: LoraAdapter | None,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Int4Linear | None:
+    """Take a layer's weight as it is stored where that is in four bits, so that nothing is lost."""
+    full = f"{path}.weight"
+    if getattr(module, "bias", None) is not None or (adapter and adapter.applies_to(full)):
+        return None
+    weight = checkpoint.read_int4(full, device)
+    if weight is None or weight.codes.shape != module.weight.shape:
+        return None  # a wrong shape is reported where it is read again
+    return Int4Linear(weight, None, dtype)
 
 
 def _is_tied(config: Any, shapes: Mapping[str, Any]) -> bool:

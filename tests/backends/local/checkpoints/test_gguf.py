@@ -1,7 +1,9 @@
 """GGUF files give the model that they were written from, in one file and in two."""
 
 import builtins
+import re
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from transformers import MllamaConfig, MllamaForConditionalGeneration
 
 from llama_vision import ChatRequest, Message, SamplingParams, Text, image_from_any
 from llama_vision.backends.local import LocalBackend, LocalSettings
+from llama_vision.backends.local.int4_linear import Int4Linear
 from llama_vision.backends.local.model_loader import TINY_MODEL_PATH, load_model
 from llama_vision.core.errors import LocalModelError, MissingDependencyError
 from llama_vision.providers import find_provider
@@ -98,7 +101,7 @@ def of_256(tmp_path_factory):
 
 
 @LAYOUTS
-@pytest.mark.parametrize(("kind", "tolerance"), [("F32", 1e-5), ("Q6_K", 0.05), ("Q4_K", 0.2)])
+@pytest.mark.parametrize(("kind", "tolerance"), [("F32", 1e-5), ("Q6_K", 0.05), ("Q5_K", 0.1), ("Q4_K", 0.2)])
 @pytest.mark.slow_beyond(2)
 def test_k_quants_frequencies_and_tiles_come_back(of_256, tmp_path, kind, tolerance, projector):
     folder, expected = of_256
@@ -111,6 +114,21 @@ def test_k_quants_frequencies_and_tiles_come_back(of_256, tmp_path, kind, tolera
     frequencies = expected.model.language_model.rotary_emb.inv_freq
     torch.testing.assert_close(loaded.model.model.language_model.rotary_emb.inv_freq, frequencies)
     assert loaded.image_processor_config["image_mean"][0] == pytest.approx(0.4815, abs=1e-4), "CLIP's"
+
+
+@pytest.mark.parametrize("kind", ["Q4_0", "Q4_K"])
+def test_four_bits_stay_as_they_are(of_256, tmp_path, kind):
+    path, *_ = write_gguf(tmp_path, kind, source=of_256[0], mean=None)
+    plain, small = (load_model(str(path), replace(CPU, quantization=one)).model for one in (None, "int4"))
+    same = [
+        name
+        for name, one in small.named_modules()
+        if isinstance(one, Int4Linear)
+        and torch.allclose(one.dequantize(0, 10**6), plain.get_submodule(name).weight, rtol=1e-5, atol=1e-6)
+    ]
+    # Of 3 layers with 7 matrices; Q4_K_M has the values' projections of self-attention in six bits.
+    assert len(same) == (21 if kind == "Q4_0" else 19)
+    assert isinstance(small.model.language_model.layers[0].self_attn.v_proj, Int4Linear)
 
 
 def test_the_tokenizer_comes_back(tmp_path):
@@ -135,6 +153,12 @@ def test_a_folder_of_gguf_files_is_a_checkpoint(tmp_path):
         LocalModelError, match=r"several GGUF files.*model-mmproj.gguf, model.gguf, other.gguf"
     ):
         load_model(str(tmp_path))
+
+
+def test_loading_is_shown_in_bytes_and_their_rate(tmp_path, capsys):
+    path, *_ = write_gguf(tmp_path)
+    load_model(str(path), CPU)
+    assert re.search(r"Loading weights: 100%.*\d+\.\dM/\d+\.\dM.*B/s\]", capsys.readouterr().err)
 
 
 def cut(path):
@@ -183,9 +207,14 @@ def test_a_text_model_without_its_projector_is_refused(tmp_path):
         load_model(str(shutil.copy(projector, alone)))
 
 
+UNTRIED = "tried on files of our own making, and never on Ollama's.*safetensors"
+
+
 OTHERS = [
     ({"general.architecture": "llama"}, "of the kind 'llama'.*this backend runs Llama 3.2 Vision"),
-    ({"tokenizer.ggml.pre": "qwen2"}, "splits text as 'qwen2', and not as Llama 3's"),
+    ({"tokenizer.ggml.pre": "qwen2"}, "splits text as 'qwen2', and not as Llama 3's.*" + UNTRIED),
+    ({"mllama.block_count": 7}, "of its weights are missing.*" + UNTRIED),
+    ({"mllama.feed_forward_length": 64}, "another shape than its configuration says.*" + UNTRIED),
     ({"split.count": 3}, "split into several files.*--merge"),
 ]
 

@@ -11,6 +11,7 @@ from llama_vision.backends.local import LocalBackend, LocalSettings
 from llama_vision.backends.local.checkpoints.bitsandbytes import BitsAndBytes
 from llama_vision.backends.local.checkpoints.compressed_tensors import CompressedTensors
 from llama_vision.backends.local.checkpoints.gptq import Awq, Gptq
+from llama_vision.backends.local.int4_linear import Int4Linear
 from llama_vision.backends.local.model_loader import load_model
 from llama_vision.core.errors import LocalModelError
 from llama_vision.providers import find_provider
@@ -79,6 +80,44 @@ def test_a_quantized_checkpoint_can_be_quantized_again(tmp_path):
     folder = write_quantized(tmp_path / "model", "GPTQ int4")
     loaded = load_model(str(folder), LocalSettings(device="cpu", quantization="int8"))
     assert loaded.model.model.language_model.layers[0].mlp.up_proj.weight.dtype == torch.int8
+
+
+def dequantized(model, name):
+    return model.get_submodule(name).dequantize(0, 10**6)
+
+
+@pytest.mark.parametrize("kind", ["GPTQ int4", "AWQ int4", "compressed-tensors int4"])
+def test_four_bits_of_a_checkpoint_stay_as_they_are(tmp_path, kind):
+    folder = write_quantized(tmp_path / "model", kind)
+    plain, small = (
+        load_model(str(folder), LocalSettings(device="cpu", dtype="float32", quantization=one)).model
+        for one in (None, "int4")
+    )
+    names = [name for name, one in small.named_modules() if isinstance(one, Int4Linear)]
+    assert len(names) == 6 * 7
+    for name in names:
+        found, expected = dequantized(small, name), plain.get_submodule(name).weight
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_four_bits_that_are_not_evenly_spaced_are_quantized_again(tmp_path):
+    folder = write_quantized(tmp_path / "model", "bitsandbytes nf4")
+    model = load_model(str(folder), LocalSettings(device="cpu", quantization="int4")).model
+    assert isinstance(model.model.language_model.layers[0].mlp.up_proj, Int4Linear)
+
+
+def test_gptq_that_shuffled_its_columns_is_quantized_again():
+    tensors = gptq(torch.randn(48, 96), shuffled=True)
+    assert Gptq({"bits": 4}).int4(tensors) is None
+
+
+@pytest.mark.parametrize("path", [path for path in LAYERS if "int4" in path.stem], ids=lambda path: path.stem)
+def test_packed_layers_keep_their_zero_points(path):
+    tensors = load_file(path)
+    expected = tensors.pop("dequantized")
+    weight = CompressedTensors({}).int4(tensors)
+    layer = Int4Linear(weight, None, torch.float32)
+    torch.testing.assert_close(layer.dequantize(0, len(expected)), expected, rtol=1e-3, atol=1e-3)
 
 
 UNSUPPORTED = [

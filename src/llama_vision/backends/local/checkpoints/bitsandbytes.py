@@ -49,6 +49,9 @@ class BitsAndBytes:
         values[whole:].mul_(absmax[-1])
         return values[: torch.Size(state["shape"]).numel()].view(state["shape"])
 
+    def int4(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """See `WeightFormat`: steps of nf4 and fp4 are of unequal size."""
+
 
 def _absmax(tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> torch.Tensor:
     """Scale of each block, which with double quantization is quantized itself: (blocks,), float32."""

@@ -7,6 +7,8 @@ from typing import Any, Protocol
 import torch
 from tokenizers import Tokenizer
 
+from llama_vision.backends.local.int4_linear import Int4Weight
+
 _PREFIXES = (
     (re.compile(r"^language_model\.lm_head\."), "lm_head."),
     (re.compile(r"^language_model\.(model\.)?"), "model.language_model."),
@@ -48,6 +50,10 @@ class Checkpoint(Protocol):
 
     def read(self, name: str, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
         """Read one weight, dequantized, in `dtype` on `device`. The tensor shares no memory with the file."""
+        ...
+
+    def read_int4(self, name: str, device: torch.device) -> Int4Weight | None:
+        """Read the weight of a layer as it is stored, on `device`; None where that is not in four bits with groups that fit."""
         ...
 
 

@@ -8,8 +8,11 @@ from typing import Any
 
 import torch
 
+from llama_vision.backends.local.int4_linear import Int4Weight, grouped_int4
+
 _FORMATS = ("float-quantized", "int-quantized", "naive-quantized", "pack-quantized", "dense")
 _INT32_BITS = 32
+_INT4 = 4
 
 
 class CompressedTensors:
@@ -42,24 +45,25 @@ class CompressedTensors:
     def dequantize(self, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """See `WeightFormat`."""
         scale = tensors["weight_scale"].float()
-        zero = tensors.get("weight_zero_point")
-        if "weight_packed" in tensors:
-            rows, columns = (int(size) for size in tensors["weight_shape"])
-            bits = _bits(tensors["weight_packed"], columns)
-            weight = _unpack(tensors["weight_packed"], bits, columns)
-            zero = (
-                zero
-                if zero is None or zero.dtype != torch.int32
-                else _unpack(zero.t().contiguous(), bits, rows).t()
-            )
-        else:
-            weight = tensors["weight"].float()
+        zero = _zero_points(tensors)
+        weight = _unpack_weight(tensors) if "weight_packed" in tensors else tensors["weight"].float()
         groups = tensors.get("weight_g_idx")
         if groups is not None and groups.numel() and int(groups.min()) >= 0:
             scale, zero = scale[:, groups.long()], zero if zero is None else zero.float()[:, groups.long()]
         if zero is not None:
             weight = self._apply(torch.Tensor.sub_, weight, zero.float())
         return self._apply(torch.Tensor.mul_, weight, scale)
+
+    def int4(self, tensors: Mapping[str, torch.Tensor]) -> Int4Weight | None:
+        """See `WeightFormat`."""
+        is_in_order = tensors.get("weight_g_idx") is None and self._block is None
+        if not is_in_order or "weight_packed" not in tensors or _bits(tensors) != _INT4:
+            return None
+        scale, zero = tensors["weight_scale"].float(), _zero_points(tensors)
+        if scale.dim() != 2 or len(scale) != len(tensors["weight_packed"]):  # noqa: PLR2004 - rows and groups
+            return None
+        codes = _unpack_weight(tensors).add_(2 ** (_INT4 - 1)).to(torch.uint8)
+        return grouped_int4(codes, scale, torch.zeros_like(scale) if zero is None else -zero.float() * scale)
 
     def _apply(
         self, operation: Callable[..., Any], weight: torch.Tensor, values: torch.Tensor
@@ -74,9 +78,21 @@ class CompressedTensors:
         return weight
 
 
-def _bits(packed: torch.Tensor, columns: int) -> int:
+def _bits(tensors: Mapping[str, torch.Tensor]) -> int:
     """Bits of a weight, from how many fit into a row's whole numbers of 32 bits."""
-    return next(bits for bits in (4, 8) if packed.shape[1] == -(-columns * bits // _INT32_BITS))
+    words, columns = tensors["weight_packed"].shape[1], int(tensors["weight_shape"][1])
+    return next(bits for bits in (4, 8) if words == -(-columns * bits // _INT32_BITS))
+
+
+def _unpack_weight(tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    return _unpack(tensors["weight_packed"], _bits(tensors), int(tensors["weight_shape"][1]))
+
+
+def _zero_points(tensors: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
+    zero = tensors.get("weight_zero_point")
+    if zero is None or zero.dtype != torch.int32 or "weight_packed" not in tensors:
+        return zero
+    return _unpack(zero.t().contiguous(), _bits(tensors), int(tensors["weight_shape"][0])).t()
 
 
 def _unpack(packed: torch.Tensor, bits: int, columns: int) -> torch.Tensor:

@@ -17,6 +17,7 @@ from llama_vision.backends.local.checkpoints.bitsandbytes import BitsAndBytes
 from llama_vision.backends.local.checkpoints.checkpoint import parameter_name
 from llama_vision.backends.local.checkpoints.compressed_tensors import CompressedTensors
 from llama_vision.backends.local.checkpoints.gptq import Awq, Gptq
+from llama_vision.backends.local.int4_linear import Int4Weight
 from llama_vision.core.errors import LocalModelError
 
 _INDEX = "model.safetensors.index.json"
@@ -39,6 +40,10 @@ class WeightFormat(Protocol):
 
     def dequantize(self, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Dequantize a layer's weight: (out_features, in_features)."""
+        ...
+
+    def int4(self, tensors: Mapping[str, torch.Tensor]) -> Int4Weight | None:
+        """A layer's weight as it is stored; None where it is not in four bits with a scale per group of columns."""
         ...
 
 
@@ -96,8 +101,17 @@ class FolderCheckpoint:
             # A copy: what is mapped would change, or end the process, with the file.
             return self._file_of[tensors].get_tensor(tensors).to(device, dtype, copy=True)
         assert self._format is not None
-        stored = {suffix: self._file_of[raw].get_tensor(raw).to(device) for suffix, raw in tensors.items()}
-        return self._format.dequantize(stored).to(dtype)
+        return self._format.dequantize(self._stored(tensors, device)).to(dtype)
+
+    def read_int4(self, name: str, device: torch.device) -> Int4Weight | None:
+        """See `Checkpoint`."""
+        tensors = self._tensors.get(name)
+        if self._format is None or not isinstance(tensors, dict):
+            return None
+        return self._format.int4(self._stored(tensors, device))
+
+    def _stored(self, tensors: Mapping[str, str], device: torch.device) -> dict[str, torch.Tensor]:
+        return {suffix: self._file_of[raw].get_tensor(raw).to(device) for suffix, raw in tensors.items()}
 
     def _layers(self) -> tuple[dict[str, tuple[int, ...] | None], dict[str, str | dict[str, str]]]:
         """Shapes, and the tensors that each weight is stored in: one, or those of a quantized layer by suffix."""
@@ -189,7 +203,7 @@ def _no_weights_error(folder: Path) -> LocalModelError:
     else:
         hint = (
             "the folder has to hold config.json, *.safetensors, tokenizer.json and preprocessor_config.json. There is no file "
-            f"named {_WEIGHTS} or {_INDEX}. Download it again; `hf download` fetches only what is missing."
+            f"named {_WEIGHTS} or {_INDEX}; `hf download` fetches what is missing."
         )
     return LocalModelError(f"{folder} can't be loaded: {hint}")
 

@@ -20,6 +20,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import GenerationConfig, MllamaConfig
 
 from llama_vision.backends.local.checkpoints.folder import wrong_architecture_error
+from llama_vision.backends.local.int4_linear import Int4Weight
 from llama_vision.core.errors import LocalModelError, MissingDependencyError
 from llama_vision.images.tiling import supported_aspect_ratios
 
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 MAGIC = b"GGUF"
+GGUF_NOTE = (
+    "GGUF files of Llama 3.2 Vision are read by what Ollama's source says of them; this was tried on files of our own making, and "
+    "never on Ollama's. The file may be of another converter: please report it, or take a folder of *.safetensors."
+)
 _PIECE = 2**24
 """Weights that are dequantized at a time: 64 MiB in float32."""
 
@@ -182,7 +187,7 @@ class GgufCheckpoint:
     def tokenizer(self) -> Tokenizer:
         """Build the tokenizer: byte-level BPE with Llama 3's split."""
         if (split := self._metadata.get("tokenizer.ggml.pre", "llama-bpe")) not in _LLAMA_3_PRE_TOKENIZERS:
-            raise self._error(f"its tokenizer splits text as {split!r}, and not as Llama 3's.")
+            raise self._error(f"its tokenizer splits text as {split!r}, and not as Llama 3's. {GGUF_NOTE}")
         types: list[int] = self._get("tokenizer.ggml.token_type")
         added = {token_id for token_id, kind in enumerate(types) if kind in (_CONTROL, _USER_DEFINED)}
         vocabulary = {token: token_id for token_id, token in enumerate(self._tokens) if token_id not in added}
@@ -202,7 +207,9 @@ class GgufCheckpoint:
         if wrong := [
             token_id for token_id in added if tokenizer.token_to_id(self._tokens[token_id]) != token_id
         ]:
-            raise self._error(f"the ids of its added tokens can't be kept ({self._tokens[min(wrong)]}).")
+            raise self._error(
+                f"the ids of its added tokens can't be kept ({self._tokens[min(wrong)]}). {GGUF_NOTE}"
+            )
         return tokenizer
 
     def read(self, name: str, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
@@ -217,10 +224,23 @@ class GgufCheckpoint:
             piece = self._gguf.quants.dequantize(data[start : start + rows_at_once], tensor.tensor_type)
             rows[start : start + len(piece)] = torch.tensor(_after_tanh_undone(stored_name, piece))
         if heads := self._permuted_heads(stored_name):
-            # Row 2j+s of a head is row s*d/2+j of transformers', for its form of rotary embedding.
-            pairs = weight.view(heads, shape[0] // heads // 2, 2, -1)
-            weight = pairs.transpose(1, 2).reshape(shape)
+            weight = _transformers_rows(weight, heads)
         return weight.to(device)
+
+    def read_int4(self, name: str, device: torch.device) -> Int4Weight | None:
+        """See `Checkpoint`."""
+        if name not in self._tensors:
+            return None
+        stored_name, tensor = self._tensors[name]
+        unpack = {"Q4_0": _unpack_q4_0, "Q4_K": _unpack_q4_k}.get(tensor.tensor_type.name)
+        if unpack is None:
+            return None
+        shape = _shape(tensor)
+        parts = unpack(self._gguf.quants, tensor.data.reshape(shape[0], -1))
+        rows = [torch.tensor(part).view(shape[0], -1) for part in parts]
+        if heads := self._permuted_heads(stored_name):
+            rows = [_transformers_rows(part, heads) for part in rows]
+        return Int4Weight(*(part.to(device) for part in rows))
 
     def _add(self, path: Path) -> None:
         try:
@@ -269,7 +289,7 @@ class GgufCheckpoint:
         vision_layer = _PROJECTOR_LAYER if "v.blk.0.ln1.weight" in self._stored else _VISION_LAYER
         part = found and (vision_layer if found[1] else _TEXT_LAYER).get(found[3])
         if not found or not part:
-            raise self._error(f"its tensor {name!r} is not known here: it may be of a newer converter.")
+            raise self._error(f"its tensor {name!r} is not known here. {GGUF_NOTE}")
         stem = {
             None: "model.language_model.layers",
             "v.": "model.vision_model.transformer.layers",
@@ -333,7 +353,7 @@ class GgufCheckpoint:
         factors = self._stored["rope_freqs.weight"].data.astype(np.float64).reshape(-1)
         expected = _llama_3_rope_factors(theta, 2 * len(factors))
         if np.abs(factors / expected - 1).max() > _ROPE_TOLERANCE:
-            raise self._error("its rotary embedding is scaled in another way than Llama 3.2's.")
+            raise self._error(f"its rotary embedding is scaled in another way than Llama 3.2's. {GGUF_NOTE}")
         return _LLAMA_3_ROPE | {"rope_theta": theta}
 
     def _eos_token_ids(self) -> list[int]:
@@ -349,13 +369,13 @@ class GgufCheckpoint:
 
     def _get(self, key: str) -> Any:
         if key not in self._metadata:
-            raise self._error(f"its metadata lacks {key!r}.")
+            raise self._error(f"its metadata lacks {key!r}. {GGUF_NOTE}")
         return self._metadata[key]
 
     def _shape_of(self, name: str) -> tuple[int, ...]:
         shape = self.shapes.get(name)
         if shape is None:
-            raise self._error(f"it lacks the weights of {name}.")
+            raise self._error(f"it lacks the weights of {name}. {GGUF_NOTE}")
         return shape
 
     def _error(self, hint: str) -> LocalModelError:
@@ -379,6 +399,30 @@ def _readable_types(gguf: Any) -> set[str]:
 def _shape(tensor: Any) -> tuple[int, ...]:
     """Shape in torch's order; GGUF has the fastest dimension first."""
     return tuple(int(size) for size in reversed(tensor.shape))
+
+
+def _transformers_rows(weight: torch.Tensor, heads: int) -> torch.Tensor:
+    """Order rows as transformers does for its form of rotary embedding: row 2j+s of a head is its row s*d/2+j."""
+    return weight.view(heads, len(weight) // heads // 2, 2, -1).transpose(1, 2).reshape(weight.shape)
+
+
+def _unpack_q4_0(_: Any, blocks: "npt.NDArray[np.uint8]") -> "tuple[npt.NDArray[Any], ...]":
+    """Unpack blocks of 32, two bytes of scale and sixteen of codes: codes, scales, zeros."""
+    blocks = blocks.reshape(-1, 18)
+    codes = np.concatenate([blocks[:, 2:] & 15, blocks[:, 2:] >> 4], axis=1)
+    scale = blocks[:, :2].copy().view(np.float16).astype(np.float32)
+    return codes, scale, np.zeros_like(scale)
+
+
+def _unpack_q4_k(quants: Any, blocks: "npt.NDArray[np.uint8]") -> "tuple[npt.NDArray[Any], ...]":
+    """Unpack blocks of 256, with scales and minima of eight groups in six bits: codes, scales, zeros."""
+    blocks = blocks.reshape(-1, 144)
+    d, d_min = (blocks[:, i : i + 2].copy().view(np.float16).astype(np.float32) for i in (0, 2))
+    scale, minimum = quants.Q4_K.get_scale_min(blocks[:, 4:16])
+    packed = blocks[:, 16:].reshape(-1, 4, 32)
+    codes = np.stack([packed & 15, packed >> 4], axis=2)
+    scale = d * scale.astype(np.float32)
+    return codes, scale, 8 * scale - d_min * minimum.astype(np.float32)
 
 
 def _after_tanh_undone(name: str, values: "npt.NDArray[np.float32]") -> "npt.NDArray[np.float32]":

@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 
+from llama_vision.backends.local.int4_linear import Int4Weight, grouped_int4
+
 _INT32_BITS = 32
-_AWQ_BITS = 4
+_INT4 = 4
 _AWQ_ORDER = (0, 4, 1, 5, 2, 6, 3, 7)
 """Which four bits of a word hold its first, second, ... column."""
 
@@ -40,15 +42,24 @@ class Gptq:
 
     def dequantize(self, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """See `WeightFormat`."""
-        weight = _unpack(
-            tensors["qweight"].t().contiguous(), self._bits
-        ).float()  # (out_features, in_features)
-        zeros = (_unpack(tensors["qzeros"], self._bits) + self._zero_offset) & (2**self._bits - 1)
-        zeros, scales = zeros.t().float(), tensors["scales"].t().float()  # (out_features, groups)
+        codes, zeros, scales = self._unpack(tensors)
         groups = tensors.get("g_idx")
         if groups is None or _is_in_order(groups, scales.shape[1]):
-            return _scale_groups(weight, zeros, scales)
-        return weight.sub_(zeros[:, groups.long()]).mul_(scales[:, groups.long()])
+            return _scale_groups(codes.float(), zeros, scales)
+        return codes.float().sub_(zeros[:, groups.long()]).mul_(scales[:, groups.long()])
+
+    def int4(self, tensors: Mapping[str, torch.Tensor]) -> Int4Weight | None:
+        """See `WeightFormat`."""
+        codes, zeros, scales = self._unpack(tensors)
+        groups = tensors.get("g_idx")
+        is_in_order = groups is None or _is_in_order(groups, scales.shape[1])
+        return _int4(codes, zeros, scales) if self._bits == _INT4 and is_in_order else None
+
+    def _unpack(self, tensors: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Codes, (out_features, in_features), and zero points and scales, (out_features, groups)."""
+        codes = _unpack(tensors["qweight"].t().contiguous(), self._bits)
+        zeros = (_unpack(tensors["qzeros"], self._bits) + self._zero_offset) & (2**self._bits - 1)
+        return codes, zeros.t().float(), tensors["scales"].t().float()
 
 
 class Awq:
@@ -65,8 +76,8 @@ class Awq:
         )
         if version != "gemm":
             raise ValueError(f"AWQ's version {version!r} is not read here, only 'gemm'")
-        if bits != _AWQ_BITS:
-            raise ValueError(f"its weights have {bits} bits, and of AWQ's only {_AWQ_BITS} are read here")
+        if bits != _INT4:
+            raise ValueError(f"its weights have {bits} bits, and of AWQ's only {_INT4} are read here")
         self.kind = "AWQ int4"
 
     def is_quantized(self, tensors: Collection[str]) -> bool:
@@ -75,9 +86,22 @@ class Awq:
 
     def dequantize(self, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """See `WeightFormat`."""
-        weight = _unpack(tensors["qweight"], _AWQ_BITS, _AWQ_ORDER).t().float().contiguous()
-        zeros = _unpack(tensors["qzeros"], _AWQ_BITS, _AWQ_ORDER).t().float()
-        return _scale_groups(weight, zeros, tensors["scales"].t().float())
+        codes, zeros, scales = self._unpack(tensors)
+        return _scale_groups(codes.float(), zeros, scales)
+
+    def int4(self, tensors: Mapping[str, torch.Tensor]) -> Int4Weight | None:
+        """See `WeightFormat`."""
+        return _int4(*self._unpack(tensors))
+
+    def _unpack(self, tensors: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """As `Gptq`'s."""
+        codes = _unpack(tensors["qweight"], _INT4, _AWQ_ORDER).t().contiguous()
+        zeros = _unpack(tensors["qzeros"], _INT4, _AWQ_ORDER).t().float()
+        return codes, zeros, tensors["scales"].t().float()
+
+
+def _int4(codes: torch.Tensor, zeros: torch.Tensor, scales: torch.Tensor) -> Int4Weight | None:
+    return grouped_int4(codes, scales, (8 - zeros) * scales)
 
 
 def _is_in_order(groups: torch.Tensor, num_groups: int) -> bool:

@@ -51,6 +51,10 @@ class LoraAdapter:
         """Shapes of the layers that replace the model's own."""
         return {name: tuple(self._file.get_slice(raw).get_shape()) for name, raw in self._whole.items()}
 
+    def applies_to(self, name: str) -> bool:
+        """Whether it has a part of a weight."""
+        return name in self._whole or name in self._pairs
+
     def apply(self, name: str, weight: torch.Tensor) -> torch.Tensor:
         """Merge the adapter's part of a weight into it, in place where it can."""
         if name in self._whole:
