@@ -3,6 +3,10 @@
 import asyncio
 import contextlib
 import gc
+import json
+import os
+import subprocess
+import sys
 import threading
 import time
 import tracemalloc
@@ -131,3 +135,18 @@ def test_memory_is_flat_over_ten_thousand_pieces(emulator):
         tracemalloc.stop()
     assert count >= 9000
     assert grown < 400_000  # the text itself has 50,000 letters
+
+
+@pytest.mark.slow
+def test_sixty_four_threads_and_ten_event_loops_hang_and_leave_nothing():
+    """For `LLAMA_VISION_SOAK_S` seconds: over a local and two hosted models that fail at random; see `soak_threads.py`."""
+    seconds = os.environ.get("LLAMA_VISION_SOAK_S", "10")
+    command = [sys.executable, "-m", "tests.soak_threads", seconds]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    found = json.loads(done.stdout)
+    assert (found["wrong"], found["hanging"]) == ([], 0)
+    assert found["outcomes"]["answered"] > 100
+    assert found["slowest_s"] < 15
+    assert max(found["megabytes"][3:]) - found["megabytes"][2] < 20
+    assert found["threads"][1] <= found["threads"][0]
+    assert found["sockets"][1] <= found["sockets"][0]
