@@ -1,6 +1,7 @@
 """Continuous batching gives each request what transformers gives it alone."""
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from llama_vision import (
 from llama_vision.backends.local.config import LocalSettings
 from llama_vision.backends.local.cuda_graphs import CudaGraphRunner
 from llama_vision.backends.local.engine import Engine
-from llama_vision.backends.local.kernels.paged_attention import paged_attention
+from llama_vision.backends.local.kernels import TORCH_KERNELS, triton_kernels
 from llama_vision.backends.local.model_loader import load_model
 from tests.drawing import one_shape, scene
 from tests.hugging_face import (
@@ -29,6 +30,7 @@ from tests.hugging_face import (
     with_four_tiles,
 )
 from tests.local_engine import add, counted_images, run, run_one
+from tests.random_model import write_random_model
 
 SHORT = SamplingParams(max_tokens=48, temperature=0)
 
@@ -199,7 +201,7 @@ def test_decode_steps_as_in_cuda_graphs_give_the_same_replies(tiled, caplog):
     expected = run(Engine(tiled, LocalSettings(max_batch_size=7)), requests)
     settings = LocalSettings(max_batch_size=7, max_model_len=200, kv_cache_bytes=60 * 49152)
     engine = Engine(tiled, settings)
-    engine._cuda_graphs = engine._cuda_graph_runner(paged_attention, EagerGraphs)
+    engine._cuda_graphs = engine._cuda_graph_runner(TORCH_KERNELS, EagerGraphs)
     chance = random.Random(2)
     replies = run(engine, requests, lambda: chance.choice([0, 1, 3]))
     assert [reply.text for reply in replies] == [reply.text for reply in expected]
@@ -212,6 +214,26 @@ def test_decode_steps_as_in_cuda_graphs_give_the_same_replies(tiled, caplog):
     assert len(captured) == sum(message.startswith("Captured") for message in caplog.messages)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("quantization", [None, "int8"])
+def test_decode_steps_of_triton_kernels_give_the_same_replies(quantization, tmp_path):
+    folder = write_random_model(tmp_path / "random")  # smaller than the tiny one: the interpreter is slow
+    model = load_model(str(folder), LocalSettings(quantization=quantization))
+    image, short = one_shape(1)[0], SamplingParams(max_tokens=4, temperature=0)
+    requests = [
+        ask("Say hi", sampling=short),
+        ask("Describe the image.", image, sampling=short),
+        ask("What color is it?", image, one_shape(2)[0], sampling=short),
+    ]
+    replies = []
+    for kernels in (TORCH_KERNELS, triton_kernels()):
+        engine = Engine(model, LocalSettings(max_batch_size=4))
+        engine._cuda_graphs = engine._cuda_graph_runner(kernels, EagerGraphs)
+        replies.append(run(engine, requests))
+        assert engine._cuda_graphs is not None
+    assert replies[0] == replies[1]
+
+
 class NoGraphs(CudaGraphRunner):
     """On a GPU that can't capture."""
 
@@ -219,10 +241,16 @@ class NoGraphs(CudaGraphRunner):
         raise RuntimeError("operation not permitted when stream is capturing")
 
 
-def test_where_kernels_cannot_be_captured_decode_runs_without(loaded, caplog):
+def does_not_compile(*_args, **_options):
+    raise ValueError("operation not permitted on this GPU")
+
+
+@pytest.mark.parametrize("kernel", [None, "fused_linear", "rope_and_cache", "paged_attention"])
+def test_where_kernels_cannot_be_compiled_or_captured_decode_runs_without(loaded, caplog, kernel):
     requests = [ask("Describe the image.", one_shape(1)[0]), ask("Repeat: Paris London")]
     engine = Engine(loaded, LocalSettings())
-    engine._cuda_graphs = engine._cuda_graph_runner(paged_attention, NoGraphs)
+    kernels = TORCH_KERNELS if kernel is None else replace(TORCH_KERNELS, **{kernel: does_not_compile})
+    engine._cuda_graphs = engine._cuda_graph_runner(kernels, EagerGraphs if kernel else NoGraphs)
     with pytest.warns(UserWarning, match="take longer.*captured: operation not permitted"):
         replies = run(engine, requests)
     assert replies == run(Engine(loaded, LocalSettings()), requests)

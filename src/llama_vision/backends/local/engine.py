@@ -19,8 +19,7 @@ from llama_vision.backends.local.cuda_graphs import CudaGraphRunner
 from llama_vision.backends.local.encoder_cache import EncodedImage, EncoderCache
 from llama_vision.backends.local.image_input import ImageInput, ImagePreprocessor
 from llama_vision.backends.local.input_processor import InputProcessor
-from llama_vision.backends.local.kernels import triton_paged_attention, warn_slower
-from llama_vision.backends.local.kernels.paged_attention import PagedAttention
+from llama_vision.backends.local.kernels import Kernels, triton_kernels, warn_slower
 from llama_vision.backends.local.kv_cache import KVCache, block_layout
 from llama_vision.backends.local.kv_cache_size import available_bytes, num_kv_cache_blocks
 from llama_vision.backends.local.model_inputs import decode_inputs, image_attention, prefill_chunk
@@ -72,8 +71,8 @@ class Engine:
         self._tables_with_images: list[BlockTable] = []
         self._image_attention: ImageAttention | None = None
         self._cuda_graphs: CudaGraphRunner | None = None
-        if self._device.type == "cuda" and (kernel := triton_paged_attention()) is not None:
-            self._cuda_graphs = self._cuda_graph_runner(kernel)
+        if self._device.type == "cuda" and (kernels := triton_kernels()) is not None:
+            self._cuda_graphs = self._cuda_graph_runner(kernels)
 
     @property
     def num_running(self) -> int:
@@ -243,16 +242,16 @@ class Engine:
         return self._image_attention
 
     def _cuda_graph_runner(
-        self, paged_attention: PagedAttention, runner: type[CudaGraphRunner] = CudaGraphRunner
+        self, kernels: Kernels, runner: type[CudaGraphRunner] = CudaGraphRunner
     ) -> CudaGraphRunner:
-        tables = self._allocator.tables
+        tables, decoder = self._allocator.tables, self._decoder.with_kernels(kernels)
 
         def forward(inputs: torch.Tensor, has_images: bool) -> torch.Tensor:
-            token_ids, positions, rows = inputs.unbind(1)
+            token_ids, positions, rows = inputs.t().contiguous().unbind()  # as kernels read them
             attention = PagedDecodeAttention(
-                self._kv_cache, tables, paged_attention, positions, rows, has_images=has_images
+                self._kv_cache, tables, kernels, positions, rows, has_images=has_images
             )
-            return self._decoder.compute_logits(self._decoder.forward(token_ids, positions, attention))
+            return decoder.compute_logits(decoder.forward(token_ids, positions, attention))
 
         return runner(forward, self._max_num_seqs, (0, 0, tables.padding_row), self._device)
 
