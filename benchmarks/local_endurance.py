@@ -16,7 +16,7 @@ import PIL.Image
 from llama_vision import ChatRequest, Image, Message, ResponseFormat, SamplingParams, Text, image_from_any
 from llama_vision.backends.local import LocalBackend, LocalSettings
 from llama_vision.backends.local.engine_thread import get_engine_thread
-from llama_vision.core.errors import ImageError, UnsupportedInputError
+from llama_vision.core.errors import ContextTooLongError, ImageError, UnsupportedInputError
 from llama_vision.providers import find_provider
 
 # Caches that fill soon: memory must not grow after that.
@@ -180,7 +180,7 @@ class Soak:
         """Send a request that has to be refused."""
         request, expected = chance.choice(
             [
-                (ask("so " * 3000), UnsupportedInputError),
+                (ask("so " * 3000), ContextTooLongError),
                 (
                     ChatRequest(
                         "tiny", (Message("user", (Image(b"\x89PNG\r\n\x1a\nno", "image/png"), Text("?"))),)
