@@ -238,7 +238,8 @@ class Engine:
             if len(draft) >= MIN_DRAFT_TOKENS and self._allocator.append_slots(seq, 1 + len(draft)):
                 drafts[seq] = draft
         self._remove([seq for seq in seqs if seq.is_finished])
-        return drafts
+        # Another forward pass has to be worth a decode step of the whole batch.
+        return drafts if sum(map(len, drafts.values())) >= len(seqs) else {}
 
     def _verify_and_append(self, drafts: dict[Sequence, list[int]]) -> None:
         """Run a forward pass over drafts, and append what is sampled, up to the first token that is another."""
