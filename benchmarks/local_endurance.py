@@ -16,7 +16,7 @@ import PIL.Image
 from llama_vision import ChatRequest, Image, Message, ResponseFormat, SamplingParams, Text, image_from_any
 from llama_vision.backends.local import LocalBackend, LocalSettings
 from llama_vision.backends.local.engine_thread import get_engine_thread
-from llama_vision.core.errors import ImageError, UnsupportedInputError
+from llama_vision.core.errors import ContextTooLongError, ImageError, UnsupportedInputError
 from llama_vision.providers import find_provider
 
 # Caches that fill soon: memory must not grow after that.
@@ -101,11 +101,13 @@ class Soak:
     Attributes:
         counts: How often each kind ended as it should.
         lost: What did not.
+        megabytes: Of memory, at ten times.
     """
 
     seconds: float
     counts: dict = field(default_factory=dict)
     lost: list = field(default_factory=list)
+    megabytes: list = field(default_factory=list)
 
     def __post_init__(self):
         self.backend = backend()
@@ -131,6 +133,11 @@ class Soak:
                 self.counts[kind.__name__] = self.counts.get(kind.__name__, 0) + 1
             except Exception as error:  # noqa: BLE001 - whatever it is, it is counted
                 self.lost.append(f"{kind.__name__}: {type(error).__name__}: {error}")
+
+    def watch_memory(self):
+        for moment in range(1, 11):
+            time.sleep(max(self.end - self.seconds * (1 - moment / 10) - time.monotonic(), 0))
+            self.megabytes.append(resident() / 2**20)
 
     def answer(self, chance):
         """Repeat a question of the quiet start, and compare the replies."""
@@ -173,7 +180,7 @@ class Soak:
         """Send a request that has to be refused."""
         request, expected = chance.choice(
             [
-                (ask("so " * 3000), UnsupportedInputError),
+                (ask("so " * 3000), ContextTooLongError),
                 (
                     ChatRequest(
                         "tiny", (Message("user", (Image(b"\x89PNG\r\n\x1a\nno", "image/png"), Text("?"))),)
@@ -220,13 +227,14 @@ def endless(chance):
 def soak(seconds, threads=12):
     """Run all kinds of requests for so long."""
     soaked = Soak(seconds)
-    late = run_threads([lambda seed=seed: soaked.work(seed) for seed in range(threads)], seconds + TIMEOUT_S)
+    works = [lambda seed=seed: soaked.work(seed) for seed in range(threads)]
+    late = run_threads([*works, soaked.watch_memory], seconds + TIMEOUT_S)
     lost = [
         *soaked.lost,
         *["a thread hangs"] * late,
         *([] if soaked.idle() else ["a sequence is still running"]),
     ]
-    return {"seconds": seconds, "counts": soaked.counts, "lost": lost}
+    return {"seconds": seconds, "counts": soaked.counts, "lost": lost, "megabytes": soaked.megabytes}
 
 
 def run_threads(works, timeout=None):

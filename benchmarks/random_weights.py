@@ -23,6 +23,12 @@ class Shape:
         tokens: Decode steps that are timed.
         warmup: Decode steps before them.
         copied: Bytes that are copied to measure the memory bandwidth.
+        matrix: Rows and columns of the matrices that are multiplied to measure the arithmetic.
+        requests: Requests through the backend at once.
+        slots: How many of them run together.
+        reply_tokens: Tokens of each reply.
+        prompt_tokens: Tokens of a long prompt.
+        arrival_s: Seconds in which requests come that come and go.
     """
 
     vision: dict
@@ -31,6 +37,12 @@ class Shape:
     tokens: int = 64
     warmup: int = 8
     copied: int = 2**32
+    matrix: int = 8192
+    requests: int = 64
+    slots: int = 32
+    reply_tokens: int = 128
+    prompt_tokens: int = 8000
+    arrival_s: float = 4.0
 
 
 ROPE = {
@@ -71,6 +83,12 @@ TINY = Shape(
     tokens=16,
     warmup=2,
     copied=2**22,
+    matrix=128,
+    requests=8,
+    slots=4,
+    reply_tokens=6,
+    prompt_tokens=200,
+    arrival_s=0.2,
 )
 
 
@@ -99,13 +117,13 @@ def random_model(shape, device, quantization):
     model = random_mllama(shape, device)
     if quantization is not None:
         quantize(model, quantization, device)
-    tokenizer = load_model("tiny").tokenizer
+    tiny = load_model("tiny")
     side = shape.vision["image_size"]
     return LoadedModel(
         model=model,
         image_processor_config={**PIXELS, "size": {"height": side, "width": side}},
-        tokenizer=tokenizer,
-        context_window=4096,
+        tokenizer=tiny.tokenizer,
+        context_window=16384,
         eos_token_ids=frozenset(),  # every reply is as long as `max_tokens`
-        grammar_compiler=GrammarCompiler(tokenizer, frozenset()),
+        grammar_compiler=GrammarCompiler(tiny.tokenizer, tiny.eos_token_ids),
     )

@@ -133,6 +133,11 @@ class _GrammarProcessor(LogitsProcessor):
 
 def generate(loaded, request):
     """Token ids of a greedy reply, without the one that ends it."""
+    return [token for token in generate_scored(loaded, request)[0] if token not in loaded.eos_token_ids]
+
+
+def generate_scored(loaded, request):
+    """Token ids of a greedy reply with the one that ends it, and the scores of each, (tokens, vocab_size)."""
     inputs = model_inputs(loaded, request)
     grammar = build_grammar(request)
     prompt_len = inputs["input_ids"].shape[1]
@@ -141,13 +146,15 @@ def generate(loaded, request):
         matcher = loaded.grammar_compiler.compile(grammar)
         processors.append(_GrammarProcessor(matcher, prompt_len, loaded.eos_token_ids))
     with torch.inference_mode(), row_mask_repaired(loaded.model):
-        all_ids = loaded.model.generate(
+        output = loaded.model.generate(
             **inputs,
             max_new_tokens=request.sampling.max_tokens,
             do_sample=False,
             logits_processor=processors,
+            return_dict_in_generate=True,
+            output_scores=True,
         )
-    return [token for token in all_ids[0, prompt_len:].tolist() if token not in loaded.eos_token_ids]
+    return output.sequences[0, prompt_len:].tolist(), torch.cat(output.scores)
 
 
 def with_four_tiles(loaded):

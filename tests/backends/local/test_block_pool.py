@@ -150,7 +150,7 @@ def test_random_sequences_share_blocks_and_give_all_back():
                 pool.allocator.cache_prefix(seq)
                 if not seq.num_remaining_prefill_tokens:
                     seq.output_token_ids.append(chance.randrange(9))
-            elif action < 0.9 and len(seq.output_token_ids) < 90 and pool.allocator.append_slot(seq):
+            elif action < 0.9 and len(seq.output_token_ids) < 90 and pool.allocator.append_slots(seq, 1):
                 pool.compute(seq, 1)
                 seq.output_token_ids.append(chance.randrange(9))
             else:

@@ -1,24 +1,16 @@
 """Continuous batching gives each request what transformers gives it alone."""
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
 
-from llama_vision import (
-    ChatRequest,
-    Message,
-    ResponseFormat,
-    SamplingParams,
-    Text,
-    Tool,
-    ToolChoice,
-    image_from_any,
-)
+from llama_vision import ChatRequest, Message, SamplingParams, Text, image_from_any
 from llama_vision.backends.local.config import LocalSettings
 from llama_vision.backends.local.cuda_graphs import CudaGraphRunner
 from llama_vision.backends.local.engine import Engine
-from llama_vision.backends.local.kernels.paged_attention import paged_attention
+from llama_vision.backends.local.kernels import TORCH_KERNELS, triton_kernels
 from llama_vision.backends.local.model_loader import load_model
 from tests.drawing import one_shape, scene
 from tests.hugging_face import (
@@ -29,45 +21,8 @@ from tests.hugging_face import (
     with_four_tiles,
 )
 from tests.local_engine import add, counted_images, run, run_one
-
-SHORT = SamplingParams(max_tokens=48, temperature=0)
-
-
-def ask(text, *images, sampling=SHORT, **options):
-    parts = (*(image_from_any(image) for image in images), Text(text))
-    return ChatRequest("tiny", (Message("user", parts),), sampling=sampling, **options)
-
-
-def two_turns(first, second, text):
-    """An image in each of two turns: tokens after the second no longer attend to the first."""
-    return ChatRequest(
-        "tiny",
-        (
-            Message("user", (image_from_any(first), Text("What color is it?"))),
-            Message("assistant", (Text("red"),)),
-            Message("user", (Text("And here?"), image_from_any(second), Text(text))),
-        ),
-        sampling=SHORT,
-    )
-
-
-def mixed(seed, *, guided=True):
-    """One of many kinds of requests: with 0, 1 and 2 images, short and long, and some with guided decoding."""
-    image, color, shape = one_shape(seed)
-    other = one_shape(seed + 500)[0]
-    city = Tool("weather", "Tell the weather", {"properties": {"city": {"type": "string", "maxLength": 9}}})
-    form = ResponseFormat("json_schema", schema={"properties": {"color": {"type": "string", "maxLength": 8}}})
-    kinds = [
-        ask(f"What color is the {shape}?", image),
-        ask("Say hi"),
-        ask("Describe the image.", image, other),
-        ask("Repeat: " + "Paris London Berlin " * (1 + seed % 7)),
-        two_turns(image, other, "Describe the image."),
-        ask(f"What shape is {color}? Answer in many words, and say where it is.", image),
-        ask("What color is it?", image, response_format=form),
-        ask("What is the weather for Rome?", tools=(city,), tool_choice=ToolChoice("required")),
-    ]
-    return kinds[seed % (8 if guided else 6)]
+from tests.mixed_requests import SHORT, ask, mixed, two_turns
+from tests.random_model import write_random_model
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +154,7 @@ def test_decode_steps_as_in_cuda_graphs_give_the_same_replies(tiled, caplog):
     expected = run(Engine(tiled, LocalSettings(max_batch_size=7)), requests)
     settings = LocalSettings(max_batch_size=7, max_model_len=200, kv_cache_bytes=60 * 49152)
     engine = Engine(tiled, settings)
-    engine._cuda_graphs = engine._cuda_graph_runner(paged_attention, EagerGraphs)
+    engine._cuda_graphs = engine._cuda_graph_runner(TORCH_KERNELS, EagerGraphs)
     chance = random.Random(2)
     replies = run(engine, requests, lambda: chance.choice([0, 1, 3]))
     assert [reply.text for reply in replies] == [reply.text for reply in expected]
@@ -212,6 +167,26 @@ def test_decode_steps_as_in_cuda_graphs_give_the_same_replies(tiled, caplog):
     assert len(captured) == sum(message.startswith("Captured") for message in caplog.messages)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("quantization", [None, "int8"])
+def test_decode_steps_of_triton_kernels_give_the_same_replies(quantization, tmp_path):
+    folder = write_random_model(tmp_path / "random")  # smaller than the tiny one: the interpreter is slow
+    model = load_model(str(folder), LocalSettings(quantization=quantization))
+    image, short = one_shape(1)[0], SamplingParams(max_tokens=4, temperature=0)
+    requests = [
+        ask("Say hi", sampling=short),
+        ask("Describe the image.", image, sampling=short),
+        ask("What color is it?", image, one_shape(2)[0], sampling=short),
+    ]
+    replies = []
+    for kernels in (TORCH_KERNELS, triton_kernels()):
+        engine = Engine(model, LocalSettings(max_batch_size=4))
+        engine._cuda_graphs = engine._cuda_graph_runner(kernels, EagerGraphs)
+        replies.append(run(engine, requests))
+        assert engine._cuda_graphs is not None
+    assert replies[0] == replies[1]
+
+
 class NoGraphs(CudaGraphRunner):
     """On a GPU that can't capture."""
 
@@ -219,10 +194,16 @@ class NoGraphs(CudaGraphRunner):
         raise RuntimeError("operation not permitted when stream is capturing")
 
 
-def test_where_kernels_cannot_be_captured_decode_runs_without(loaded, caplog):
+def does_not_compile(*_args, **_options):
+    raise ValueError("operation not permitted on this GPU")
+
+
+@pytest.mark.parametrize("kernel", [None, "fused_linear", "rope_and_cache", "paged_attention"])
+def test_where_kernels_cannot_be_compiled_or_captured_decode_runs_without(loaded, caplog, kernel):
     requests = [ask("Describe the image.", one_shape(1)[0]), ask("Repeat: Paris London")]
     engine = Engine(loaded, LocalSettings())
-    engine._cuda_graphs = engine._cuda_graph_runner(paged_attention, NoGraphs)
+    kernels = TORCH_KERNELS if kernel is None else replace(TORCH_KERNELS, **{kernel: does_not_compile})
+    engine._cuda_graphs = engine._cuda_graph_runner(kernels, EagerGraphs if kernel else NoGraphs)
     with pytest.warns(UserWarning, match="take longer.*captured: operation not permitted"):
         replies = run(engine, requests)
     assert replies == run(Engine(loaded, LocalSettings()), requests)

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import torch
 from torch.nn import functional
@@ -11,11 +11,15 @@ from torch.nn.attention.bias import CausalBias, CausalVariant
 
 from llama_vision.backends.local.block_tables import BlockTables
 from llama_vision.backends.local.encoder_cache import EncodedImage
-from llama_vision.backends.local.kernels.paged_attention import PagedAttention
+from llama_vision.backends.local.kernels import TORCH_KERNELS, Kernels
 from llama_vision.backends.local.kv_cache import KVCache
 
 _MAX_KEPT_BYTES = 2**26
 """Images' keys and values that are copied out of their blocks once, and not in every step: a small model's."""
+
+
+Rope: TypeAlias = tuple[torch.Tensor, torch.Tensor]
+"""Cosines and sines of the tokens' positions, (tokens, head_dim) each; see `RopeAndCache`."""
 
 
 class Attention(Protocol):
@@ -34,8 +38,8 @@ class Attention(Protocol):
         """Which of these do attend to images, (image_rows, 1); None where all do."""
         ...
 
-    def self_attention(self, layer: int, heads: torch.Tensor) -> torch.Tensor:
-        """Write keys and values of a self-attention layer, and attend causally to those of the same sequence.
+    def self_attention(self, layer: int, heads: torch.Tensor, rope: Rope) -> torch.Tensor:
+        """Rotate, write keys and values of a self-attention layer, and attend causally to those of the same sequence.
 
         Queries, keys and values (tokens, num_heads + 2 x num_kv_heads, head_dim) -> (tokens, num_heads, head_dim).
         """
@@ -65,17 +69,22 @@ class BlockReader:
 
 
 class BlockWriter:
-    """Writes the keys and values of new tokens to their blocks."""
+    """Rotates queries and keys of new tokens, and writes keys and values to their blocks."""
 
-    def __init__(self, kv_cache: KVCache, block_ids: torch.Tensor, offsets: torch.Tensor) -> None:
+    def __init__(
+        self,
+        kv_cache: KVCache,
+        block_ids: torch.Tensor,
+        offsets: torch.Tensor,
+        kernels: Kernels = TORCH_KERNELS,
+    ) -> None:
         """Take each token's block, and its place there, (tokens,)."""
         self._tokens, self._block_ids, self._offsets = kv_cache.tokens, block_ids, offsets
-        self._num_kv_heads = kv_cache.layout.num_kv_heads
+        self._rope_and_cache = kernels.rope_and_cache
 
-    def write(self, layer: int, heads: torch.Tensor) -> None:
+    def write(self, layer: int, heads: torch.Tensor, rope: Rope) -> None:
         """Write the keys and values of one layer; see `Attention.self_attention`."""
-        _, kv = _split(heads, self._num_kv_heads)
-        self._tokens[self._block_ids, layer, :, :, self._offsets] = kv
+        self._rope_and_cache(heads, *rope, self._tokens[:, layer], self._block_ids, self._offsets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +147,9 @@ class PrefillAttention:
         ]
         self.image_rows = self._image_rows(ends[-1], device)
 
-    def self_attention(self, layer: int, heads: torch.Tensor) -> torch.Tensor:
+    def self_attention(self, layer: int, heads: torch.Tensor, rope: Rope) -> torch.Tensor:
         """See `Attention`."""
-        self._writer.write(layer, heads)
+        self._writer.write(layer, heads, rope)
         return torch.cat([chunk.attend(layer, heads) for chunk in self._chunks])
 
     def cross_attention(self, layer: int, query: torch.Tensor) -> torch.Tensor:
@@ -274,11 +283,11 @@ class DecodeAttention:
             self._mask = _additive_mask(columns <= inputs.positions[:, None], kv_cache.tokens.dtype)
         self.image_rows = None if images is None else slice(0, images.num_seqs)
 
-    def self_attention(self, layer: int, heads: torch.Tensor) -> torch.Tensor:
+    def self_attention(self, layer: int, heads: torch.Tensor, rope: Rope) -> torch.Tensor:
         """See `Attention`."""
-        self._writer.write(layer, heads)
+        self._writer.write(layer, heads, rope)
         keys, values = self._reader.read(layer)[..., : self._max_len, :]
-        query, _ = _split(heads, self._num_kv_heads)
+        query = heads[:, : -2 * self._num_kv_heads]
         return _attend_one(query, keys, values, self._mask)
 
     def cross_attention(self, layer: int, query: torch.Tensor) -> torch.Tensor:
@@ -295,7 +304,7 @@ class PagedDecodeAttention:
         self,
         kv_cache: KVCache,
         tables: BlockTables,
-        paged_attention: PagedAttention,
+        kernels: Kernels,
         positions: torch.Tensor,
         rows: torch.Tensor,
         *,
@@ -303,17 +312,19 @@ class PagedDecodeAttention:
     ) -> None:
         """Take the position of each sequence's new token, (sequences,), and its row of the block tables, (sequences,)."""
         size = kv_cache.layout.block_size
-        self._kv_cache, self._tables, self._paged_attention = kv_cache, tables, paged_attention
+        self._kv_cache, self._tables, self._paged_attention = kv_cache, tables, kernels.paged_attention
         self._rows, self._lens = rows, positions + 1
-        self._writer = BlockWriter(kv_cache, tables.tokens[rows, positions // size], positions % size)
+        self._writer = BlockWriter(
+            kv_cache, tables.tokens[rows, positions // size], positions % size, kernels
+        )
         self.image_rows = slice(None) if has_images else None
         self._vision_lens = tables.num_vision_columns[rows]
         self.image_row_mask = self._vision_lens[:, None] > 0
 
-    def self_attention(self, layer: int, heads: torch.Tensor) -> torch.Tensor:
+    def self_attention(self, layer: int, heads: torch.Tensor, rope: Rope) -> torch.Tensor:
         """See `Attention`."""
-        self._writer.write(layer, heads)
-        query, _ = _split(heads, self._kv_cache.layout.num_kv_heads)
+        self._writer.write(layer, heads, rope)
+        query = heads[:, : -2 * self._kv_cache.layout.num_kv_heads]
         cache = self._kv_cache.tokens[:, layer]
         return self._paged_attention(query, cache, self._tables.tokens, self._rows, self._lens)
 

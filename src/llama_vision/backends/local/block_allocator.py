@@ -79,17 +79,19 @@ class BlockAllocator:
             seq, num_reserved, copies=False
         )
 
-    def append_slot(self, seq: Sequence) -> bool:
-        """Make sure that there is a block for the next token; False where none is available."""
+    def append_slots(self, seq: Sequence, num_tokens: int) -> bool:
+        """Make sure that there are blocks for so many more tokens; False where these are not available."""
         table = seq.running_block_table
-        if seq.num_computed_tokens < len(table.block_ids) * self._layout.block_size:
+        total = self._layout.num_blocks(seq.num_computed_tokens + num_tokens)
+        num_missing = max(total - len(table.block_ids), 0)
+        if not num_missing:
             return True
-        if not self._pool.num_available:
+        if num_missing > self._pool.num_available:
             return False
-        new = self._pool.allocate(1)
+        new = self._pool.allocate(num_missing)
         self._kv_cache.zero_blocks(new)
         table.block_ids += new
-        self.tables.set_tokens(table.row, new, start=len(table.block_ids) - 1)
+        self.tables.set_tokens(table.row, new, start=len(table.block_ids) - num_missing)
         return True
 
     def cache_prefix(self, seq: Sequence, *, is_complete: bool = False) -> None:

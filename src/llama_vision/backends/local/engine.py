@@ -19,16 +19,21 @@ from llama_vision.backends.local.cuda_graphs import CudaGraphRunner
 from llama_vision.backends.local.encoder_cache import EncodedImage, EncoderCache
 from llama_vision.backends.local.image_input import ImageInput, ImagePreprocessor
 from llama_vision.backends.local.input_processor import InputProcessor
-from llama_vision.backends.local.kernels import triton_paged_attention, warn_slower
-from llama_vision.backends.local.kernels.paged_attention import PagedAttention
+from llama_vision.backends.local.kernels import Kernels, triton_kernels, warn_slower
 from llama_vision.backends.local.kv_cache import KVCache, block_layout
 from llama_vision.backends.local.kv_cache_size import available_bytes, num_kv_cache_blocks
-from llama_vision.backends.local.model_inputs import decode_inputs, image_attention, prefill_chunk
+from llama_vision.backends.local.model_inputs import (
+    decode_inputs,
+    image_attention,
+    prefill_chunk,
+    verification_chunk,
+)
 from llama_vision.backends.local.model_loader import LoadedModel
 from llama_vision.backends.local.prefix_cache import PrefixCache
 from llama_vision.backends.local.sampler import sample
 from llama_vision.backends.local.scheduler import schedule_prefill
 from llama_vision.backends.local.sequence import Sequence, SequenceStatus
+from llama_vision.backends.local.speculative_decoding import MIN_DRAFT_TOKENS, pays_prompt_lookup
 from llama_vision.backends.local.text_decoder import TextDecoder
 from llama_vision.backends.local.vision_encoder import VisionEncoder
 from llama_vision.core.errors import LocalModelError
@@ -72,8 +77,8 @@ class Engine:
         self._tables_with_images: list[BlockTable] = []
         self._image_attention: ImageAttention | None = None
         self._cuda_graphs: CudaGraphRunner | None = None
-        if self._device.type == "cuda" and (kernel := triton_paged_attention()) is not None:
-            self._cuda_graphs = self._cuda_graph_runner(kernel)
+        if self._device.type == "cuda" and (kernels := triton_kernels()) is not None:
+            self._cuda_graphs = self._cuda_graph_runner(kernels)
 
     @property
     def num_running(self) -> int:
@@ -191,20 +196,27 @@ class Engine:
 
     def _prefill(self, chunks: abc.Sequence[PrefillChunk]) -> torch.Tensor:
         """Prefill forward pass: logits after each chunk's last token, (chunks, vocab_size)."""
+        ends = torch.tensor([len(chunk.token_ids) for chunk in chunks], device=self._device).cumsum(0)
+        return self._decoder.compute_logits(self._forward(chunks)[ends - 1])
+
+    def _forward(self, chunks: abc.Sequence[PrefillChunk]) -> torch.Tensor:
+        """Forward pass of chunks: hidden states of all their tokens, (tokens, hidden_size)."""
         token_ids = [token_id for chunk in chunks for token_id in chunk.token_ids]
         positions = [position for chunk in chunks for position in range(chunk.start, chunk.stop)]
-        hidden = self._decoder.forward(
+        return self._decoder.forward(
             torch.tensor(token_ids, device=self._device),
             torch.tensor(positions, device=self._device),
             PrefillAttention(self._kv_cache, chunks),
         )
-        ends = torch.tensor([len(chunk.token_ids) for chunk in chunks], device=self._device).cumsum(0)
-        return self._decoder.compute_logits(hidden[ends - 1])
 
     def _decode_and_append(self) -> None:
-        """Decode the next token of every sequence whose prompt is computed."""
+        """Decode the next token of every sequence whose prompt is computed, or several where there is a draft."""
         self._preempt_for_decode()
         seqs = [seq for seq in self._running if not seq.num_remaining_prefill_tokens]
+        drafts = self._propose_drafts(seqs)
+        seqs = [seq for seq in seqs if not (seq.is_finished or seq in drafts)]
+        if drafts:
+            self._verify_and_append(drafts)
         if not seqs:
             return
         seqs.sort(key=lambda seq: not seq.running_block_table.output_images)
@@ -212,6 +224,38 @@ class Engine:
         for seq in seqs:
             seq.num_computed_tokens += 1
         self._sample_and_append(logits, seqs)
+
+    def _propose_drafts(self, seqs: abc.Sequence[Sequence]) -> dict[Sequence, list[int]]:
+        """Get the drafts that are worth a forward pass of their own."""
+        looks_up = pays_prompt_lookup(self._device, len(seqs))
+        drafts: dict[Sequence, list[int]] = {}
+        for seq in seqs:
+            try:
+                draft = seq.draft_token_ids(looks_up=looks_up)
+            except BaseException as error:  # noqa: BLE001 - it concerns this sequence only
+                seq.fail(error)
+                continue
+            if len(draft) >= MIN_DRAFT_TOKENS and self._allocator.append_slots(seq, 1 + len(draft)):
+                drafts[seq] = draft
+        self._remove([seq for seq in seqs if seq.is_finished])
+        # Another forward pass has to be worth a decode step of the whole batch.
+        return drafts if sum(map(len, drafts.values())) >= len(seqs) else {}
+
+    def _verify_and_append(self, drafts: dict[Sequence, list[int]]) -> None:
+        """Run a forward pass over drafts, and append what is sampled, up to the first token that is another."""
+        chunks = [verification_chunk(seq, draft) for seq, draft in drafts.items()]
+        logits = self._decoder.compute_logits(self._forward(chunks))
+        row = 0
+        for seq, draft in drafts.items():
+            start, num_output = row, seq.num_output_tokens
+            row += 1 + len(draft)
+            for index, expected in enumerate([*draft, None], start):
+                seq.num_computed_tokens += 1
+                self._sample_and_append(logits[index : index + 1], [seq])
+                if seq.is_finished or seq.output_token_ids[-1] != expected:
+                    break
+            if seq.prompt_lookup is not None:
+                seq.prompt_lookup.record(seq.num_output_tokens - num_output - 1)
 
     def _decode(self, seqs: abc.Sequence[Sequence]) -> torch.Tensor:
         """Decode forward pass: next-token logits, (sequences, vocab_size)."""
@@ -243,16 +287,16 @@ class Engine:
         return self._image_attention
 
     def _cuda_graph_runner(
-        self, paged_attention: PagedAttention, runner: type[CudaGraphRunner] = CudaGraphRunner
+        self, kernels: Kernels, runner: type[CudaGraphRunner] = CudaGraphRunner
     ) -> CudaGraphRunner:
-        tables = self._allocator.tables
+        tables, decoder = self._allocator.tables, self._decoder.with_kernels(kernels)
 
         def forward(inputs: torch.Tensor, has_images: bool) -> torch.Tensor:
-            token_ids, positions, rows = inputs.unbind(1)
+            token_ids, positions, rows = inputs.t().contiguous().unbind()  # as kernels read them
             attention = PagedDecodeAttention(
-                self._kv_cache, tables, paged_attention, positions, rows, has_images=has_images
+                self._kv_cache, tables, kernels, positions, rows, has_images=has_images
             )
-            return self._decoder.compute_logits(self._decoder.forward(token_ids, positions, attention))
+            return decoder.compute_logits(decoder.forward(token_ids, positions, attention))
 
         return runner(forward, self._max_num_seqs, (0, 0, tables.padding_row), self._device)
 
@@ -260,7 +304,7 @@ class Engine:
         """Give every decoding sequence a block for its next token, at the cost of those that were admitted last."""
         for seq in list(self._running):
             while seq in self._running and not (
-                seq.num_remaining_prefill_tokens or self._allocator.append_slot(seq)
+                seq.num_remaining_prefill_tokens or self._allocator.append_slots(seq, 1)
             ):
                 self._preempt(self._running[-1])
 

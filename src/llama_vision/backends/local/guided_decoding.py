@@ -58,6 +58,10 @@ class GrammarMatcher:
         self._check(self._matcher)
         return bitmask
 
+    def forced_token_ids(self) -> list[int]:
+        """Get the next tokens where the grammar allows only these, one after another; mostly none."""
+        return [] if self._matcher is None else self._matcher.compute_ff_tokens()
+
     def accept_token(self, token_id: int) -> None:
         """Advance by a sampled token, other than one that ends the reply.
 

@@ -20,6 +20,13 @@ def prefill_chunk(seq: Sequence, num_tokens: int) -> PrefillChunk:
     return PrefillChunk(token_ids, start, table.block_ids, image_segments(seq, start, start + num_tokens))
 
 
+def verification_chunk(seq: Sequence, draft: list[int]) -> PrefillChunk:
+    """Build the chunk of a sequence's last token and draft tokens after it."""
+    start, token_ids = seq.num_computed_tokens, [seq.output_token_ids[-1], *draft]
+    segments = image_segments(seq, start, start + len(token_ids))
+    return PrefillChunk(token_ids, start, seq.running_block_table.block_ids, segments)
+
+
 def image_segments(seq: Sequence, start: int, stop: int) -> tuple[ImageSegment, ...]:
     """Divide tokens `start` to `stop`, exclusive, by the images that they attend to."""
     prompt, table = seq.prompt, seq.running_block_table

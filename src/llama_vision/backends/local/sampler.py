@@ -64,6 +64,11 @@ class Sampler:
         """Whether argmax of the masked logits is the next token."""
         return self.greedy and self._repetition_penalty is None
 
+    @property
+    def is_guided(self) -> bool:
+        """Whether a grammar may forbid tokens from here on."""
+        return self.grammar_matcher is not None and self.grammar_matcher.is_active
+
     def apply_repetition_penalty(self, logits: torch.Tensor) -> torch.Tensor:
         """Repetition penalty on prompt and output tokens, as in transformers: (vocab_size,) -> the same."""
         penalty = self._repetition_penalty
@@ -130,7 +135,7 @@ def _apply_grammar_masks(
     """Apply the grammars' token bitmasks to all rows at once; on a GPU the forward pass still runs meanwhile."""
     bitmasks: dict[int, bytes] = {}
     for row, sampler in enumerate(samplers):
-        if sampler.grammar_matcher is not None and sampler.grammar_matcher.is_active:
+        if sampler.grammar_matcher is not None and sampler.is_guided:
             try:
                 bitmasks[row] = sampler.grammar_matcher.token_bitmask()
             except BaseException as error:  # noqa: BLE001 - as in `sample`

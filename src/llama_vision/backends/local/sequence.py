@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
+from llama_vision.backends.local.speculative_decoding import PromptLookup
 from llama_vision.core.errors import LlamaVisionError, LocalModelError
 from llama_vision.core.events import Event, Finished, Started, TextDelta, UsageReport
 from llama_vision.core.request import ChatRequest
@@ -82,6 +83,7 @@ class Sequence:
         num_computed_tokens: Tokens whose keys and values are in the KV cache, so the position of the next one.
         num_cached_tokens: How many tokens of the prompt came from the prefix cache.
         block_table: Its blocks of the KV cache while it runs.
+        prompt_lookup: Proposes its draft tokens, where that is tried.
     """
 
     request: ChatRequest
@@ -98,6 +100,7 @@ class Sequence:
     num_computed_tokens: int = 0
     num_cached_tokens: int = 0
     block_table: "BlockTable | None" = None
+    prompt_lookup: PromptLookup | None = None
 
     @property
     def running_block_table(self) -> "BlockTable":
@@ -140,6 +143,21 @@ class Sequence:
     def computed_cache_key(self) -> list[int | bytes]:
         """The computed tokens as a key of the prefix cache."""
         return [*self.prompt.cache_key, *self.output_token_ids][: self.num_computed_tokens]
+
+    def draft_token_ids(self, *, looks_up: bool) -> list[int]:
+        """Propose the tokens after the last one, to be verified in one forward pass; mostly none.
+
+        Args:
+            looks_up: Whether a greedy sequence takes part in prompt lookup.
+        """
+        limit = self.max_new_tokens - self.num_output_tokens - 1
+        draft: list[int] = []
+        if self.sampler.grammar_matcher is not None and self.sampler.is_guided:
+            draft = self.sampler.grammar_matcher.forced_token_ids()
+        elif looks_up and self.sampler.is_pure_greedy:
+            self.prompt_lookup = self.prompt_lookup or PromptLookup()
+            draft = self.prompt_lookup.propose(self.prompt.token_ids, self.output_token_ids)
+        return draft[:limit]
 
     def emit_started(self) -> None:
         """Send `Started`."""

@@ -6,19 +6,21 @@ cross-attention layer, attention and MLP, as in Meta's reference (llama-models, 
 masks the MLP only (its issue 39379).
 """
 
+import copy
 import itertools
 from typing import Any
 
 import torch
 from torch.nn import functional
 
-from llama_vision.backends.local.attention import Attention
+from llama_vision.backends.local.attention import Attention, Rope
 from llama_vision.backends.local.decoder_weights import (
     MLP,
     CrossAttentionLayer,
     SelfAttentionLayer,
     decoder_weights,
 )
+from llama_vision.backends.local.kernels import TORCH_KERNELS, Kernels
 from llama_vision.backends.local.kv_cache import BlockLayout
 
 
@@ -27,7 +29,7 @@ class TextDecoder:
 
     def __init__(self, model: Any, layout: BlockLayout, max_model_len: int) -> None:
         self._weights = decoder_weights(model)
-        self._num_kv_heads, self._head_dim = layout.num_kv_heads, layout.head_dim
+        self._head_dim = layout.head_dim
         with torch.inference_mode():
             positions = torch.arange(max_model_len, device=model.device)[None]
             reference = torch.zeros((), dtype=model.dtype, device=model.device)
@@ -36,6 +38,13 @@ class TextDecoder:
         self._cos: torch.Tensor = cos[0]
         # The sign of transformers' `rotate_half` is folded into sin.
         self._sin = torch.cat((-sin[0, :, :half], sin[0, :, half:]), dim=-1)
+        self._fused_linear = TORCH_KERNELS.fused_linear
+
+    def with_kernels(self, kernels: Kernels) -> "TextDecoder":
+        """The same decoder, which computes with other kernels."""
+        decoder = copy.copy(self)
+        decoder._fused_linear = kernels.fused_linear  # noqa: SLF001 - a copy of this
+        return decoder
 
     def forward(self, input_ids: torch.Tensor, positions: torch.Tensor, attention: Attention) -> torch.Tensor:
         """Run the layers over tokens of one or more sequences, (tokens,), at these positions, (tokens,).
@@ -44,22 +53,25 @@ class TextDecoder:
             Hidden states before the final RMSNorm, (tokens, hidden_size).
         """
         hidden = self._weights.embedding(input_ids)
-        cos_sin = self._cos[positions][:, None], self._sin[positions][:, None]
+        rope = self._cos[positions], self._sin[positions]
         rows = attention.image_rows
         num_self, num_cross = itertools.count(), itertools.count()
         for layer in self._weights.layers:
             if isinstance(layer, SelfAttentionLayer):
-                hidden = self._self_attention_layer(layer, next(num_self), hidden, attention, cos_sin)
+                hidden = self._self_attention_layer(layer, next(num_self), hidden, attention, rope)
             elif rows is not None:
-                before = hidden[rows]
-                after = self._cross_attention_layer(layer, next(num_cross), before, attention)
-                mask = attention.image_row_mask
-                hidden[rows] = after if mask is None else after.where(mask, before)
+                output = self._cross_attention_layer(layer, next(num_cross), hidden[rows], attention)
+                if len(output) == len(hidden):
+                    hidden = output
+                else:
+                    hidden[rows] = output
         return hidden
 
     def compute_logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Final RMSNorm and LM head: (tokens, hidden_size) -> (tokens, vocab_size)."""
-        return self._weights.lm_head(self._rms_norm(self._weights.norm, hidden))
+        return self._fused_linear(
+            self._weights.lm_head, hidden, norm=self._weights.norm, eps=self._weights.eps
+        )
 
     def _self_attention_layer(
         self,
@@ -67,35 +79,33 @@ class TextDecoder:
         index: int,
         hidden: torch.Tensor,
         attention: Attention,
-        cos_sin: tuple[torch.Tensor, torch.Tensor],
+        rope: Rope,
     ) -> torch.Tensor:
         """Causal self-attention, with RoPE applied to queries and keys, and MLP."""
-        heads = layer.qkv(self._rms_norm(layer.norm, hidden)).view(len(hidden), -1, self._head_dim)
-        num_rotated = heads.shape[1] - self._num_kv_heads
-        _apply_rotary_pos_emb(heads[:, :num_rotated], *cos_sin)
-        output = attention.self_attention(index, heads)
-        hidden = hidden + layer.output(output.flatten(1))
-        return hidden + self._mlp(layer.mlp, hidden)
+        heads = self._fused_linear(layer.qkv, hidden, norm=layer.norm, eps=self._weights.eps)
+        output = attention.self_attention(index, heads.view(len(hidden), -1, self._head_dim), rope)
+        hidden = self._fused_linear(layer.output, output.flatten(1), residual=hidden)
+        return self._mlp(layer.mlp, hidden)
 
     def _cross_attention_layer(
         self, layer: CrossAttentionLayer, index: int, hidden: torch.Tensor, attention: Attention
     ) -> torch.Tensor:
         """Gated cross-attention to the vision tokens, and gated MLP."""
-        query = layer.query(self._rms_norm(layer.norm, hidden)).view(len(hidden), -1, self._head_dim)
-        output = attention.cross_attention(index, self._rms_norm(layer.query_norm, query))
-        hidden = hidden + layer.gate * layer.output(output.flatten(1))
-        return hidden + layer.mlp_gate * self._mlp(layer.mlp, hidden)
+        eps, mask = self._weights.eps, attention.image_row_mask
+        query = self._fused_linear(layer.query, hidden, norm=layer.norm, eps=eps)
+        query = query.view(len(hidden), -1, self._head_dim)
+        query = functional.rms_norm(query, layer.query_norm.shape, layer.query_norm, eps)
+        output = attention.cross_attention(index, query).flatten(1)
+        hidden = self._fused_linear(layer.output, output, gate=layer.gate, mask=mask, residual=hidden)
+        return self._mlp(layer.mlp, hidden, gate=layer.mlp_gate, mask=mask)
 
-    def _mlp(self, mlp: MLP, hidden: torch.Tensor) -> torch.Tensor:
-        gate, up = mlp.gate_up(self._rms_norm(mlp.norm, hidden)).chunk(2, dim=-1)
-        return mlp.down(functional.silu(gate) * up)
-
-    def _rms_norm(self, weight: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-        return functional.rms_norm(hidden, weight.shape, weight, self._weights.eps)
-
-
-def _apply_rotary_pos_emb(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> None:
-    """Rotary position embedding in place; `sin` carries the sign of `rotate_half`."""
-    first, second = heads.chunk(2, dim=-1)
-    swapped = torch.cat((second, first), dim=-1)
-    heads.mul_(cos).addcmul_(swapped, sin)
+    def _mlp(
+        self,
+        mlp: MLP,
+        hidden: torch.Tensor,
+        *,
+        gate: torch.Tensor | None = None,
+        mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        output = self._fused_linear(mlp.gate_up, hidden, norm=mlp.norm, eps=self._weights.eps, is_swiglu=True)
+        return self._fused_linear(mlp.down, output, gate=gate, mask=mask, residual=hidden)

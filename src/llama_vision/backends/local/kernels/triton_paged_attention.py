@@ -110,7 +110,7 @@ def paged_attention(
     """See `PagedAttention`. Head dimensions have to be powers of two, 16 or more."""
     num_seqs, num_heads, head_dim = query.shape
     _, _, num_kv_heads, block_size, _ = cache.shape
-    query = query.contiguous()
+    query, rows, lens = query.contiguous(), rows.contiguous(), lens.contiguous()
     splits = num_splits(num_seqs * num_kv_heads, query.device)
     partial = query.new_empty(num_seqs * num_heads * splits, head_dim, dtype=torch.float32)
     maxima = query.new_empty(num_seqs * num_heads * splits, 2, dtype=torch.float32)
