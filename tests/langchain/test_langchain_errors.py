@@ -34,6 +34,7 @@ EXPECTED = {
     "UnknownProviderError": theirs.ModelError,
     "MissingDependencyError": theirs.ModelError,
     "BudgetExceededError": theirs.ModelPermissionDeniedError,
+    "BatchError": theirs.ModelError,
     "UnsupportedInputError": theirs.ModelInvalidRequestError,
     "ImageError": theirs.ModelInvalidRequestError,
     "DocumentError": theirs.ModelInvalidRequestError,

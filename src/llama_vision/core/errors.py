@@ -25,6 +25,7 @@ LlamaVisionError                 .retryable .partial .tried; the text names prov
   StreamError                    trouble after a 200; .partial holds what had arrived
     MalformedReplyError          a payload that can't be read, quoted and shortened
     TruncatedStreamError         ended before the model finished
+  BatchError                     a request of a batch without an answer
   LocalModelError                loading or generating on this machine
 
 `*` = retryable

@@ -14,13 +14,14 @@ from llama_vision.dialects.chat_completions.usage import CostField, UsageFormat
 from llama_vision.dialects.error_bodies import ErrorCode, ErrorParser, ErrorRule
 from llama_vision.dialects.workers_ai.dialect import WorkersAiDialect
 from llama_vision.providers import PROVIDERS, ImageConstraints, LicenseAgreement, Provider, Range
+from llama_vision.providers.provider import BatchApi
 from llama_vision.providers.route import Route, Target
 
 _RECORDS: dict[str, Any] = {
     record.__name__: record
     for record in (
         *(Route, Target),
-        *(Provider, ImageConstraints, LicenseAgreement, Range, ModelInfo, Price),
+        *(Provider, BatchApi, ImageConstraints, LicenseAgreement, Range, ModelInfo, Price),
         *(
             ChatCompletionsDialect,
             WorkersAiDialect,
