@@ -193,6 +193,8 @@ def run(seconds):
         memory = []
         for _ in range(6):
             time.sleep(seconds / 6)
+            for emulator in (first, second):
+                emulator.requests.clear()
             memory.append(megabytes())
         for thread in threads:
             thread.join(max(0.0, soak.end + MAX_CALL_S - time.monotonic()))

@@ -83,8 +83,9 @@ def test_a_long_body_is_shortened(body):
     assert error.body == body[:500].decode()
 
 
-def test_words_nested_without_end_are_not_dug_for():
-    body = b'{"error":' + b"[" * 900 + b"]" * 900 + b"}"
+@pytest.mark.parametrize("depth", [480, 900])
+def test_words_nested_without_end_are_not_dug_for(depth):
+    body = b'{"error":' + b"[" * depth + b"]" * depth + b"}"
     assert str(ERRORS.parse(500, body, {})).startswith('500: {"error":[[[')
 
 

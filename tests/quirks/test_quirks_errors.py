@@ -382,6 +382,8 @@ def test_a_prompt_that_is_too_long_for_a_retired_server_is_not_told_that_it_is_r
 class Refusing:
     """A host that has none of these models any more."""
 
+    base_path = ""
+
     def __init__(self, answer):
         self.answer = answer
 
