@@ -49,7 +49,7 @@ def test_half_a_surrogate_pair_in_reasoning_or_a_token_can_be_sent_on():
 
 
 def test_log_probabilities_nested_without_end_do_not_lose_the_reply():
-    nested = b"[" * 600 + b"]" * 600
+    nested = b"[" * 490 + b"]" * 490
     payload = (
         b'{"choices":[{"index":0,"finish_reason":"stop","message":{"content":"Hi\\ud83d"},'
         b'"logprobs":{"content":[' + nested + b"]}}]}"

@@ -22,7 +22,7 @@ from llama_vision.core.errors import (
     ServerError,
     StatusError,
 )
-from llama_vision.core.json_types import as_mapping
+from llama_vision.core.json_types import as_mapping, is_too_deep
 from llama_vision.core.surrogates import replace_surrogates
 from llama_vision.dialects.context_overflow import read_token_counts, says_context_overflow
 
@@ -41,8 +41,6 @@ _LAST_STATUS = 599
 _TOO_MANY_REQUESTS = 429
 _MAX_QUOTED = 500
 _MAX_MESSAGE = 5000
-_MAX_DEPTH = 500
-_STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
 
 # OpenAI's 429 of an account without credit or at its monthly limit, which other hosts and proxies repeat:
 # https://platform.openai.com/docs/guides/error-codes. The message alone does not tell: some say it of a minute's limit too.
@@ -209,20 +207,12 @@ def _error_class(status: int, message: str, body: str) -> type[StatusError]:
 
 def _parse_object(text: str | bytes) -> Mapping[str, Any]:
     """Parse a JSON object; empty where it is none, or nested without end."""
-    # How deep the parser could go depends on how deep the caller is: the same body would be read or not.
-    if _depth(text if isinstance(text, bytes) else text.encode(errors="surrogatepass")) > _MAX_DEPTH:
+    if is_too_deep(text if isinstance(text, bytes) else text.encode(errors="surrogatepass")):
         return {}
     try:
         return as_mapping(json.loads(text))
     except (ValueError, RecursionError):
         return {}
-
-
-def _depth(body: bytes) -> int:
-    if body.count(b"{") + body.count(b"[") <= _MAX_DEPTH:
-        return 0
-    steps = _STRING_OR_BRACKET.findall(body)
-    return max(itertools.accumulate(1 if step in b"{[" else -1 if step in b"}]" else 0 for step in steps))
 
 
 def _embedded_status(fields: Mapping[str, Any]) -> int:

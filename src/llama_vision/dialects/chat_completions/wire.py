@@ -10,6 +10,8 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
 
+from llama_vision.core.json_types import is_too_deep
+
 MAX_TOOL_CALLS = 100_000
 """In one reply. A kB is taken for each, which the provider may write in 15 bytes."""
 
@@ -37,7 +39,7 @@ def parse_wire(kind: type[_Parsed], payload: bytes) -> _Parsed:
     try:
         return kind.model_validate_json(payload)
     except ValidationError:
-        if not _HALF.search(payload):
+        if not _HALF.search(payload) or is_too_deep(payload):
             raise
         try:
             value: object = json.loads(payload)
