@@ -12,7 +12,7 @@ export HF_HUB_OFFLINE := 1
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo format check test coverage test-all test-oldest bench train evaluate docs notebooks record tables
+.PHONY: help setup demo format check test coverage test-all test-oldest mutate bench train evaluate docs notebooks record tables
 
 help: ## what can be done here
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -64,6 +64,9 @@ $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 	$(PYTHON) -m venv --clear $(OLDEST)
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check -r constraints-oldest.txt -e ".[all,aiohttp]"
 	@touch $@
+
+mutate: $(STAMP) ## mutation testing of a sample; AREA="toolcalls retry", NUMBER=0 for all mutants, SEED=1 for others
+	@$(BIN)/python -m tests.mutation $(AREA) --number $(or $(NUMBER),40) --seed $(or $(SEED),0)
 
 bench: $(STAMP) ## what it costs, beside raw httpx and the smallest possible class
 	@$(BIN)/python benchmarks/overhead.py

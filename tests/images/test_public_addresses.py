@@ -38,6 +38,19 @@ def test_what_only_this_network_reaches(text):
     assert non_public_reason(ipaddress.ip_address(text))
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("127.0.0.1", "loopback, this machine itself"),
+        ("::ffff:10.0.0.1", "10.0.0.1, which is private"),
+        ("64:ff9b::a9fe:a9fe", "169.254.169.254, which is link-local, where clouds keep credentials"),
+        ("4000::1", "reserved"),
+    ],
+)
+def test_the_reason_says_what_the_address_is_for(text, reason):
+    assert non_public_reason(ipaddress.ip_address(text)) == reason
+
+
 @pytest.mark.parametrize("text", PUBLIC)
 def test_what_everyone_reaches(text):
     assert non_public_reason(ipaddress.ip_address(text)) is None

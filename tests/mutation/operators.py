@@ -1,9 +1,8 @@
 """The mutants of a module: its source with one small mistake each, inside a function."""
 
 import ast
-import copy
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 COMPARISONS = {
     ast.Eq: ast.NotEq,
@@ -41,13 +40,13 @@ class Mutant:
         function: Qualified name of the outermost function that contains it.
         lines: The lines of the changed node, from 1.
         change: The code before and after.
-        tree: The module with the mistake in it.
+        tree: The module with the mistake in it, until the next mutant is made.
     """
 
     function: str
     lines: range
     change: str
-    tree: ast.Module = field(repr=False, compare=False)
+    tree: ast.Module
 
 
 def mutants(source: str) -> Iterator[Mutant]:
@@ -59,7 +58,7 @@ def mutants(source: str) -> Iterator[Mutant]:
             for changed in _changes(node, parent):
                 _put(parent, place, ast.fix_missing_locations(ast.copy_location(changed, node)))
                 lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
-                yield Mutant(name, lines, f"{_text(node)} -> {_text(changed)}", copy.deepcopy(tree))
+                yield Mutant(name, lines, f"{_text(node)} -> {_text(changed)}", tree)
                 _put(parent, place, node)
 
 
@@ -122,7 +121,7 @@ def _changes(node: ast.AST, parent: ast.AST) -> Iterator[ast.AST]:
             yield ast.Constant(value + 1)
         case ast.Constant(str() as value) if " " not in value and not isinstance(parent, ast.Expr):
             yield ast.Constant(f"{value}X")  # with spaces it is a message
-        case ast.Return(value) if value and not (isinstance(value, ast.Constant) and value.value is None):
+        case ast.Return(value) if value and not isinstance(value, ast.Constant):  # which is mutated itself
             yield ast.Return(ast.Constant(None))
         case ast.Break():
             yield ast.Continue()

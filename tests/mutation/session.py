@@ -7,7 +7,7 @@ import random
 import resource
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from pathlib import Path
 from types import CodeType, FunctionType
 
@@ -23,42 +23,51 @@ MAX_TEST_SECONDS = 10.0
 """CPU seconds of tests run against a mutant, the quickest first."""
 
 
-def run_session(area: Area, number: int, seed: int, results: Path) -> int:
+def run_session(area: Area, number: int, seed: int, explained: Container[str], results: Path) -> int:
     """Run a sample of an area's mutants.
 
     Args:
         area: The modules and tests.
         number: Mutants in the sample; 0 for all of them.
         seed: Which sample.
-        results: The file for a JSON list of pairs: the outcome (killed, timeout or survived), and the mutant in words.
+        explained: Mutants that no test can kill, in words.
+        results: The file for a JSON list of the outcomes: killed, timeout, survived or explained.
 
     Returns:
         pytest's exit status.
     """
     os.environ["COVERAGE_CORE"] = "ctrace"  # the only one that knows contexts in all versions of Python
-    os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(results.parent / "hypothesis"))
-    plugin = _MutationPlugin(area, number, seed, results)
+    plugin = _MutationPlugin(area, number, seed, explained, results)
     options = ["-q", "-q", "-m", "not slow", "-p", "no:xdist", "-p", "no:randomly"]
     return pytest.main([*map(str, area.tests), *options], plugins=[plugin])
 
 
 class _MutationPlugin:
-    def __init__(self, area: Area, number: int, seed: int, results: Path) -> None:
-        self.area, self.number, self.seed, self.results = area, number, seed, results
+    def __init__(self, area: Area, number: int, seed: int, explained: Container[str], results: Path) -> None:
+        self.area, self.number, self.seed, self.explained, self.results = area, number, seed, explained, results
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Leave out property-based tests: whether they find a mistake is chance, and they take longer than all others."""
+        items[:] = [item for item in items if not getattr(getattr(item, "obj", None), "is_hypothesis_test", False)]
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Run the mutants in place of the tests."""
-        all_mutants = [(path, mutant) for path in self.area.modules for mutant in mutants(path.read_text("utf-8"))]
-        if self.number and self.number < len(all_mutants):
-            all_mutants = random.Random(self.seed).sample(all_mutants, self.number)
+        count = sum(1 for _ in _all_mutants(self.area))
+        chosen = set(random.Random(self.seed).sample(range(count), min(self.number or count, count)))
         seconds, tests_of = self._baseline(session)
         functions = _functions_of(self.area.modules)
-        found = []
-        for path, mutant in all_mutants:
+        terminal, found = session.config.pluginmanager.get_plugin("terminalreporter"), []
+        for number, (path, mutant) in enumerate(_all_mutants(self.area)):
+            if number not in chosen:
+                continue
             tests = {test for line in mutant.lines for test in tests_of[str(path)].get(str(line), ())}
             outcome = self._outcome(session, _affordable(tests, seconds), functions[path], path, mutant)
-            found.append((outcome, f"{path.relative_to(path.parents[2])} {mutant.function}: {mutant.change}"))
-            self.results.write_text(json.dumps(found))
+            change = f"{path.parent.name}/{path.name} {mutant.function}: {mutant.change}"
+            if outcome == "survived":
+                outcome = "explained" if change in self.explained else "survived"
+                terminal.write_line(f"{outcome}  line {mutant.lines[0]} of {change}")
+            found.append(outcome)
+        self.results.write_text(json.dumps(found))
         return True
 
     def _baseline(self, session: pytest.Session) -> tuple[dict[int, float], dict[str, dict[str, list[int]]]]:
@@ -97,8 +106,12 @@ class _MutationPlugin:
             return 0
 
         spent = sum(tests.values())
-        status = _in_fork(session, attempt, cpu_seconds=5 + 5 * spent, wall_seconds=60 + 20 * spent)
+        status = _in_fork(session, attempt, cpu_seconds=2 + 5 * spent, wall_seconds=60 + 20 * spent)
         return {0: "survived", None: "timeout"}.get(status, "killed")
+
+
+def _all_mutants(area: Area) -> Iterable[tuple[Path, Mutant]]:
+    return ((path, mutant) for path in area.modules for mutant in mutants(path.read_text("utf-8")))
 
 
 def _affordable(tests: Iterable[str], seconds: dict[int, float]) -> dict[int, float]:
@@ -115,7 +128,8 @@ def _affordable(tests: Iterable[str], seconds: dict[int, float]) -> dict[int, fl
 def _functions_of(modules: Iterable[Path]) -> dict[Path, list[FunctionType]]:
     found = {path: [] for path in modules}
     for function in gc.get_objects():
-        if isinstance(function, FunctionType) and Path(function.__code__.co_filename) in found:
+        # Not isinstance, which asks objects of any kind for their class: some warn.
+        if type(function) is FunctionType and Path(function.__code__.co_filename) in found:
             found[Path(function.__code__.co_filename)].append(function)
     return found
 

@@ -172,6 +172,7 @@ FENCES = (
     fenced("fence-of-two", f"```json\n{PARIS}\n{ROME}\n```", None, IN_PARIS, IN_ROME),
     fenced("fence-of-a-list", f"```json\n[\n{PARIS},\n{ROME}\n]\n```", None, IN_PARIS, IN_ROME),
     fenced("two-fences", f"```json\n{PARIS}\n```\n\n```json\n{ROME}\n```", None, IN_PARIS, IN_ROME),
+    fenced("fence-that-ends-early", f"```json\n{PARIS}\n``{ROME}", "\n``", IN_PARIS, IN_ROME),
     fenced("fence-then-bare", f"```json\n{PARIS}\n```\n{TIME}", None, IN_PARIS, THE_TIME),
     fenced("bare-then-fence", f"{TIME}\n```json\n{PARIS}\n```", None, THE_TIME, IN_PARIS),
     fenced(

@@ -44,6 +44,14 @@ ESCAPES = (
         JSON,
         calls=(("note", {}),),
     ),
+    Case(
+        "escapes-of-a-whole-name",
+        r'{"name": "\ud83c\udf26", "parameters": {}}',
+        JSON,
+        calls=(("\U0001f326", {}),),
+        tools="emoji",
+    ),
+    refuted("escape-of-a-quote-before-a-call", r'{"text": "Say \"}\" [get_time()]"}', JSON),
 )
 
 NUMBERS = (

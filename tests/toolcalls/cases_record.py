@@ -98,6 +98,7 @@ TOOLS = {
     "code": (*USUAL, tool("code_interpreter", code="string")),
     "python": (GET_WEATHER, tool("python", code="string", timeout="integer")),
     "ipython": (tool("ipython", code="string"),),
+    "emoji": (tool("\U0001f326"),),
     "source": (tool("code_interpreter", source="string"),),
 }
 """What can be offered, by the name of the set."""

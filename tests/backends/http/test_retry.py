@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama_vision.backends.http.retry import RetryState, parse_retry_after
+from llama_vision.backends.http.retry import RetryState, parse_retry_after, parse_retry_headers
 from llama_vision.core import errors
 from llama_vision.core.errors import ConnectionFailedError, RateLimitError, RequestTimeoutError, ServerError
 
@@ -101,6 +101,29 @@ def test_after_a_wish_the_own_delays_go_on_growing():
     retries = RetryState(2)
     retries.next_delay(asking_for(0))
     assert 0.5 <= retries.next_delay(ServerError("it broke")) <= 1
+
+
+def test_nobody_waits_beyond_the_deadline():
+    deadline = time.monotonic() + 30
+    assert RetryState(1, deadline=deadline).next_delay(asking_for(10)) == 10
+    retries, error = RetryState(1, deadline=deadline), asking_for(31)
+    with pytest.raises(RateLimitError) as caught:
+        retries.next_delay(error)
+    assert caught.value is error
+    assert (retries.attempts_left, retries.attempts_made) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after-ms": "1500"}, 1.5),
+        ({"retry-after-ms": "20", "retry-after": "7"}, 0.02),
+        ({"retry-after-ms": "soon", "retry-after": "7"}, 7),
+        ({}, None),
+    ],
+)
+def test_milliseconds_are_more_exact_than_seconds(headers, seconds):
+    assert parse_retry_headers(headers) == seconds
 
 
 @pytest.mark.parametrize(
