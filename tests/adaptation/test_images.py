@@ -15,12 +15,14 @@ from llama_vision.adaptation.images import locate
 from llama_vision.adaptation.pipeline import aadapt_request, adapt_request
 from llama_vision.adaptation.token_estimate import estimate_text_tokens, estimate_tokens
 from llama_vision.core.errors import ImageError
+from llama_vision.images.fetch_policy import FetchPolicy
 from llama_vision.images.settings import ImageSettings
 from llama_vision.langchain import ChatLlamaVision
 from llama_vision.llamaindex import LlamaVision
 from llama_vision.providers import PROVIDERS, ImageConstraints
 from tests.backends.http.alone import run_alone
 from tests.emulator import Emulator
+from tests.images.image_server import ImageServer, answer
 
 
 def png(color, size=(40, 30)):
@@ -61,6 +63,25 @@ def test_images_in_tool_results_count_and_keep_their_places():
     assert first.messages[1].parts == (ToolResult("c1", (Text("See:"),)), ToolResult("c2", ()))
 
 
+@pytest.mark.parametrize("provider", ["deepinfra", "ollama"])
+@pytest.mark.parametrize("on_sheet", [False, True])
+def test_addresses_are_fetched_on_the_event_loop_where_the_provider_takes_none_and_for_a_sheet(
+    provider, on_sheet
+):
+    rules = replace(PROVIDERS[provider].image_rules, max_count=1)
+    with ImageServer() as server:
+        server.answers["/a.png"] = [answer(png("red").data)]
+        image = Image(url=server.url("/a.png"))
+        request = ChatRequest("m", (Message("user", (image,) * (1 + on_sheet)),))
+        settings = ImageSettings(on_too_many="grid", fetch=FetchPolicy(private_networks=True))
+        ready = asyncio.run(
+            aadapt_request(replace(PROVIDERS[provider], image_rules=rules), request, settings, api_key="k")
+        )
+        (shown,) = ready.request.images()
+        assert (shown.data is None) is (rules.accepts_urls and not on_sheet)
+        assert (server.connections > 0) is (shown.data is not None)
+
+
 def test_the_event_loop_goes_on_while_a_image_is_prepared():
     buffer = io.BytesIO()
     PIL.Image.frombytes("RGB", (3000, 2000), os.urandom(18_000_000)).save(buffer, "JPEG")
@@ -87,6 +108,7 @@ def test_tools_beside_a_image_are_warned_of_once(emulator: Emulator):
         emulator,
         """
         import warnings
+        from dataclasses import replace
         from llama_vision import Image, Message, Text, Tool
         from llama_vision.core.request import ChatRequest
         from llama_vision.demo import SAMPLE_IMAGES
@@ -99,6 +121,8 @@ def test_tools_beside_a_image_are_warned_of_once(emulator: Emulator):
         )
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
+            backend.complete(replace(request, tools=()))
+            assert not caught
             for _ in range(3):
                 backend.complete(request)
         (only,) = caught

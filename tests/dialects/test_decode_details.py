@@ -21,6 +21,12 @@ def test_reasoning_that_is_no_text_does_not_lose_the_reply(odd):
         assert (reply.text, reply.reasoning) == ("Hi", "")
 
 
+@pytest.mark.parametrize("content", [None, ""])
+def test_reasoning_alone_is_a_reply(content):
+    for reply in both({"content": content, "reasoning": "Hm."}):
+        assert (reply.text, reply.reasoning) == ("", "Hm.")
+
+
 def test_reasoning_in_blocks_is_read():
     for reply in both({"content": "Hi", "reasoning_content": [{"type": "text", "text": "Let me "}, "look."]}):
         assert reply.reasoning == "Let me look."

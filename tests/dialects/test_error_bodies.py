@@ -182,6 +182,22 @@ def test_how_long_to_wait_is_left_to_who_has_a_clock():
 
 
 @pytest.mark.parametrize(
+    ("payload", "text"),
+    [
+        ({"code": 404, "message": "no such model"}, "404: no such model"),
+        ({"code": "busy", "msg": "try later"}, "500: try later"),
+        ({"detail": "no"}, "500: no"),
+        ({"statusCode": 429, "message": "slower"}, "429: slower"),
+        ({"object": "error", "message": "no"}, "500: no"),
+        ({"success": False, "message": "no"}, "500: no"),
+    ],
+    ids=repr,
+)
+def test_a_failure_behind_a_200_is_seen(payload, text):
+    assert str(ERRORS.find(json.dumps(payload).encode())) == text
+
+
+@pytest.mark.parametrize(
     "payload",
     [
         b"",
@@ -195,6 +211,9 @@ def test_how_long_to_wait_is_left_to_who_has_a_clock():
         b'{"error": ""}',
         b'{"success": true, "errors": []}',
         b'{"choices": []}',
+        b'{"code": 0, "message": "fine"}',
+        b'{"code": 404}',
+        b'{"message": "fine"}',
         b"[" * 100_000,
     ],
     ids=lambda payload: repr(payload[:20]),

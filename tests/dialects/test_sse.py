@@ -168,7 +168,9 @@ def test_an_event_that_is_too_large_is_an_error_behind_what_came_before(monkeypa
 def test_many_events_of_the_largest_size_are_read(monkeypatch):
     monkeypatch.setattr(sse, "MAX_PAYLOAD_BYTES", 100)
     event = b"data: " + b"x" * 45 + b"\ndata:" + b"y" * 44
-    assert decode(*[event + b"\n\n"] * 20) == [b"x" * 45 + b"\n" + b"y" * 44] * 20
+    payloads = [b"x" * 45 + b"\n" + b"y" * 44] * 20
+    assert decode(*[event + b"\n\n"] * 20) == payloads
+    assert decode(*(bytes([byte]) for byte in (event + b"\n\n") * 20)) == payloads
 
 
 def test_decoders_share_nothing():

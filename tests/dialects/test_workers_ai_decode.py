@@ -27,6 +27,14 @@ def test_a_whole_reply_gives_the_events_of_a_reply_in_order():
     ]
 
 
+def test_a_stream_of_token_counts_alone_is_an_empty_reply():
+    assert native_events_of({"usage": USAGE}, DONE) == [
+        Started("asked"),
+        UsageReport(Usage(41, 12)),
+        Finished("stop"),
+    ]
+
+
 def test_a_stream_gives_its_words_as_they_come():
     stream = [
         {"response": "Hel", "tool_calls": [], "p": "abdefghijklm"},

@@ -25,6 +25,19 @@ def body(*messages, stream=False, dialect=WorkersAiDialect(), **fields):  # noqa
     return json.loads(dialect.encode(request, stream=stream).body)
 
 
+def test_the_models_name_stands_in_the_address():
+    assert (
+        WorkersAiDialect().encode(ChatRequest(MODEL, (HELLO,)), stream=False).path
+        == f"{RUN_PATH.removesuffix('{model}')}{MODEL}"
+    )
+
+
+@pytest.mark.parametrize("model", ["../../user/tokens", "a/../b", "m?a=b", "m#x", "", "a//b", "a b"])
+def test_a_name_that_leads_to_another_address_is_refused(model):
+    with pytest.raises(UnsupportedInputError, match="part of the address"):
+        WorkersAiDialect().encode(ChatRequest(model, (HELLO,)), stream=False)
+
+
 def user(*parts):
     return Message("user", tuple(Text(part) if isinstance(part, str) else part for part in parts))
 

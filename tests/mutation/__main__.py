@@ -28,7 +28,9 @@ def main() -> int:
     parser.add_argument("--number", type=int, default=40, help="mutants of an area; 0 for all")
     parser.add_argument("--seed", type=int, default=0, help="which ones")
     options = parser.parse_args()
-    explained = {change for changes in tomllib.loads(EXPLAINED.read_text()).values() for change in changes["changes"]}
+    explained = {
+        change for changes in tomllib.loads(EXPLAINED.read_text()).values() for change in changes["changes"]
+    }
     unexplained = [_area(name, options.number, options.seed, explained) for name in options.areas or AREAS]
     return any(unexplained)
 

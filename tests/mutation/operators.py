@@ -107,35 +107,53 @@ def _changes(node: ast.AST, parent: ast.AST) -> Iterator[ast.AST]:
             for number, operator in enumerate(operators):
                 flipped = [*operators[:number], COMPARISONS[type(operator)](), *operators[number + 1 :]]
                 yield ast.Compare(left, flipped, comparators)
-        case ast.BoolOp(ast.And(), values):
-            yield ast.BoolOp(ast.Or(), values)
-        case ast.BoolOp(ast.Or(), values):
-            yield ast.BoolOp(ast.And(), values)
+        case ast.BoolOp(operator, values):
+            yield ast.BoolOp(ast.Or() if isinstance(operator, ast.And) else ast.And(), values)
         case ast.UnaryOp(ast.Not(), operand):
             yield operand
         case ast.BinOp(left, operator, right) if type(operator) in ARITHMETIC:
             yield ast.BinOp(left, ARITHMETIC[type(operator)](), right)
-        case ast.Constant(bool() as value):
+        case ast.IfExp(test, body, orelse):
+            yield ast.IfExp(test, orelse, body)
+        case ast.Constant() if not isinstance(parent, ast.Expr):  # a docstring is one
+            yield from _other_constants(node.value)
+        case ast.stmt():
+            yield from _other_statements(node)
+        case _:
+            return
+
+
+def _other_constants(value: object) -> Iterator[ast.AST]:
+    match value:
+        case bool():
             yield ast.Constant(not value)
-        case ast.Constant(int() | float() as value):
+        case int() | float():
             yield ast.Constant(value + 1)
-        case ast.Constant(str() as value) if " " not in value and not isinstance(parent, ast.Expr):
-            yield ast.Constant(f"{value}X")  # with spaces it is a message
+        case str() if " " not in value:  # with spaces it is a message
+            yield ast.Constant(f"{value}X")
+        case _:
+            return
+
+
+def _other_statements(node: ast.stmt) -> Iterator[ast.AST]:
+    match node:
+        case ast.If(test, body, orelse):
+            yield ast.If(ast.UnaryOp(ast.Not(), test), body, orelse)
         case ast.Return(value) if value and not isinstance(value, ast.Constant):  # which is mutated itself
             yield ast.Return(ast.Constant(None))
         case ast.Break():
             yield ast.Continue()
         case ast.Continue():
             yield ast.Break()
-        case ast.If(test, body, orelse):
-            yield ast.If(ast.UnaryOp(ast.Not(), test), body, orelse)
-        case ast.IfExp(test, body, orelse):
-            yield ast.IfExp(test, orelse, body)
         case ast.Expr(ast.Constant()):
             return
-        case ast.Expr() | ast.Raise() | ast.AugAssign() | ast.Delete():
-            yield ast.Pass()
-        case ast.Assign([ast.Attribute() | ast.Subscript()]):
+        case (
+            ast.Expr()
+            | ast.Raise()
+            | ast.AugAssign()
+            | ast.Delete()
+            | ast.Assign([ast.Attribute() | ast.Subscript()])
+        ):
             yield ast.Pass()
         case _:
             return

@@ -38,17 +38,28 @@ def run_session(area: Area, number: int, seed: int, explained: Container[str], r
     """
     os.environ["COVERAGE_CORE"] = "ctrace"  # the only one that knows contexts in all versions of Python
     plugin = _MutationPlugin(area, number, seed, explained, results)
-    options = ["-q", "-q", "-m", "not slow", "-p", "no:xdist", "-p", "no:randomly"]
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = (
+        "1"  # most of the start is the import of plugins that no area needs
+    )
+    options = ["-q", "-q", "-m", "not slow", "-p", "pytest_asyncio.plugin", "-p", "pytest_recording.plugin"]
     return pytest.main([*map(str, area.tests), *options], plugins=[plugin])
 
 
 class _MutationPlugin:
     def __init__(self, area: Area, number: int, seed: int, explained: Container[str], results: Path) -> None:
-        self.area, self.number, self.seed, self.explained, self.results = area, number, seed, explained, results
+        self.area, self.number, self.seed, self.explained, self.results = (
+            area,
+            number,
+            seed,
+            explained,
+            results,
+        )
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Leave out property-based tests: whether they find a mistake is chance, and they take longer than all others."""
-        items[:] = [item for item in items if not getattr(getattr(item, "obj", None), "is_hypothesis_test", False)]
+        items[:] = [
+            item for item in items if not getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
+        ]
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Run the mutants in place of the tests."""
@@ -74,10 +85,14 @@ class _MutationPlugin:
         """Run all tests once; give the CPU seconds of those that pass, and by file and line the tests that execute it."""
 
         def measure() -> int:
-            lines = coverage.Coverage(data_file=None, config_file=False, include=[str(path) for path in self.area.modules])
+            lines = coverage.Coverage(
+                data_file=None, config_file=False, include=[str(path) for path in self.area.modules]
+            )
             seconds = {}
             lines.start()
-            for number, (item, following) in enumerate(zip(session.items, [*session.items[1:], None], strict=True)):
+            for number, (item, following) in enumerate(
+                zip(session.items, [*session.items[1:], None], strict=True)
+            ):
                 lines.switch_context(str(number))
                 before, failed = time.process_time(), session.testsfailed
                 session.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
@@ -94,7 +109,9 @@ class _MutationPlugin:
         seconds, tests_of = json.loads(self.results.read_text())
         return {int(number): spent for number, spent in seconds.items()}, tests_of
 
-    def _outcome(self, session, tests: dict[int, float], functions: list[FunctionType], path: Path, mutant: Mutant) -> str:
+    def _outcome(
+        self, session, tests: dict[int, float], functions: list[FunctionType], path: Path, mutant: Mutant
+    ) -> str:
         items = [session.items[number] for number in tests]
 
         def attempt() -> int:
@@ -117,7 +134,9 @@ def _all_mutants(area: Area) -> Iterable[tuple[Path, Mutant]]:
 def _affordable(tests: Iterable[str], seconds: dict[int, float]) -> dict[int, float]:
     """Give the seconds of the quickest tests that passed, in their order."""
     left, chosen = MAX_TEST_SECONDS, {}
-    for number in sorted((int(test) for test in tests if test and int(test) in seconds), key=seconds.__getitem__):
+    for number in sorted(
+        (int(test) for test in tests if test and int(test) in seconds), key=seconds.__getitem__
+    ):
         left -= seconds[number]
         if left < 0 and chosen:
             break
@@ -150,7 +169,9 @@ def _codes(code: CodeType) -> Iterable[CodeType]:
             yield from _codes(constant)
 
 
-def _in_fork(session: pytest.Session, run: Callable[[], int], cpu_seconds: float, wall_seconds: float) -> int | None:
+def _in_fork(
+    session: pytest.Session, run: Callable[[], int], cpu_seconds: float, wall_seconds: float
+) -> int | None:
     """Give what a function returns in a fork; None where the time ended first, or a signal."""
     if not (process := os.fork()):
         status = 1

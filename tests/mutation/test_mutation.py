@@ -31,7 +31,9 @@ def changes(source):
 
 
 def test_each_part_of_a_function_is_mutated():
-    assert changes("class A:\n    def f(self, a=1):\n        '''Text.'''\n        return a + 1 < 2 or 'x'\n") == [
+    assert changes(
+        "class A:\n    def f(self, a=1):\n        '''Text.'''\n        return a + 1 < 2 or 'x'\n"
+    ) == [
         "return a + 1 < 2 or 'x' -> return None",
         "a + 1 < 2 or 'x' -> a + 1 < 2 and 'x'",
         "a + 1 < 2 -> a + 1 <= 2",
@@ -66,9 +68,18 @@ sys.path.insert(0, sys.argv[1])
 run_session(Area((folder / "toy.py",), (folder / "test_toy.py",)), 0, 0, (), folder / "results.json")
 """
     ran = subprocess.run(
-        [sys.executable, "-c", run, str(tmp_path)], cwd=REPOSITORY, capture_output=True, text=True, check=False
+        [sys.executable, "-c", run, str(tmp_path)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ran.returncode == 0, ran.stderr
     assert "first > second -> first >= second" in ran.stdout
     outcomes = json.loads((tmp_path / "results.json").read_text())
-    assert sorted(outcomes) == ["killed", "killed", "killed", "survived"]  # the condition, and each value returned
+    assert sorted(outcomes) == [
+        "killed",
+        "killed",
+        "killed",
+        "survived",
+    ]  # the condition, and each value returned

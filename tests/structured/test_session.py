@@ -97,6 +97,19 @@ def test_partial_values_grow_and_none_comes_twice():
     assert state.partial(Reply('{"city": "Rome"}')) is None
 
 
+def test_the_first_character_is_a_partial_value():
+    state = session(SCHEMA)
+    assert state.partial(Reply("")) is None
+    assert state.partial(Reply("{")) == {}
+
+
+def test_a_next_reply_of_the_same_length_has_partial_values_too():
+    state = session(SCHEMA)
+    assert state.partial(Reply('{"city": "Rome"}')) == {"city": "Rome"}
+    state.add_reply(Reply('{"town": "Rome"}'))
+    assert state.partial(Reply('{"city": "Oslo"}')) == {"city": "Oslo"}
+
+
 def test_partial_arguments_are_those_of_the_call():
     state = session(method="function_calling")
     assert state.partial(Reply("Let me see what the tool says about it.")) is None
