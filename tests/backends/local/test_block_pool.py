@@ -47,6 +47,19 @@ def test_a_block_holds_as_much_of_an_image_as_of_text(num_layers, cross_layers, 
     assert cache.tokens.numel() == cache.vision.numel() == 3 * layout.num_elements
 
 
+def test_the_null_block_is_zero_whatever_the_memory_held():
+    torch.use_deterministic_algorithms(True)  # fills empty tensors with NaN
+    try:
+        cache = KVCache(layout_of(3, [1]), 3, torch.float32, torch.device("cpu"))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert not cache.tokens[NULL_BLOCK].any()
+    assert cache.tokens[1:].isnan().all()  # untouched
+    cache.zero_blocks([2])
+    assert not cache.tokens[2].any()
+    assert cache.tokens[1].isnan().all()
+
+
 class Pool:
     """An allocator without a model: what it would compute is the token's id, in the place of its keys and values."""
 
@@ -209,6 +222,18 @@ def test_an_image_stands_once_however_many_sequences_attend_to_it():
         pool.remove(seq)
     assert pool.images.num_vision_tokens(bytes([1])) == 50
     assert pool.pool.num_available == 40
+
+
+def test_the_block_table_of_images_tells_how_full_each_block_is():
+    pool = Pool(40)
+    seq = run_to_end(pool, pool.sequence(range(20), 1, 2))  # 50 and 80 vision tokens, 32 of them in a block
+    tables, row = pool.allocator.tables, seq.block_table.row
+    blocks = [block for image in seq.block_table.output_images for block in image.blocks.block_ids]
+    assert tables.vision[row, :6].tolist() == [*blocks, NULL_BLOCK]
+    assert tables.vision_counts[row, :6].tolist() == [32, 18, 32, 32, 16, 0]
+    assert tables.num_vision_columns[row] == 4 * 32 + 16
+    pool.remove(seq)
+    assert not any(table[row].any() for table in (tables.vision, tables.vision_counts, tables.num_vision_columns))
 
 
 @pytest.mark.parametrize("number", [0, 1, 3])

@@ -117,6 +117,7 @@ def test_the_least_recently_used_prefix_is_evicted(caplog):
     assert [num_cached([first] * 64) for first in range(3)] == [64, 0, 64]
     cache.clear()
     assert (num_cached([0] * 64), pool.num_available) == (0, 12)
+    assert cache._root == {}  # nothing grows with what was evicted
 
 
 def test_a_cache_of_no_blocks_keeps_nothing():
