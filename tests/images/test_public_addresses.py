@@ -89,6 +89,8 @@ def test_inside_ipv6_an_ipv4_address_is_no_more_public(address):
         ("8.8.8.8.", "8.8.8.8"),
         ("2606:4700:0:0::1111", "2606:4700::1111"),
         ("FE80::1", "fe80::1"),
+        (f"{'a.' * 126}a", f"{'a.' * 126}a"),  # 253 characters
+        ("x" * 63, "x" * 63),
     ],
 )
 def test_one_form_of_a_host(host, plain):

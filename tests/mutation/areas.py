@@ -33,30 +33,16 @@ AREAS = {
     "adaptation": _area("adaptation/*.py", "adaptation"),
     "structured": _area(
         "structured/*.py",
-        " ".join(
-            f"structured/test_{name}.py"
-            for name in ("extract", "method", "session", "validation", "three_users_alike")
-        ),
+        "structured/test_extract.py structured/test_method.py structured/test_session.py structured/test_validation.py "
+        "structured/test_three_users_alike.py",
     ),
     "retry": _area(
         "backends/http/retry.py", "backends/http/test_retry.py backends/http/test_http_retries.py"
     ),
     "public_addresses": _area("images/public_addresses.py", "images/test_public_addresses.py"),
     "kv_cache": _area(
-        " ".join(
-            f"backends/local/{name}.py"
-            for name in (
-                "scheduler",
-                "block_allocator",
-                "block_pool",
-                "block_tables",
-                "kv_cache",
-                "prefix_cache",
-            )
-        ),
-        " ".join(
-            f"backends/local/test_{name}.py"
-            for name in ("scheduler", "block_pool", "kv_cache", "prefix_cache")
-        ),
+        "backends/local/scheduler.py backends/local/block_*.py backends/local/kv_cache.py backends/local/prefix_cache.py",
+        "backends/local/test_scheduler.py backends/local/test_block_pool.py backends/local/test_kv_cache.py "
+        "backends/local/test_prefix_cache.py",
     ),
 }

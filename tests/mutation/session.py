@@ -37,23 +37,17 @@ def run_session(area: Area, number: int, seed: int, explained: Container[str], r
         pytest's exit status.
     """
     os.environ["COVERAGE_CORE"] = "ctrace"  # the only one that knows contexts in all versions of Python
+    # Most of the start would be the import of plugins that no area needs.
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     plugin = _MutationPlugin(area, number, seed, explained, results)
-    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = (
-        "1"  # most of the start is the import of plugins that no area needs
-    )
     options = ["-q", "-q", "-m", "not slow", "-p", "pytest_asyncio.plugin", "-p", "pytest_recording.plugin"]
     return pytest.main([*map(str, area.tests), *options], plugins=[plugin])
 
 
 class _MutationPlugin:
     def __init__(self, area: Area, number: int, seed: int, explained: Container[str], results: Path) -> None:
-        self.area, self.number, self.seed, self.explained, self.results = (
-            area,
-            number,
-            seed,
-            explained,
-            results,
-        )
+        self.area, self.number, self.seed = area, number, seed
+        self.explained, self.results = explained, results
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Leave out property-based tests: whether they find a mistake is chance, and they take longer than all others."""
@@ -68,6 +62,8 @@ class _MutationPlugin:
         seconds, tests_of = self._baseline(session)
         functions = _functions_of(self.area.modules)
         terminal, found = session.config.pluginmanager.get_plugin("terminalreporter"), []
+        if failed := len(session.items) - len(seconds):
+            terminal.write_line(f"{failed} tests fail without a mutant, and are left out")
         for number, (path, mutant) in enumerate(_all_mutants(self.area)):
             if number not in chosen:
                 continue
@@ -115,7 +111,7 @@ class _MutationPlugin:
         items = [session.items[number] for number in tests]
 
         def attempt() -> int:
-            _replace(functions, compile(mutant.tree, str(path), "exec"))
+            _replace(functions, compile(mutant.tree, str(path), "exec"), mutant.function)
             for item, following in zip(items, [*items[1:], None], strict=True):
                 session.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
                 if session.testsfailed:
@@ -153,9 +149,13 @@ def _functions_of(modules: Iterable[Path]) -> dict[Path, list[FunctionType]]:
     return found
 
 
-def _replace(functions: list[FunctionType], module: CodeType) -> None:
-    """Give functions the code of their places in a module compiled anew."""
-    codes = {(code.co_qualname, code.co_firstlineno): code for code in _codes(module)}
+def _replace(functions: list[FunctionType], module: CodeType, name: str) -> None:
+    """Give the functions of a name, and those made in them, their code in a module compiled anew."""
+    codes = {
+        (code.co_qualname, code.co_firstlineno): code
+        for code in _codes(module)
+        if f"{code.co_qualname}.".startswith(f"{name}.")
+    }
     for function in functions:
         code = codes.get((function.__code__.co_qualname, function.__code__.co_firstlineno))
         if code and code.co_freevars == function.__code__.co_freevars:

@@ -233,7 +233,9 @@ def test_the_block_table_of_images_tells_how_full_each_block_is():
     assert tables.vision_counts[row, :6].tolist() == [32, 18, 32, 32, 16, 0]
     assert tables.num_vision_columns[row] == 4 * 32 + 16
     pool.remove(seq)
-    assert not any(table[row].any() for table in (tables.vision, tables.vision_counts, tables.num_vision_columns))
+    assert not any(
+        table[row].any() for table in (tables.vision, tables.vision_counts, tables.num_vision_columns)
+    )
 
 
 @pytest.mark.parametrize("number", [0, 1, 3])
