@@ -33,7 +33,6 @@ class DeltaEmitter:
     def text(self, piece: str) -> None:
         """Add text."""
         if piece:
-            self._flush_call()
             self._text.append(piece)
 
     def begin(self, name: str, call_id: str | None, arguments: Sequence[str]) -> None:
