@@ -96,7 +96,7 @@ def bombs():
         ),
         "parents in a ring.pdf": text_pdf("x").replace(b"/Kids[3 0 R]", b"/Kids[2 0 R]"),
         "10000 x 10000.png": png_claiming(10_000, 10_000),
-        "9000 x 9000.png": png_claiming(9_000, 9_000),
+        "8600 x 8600.png": png_claiming(8_600, 8_600),
         "13000 x 13000.png": png_claiming(13_000, 13_000),
         "13300 x 13300 of one colour.png": png_claiming(13_300, 13_300, 2),
         "13300 x 13300.png": png_claiming(13_300, 13_300, 0),
