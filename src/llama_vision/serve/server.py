@@ -49,8 +49,7 @@ def serve(
         app = create_app(model, settings, local=local)
         service: Service = app.state.service
         _warm_up(service)
-        print(_ready_line(service, _address(settings, listener)), flush=True)  # noqa: T201 - for who started it
-        Server(app, service).run([listener])
+        Server(app, service, ready_line=_ready_line(service, _address(settings, listener))).run([listener])
 
 
 @contextlib.contextmanager
@@ -122,7 +121,7 @@ def _ready_line(service: Service, address: str) -> str:
 class Server(uvicorn.Server):
     """Drains before it stops."""
 
-    def __init__(self, app: Starlette, service: Service) -> None:
+    def __init__(self, app: Starlette, service: Service, *, ready_line: str = "") -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -137,6 +136,7 @@ class Server(uvicorn.Server):
             )
         )
         self._service = service
+        self._ready_line = ready_line
         self._draining: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -144,6 +144,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
+        if self._ready_line:  # from here on a signal lets replies end
+            print(self._ready_line, flush=True)  # noqa: T201 - for who started it
 
     @override
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
