@@ -255,9 +255,14 @@ class _Head:
         self._is_done = self._is_dropped = False
         # In a copy of the context, so that what traces HTTP requests finds its parent.
         run = contextvars.copy_context().run
-        threading.Thread(
+        thread = threading.Thread(
             target=run, args=(self._read, done), name="llama-vision failover", daemon=True
-        ).start()
+        )
+        try:
+            thread.start()
+        except RuntimeError as error:  # the system has none to spare
+            self._is_done, self.failure = True, ConnectionFailedError(f"It can't be asked: {error}.")
+            done.put(self)
 
     def _read(self, done: "queue.SimpleQueue[_Head]") -> None:
         try:

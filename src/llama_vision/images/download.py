@@ -77,6 +77,9 @@ def run_in_thread(factory: Callable[[], Coroutine[Any, Any, _Result]]) -> _Resul
     """Run a coroutine in a thread with a loop of its own: the caller's thread may be running one already.
 
     A DNS query that hangs is left behind in the thread.
+
+    Raises:
+        ImageError: The system has no thread to spare.
     """
     result: Future[_Result] = Future()
     loop = asyncio.new_event_loop()  # here, so that nothing waits for a thread that could not make one
@@ -92,7 +95,11 @@ def run_in_thread(factory: Callable[[], Coroutine[Any, Any, _Result]]) -> _Resul
             runner.run(run())
 
     thread = threading.Thread(target=serve, name="llama-vision-fetch", daemon=True)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError as error:
+        loop.close()
+        raise ImageError(f"Nothing can be downloaded: {error}.") from error
     try:
         return result.result()
     finally:
@@ -243,10 +250,10 @@ async def _resolve(host: str, port: int) -> list[str]:
         with contextlib.suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(settle, *outcome)
 
-    threading.Thread(target=look_up, name="llama-vision-resolve", daemon=True).start()
     try:
+        threading.Thread(target=look_up, name="llama-vision-resolve", daemon=True).start()
         answers = await found
-    except (OSError, UnicodeError) as error:
+    except (OSError, RuntimeError, UnicodeError) as error:
         raise _RefusedError(f"its host can't be looked up: {error}.") from error
     return [str(answer[4][0]) for answer in answers]
 

@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache, partial
 from typing import TypeVar
@@ -101,7 +101,14 @@ async def run_in_pool(function: Callable[[], _Result]) -> _Result:
     """Run what takes a while in one of the threads that prepare images; it must not wait for another one."""
     import asyncio  # noqa: PLC0415 - loaded late
 
-    return await asyncio.wrap_future(_pool().submit(function))
+    return await asyncio.wrap_future(_submit(function))
+
+
+def _submit(function: Callable[[], _Result]) -> Future[_Result]:
+    try:
+        return _pool().submit(function)
+    except RuntimeError as error:  # the system has no thread to spare, or the program is ending
+        raise ImageError(f"The image can't be prepared: {error}.") from error
 
 
 def _equal_shares(prepared: Sequence[Image], constraints: ImageConstraints) -> ImageConstraints | None:
@@ -137,7 +144,9 @@ def _prepare_each(
 def _wait(steps: Sequence[Image | Callable[[], Image]]) -> list[Image]:
     missing = [step for step in steps if not isinstance(step, Image)]
     # Pillow releases the GIL while it decodes, scales and encodes.
-    made = iter(_pool().map(_call, missing) if len(missing) > 1 else map(_call, missing))
+    if len(missing) > 1:
+        missing = [future.result for future in map(_submit, missing)]
+    made = map(_call, missing)
     return [step if isinstance(step, Image) else next(made) for step in steps]
 
 

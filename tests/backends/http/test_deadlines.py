@@ -12,7 +12,6 @@ import pytest
 from llama_vision import use_aiohttp
 from llama_vision.backends import create_backend
 from llama_vision.core.errors import (
-    ConnectionFailedError,
     InvalidRequestError,
     LlamaVisionError,
     RequestTimeoutError,
@@ -161,19 +160,6 @@ def test_a_look_up_that_hangs_ends_with_the_deadline(way: str, monkeypatch: pyte
         ask(backend, way)
     assert time.monotonic() - began < 1.5 * DEADLINE_S + 0.2
     released.set()
-
-
-def test_a_system_without_threads_to_spare_is_a_failed_connection(monkeypatch: pytest.MonkeyPatch):
-    def fail(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    backend = create_backend(
-        find_provider("deepinfra"), base_url="https://made-up.example/v1", api_key="k", max_retries=0
-    )
-    with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", fail)
-        with pytest.raises(ConnectionFailedError, match="can't start new thread"):
-            ask(backend, "complete")
 
 
 def test_a_connection_that_comes_too_late_is_closed(emulator: Emulator, monkeypatch: pytest.MonkeyPatch):

@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import ctypes
-import gc
+import shutil
 import subprocess
 import sys
 import threading
 import time
+import weakref
+from dataclasses import replace
 
 import pytest
 
@@ -16,6 +18,7 @@ from llama_vision.backends.local import LocalBackend, LocalSettings, engine_thre
 from llama_vision.backends.local.engine import Engine
 from llama_vision.backends.local.engine_thread import EngineThread, get_engine_thread
 from llama_vision.backends.local.input_processor import InputProcessor
+from llama_vision.backends.local.model_loader import TINY_MODEL_PATH
 from llama_vision.backends.local.sampler import Sampler
 from llama_vision.backends.stop_strings import StopStringFilter
 from llama_vision.core.errors import LocalModelError
@@ -211,18 +214,22 @@ def test_a_fault_of_the_gpu_is_told_to_all_with_what_to_do(backend, monkeypatch)
 
 
 @pytest.mark.slow
-def test_closing_frees_model_and_threads_and_a_later_call_loads_again():
-    settings = LocalSettings(max_batch_size=2, dtype="bfloat16")
+def test_closing_frees_model_and_threads_and_a_later_call_loads_again(tmp_path):
+    model = str(
+        shutil.copytree(TINY_MODEL_PATH, tmp_path / "model")
+    )  # engines of one model share its weights
+    settings = LocalSettings(max_batch_size=2)
     backend = LocalBackend(find_provider("local"), local=settings)
-    assert_works(backend)
-    thread = get_engine_thread("tiny", settings)
-    weights = id(thread._engine.input_processor._model)
+    request = replace(ask("Say hi"), model=model)
+    assert backend.complete(request).text == "Hi"
+    thread = get_engine_thread(model, settings)
+    weights = weakref.ref(thread._engine.input_processor._model)
     backend.close()
     for worker in thread._threads:
         worker.join(5)
     assert thread.failure() is not None
-    assert not [one for one in gc.get_objects() if id(one) == weights and type(one).__name__ == "LoadedModel"]
-    assert_works(backend)
+    assert weights() is None
+    assert backend.complete(request).text == "Hi"
     asyncio.run(backend.aclose())
 
 

@@ -13,6 +13,7 @@ from collections.abc import Generator
 from typing import Any, Protocol, cast
 
 from llama_vision.backends.http.exchange import Exchange
+from llama_vision.core.errors import ConnectionFailedError
 
 _TICK_S = 0.1
 _IDLE_TIMEOUT_S = 5.0
@@ -36,15 +37,21 @@ class _Watchdog:
     def watch(self, call: HasExchange) -> Generator[None]:
         """Shut the connection of the call's exchange down once its time is up."""
         with self._lock:
-            self._calls[id(call)] = call
             if not self._running:
-                self._running = True
-                threading.Thread(target=self._run, name="llama-vision watchdog", daemon=True).start()
+                self._start()
+            self._calls[id(call)] = call
         try:
             yield
         finally:
             with self._lock:  # from here on the socket belongs to the next call
                 del self._calls[id(call)]
+
+    def _start(self) -> None:
+        try:
+            threading.Thread(target=self._run, name="llama-vision watchdog", daemon=True).start()
+        except RuntimeError as error:
+            raise ConnectionFailedError(f"The call can't be watched over: {error}.") from error
+        self._running = True
 
     def _run(self) -> None:
         idle_since = time.monotonic()
