@@ -4,6 +4,8 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 OLDEST := .venv-oldest
 PROVIDER ?= deepinfra
+# One more than the two cores: tests wait for servers and processes a quarter of their time.
+PYTEST := -m pytest -n 3 --dist worksteal
 # All branches of these folders are tested; of the rest as many as pyproject.toml says (fail_under).
 PURE := src/llama_vision/core/*,src/llama_vision/dialects/*,src/llama_vision/toolcalls/*,src/llama_vision/structured/*,src/llama_vision/adaptation/*
 # Nothing is ever taken from a model hub.
@@ -38,20 +40,20 @@ check: $(STAMP) ## format, lint, types
 	$(BIN)/pyright
 
 test: $(STAMP) ## the tests, offline, in five minutes on two cores
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
+	$(BIN)/python $(PYTEST) -m "not slow" $(ARGS)
 
 coverage: $(STAMP) ## the same with branch coverage: 97% of all, 100% of what does no I/O; what must pass before a change lands
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" --cov --cov-report=term:skip-covered
+	$(BIN)/python $(PYTEST) -m "not slow" --cov --cov-report=term:skip-covered
 	$(BIN)/python -m coverage report --skip-covered --fail-under=100 --include='$(PURE)'
 
 test-all: $(STAMP) ## all tests, offline: also slow ones, and full products where `make test` runs pairs
-	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	$(BIN)/python $(PYTEST) $(ARGS)
 
 # Left out are LangChain's standard suites and what uses their parts (langchain-tests asks for httpx 0.28.1),
 # the tests of retrieval with real embeddings, and two where the local model says what chance makes of a seed, which another
 # torch makes something else of. The warning is transformers 5.17's about its own Mllama.
 test-oldest: $(OLDEST)/.installed ## the same with the oldest frameworks and libraries that are allowed
-	$(OLDEST)/bin/python -m pytest -n 2 -W 'ignore:`hidden_state` is deprecated:FutureWarning' \
+	$(OLDEST)/bin/python $(PYTEST) -W 'ignore:`hidden_state` is deprecated:FutureWarning' \
 	  --ignore=tests/langchain/standard --ignore=tests/langchain/test_standard_table.py \
 	  --ignore=tests/langchain/test_findings_streams.py --ignore=tests/llamaindex/test_rag.py \
 	  --ignore=tests/llamaindex/test_document_rag.py \

@@ -280,6 +280,10 @@ def _to_document(file: _File) -> Image | Document:
     return Document(data=data, name=file.filename) if is_document(data) else image_from_bytes(data)
 
 
+_TEXT = "\0"
+"""Stands for a token's text where a chunk is prepared."""
+
+
 class ChatCompletionWriter:
     """Writes one reply, whole or as the chunks of a stream."""
 
@@ -290,7 +294,8 @@ class ChatCompletionWriter:
         self._head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
         self._include_usage = include_usage
         self._max_tool_calls = max_tool_calls
-        self._reply = ReplyBuilder()
+        # To encode a chunk anew costs more than the token that is in it.
+        self._text_chunk = self._chunk({"content": _TEXT}).rsplit(json.dumps(_TEXT).encode(), 1)
 
     def whole(self, reply: Reply) -> bytes:
         """Write the body of a whole reply."""
@@ -301,21 +306,21 @@ class ChatCompletionWriter:
         body = {**self._head, "object": "chat.completion", "choices": [choice], "usage": _usage(reply.usage)}
         return json.dumps(body, ensure_ascii=False).encode()
 
-    def chunks(self, event: Event) -> Iterator[bytes]:
+    def chunks(self, event: Event, reply: ReplyBuilder) -> Iterator[bytes]:
         """Write the next event. Tool calls are written with the last, when none of them can turn out to be text any more."""
-        self._reply.add(event)
         match event:
             case Started():
                 yield self._chunk({"role": "assistant", "content": ""})
             case TextDelta():
-                yield self._chunk({"content": event.text})
+                before, after = self._text_chunk
+                yield before + json.dumps(event.text, ensure_ascii=False).encode() + after
             case Finished():
-                if calls := self._tool_calls(self._reply.reply()):
+                if calls := self._tool_calls(reply.reply()):
                     indexed = [{"index": index, **call} for index, call in enumerate(calls)]
                     yield self._chunk({"tool_calls": indexed})
                 yield self._chunk({}, event.reason)
                 if self._include_usage:
-                    yield self._event({"choices": [], "usage": _usage(self._reply.usage)})
+                    yield self._event({"choices": [], "usage": _usage(reply.usage)})
                 yield b"data: [DONE]\n\n"
             case ToolCallDelta() | UsageReport():
                 pass

@@ -44,8 +44,8 @@ class Writer(Protocol):
         """Write the body of a whole reply."""
         ...
 
-    def chunks(self, event: Event) -> Iterator[bytes]:
-        """Write the next event of a stream."""
+    def chunks(self, event: Event, reply: ReplyBuilder) -> Iterator[bytes]:
+        """Write the next event of a stream; `reply` is what there is so far, with it."""
         ...
 
     def error_chunk(self, error: bytes) -> bytes:
@@ -145,7 +145,7 @@ class ReplyEndpoint:
                     if served.stream:
                         await exchange.begin(200, writer.media_type)
                 if served.stream:
-                    for chunk in writer.chunks(event):
+                    for chunk in writer.chunks(event, exchange.reply):
                         await exchange.write(chunk, more=True)
         if served.stream:
             await exchange.write(b"")

@@ -248,7 +248,6 @@ class OllamaWriter:
         """
         self._model = model
         self._content = content
-        self._reply = ReplyBuilder()
         self._start = time.monotonic_ns()
         self._first_token: int | None = None
 
@@ -256,17 +255,16 @@ class OllamaWriter:
         """Write the body of a whole reply."""
         return self._line({**self._content(reply), **self._end(reply.finish_reason or "stop", reply.usage)})
 
-    def chunks(self, event: Event) -> Iterator[bytes]:
+    def chunks(self, event: Event, reply: ReplyBuilder) -> Iterator[bytes]:
         """Write the next event. Tool calls are written with the last, when none of them can turn out to be text any more."""
-        self._reply.add(event)
         match event:
             case TextDelta():
                 self._first_token = self._first_token or time.monotonic_ns()
                 yield self._line({**self._content(Reply(event.text)), "done": False})
             case Finished():
-                if calls := self._reply.tool_calls:
+                if calls := reply.tool_calls:
                     yield self._line({**self._content(Reply(tool_calls=calls)), "done": False})
-                yield self._line({**self._content(Reply()), **self._end(event.reason, self._reply.usage)})
+                yield self._line({**self._content(Reply()), **self._end(event.reason, reply.usage)})
             case Started() | ToolCallDelta() | UsageReport():
                 pass
             case ReasoningDelta() | LogprobsDelta() | MetadataReport():  # the engine has none

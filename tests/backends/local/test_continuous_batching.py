@@ -1,5 +1,6 @@
 """Requests are queued, join, are cancelled and fail, and the others don't notice."""
 
+import asyncio
 import queue
 import random
 import subprocess
@@ -238,6 +239,23 @@ def test_a_broken_image_fails_alone():
     for thread in threads:
         thread.join()
     assert results == {number: "ImageError" if number % 3 == 0 else color for number in range(12)}
+
+
+def test_a_decode_step_wakes_an_event_loop_once_however_many_wait(monkeypatch):
+    backend = LocalBackend(find_provider("local"), local=LocalSettings())
+    request = ask("Hi", sampling=SamplingParams(max_tokens=30, temperature=50.0, seed=8))
+    assert backend.complete(request).text
+    steps, step = [], Engine.step
+    monkeypatch.setattr(Engine, "step", lambda engine: steps.append(engine) or step(engine))
+
+    async def count_wake_ups():
+        loop, woken = asyncio.get_running_loop(), []
+        wake = loop.call_soon_threadsafe
+        loop.call_soon_threadsafe = lambda *args: woken.append(args) or wake(*args)
+        await asyncio.gather(*(backend.acomplete(request) for _ in range(8)))
+        return len(woken)
+
+    assert 20 < asyncio.run(count_wake_ups()) <= len(steps)
 
 
 @pytest.mark.slow

@@ -12,7 +12,13 @@ from collections.abc import AsyncGenerator, Generator
 from llama_vision.adaptation.images import locate
 from llama_vision.adaptation.pipeline import AdaptedRequest, aadapt_request, adapt_request
 from llama_vision.backends.local.config import LocalSettings
-from llama_vision.backends.local.engine_thread import EngineOutput, EngineThread, submit, unload
+from llama_vision.backends.local.engine_thread import (
+    EngineOutput,
+    EngineThread,
+    call_after_step,
+    submit,
+    unload,
+)
 from llama_vision.core.backend import AttachErrorContext
 from llama_vision.core.errors import ImageError, LlamaVisionError, RequestTimeoutError
 from llama_vision.core.events import Event, Finished
@@ -92,12 +98,12 @@ class LocalBackend:
             try:
                 calls = TextToolCallExtractor(adapted.text_parsed_tools)
                 event = None
-                while not isinstance(event, Finished):
-                    event = _event_or_raise(
-                        await _aget(outputs, has_arrived, engine_thread, expires), adapted
-                    )
-                    for parsed in calls.process([event]):
-                        yield parsed
+                with waker.set_regularly(has_arrived, expires):
+                    while not isinstance(event, Finished):
+                        output = await _aget(outputs, has_arrived, engine_thread, expires)
+                        event = _event_or_raise(output, adapted)
+                        for parsed in calls.process([event]):
+                            yield parsed
             finally:
                 job.cancelled.set()
 
@@ -111,7 +117,7 @@ class LocalBackend:
 
 
 class _Waker:
-    """Sets events of one event loop, all that are due at once: a decode step has an output for each sequence.
+    """Sets events of one event loop, all that are due after a decode step at once: it has an output for each sequence.
 
     To wake the loop is a system call, at which the engine's thread loses the interpreter lock.
     """
@@ -124,12 +130,37 @@ class _Waker:
     def set_soon(self, event: asyncio.Event) -> None:
         """Set an event from any thread."""
         self._due.append(event)
-        if not self._is_scheduled and (loop := self._loop()) is not None:
+        if not self._is_scheduled:
             self._is_scheduled = True
-            with contextlib.suppress(RuntimeError):  # the loop is closed, so nothing waits
-                loop.call_soon_threadsafe(self._set_all)
+            call_after_step(self._wake)
 
-    def _set_all(self) -> None:
+    @contextlib.contextmanager
+    def set_regularly(self, event: asyncio.Event, expires: float) -> Generator[None]:
+        """Let who waits for an event of the running loop look around from time to time, and when the call's time is up.
+
+        One timer for the whole call: one for each output would cost more than the output.
+        """
+        loop = asyncio.get_running_loop()
+
+        def set_now() -> None:
+            nonlocal timer
+            event.set()
+            self._set_due()  # should a thread have ended in between
+            left = expires - time.monotonic()
+            timer = loop.call_later(left if 0 < left < _CHECK_INTERVAL_S else _CHECK_INTERVAL_S, set_now)
+
+        timer = loop.call_soon(set_now)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _wake(self) -> None:
+        if (loop := self._loop()) is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed, so nothing waits
+                loop.call_soon_threadsafe(self._set_due)
+
+    def _set_due(self) -> None:
         self._is_scheduled = False  # before looking: what comes from now on is scheduled anew
         while self._due:
             self._due.popleft().set()
@@ -160,14 +191,14 @@ async def _aget(
     engine_thread: EngineThread,
     expires: float,
 ) -> EngineOutput:
-    """As `_get`, without blocking the event loop."""
+    """As `_get`, without blocking the event loop; `has_arrived` is set from time to time without an output, too."""
     while outputs.empty():
-        if (failure := engine_thread.failure()) is not None and outputs.empty():
-            return failure
         has_arrived.clear()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_pause(expires)):
-                await has_arrived.wait()
+        await has_arrived.wait()
+        if outputs.empty():
+            _pause(expires)
+            if (failure := engine_thread.failure()) is not None and outputs.empty():
+                return failure
     return outputs.get()
 
 

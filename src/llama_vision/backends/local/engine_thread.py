@@ -6,6 +6,7 @@ find out at the latest while they wait (`EngineThread.failure`), and the next re
 """
 
 import atexit
+import contextlib
 import faulthandler
 import gc
 import logging
@@ -15,7 +16,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
 from weakref import WeakSet, finalize
 
@@ -39,6 +40,15 @@ _MAX_IDLE = 4
 """Idle engines that are kept, each with two threads and a KV cache."""
 
 _logger = logging.getLogger("llama_vision")
+
+
+class _Step(threading.local):
+    """The step of the engine that the thread runs: what is to be called when it is over; None where there is none."""
+
+    callbacks: list[Callable[[], None]] | None = None
+
+
+_step = _Step()
 
 
 class EngineThread:
@@ -137,13 +147,14 @@ class EngineThread:
         while (engine := self._ensure_engine()) is not None and (
             seqs := self._take_prepared(engine)
         ) is not None:
-            try:
-                engine.add_sequences(seqs)
-                engine.step()
-            except BaseException as error:  # noqa: BLE001 - as in `_run`
-                engine.abort_all(error)
-                for seq in seqs:
-                    seq.fail(error)
+            with _put_off_calls():
+                try:
+                    engine.add_sequences(seqs)
+                    engine.step()
+                except BaseException as error:  # noqa: BLE001 - as in `_run`
+                    engine.abort_all(error)
+                    for seq in seqs:
+                        seq.fail(error)
 
     def _ensure_engine(self) -> "Engine | None":
         """Load the model with the first request; None where the engine is not needed any more.
@@ -332,6 +343,25 @@ def submit(
     with _lock:  # so that it is not retired in between
         engine_thread = _get_engine_thread(model, settings)
         return engine_thread, engine_thread.submit(request, on_output)
+
+
+def call_after_step(callback: Callable[[], None]) -> None:
+    """Call it once the engine's current step is over, and at once in a thread that runs no engine."""
+    if _step.callbacks is None:
+        callback()
+    else:
+        _step.callbacks.append(callback)
+
+
+@contextlib.contextmanager
+def _put_off_calls() -> Generator[None]:
+    callbacks = _step.callbacks = list[Callable[[], None]]()
+    try:
+        yield
+    finally:
+        _step.callbacks = None
+        for callback in callbacks:
+            callback()
 
 
 def unload(settings: LocalSettings) -> None:
