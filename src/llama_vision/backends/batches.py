@@ -290,7 +290,7 @@ class BatchClient:
         ]
 
     def _row(self, result: WireResult) -> Row:
-        call = self._call(Send(WireRequest("")), self._adapted.api_key)
+        call = self._prepare(Send(WireRequest("")))  # key and account are out of the content already
         errors = self._config.dialect.errors
         try:
             status = result.status_code
@@ -360,17 +360,27 @@ class BatchClient:
         return call.redact(await self._http.asend(call))
 
     def _call(self, send: Send, api_key: str | None) -> PreparedCall:
-        config, provider = self._config, self._config.provider
-        self._adapted = AdaptedRequest(
-            self._template,
-            text_parsed_tools=self._template.text_parsed_tools,
-            stop_strings=self._template.stop if provider.client_side_stop else (),
-            api_key=resolve_api_key(provider, api_key),
-            account_id=resolve_account_id(provider, config.account_id),
+        config = self._config
+        return self._prepare(
+            send,
+            api_key=resolve_api_key(config.provider, api_key),
+            account_id=resolve_account_id(config.provider, config.account_id),
+        )
+
+    def _prepare(
+        self, send: Send, *, api_key: str | None = None, account_id: str | None = None
+    ) -> PreparedCall:
+        config, template = self._config, self._template
+        adapted = AdaptedRequest(
+            template,
+            text_parsed_tools=template.text_parsed_tools,
+            stop_strings=template.stop if config.provider.client_side_stop else (),
+            api_key=api_key,
+            account_id=account_id,
         )
         deadline = math.inf if config.deadline is None else time.monotonic() + config.deadline
         return PreparedCall(
-            config, self._adapted, stream=False, deadline=deadline, wire=send.request, once=send.once
+            config, adapted, stream=False, deadline=deadline, wire=send.request, once=send.once
         )
 
     def _context(self) -> AttachErrorContext:

@@ -49,8 +49,8 @@ def test_memory_is_flat_over_many_requests():
 
 @pytest.mark.slow
 def test_a_soak_loses_no_request():
-    """Five minutes with LLAMA_VISION_SOAK_SECONDS=300."""
-    seconds = float(os.environ.get("LLAMA_VISION_SOAK_SECONDS", "8"))
+    """Five minutes with LLAMA_VISION_SOAK_S=300."""
+    seconds = float(os.environ.get("LLAMA_VISION_SOAK_S", "8"))
     found = figures("--soak", str(seconds))
     assert found["lost"] == []
     assert sum(found["counts"].values()) > 10, found
