@@ -77,6 +77,7 @@ bench: $(STAMP) ## what it costs, beside raw httpx and the smallest possible cla
 	@$(BIN)/python benchmarks/images.py
 	@$(BIN)/python benchmarks/toolcalls.py
 	@$(BIN)/python benchmarks/local.py
+	@$(BIN)/python -m benchmarks.serve
 	@$(BIN)/python benchmarks/pixels.py
 	@$(BIN)/python -m benchmarks.rag
 
