@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from llama_vision import ChatRequest, Message, SamplingParams, Text, image_from_any
+from llama_vision.backends.local import int4_linear
 from llama_vision.backends.local.config import LocalSettings
 from llama_vision.backends.local.cuda_graphs import CudaGraphRunner
 from llama_vision.backends.local.engine import Engine
@@ -168,8 +169,9 @@ def test_decode_steps_as_in_cuda_graphs_give_the_same_replies(tiled, caplog):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("quantization", [None, "int8"])
-def test_decode_steps_of_triton_kernels_give_the_same_replies(quantization, tmp_path):
+@pytest.mark.parametrize("quantization", [None, "int8", "int4"])
+def test_decode_steps_of_triton_kernels_give_the_same_replies(quantization, tmp_path, monkeypatch):
+    monkeypatch.setattr(int4_linear, "_packed_order", lambda: None)  # as on a GPU
     folder = write_random_model(tmp_path / "random")  # smaller than the tiny one: the interpreter is slow
     model = load_model(str(folder), LocalSettings(quantization=quantization))
     image, short = one_shape(1)[0], SamplingParams(max_tokens=4, temperature=0)
