@@ -14,6 +14,7 @@ from llama_vision.backends.local.engine import Engine
 from llama_vision.backends.local.kernels import TORCH_KERNELS, triton_kernels
 from llama_vision.backends.local.model_loader import load_model
 from tests.drawing import one_shape, scene
+from tests.eager_graphs import EagerGraphs
 from tests.hugging_face import (
     generate,
     generate_batch,
@@ -130,24 +131,6 @@ def test_a_prompt_longer_than_a_prefill_chunk(loaded):
     assert [reply.text for reply in replies] == [decode(loaded, generate(loaded, one)) for one in requests]
 
 
-class EagerGraph:
-    """A CUDA graph without a GPU: replay runs the forward pass again on the static inputs."""
-
-    def __init__(self, forward):
-        self.forward, self.logits = forward, forward()
-
-    def replay(self):
-        self.logits.copy_(self.forward())
-
-
-class EagerGraphs(CudaGraphRunner):
-    """Everything about CUDA graphs but the capture: batch sizes, static inputs, padding rows."""
-
-    def _capture(self, num_seqs, has_images):
-        graph = EagerGraph(lambda: self._forward(self._static_inputs[:num_seqs], has_images))
-        return graph, graph.logits
-
-
 @pytest.mark.slow
 def test_decode_steps_as_in_cuda_graphs_give_the_same_replies(tiled, caplog):
     caplog.set_level("INFO", "llama_vision")
@@ -192,7 +175,7 @@ def test_decode_steps_of_triton_kernels_give_the_same_replies(quantization, tmp_
 class NoGraphs(CudaGraphRunner):
     """On a GPU that can't capture."""
 
-    def _capture(self, num_seqs, has_images):
+    def _capture(self, work):
         raise RuntimeError("operation not permitted when stream is capturing")
 
 
