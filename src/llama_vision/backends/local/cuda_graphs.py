@@ -68,6 +68,11 @@ class CudaGraphRunner:
         self._sampling_graphs: dict[tuple[int, bool, SamplingFilters], tuple[Any, _Outputs]] = {}
         self._pool: Any = None
 
+    @property
+    def num_graphs(self) -> int:
+        """Graphs that were captured."""
+        return len(self._graphs) + len(self._sampling_graphs)
+
     def run(
         self, inputs: Sequence[tuple[int, int, int]], samplers: Sequence[Sampler], *, has_images: bool
     ) -> DecodeOutput:

@@ -189,7 +189,7 @@ def sampled_token_ids(
     Returns:
         (batch,); of greedy rows anything.
     """
-    temperature, top_k, top_p, min_p = parameters.split(1, dim=1)
+    temperature, top_k, top_p, min_p = parameters[..., None].unbind(1)
     logits = logits / temperature
     if filters.max_top_k:
         largest = logits.topk(min(filters.max_top_k, logits.shape[1])).values
