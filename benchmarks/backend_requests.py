@@ -151,4 +151,4 @@ class Requests:
         found = tokens_per_second(*answer(self.backend, requests, pauses))
         engine = engine_thread.get_engine_thread(MODEL, self.backend._local)._engine  # noqa: SLF001 - nothing else tells
         graphs = engine._cuda_graphs  # noqa: SLF001 - as said
-        return found | {"CUDA graphs": 0 if graphs is None else len(graphs._graphs)}  # noqa: SLF001 - as said
+        return found | {"CUDA graphs": 0 if graphs is None else graphs.num_graphs}

@@ -7,12 +7,14 @@ import pytest
 import torch
 
 from llama_vision import ChatRequest, Message, SamplingParams, Text, image_from_any
+from llama_vision.backends.local import int4_linear
 from llama_vision.backends.local.config import LocalSettings
 from llama_vision.backends.local.cuda_graphs import CudaGraphRunner
 from llama_vision.backends.local.engine import Engine
 from llama_vision.backends.local.kernels import TORCH_KERNELS, triton_kernels
 from llama_vision.backends.local.model_loader import load_model
 from tests.drawing import one_shape, scene
+from tests.eager_graphs import EagerGraphs
 from tests.hugging_face import (
     generate,
     generate_batch,
@@ -129,24 +131,6 @@ def test_a_prompt_longer_than_a_prefill_chunk(loaded):
     assert [reply.text for reply in replies] == [decode(loaded, generate(loaded, one)) for one in requests]
 
 
-class EagerGraph:
-    """A CUDA graph without a GPU: replay runs the forward pass again on the static inputs."""
-
-    def __init__(self, forward):
-        self.forward, self.logits = forward, forward()
-
-    def replay(self):
-        self.logits.copy_(self.forward())
-
-
-class EagerGraphs(CudaGraphRunner):
-    """Everything about CUDA graphs but the capture: batch sizes, static inputs, padding rows."""
-
-    def _capture(self, num_seqs, has_images):
-        graph = EagerGraph(lambda: self._forward(self._static_inputs[:num_seqs], has_images))
-        return graph, graph.logits
-
-
 @pytest.mark.slow
 def test_decode_steps_as_in_cuda_graphs_give_the_same_replies(tiled, caplog):
     caplog.set_level("INFO", "llama_vision")
@@ -168,8 +152,9 @@ def test_decode_steps_as_in_cuda_graphs_give_the_same_replies(tiled, caplog):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("quantization", [None, "int8"])
-def test_decode_steps_of_triton_kernels_give_the_same_replies(quantization, tmp_path):
+@pytest.mark.parametrize("quantization", [None, "int8", "int4"])
+def test_decode_steps_of_triton_kernels_give_the_same_replies(quantization, tmp_path, monkeypatch):
+    monkeypatch.setattr(int4_linear, "_packed_order", lambda: None)  # as on a GPU
     folder = write_random_model(tmp_path / "random")  # smaller than the tiny one: the interpreter is slow
     model = load_model(str(folder), LocalSettings(quantization=quantization))
     image, short = one_shape(1)[0], SamplingParams(max_tokens=4, temperature=0)
@@ -190,7 +175,7 @@ def test_decode_steps_of_triton_kernels_give_the_same_replies(quantization, tmp_
 class NoGraphs(CudaGraphRunner):
     """On a GPU that can't capture."""
 
-    def _capture(self, num_seqs, has_images):
+    def _capture(self, work):
         raise RuntimeError("operation not permitted when stream is capturing")
 
 

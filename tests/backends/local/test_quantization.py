@@ -193,4 +193,5 @@ def test_what_is_slower_on_a_gpu_is_known():
         for device in ("cpu", "cuda", "mps")
         if is_slower_than_bfloat16(quantization, torch.device(device))
     ]
-    assert slower == [(one, device) for one in ("int4", "int8", "fp8") for device in ("cuda", "mps")]
+    # NVIDIA's have kernels for int4 and int8.
+    assert slower == [("int4", "mps"), ("int8", "mps"), ("fp8", "cuda"), ("fp8", "mps")]

@@ -103,7 +103,11 @@ def test_the_batch_does_not_change_what_a_seed_samples():
 
 
 def six_samplers():
-    return [sampler(temperature=2.0, seed=seed) for seed in (1, 1, 2, 2, 3, 4)]
+    filters = [{}, {}, {}, {"top_p": 0.7}, {"top_k": 0, "min_p": 0.1}, {"top_k": 3, "top_p": 0.9}]
+    return [
+        sampler(temperature=2.0, seed=seed, **its)
+        for seed, its in zip((1, 1, 2, 2, 3, 4), filters, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("seed", [2**64, 2**70 + 3, -(2**63) - 1, -(2**100), int("f" * 64, 16)])

@@ -61,8 +61,8 @@ class LocalSettings:
             CPU, where that is faster.
         quantization: `int8` quantizes the weights of all linear layers but the LM head, with a scale per row: half the
             memory, on any device. `int4` quantizes those of the text decoder's layers to 4 bits in groups of 128 columns, and the
-            vision encoder's to 8: a third of the memory. Both are slower on a GPU; a CPU that computes in `bfloat16` decodes
-            faster with them. With `int4` weights that a checkpoint has in 4 bits of equal steps (GPTQ, AWQ, compressed-tensors, GGUF's
+            vision encoder's to 8: a third of the memory. On NVIDIA's GPUs both have kernels, which nobody has timed; MPS is slower
+            with them, and a CPU that computes in `bfloat16` decodes faster. With `int4` weights that a checkpoint has in 4 bits of equal steps (GPTQ, AWQ, compressed-tensors, GGUF's
             Q4_0 and Q4_K) are kept as they are.
             `fp8` computes in 8-bit floats, on NVIDIA's Hopper GPUs (H100, H200); the vision encoder and the
             cross-attention layers stay in `bfloat16`. Logits differ a little, the tiny model's by 0.6% with `int8`, as

@@ -30,7 +30,7 @@ from llama_vision.backends.local.model_inputs import (
 )
 from llama_vision.backends.local.model_loader import LoadedModel
 from llama_vision.backends.local.prefix_cache import PrefixCache
-from llama_vision.backends.local.sampler import sample
+from llama_vision.backends.local.sampler import sample, tokens_or_errors
 from llama_vision.backends.local.scheduler import schedule_prefill
 from llama_vision.backends.local.sequence import Sequence, SequenceStatus
 from llama_vision.backends.local.speculative_decoding import MIN_DRAFT_TOKENS, pays_prompt_lookup
@@ -220,10 +220,10 @@ class Engine:
         if not seqs:
             return
         seqs.sort(key=lambda seq: not seq.running_block_table.output_images)
-        logits = self._decode(seqs)
+        sampled = self._decode(seqs)
         for seq in seqs:
             seq.num_computed_tokens += 1
-        self._sample_and_append(logits, seqs)
+        self._append(sampled, seqs)
 
     def _propose_drafts(self, seqs: abc.Sequence[Sequence]) -> dict[Sequence, list[int]]:
         """Get the drafts that are worth a forward pass of their own."""
@@ -257,8 +257,9 @@ class Engine:
             if seq.prompt_lookup is not None:
                 seq.prompt_lookup.record(seq.num_output_tokens - num_output - 1)
 
-    def _decode(self, seqs: abc.Sequence[Sequence]) -> torch.Tensor:
-        """Decode forward pass: next-token logits, (sequences, vocab_size)."""
+    def _decode(self, seqs: abc.Sequence[Sequence]) -> list[int | BaseException]:
+        """Decode forward pass and sampling: the next token of each sequence, or an error in its place."""
+        samplers = [seq.sampler for seq in seqs]
         if self._cuda_graphs is not None:
             inputs = [
                 (seq.output_token_ids[-1], seq.num_computed_tokens, seq.running_block_table.row)
@@ -266,16 +267,21 @@ class Engine:
             ]
             has_images = any(seq.running_block_table.output_images for seq in seqs)
             try:
-                return self._cuda_graphs.run(inputs, has_images=has_images)
+                output = self._cuda_graphs.run(inputs, samplers, has_images=has_images)
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:  # noqa: BLE001 - Triton's and CUDA's have no class in common
                 self._cuda_graphs = None
                 warn_slower(f"They can't be compiled or captured: {error}")
+            else:
+                if output.token_ids is None:
+                    return sample(output.logits, samplers)
+                return tokens_or_errors(output.token_ids, output.failures)
         inputs = decode_inputs(seqs, self._allocator.tables, self._kv_cache.layout)
         token_ids = torch.tensor([seq.output_token_ids[-1] for seq in seqs], device=self._device)
         attention = DecodeAttention(self._kv_cache, inputs, self._image_attention_of(seqs))
-        return self._decoder.compute_logits(self._decoder.forward(token_ids, inputs.positions, attention))
+        logits = self._decoder.compute_logits(self._decoder.forward(token_ids, inputs.positions, attention))
+        return sample(logits, samplers)
 
     def _image_attention_of(self, seqs: abc.Sequence[Sequence]) -> ImageAttention | None:
         with_images = [table for seq in seqs if (table := seq.running_block_table).output_images]
@@ -318,8 +324,10 @@ class Engine:
         self._waiting.appendleft(seq)
 
     def _sample_and_append(self, logits: torch.Tensor, seqs: abc.Sequence[Sequence]) -> None:
-        """Sample and append a token of each sequence, then cache and remove the finished ones."""
-        sampled = sample(logits, [seq.sampler for seq in seqs])
+        self._append(sample(logits, [seq.sampler for seq in seqs]), seqs)
+
+    def _append(self, sampled: abc.Sequence[int | BaseException], seqs: abc.Sequence[Sequence]) -> None:
+        """Append a token to each sequence, or fail it, then cache and remove the finished ones."""
         for seq, token_id in zip(seqs, sampled, strict=True):
             if isinstance(token_id, BaseException):
                 seq.fail(token_id)

@@ -10,6 +10,9 @@ from llama_vision.backends.local.scheduler import MAX_PREFILL_TOKENS
 _RUNTIME_BYTES = 2**30
 """Of a GPU: workspaces of libraries, and CUDA graphs."""
 
+_LOGITS_COPIES = 10
+"""Float32 tensors of the logits' shape that sampling has at a time, where a sort takes the most."""
+
 _ENCODER_BYTES = 2**30
 _MAX_ENCODER_BATCH = 8
 
@@ -43,7 +46,7 @@ def working_bytes(config: Any, max_num_seqs: int, dtype: torch.dtype, device: to
     text, vision = config.text_config, config.vision_config
     encoder = encoder_batch_size(vision, dtype) * _encoder_bytes_per_image(vision, dtype)
     decoder = MAX_PREFILL_TOKENS * (6 * text.hidden_size + 3 * text.intermediate_size) * dtype.itemsize
-    logits = 4 * max_num_seqs * text.vocab_size * torch.float32.itemsize
+    logits = _LOGITS_COPIES * max_num_seqs * text.vocab_size * torch.float32.itemsize
     return max(encoder, decoder) + logits + (0 if device.type == "cpu" else _RUNTIME_BYTES)
 
 
