@@ -27,7 +27,7 @@ _OK, _FAILED, _USAGE_ERROR = 0, 1, 2
 def run_command(arguments: Sequence[str] | None) -> int:
     """See `main`."""
     try:
-        parser = create_parser()
+        parser = _parser()
         options = parser.parse_args(arguments)
         if options.run is None:
             parser.print_help()
@@ -51,8 +51,7 @@ def run_command(arguments: Sequence[str] | None) -> int:
     return _OK
 
 
-def create_parser() -> argparse.ArgumentParser:
-    """Create the parser of all commands."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="llama-vision", description="Ask Llama 3.2 Vision about images, hosted or on this machine."
     )
