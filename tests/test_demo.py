@@ -8,7 +8,7 @@ import PIL.Image
 import pytest
 
 from llama_vision.demo import SAMPLE_IMAGES
-from llama_vision.demo.__main__ import main
+from llama_vision.demo.demonstration import main
 from tests.drawing import SAMPLES
 
 

@@ -88,6 +88,19 @@ def test_the_licenses_are_in_both(wheel, sdist):
     assert fields["Requires-Python"] == ">=3.11"
 
 
+def test_the_readme_of_an_index_page_has_no_link_into_the_source_tree(wheel):
+    (metadata,) = (content for name, content in wheel.items() if name.endswith(".dist-info/METADATA"))
+    message = message_from_bytes(metadata)
+    assert message["Description-Content-Type"] == "text/markdown"
+    readme = message.get_payload(decode=True).decode()
+    links = re.findall(r"\]\(([^)]*)\)", readme)
+    assert links
+    assert [link for link in links if not link.startswith("https://")] == []
+    assert "Images and documents in RAG (`docs/rag.md`)" in readme
+    blocks = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+    assert blocks.findall(readme) == blocks.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+
+
 def test_the_sdist_holds_what_tests_and_documentation_need(sdist):
     for folder in ("src", "tests", "docs", "cassettes", "notebooks", "training", "benchmarks"):
         assert tracked(folder) <= set(sdist), folder

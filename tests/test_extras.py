@@ -14,6 +14,7 @@ PACKAGES = {
     "ray": {"ray"},
     "jupyter": {"IPython", "ipywidgets", "matplotlib"},
     "serve": {"starlette", "uvicorn", "prometheus_client"},
+    "completion": {"shtab"},
     "pdf": {"pypdfium2"},
     "otel": {"opentelemetry"},
     "gguf": {"gguf"},
@@ -45,6 +46,7 @@ _USE = {
     "aiohttp": "from llama_vision import use_aiohttp; use_aiohttp()",
     "ray": "from llama_vision.ray import ask_dataset; ask_dataset(None, 'Hi')",
     "jupyter": "from llama_vision.jupyter import show; show('Hi', notebook=True)",
+    "completion": "import sys; from llama_vision.cli import main; sys.exit(main(['completion', 'bash']))",
     "serve": "from llama_vision.serve import serve",
     "pdf": "import llama_vision; list(llama_vision.pages(b'%PDF-1.7 made up'))",
 }

@@ -35,7 +35,7 @@ ALLOWED = {
     **{room: set(ORDER[: place + 1]) | {"version"} for place, room in enumerate(ORDER)},
     **{face: {*ORDER, "version", face} for face in FACES},
     "cli": {*ORDER, "version", "cli", "serve"},
-    "demo": {"demo", "langchain", "llamaindex"},
+    "demo": {"demo", "langchain", "llamaindex", "cli"},
     "__init__": {*ORDER, "version"},
     "__main__": {"cli"},
     "version": set(),
@@ -176,7 +176,7 @@ def test_dialects_do_no_input_or_output():
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("llama_vision", FRAMEWORKS | {"llama_index_core", "httpx"}),
+        ("llama_vision", FRAMEWORKS | {"llama_index_core", "httpx", "pydantic", "asyncio"}),
         ("llama_vision.langchain", {"llama_index", "torch", "transformers", "PIL"}),
         ("llama_vision.llamaindex", {"langchain_core", "torch", "transformers"}),
         ("llama_vision.testing", FRAMEWORKS | {"llama_index_core", "httpx", "pytest"}),
@@ -194,12 +194,24 @@ def test_importing_loads_no_other_framework(module, absent):
     assert not set(loaded) & absent
 
 
+def test_every_public_name_is_imported_with_its_first_use():
+    code = (
+        "import llama_vision; names = set(llama_vision.__all__); assert names <= set(dir(llama_vision)); "
+        "from llama_vision import *; assert names - {'__version__'} <= set(globals()), names - set(globals())"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert llama_vision.Page is llama_vision.Page
+    with pytest.raises(AttributeError, match="no attribute 'Pages'"):
+        _ = llama_vision.Pages
+
+
 EXTRAS_OF = {
     "images": {"local", "pdf"},
     "backends": {"local", "aiohttp", "cuda", "gguf", "otel"},
     "langchain": {"langchain", "agents"},
     "llamaindex": {"llamaindex"},
     "demo": {"langchain", "llamaindex"},
+    "cli": {"completion"},
     "jupyter": {"jupyter"},
     "ray": {"ray"},
     "serve": {"serve"},

@@ -163,6 +163,60 @@ def test_ctrl_c_while_a_model_loads_is_quick_and_quiet(after_s):
     assert time.monotonic() - began < 2
 
 
+CLI = ("llama_vision",)
+ASK = (*CLI, "ask", "Hi")
+CAPTION = (*CLI, "caption", ".", "--out", "-")
+CHECK = (*CLI, "local", "check", "tiny")
+SERVE = (*CLI, "serve", "--port", "0")
+DEMO = ("llama_vision.demo",)
+
+
+def interrupt(words, folder, *, imported, after_s=0.0):
+    """Send SIGINT once a module is imported and some time has passed; give exit code, seconds and stderr."""
+    command = [sys.executable, "-X", "importtime", "-m", *words]
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=CLEAN, cwd=folder, text=True, **pipes) as process:
+        assert imported in (line.rpartition(" ")[2].strip() for line in process.stderr)
+        time.sleep(after_s)
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        lines = process.stderr.read().splitlines()
+    said = [line for line in lines if not line.startswith(("import time:", "Loading tiny", "local | tiny"))]
+    return process.returncode, time.monotonic() - began, said
+
+
+@pytest.mark.parametrize(
+    ("words", "module"),
+    [
+        (ASK, "argparse"),
+        (SERVE, "pydantic"),
+        pytest.param(ASK, "torch.nn.functional", marks=pytest.mark.slow),
+        pytest.param(CAPTION, "llama_vision.providers", marks=pytest.mark.slow),
+        pytest.param(CHECK, "torch._C", marks=pytest.mark.slow),
+        pytest.param(SERVE, "uvicorn.config", marks=pytest.mark.slow),
+        pytest.param(SERVE, "torch.nn.modules", marks=pytest.mark.slow),
+        pytest.param(DEMO, "langchain_core.messages", marks=pytest.mark.slow),
+        pytest.param(DEMO, "torch._C", marks=pytest.mark.slow),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value[:2]),
+)
+def test_ctrl_c_while_imports_run_ends_at_once_without_a_traceback(tmp_path, words, module):
+    code, seconds, said = interrupt(words, tmp_path, imported=module)
+    assert (code, said) == (130, [])
+    assert seconds < 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after_s", [0.05, 0.3, 1, 3])
+@pytest.mark.parametrize("words", [ASK, CAPTION, CHECK, SERVE, DEMO], ids=" ".join)
+def test_ctrl_c_is_quiet_at_any_moment(tmp_path, words, after_s):
+    (tmp_path / "circle.png").write_bytes(CIRCLE.read_bytes())
+    code, seconds, said = interrupt(words, tmp_path, imported="llama_vision.cli.interrupt", after_s=after_s)
+    if code:  # else it was faster
+        assert (code, said) == (130, [])
+    assert seconds < 5
+
+
 @pytest.mark.slow
 def test_the_demo_stops_quietly_where_its_reader_is_gone():
     code = "import runpy; runpy.run_module('llama_vision.demo', run_name='__main__')"

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from llama_vision.cli.main import main
+from llama_vision.cli import main
 from llama_vision.cli.progress import ProgressLine
 from llama_vision.core.usage import Usage
 

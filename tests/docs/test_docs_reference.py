@@ -7,7 +7,10 @@ from pathlib import Path
 
 import griffe
 import pytest
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
 
+from tests.browser import needs_browser, open_browser
 from tests.docs.markdown import ROOT
 
 SOURCE = ROOT / "src"
@@ -76,6 +79,21 @@ def test_nothing_is_fetched_while_reading(built):
         for start in ('src="http', "src=http", '<link rel="stylesheet" href="http', 'rel="preconnect"'):
             assert start not in html, page.name
         assert 'class="mermaid"' not in html, "Material fetches Mermaid from another host"
+
+
+@pytest.mark.slow
+@needs_browser
+@pytest.mark.parametrize("page", ["index.html", "reference/core.html"])
+def test_the_pages_are_searched_when_they_are_opened_from_the_disk(built, tmp_path, page):
+    with open_browser(tmp_path / "profile") as browser:
+        browser.set_window_size(1400, 900)
+        browser.get((built / page).as_uri())
+        browser.find_element(By.CSS_SELECTOR, "input.md-search__input").send_keys("proxy")
+        found = WebDriverWait(browser, 60).until(
+            lambda page: page.find_elements(By.CSS_SELECTOR, ".md-search-result__item a")
+        )
+        assert found[0].get_attribute("href") == (built / "connections.html").as_uri()
+        assert browser.get_log("browser") == []
 
 
 def documented(module, name):

@@ -89,7 +89,7 @@ def loads_the_model(command):
     ],
 )
 def test_a_command_works(command, folder, emulator_of):
-    ours = command.partition("|")[0]  # a pipe is the shell's
+    ours = re.split(r"[|>]", command)[0]  # a pipe or a file is the shell's
     words, env = at_emulator(shlex.split(ours)[1:], emulator_of)
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "llama_vision.cli", *words],

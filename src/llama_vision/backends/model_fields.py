@@ -134,6 +134,10 @@ class BackendFields(CloseMixin, BaseModel):
         """Refuse when a model is made what no call could use."""
         if self._limits:
             _ = self._counters  # before threads share the model
+        if self.local_settings:
+            from llama_vision.backends.local.config import parse_local_settings  # noqa: PLC0415 - loaded late, as its backend
+
+            parse_local_settings(self.local_settings)
         check_settings(
             timeout=self.timeout,
             deadline=self.deadline,

@@ -2,6 +2,6 @@
 
 import sys
 
-from llama_vision.cli.main import main
+from llama_vision.cli import main
 
 sys.exit(main())

@@ -23,6 +23,7 @@ from llama_vision.captions import (
 )
 from llama_vision.captions.image_files import absolute
 from llama_vision.captions.runner import check_concurrency
+from llama_vision.cli.interrupt import raising_interrupt
 from llama_vision.cli.model_options import add_model_arguments, build_request, print_loading, select_model
 from llama_vision.cli.progress import ProgressLine
 from llama_vision.core.backend import Backend
@@ -72,7 +73,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Caption all images; print progress, failures and a summary to stderr."""
     try:
-        asyncio.run(_caption(options))
+        with raising_interrupt():
+            asyncio.run(_caption(options))
     except KeyboardInterrupt:
         if options.out != _STDOUT:
             print(

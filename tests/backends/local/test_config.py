@@ -52,6 +52,12 @@ def test_wrong_settings_are_refused_by_name(ask, settings, text):
         ask(provider="local", local_settings=settings)
 
 
+@pytest.mark.parametrize("model", [ChatLlamaVision, LlamaVision])
+def test_a_wrong_setting_is_refused_when_the_model_is_made(model):
+    with pytest.raises(ConfigurationError, match="max_batch_size has to be an integer, and is None"):
+        model(provider="local", local_settings={"max_batch_size": None})
+
+
 @BOTH
 def test_they_are_refused_for_hosted_providers(ask):
     with pytest.raises(

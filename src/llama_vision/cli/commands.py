@@ -1,4 +1,4 @@
-"""Entry point of the command line: argument parser, commands, exit codes."""
+"""The commands of the command line: argument parser and exit codes."""
 
 import argparse
 import os
@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from llama_vision.cli.accept_license import add_arguments as add_accept_license
 from llama_vision.cli.ask import add_arguments as add_ask
 from llama_vision.cli.caption import add_arguments as add_caption
+from llama_vision.cli.completion import add_arguments as add_completion
 from llama_vision.cli.doctor import add_arguments as add_doctor
+from llama_vision.cli.interrupt import INTERRUPTED
 from llama_vision.cli.local import add_arguments as add_local
 from llama_vision.cli.providers import add_arguments as add_providers
 from llama_vision.cli.serve import add_arguments as add_serve
@@ -19,18 +21,11 @@ from llama_vision.version import __version__
 _ARGUMENT = re.compile(r"\b(api_key|base_url|max_tokens|timeout|deadline|image_policy)=\.\.\.")
 """What an error says to pass, which is an option here."""
 
-_OK, _FAILED, _USAGE_ERROR, _INTERRUPTED = 0, 1, 2, 130
+_OK, _FAILED, _USAGE_ERROR = 0, 1, 2
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command.
-
-    Args:
-        arguments: Replace `sys.argv[1:]`.
-
-    Returns:
-        0; 1 where a call or a caption failed; 2 where the usage, the configuration or an image is wrong; 130 on Ctrl-C.
-    """
+def run_command(arguments: Sequence[str] | None) -> int:
+    """See `main`."""
     try:
         parser = _parser()
         options = parser.parse_args(arguments)
@@ -47,8 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if arguments is None:
             # At once: the thread of a local model may be importing torch, which takes seconds and can't be interrupted.
             sys.stderr.flush()
-            os._exit(_INTERRUPTED)
-        return _INTERRUPTED
+            os._exit(INTERRUPTED)
+        return INTERRUPTED
     except BrokenPipeError:
         # The reader of the pipe is gone (`| head`). Python would fail once more while it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -73,6 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     add_local(commands.add_parser("local", help="say what a model takes on this machine"))
     add_accept_license(
         commands.add_parser("accept-license", help="accept the model's license where a provider asks for it")
+    )
+    add_completion(
+        commands.add_parser("completion", help="print a script with which a shell completes commands"), parser
     )
     return parser
 
