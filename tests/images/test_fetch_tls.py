@@ -91,3 +91,10 @@ def test_no_redirect_to_http(get, tls_server):
         tls_server.answers["/a.png"] = redirect(other.url())
         assert "from https to http" in refusal(get, tls_server.url(host="images.example"))
         assert not other.connections
+
+
+def test_certificates_that_cannot_be_read_are_named(get, monkeypatch, tmp_path):
+    download._ssl_context.cache_clear()
+    (tmp_path / "certificates.pem").write_text("no certificate")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificates.pem"))
+    assert "certificates of SSL_CERT_FILE" in refusal(get, "https://example.com/a.png")

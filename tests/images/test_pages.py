@@ -9,6 +9,7 @@ import sys
 
 import PIL.Image
 import pytest
+from PIL.TiffImagePlugin import AppendingTiffWriter
 
 import llama_vision
 from llama_vision import Document, Page, pages
@@ -184,9 +185,10 @@ def test_pages_of_a_tiff():
 @pytest.mark.parametrize("subfile_type", [1, 4])
 def test_a_preview_in_a_tiff_is_no_page(subfile_type):
     buffer = io.BytesIO()
-    preview = sketch(9, 6)
-    preview.encoderinfo = {"tiffinfo": {254: subfile_type}}
-    sketch().save(buffer, "TIFF", save_all=True, append_images=[preview])
+    with AppendingTiffWriter(buffer) as writer:
+        sketch().save(writer, "TIFF")
+        writer.newFrame()
+        sketch(9, 6).save(writer, "TIFF", tiffinfo={254: subfile_type})
     assert len(pages(buffer.getvalue())) == 1
 
 

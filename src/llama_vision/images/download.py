@@ -317,4 +317,9 @@ def _is_compressed(encoding: str) -> bool:
 @lru_cache(maxsize=1)
 def _ssl_context() -> ssl.SSLContext:
     """Create the context once: that takes 16 ms. As in all of httpx, `SSL_CERT_FILE` applies."""
-    return httpx.create_ssl_context()
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:  # ssl.SSLError is one
+        raise _RefusedError(
+            f"the certificates of SSL_CERT_FILE or SSL_CERT_DIR can't be read: {error}."
+        ) from error

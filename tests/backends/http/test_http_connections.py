@@ -197,15 +197,20 @@ def test_a_proxy_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch, p
 
 
 @pytest.mark.usefixtures("_no_pools")
-@pytest.mark.parametrize("content", [None, "no certificate"])
-def test_certificates_that_cannot_be_read_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path, content):
-    path = tmp_path / "certificates.pem"
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("SSL_CERT_FILE", None), ("SSL_CERT_FILE", "no certificate"), ("SSL_CERT_DIR", None)],
+)
+def test_certificates_that_cannot_be_read_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path, name, content):
+    path = tmp_path / "certificates"
     if content:
         path.write_text(content)
-    monkeypatch.setenv("SSL_CERT_FILE", str(path))
+    for each in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(each, raising=False)
+    monkeypatch.setenv(name, str(path))
     connection_pools._ssl_context.cache_clear()
     try:
-        with pytest.raises(LlamaVisionError, match="SSL_CERT_FILE"):
+        with pytest.raises(LlamaVisionError, match=name):
             ask(
                 create_backend(find_provider("openai-compatible"), base_url="http://192.0.2.1/v1"),
                 "acomplete",

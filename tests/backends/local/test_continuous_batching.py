@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from llama_vision import ChatRequest, Message, SamplingParams, Text, image_from_any
+from llama_vision import ChatRequest, Message, ResponseFormat, SamplingParams, Text, image_from_any
 from llama_vision.backends.local import LocalBackend, LocalSettings
 from llama_vision.backends.local.engine import Engine
 from llama_vision.backends.local.engine_thread import EngineThread, get_engine_thread
@@ -243,7 +243,12 @@ def test_a_broken_image_fails_alone():
 
 def test_a_decode_step_wakes_an_event_loop_once_however_many_wait(monkeypatch):
     backend = LocalBackend(find_provider("local"), local=LocalSettings())
-    request = ask("Hi", sampling=SamplingParams(max_tokens=30, temperature=50.0, seed=8))
+    schema = {"type": "string", "minLength": 100}
+    request = ask(
+        "Hi",
+        response_format=ResponseFormat("json_schema", "text", schema),
+        sampling=SamplingParams(max_tokens=30, temperature=0),
+    )
     assert backend.complete(request).text
     steps, step = [], Engine.step
     monkeypatch.setattr(Engine, "step", lambda engine: steps.append(engine) or step(engine))

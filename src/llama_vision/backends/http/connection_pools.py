@@ -304,14 +304,18 @@ async def _note_reuse(*_: object) -> None:
 
 @lru_cache(maxsize=1)
 def _ssl_context() -> ssl.SSLContext:
+    named = next((name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)), None)
     try:
+        if named is not None:
+            os.stat(
+                os.environ[named]
+            )  # httpx 0.27 passes over a file that is not there, OpenSSL over a folder
         return httpx.create_ssl_context()
     except OSError as error:  # ssl.SSLError is one
         if error.errno in (errno.EMFILE, errno.ENFILE):
             raise ConnectionFailedError(f"No connection: {error}") from error
-        named = [name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)]
         raise ConfigurationError(
-            f"The certificates of {' or '.join(named) or 'certifi'} can't be read: {error}"
+            f"The certificates of {named or 'certifi'} can't be read: {error}"
         ) from error
 
 
