@@ -18,6 +18,7 @@ import time
 from collections.abc import AsyncGenerator, Generator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -307,9 +308,8 @@ def _ssl_context() -> ssl.SSLContext:
     named = next((name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)), None)
     try:
         if named is not None:
-            os.stat(
-                os.environ[named]
-            )  # httpx 0.27 passes over a file that is not there, OpenSSL over a folder
+            # httpx 0.27 passes over a file that is not there, and OpenSSL over a folder.
+            Path(os.environ[named]).stat()
         return httpx.create_ssl_context()
     except OSError as error:  # ssl.SSLError is one
         if error.errno in (errno.EMFILE, errno.ENFILE):
