@@ -212,6 +212,14 @@ def test_a_bad_image_on_a_sheet_is_named_by_its_number():
         contact_sheet([good, Image(data=FILES["JPEG"][:300], media_type="image/jpeg")])
 
 
+def test_a_png_whose_metadata_are_damaged_is_encoded_anew():
+    data = bytearray(FILES["animated PNG"])
+    data[data.index(b"acTL") + 2] = ord("A")
+    image = outcome(bytes(data))
+    assert image is not None
+    assert image.size == PIL.Image.open(io.BytesIO(FILES["animated PNG"])).size
+
+
 CHANGES = st.lists(
     st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)) | st.floats(0, 1),
     min_size=1,

@@ -184,8 +184,10 @@ def _decode(
         if media_type == "image/tiff":
             full = image.size  # Pillow transposes TIFF by itself
             size = choose_size(*full)
-        is_plain = _is_mostly_pixels(data, stripped, full) and not (
-            stripped.is_animated or _is_animated(image)
+        is_plain = (
+            _is_mostly_pixels(data, stripped, full)
+            and stripped.is_intact
+            and not (stripped.is_animated or _is_animated(image))
         )
         return _to_decoded(image, media_type, full, size, is_plain=is_plain, color_managed=color_managed)
 

@@ -5,6 +5,7 @@ would take it a minute. Here a file's structure is read once, with an upper boun
 """
 
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -38,11 +39,13 @@ class StrippedFile:
         data: What is left of it: of an animation only the first frame.
         is_animated: Whether it has further frames.
         scans: How often a JPEG goes over its pixels; 1 of other formats.
+        is_intact: Whether what was dropped has right checksums, which others may verify.
     """
 
     data: bytes
     is_animated: bool = False
     scans: int = 1
+    is_intact: bool = True
 
 
 def strip_metadata(data: bytes, media_type: str) -> StrippedFile:
@@ -97,7 +100,7 @@ def _count_scans(data: bytes, at: int) -> int:
 
 def _strip_png(data: bytes) -> StrippedFile:
     """Keep the chunks that decoding needs, EXIF data and the color profile: https://www.w3.org/TR/png-3/#11Chunks."""
-    kept, at, is_animated, begin = [data[:8]], 8, False, 8
+    kept, at, begin, is_animated, is_intact = [data[:8]], 8, 8, False, True
     for _ in range(_MAX_CHUNKS):
         kind, end = data[at + 4 : at + 8], at + 12 + int.from_bytes(data[at : at + 4], "big")
         is_animated = is_animated or kind == b"acTL"
@@ -105,10 +108,16 @@ def _strip_png(data: bytes) -> StrippedFile:
         if kind not in _KEPT_CHUNKS and kind.isalpha() and kind[:1].islower():
             kept.append(data[begin:at])
             begin = end
+            is_intact = is_intact and _has_right_crc(data, at, end)
         at = end
         if kind == b"IEND" or at >= len(data):
-            return StrippedFile(b"".join((*kept, data[begin:end])), is_animated)
+            rest = data[begin:end]
+            return StrippedFile(b"".join((*kept, rest)), is_animated=is_animated, is_intact=is_intact)
     raise ValueError(f"it has more than {_MAX_CHUNKS} chunks")
+
+
+def _has_right_crc(data: bytes, begin: int, end: int) -> bool:
+    return zlib.crc32(memoryview(data)[begin + 4 : end - 4]) == int.from_bytes(data[end - 4 : end], "big")
 
 
 def _strip_gif(data: bytes) -> StrippedFile:
