@@ -46,6 +46,7 @@ class AdaptedRequest:
         text_parsed_tools: The tools whose calls are looked for in the text of the reply.
         stop_strings: Where the backend has to end the reply itself, as the provider can't.
         image_locations: Of each image of the request where it stands, for error texts.
+        has_documents: Whether the user's request has documents.
         api_key: The key; None where the provider needs none.
         account_id: The account; None where the provider's URLs contain none.
     """
@@ -54,6 +55,7 @@ class AdaptedRequest:
     text_parsed_tools: tuple[Tool, ...] = ()
     stop_strings: tuple[str, ...] = ()
     image_locations: tuple[str, ...] = ()
+    has_documents: bool = False
     api_key: str | None = field(default=None, repr=False)
     account_id: str | None = field(default=None, repr=False)
 
@@ -84,7 +86,7 @@ def adapt_request(
         ImageError: An image can't be fetched or decoded; the text says which one of which message.
     """
     checked = _check(provider, request, settings, api_key, account_id)
-    if has_documents(request):
+    if checked.has_documents:
         checked = _show_pages(provider, checked, settings)
     images: list[Image] = []
     if checked.image_locations:
@@ -103,7 +105,7 @@ async def aadapt_request(
 ) -> AdaptedRequest:
     """As `adapt_request`; images are fetched on the event loop, and prepared in threads, as decoding would block it."""
     checked = _check(provider, request, settings, api_key, account_id)
-    if has_documents(request):
+    if checked.has_documents:
         checked = await run_in_pool(partial(_show_pages, provider, checked, settings))
     images: list[Image] = []
     if checked.image_locations:
@@ -130,6 +132,7 @@ def _check(
         text_parsed_tools=() if provider.parses_text_calls else request.text_parsed_tools,
         stop_strings=request.stop if provider.client_side_stop else (),
         image_locations=tuple(image_locations(limited)),
+        has_documents=documents,
         api_key=resolve_api_key(provider, api_key),
         account_id=resolve_account_id(provider, account_id),
     )

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cached_property
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, cast
 
 import httpx
@@ -30,6 +31,12 @@ _FIELDS_OF_A_CALL = (
 )
 BACKEND_OPTIONS = frozenset({*_FIELDS_OF_A_CALL, "extra_headers"})
 """Arguments of a call that its backend takes: they override the fields, and are no part of the request."""
+
+_backend_fields = itemgetter(
+    *_FIELDS_OF_A_CALL,
+    *("account_id", "accept_license", "local_settings", "http_client", "http_async_client"),
+    *("max_cost_usd", "requests_per_minute", "max_concurrency"),
+)
 
 _NO_OPTIONS: Mapping[str, Any] = {}
 
@@ -165,33 +172,32 @@ class BackendFields(CloseMixin, BaseModel):
             base_url: In place of the record's.
             call: The arguments of the call; those of `BACKEND_OPTIONS` override the fields.
         """
-        self._check_unpickled(provider.first if isinstance(provider, Route) else provider)
-        options = {name: call[name] if name in call else getattr(self, name) for name in _FIELDS_OF_A_CALL}
-        options["image_allowed_hosts"] = tuple(options["image_allowed_hosts"] or ())
-        headers = _merge_headers(self.default_headers, call.get("extra_headers"))
-        limits = self._limits
-        if isinstance(provider, Route) or provider.dialect is None or limits or self.local_settings:
-            return self._new_backend(provider, api_key, base_url, options, headers, limits)
-        settings = (
-            *(provider, api_key, base_url, *options.values(), headers, self.account_id, self.accept_license),
-            *(self.http_client, self.http_async_client),
-            *(is_traced(), *(os.environ.get(name) for name in provider.base_url_env)),
+        state: tuple[Any, ...] = (
+            *(provider, api_key, base_url, is_traced()),
+            *(() if isinstance(provider, Route) else map(os.environ.get, provider.base_url_env)),
+            *_backend_fields(vars(self)),
+            *(tuple(self.image_allowed_hosts or ()), dict(self.default_headers or ())),  # may change in place
         )
         last = self._last_backend.last
-        if last is None or last[0] != settings:
-            backend = self._new_backend(provider, api_key, base_url, options, headers, limits)
-            self._last_backend.last = last = settings, backend
-        return last[1]
+        as_configured = call.keys().isdisjoint(BACKEND_OPTIONS)
+        if last is not None and as_configured and last[0] == state:
+            return last[1]
+        self._check_unpickled(provider.first if isinstance(provider, Route) else provider)
+        backend = self._new_backend(provider, api_key, base_url, call)
+        is_plain = isinstance(provider, Provider) and provider.dialect is not None and not self._limits
+        if as_configured and is_plain and self.local_settings is None:
+            self._last_backend.last = state, backend
+        return backend
 
     def _new_backend(
         self,
         provider: Provider | Route,
         api_key: ApiKey | None,
         base_url: str | None,
-        options: Mapping[str, Any],
-        headers: Mapping[str, str],
-        limits: Limits,
+        call: Mapping[str, Any],
     ) -> Backend:
+        options = {name: call[name] if name in call else getattr(self, name) for name in _FIELDS_OF_A_CALL}
+        limits = self._limits
         return create_backend(
             provider,
             api_key=api_key,
@@ -201,13 +207,13 @@ class BackendFields(CloseMixin, BaseModel):
             timeout=options["timeout"],
             deadline=options["deadline"],
             max_retries=options["max_retries"],
-            headers=headers,
+            headers=_merge_headers(self.default_headers, call.get("extra_headers")),
             images=build_image_settings(
                 max_pixels=options["image_max_pixels"],
                 image_format=options["image_format"],
                 quality=options["image_quality"],
                 on_too_many=options["image_policy"],
-                allowed_hosts=options["image_allowed_hosts"],
+                allowed_hosts=tuple(options["image_allowed_hosts"] or ()),
                 private_networks=options["image_private_networks"],
                 document_max_pages=options["document_max_pages"],
                 document_text=options["document_text"],

@@ -39,7 +39,7 @@ from llama_vision.langchain.translator import register
 from llama_vision.providers import Provider
 from llama_vision.providers.base_url import resolve_base_url
 from llama_vision.providers.defaults import default_model
-from llama_vision.providers.route import first_provider, resolve_provider
+from llama_vision.providers.route import Route, first_provider, resolve_provider
 from llama_vision.structured.method import StructuredMethod, plan_structured_output
 from llama_vision.version import __version__
 
@@ -302,8 +302,11 @@ class ChatLlamaVision(BackendFields, BaseChatModel):
 
     @override
     def _backend(self, call: Mapping[str, Any] = _NO_OPTIONS) -> Backend:
-        key = resolve_key(self.llama_vision_api_key, self._provider)
-        return self._create_backend(resolve_provider(self.provider), key, self.base_url, call)
+        provider = resolve_provider(self.provider)
+        key = resolve_key(
+            self.llama_vision_api_key, provider.first if isinstance(provider, Route) else provider
+        )
+        return self._create_backend(provider, key, self.base_url, call)
 
     def _request(
         self, messages: list[BaseMessage], stop: list[str] | None, call: dict[str, Any]
