@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from transformers import GenerationConfig, MllamaConfig, MllamaForConditionalGeneration
 
+from llama_vision.backends.local.device_map import resolve_device_map
 from llama_vision.backends.local.guided_decoding import GrammarCompiler
 from llama_vision.backends.local.model_loader import LoadedModel, load_model
 from llama_vision.backends.local.quantization import quantize
@@ -121,6 +122,7 @@ def random_model(shape, device, quantization):
     side = shape.vision["image_size"]
     return LoadedModel(
         model=model,
+        device_map=resolve_device_map({"": torch.device(device)}, model.config.text_config.num_hidden_layers),
         image_processor_config={**PIXELS, "size": {"height": side, "width": side}},
         tokenizer=tiny.tokenizer,
         context_window=16384,

@@ -8,7 +8,12 @@ from dataclasses import replace
 
 import PIL.Image
 import torch
-from transformers import LogitsProcessor, LogitsProcessorList, MllamaForConditionalGeneration
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    MllamaConfig,
+    MllamaForConditionalGeneration,
+)
 from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
 from transformers.models.mllama.processing_mllama import (
     convert_sparse_cross_attention_mask_to_dense,
@@ -22,6 +27,25 @@ from llama_vision.backends.local.image_input import ImagePreprocessor
 from llama_vision.backends.local.input_processor import tokenize_prompt
 
 ASPECT_RATIOS = [[1, 1], [1, 2], [1, 3], [1, 4], [2, 1], [2, 2], [3, 1], [4, 1]]
+
+
+def published_config(**text):
+    """The 11B's configuration, as published; the 90B's with what its text decoder has other than that."""
+    rope = {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0}
+    rope |= {"high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+    vision = {"image_size": 560, "supported_aspect_ratios": ASPECT_RATIOS}
+    text = {"max_position_embeddings": 131072, "rope_parameters": rope, **text}
+    return MllamaConfig(text_config=text, vision_config=vision, dtype="bfloat16")
+
+
+OF_THE_90B = {
+    "num_hidden_layers": 100,
+    "hidden_size": 8192,
+    "intermediate_size": 28672,
+    "num_attention_heads": 64,
+    "cross_attention_layers": list(range(3, 100, 5)),
+}
+"""https://huggingface.co/meta-llama/Llama-3.2-90B-Vision-Instruct, config.json."""
 
 
 def model_inputs(loaded, request):

@@ -9,9 +9,7 @@ from pydantic_core import PydanticCustomError
 from llama_vision.core.call_options import MODEL_OPTIONS, SYNONYMS
 from llama_vision.core.json_types import as_mapping
 
-_LOCAL = (
-    "For a model on this machine it is local_settings={'device': ..., 'dtype': ..., 'quantization': ...}."
-)
+_LOCAL = "For a model on this machine it is local_settings={'device': ..., 'device_map': ..., 'dtype': ..., 'quantization': ...}."
 _SERVER = "It is set where the server runs (Ollama: OLLAMA_CONTEXT_LENGTH, OLLAMA_KEEP_ALIVE)."
 _AZURE = "It is provider='azure', base_url='https://RESOURCE.openai.azure.com/openai/v1', model='DEPLOYMENT'."
 _SCHEMA = (

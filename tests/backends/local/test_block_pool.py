@@ -70,12 +70,13 @@ class Pool:
         self.prefixes = PrefixCache(self.pool, self.layout.block_size, prefix_blocks)
         self.images = EncoderCache(self.pool, image_blocks)
         self.allocator = BlockAllocator(
-            self.cache,
+            [self.cache],
             self.pool,
             self.prefixes,
             self.images,
             max_num_seqs=max_num_seqs,
             max_model_len=400,
+            device=torch.device("cpu"),
         )
         self.running = []
 

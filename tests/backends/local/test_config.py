@@ -23,12 +23,10 @@ def by_llama_index(**options):
 BOTH = pytest.mark.parametrize("ask", [by_langchain, by_llama_index])
 
 
-def test_several_devices_are_refused_with_what_spreads_a_model():
-    with pytest.raises(
-        ConfigurationError,
-        match=r"no local setting device_map.*one device.*sglang.launch_server --model-path MODEL --tp 4.*--nnodes 2",
-    ):
-        parse_local_settings({"device_map": "auto"})
+@BOTH
+def test_a_device_map_is_taken(ask):
+    settings = {"device_map": {"": "cpu", "model.language_model.layers.3": "cpu"}}
+    assert ask(provider="local", local_settings=settings) == "Hi"
 
 
 @BOTH
@@ -82,6 +80,7 @@ WRONG_VALUES = {
     "dtype": [None, "int3", "", ["float32"], 32],
     "quantization": ["", "int3", ["int8"], 8, True],
     "adapter": ["", 3, b"folder", ["folder"], Path("folder")],
+    "device_map": ["balanced", "", "cuda:1", 0, ["cpu"], True],
 }
 
 

@@ -232,7 +232,7 @@ def test_the_encoder_cache_evicts_the_least_recently_used(loaded):
     any_engine = Engine(loaded, LocalSettings())
     sequence, _ = add(any_engine, ask("What?", images[0]))
     num_blocks = len(sequence.running_block_table.output_images[0].blocks.block_ids)
-    block_bytes = any_engine._kv_cache.num_bytes // any_engine._kv_cache.num_blocks
+    block_bytes = any_engine._kv_caches[0].num_bytes // any_engine._kv_caches[0].num_blocks
     engine = Engine(loaded, LocalSettings(image_cache_bytes=2 * num_blocks * block_bytes + 1))
     with counted_images(loaded) as encoded:
         for number, expected in [(0, 1), (1, 2), (0, 2), (2, 3), (0, 3), (1, 4)]:

@@ -83,7 +83,7 @@ def test_preempted_sequences_go_on_without_a_gap_or_a_repeat(endless, caplog, pr
         assert Reply.from_events(events).text == reply.text
         assert Reply.from_events(events).usage.output_tokens == reply.usage.output_tokens
     assert engine._pool.num_available == 30
-    assert engine._kv_cache.num_blocks == 31
+    assert engine._kv_caches[0].num_blocks == 31
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ def kv_cache_blocks(available_bytes, **settings):
         max_model_len=1000,
         num_vision_tokens=6404,
         block_bytes=2**21,
-        available_bytes=available_bytes,
+        num_available=available_bytes // 2**21,
     )
 
 

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import MllamaConfig
 
 from llama_vision.backends.local import LocalSettings, memory_plan
 from llama_vision.backends.local.engine import Engine
 from llama_vision.backends.local.memory_plan import advice, check_memory, plan_memory
 from llama_vision.backends.local.model_loader import load_model
 from llama_vision.core.errors import LocalModelError
-from tests.hugging_face import ASPECT_RATIOS
+from tests.hugging_face import published_config
 
 CPU = torch.device("cpu")
 GB = 10**9
@@ -24,11 +23,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "local.md"
 @pytest.fixture(scope="module")
 def eleven_b():
     """The 11B's configuration, as published."""
-    rope = {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0}
-    rope |= {"high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
-    text = {"max_position_embeddings": 131072, "rope_parameters": rope}
-    vision = {"image_size": 560, "supported_aspect_ratios": ASPECT_RATIOS}
-    return MllamaConfig(text_config=text, vision_config=vision, dtype="bfloat16")
+    return published_config()
 
 
 @pytest.fixture
@@ -43,27 +38,28 @@ def with_free(monkeypatch):
 
 def test_the_11b_takes_what_is_known_of_it(eleven_b, with_free):
     with_free(80 * GB)
-    plan = plan_memory(eleven_b, CPU, LocalSettings(max_batch_size=1, max_model_len=10_000))
+    plan = plan_memory(eleven_b, [CPU], LocalSettings(max_batch_size=1, max_model_len=10_000))
     assert plan.weights == pytest.approx(21.3 * GB, rel=0.005)
     # 131,072 bytes a token, and 53 MB for each of four tiles; the caches.
     assert plan.kv_cache == pytest.approx(131_072 * 10_000 + 4 * 52.5e6 + 1.25 * GIB, rel=0.01)
     assert plan.fits
-    quantized = plan_memory(eleven_b, CPU, LocalSettings(quantization="int8"))
+    quantized = plan_memory(eleven_b, [CPU], LocalSettings(quantization="int8"))
     assert 0.5 * plan.weights < quantized.weights < 0.6 * plan.weights
 
 
 def test_the_engine_takes_what_was_planned():
     settings = LocalSettings(device="cpu", max_batch_size=3, max_model_len=500, image_cache_bytes=0)
     loaded = load_model("tiny", settings)
-    plan = plan_memory(loaded.model.config, CPU, settings)
-    taken = Engine(loaded, settings)._kv_cache.num_bytes
+    plan = plan_memory(loaded.model.config, [CPU], settings)
+    (kv_cache,) = Engine(loaded, settings)._kv_caches
+    taken = kv_cache.num_bytes
     assert plan.kv_cache == pytest.approx(taken, rel=0.01)
 
 
 @pytest.mark.parametrize(("free", "expected"), [(80, None), (40, "int8"), (14, "int4")])
 def test_auto_takes_the_best_that_fits(eleven_b, with_free, free, expected):
     with_free(free * GB)
-    plan = plan_memory(eleven_b, CPU, LocalSettings(quantization="auto"))
+    plan = plan_memory(eleven_b, [CPU], LocalSettings(quantization="auto"))
     assert plan.settings.quantization == expected
 
 
@@ -74,14 +70,13 @@ def test_what_cannot_be_loaded_is_refused_with_what_fits(eleven_b, with_free):
         r"This fits: LocalSettings\(max_batch_size=4, .*quantization='int8'"
     )
     with pytest.raises(LocalModelError, match=text):
-        check_memory("the model", eleven_b, CPU, LocalSettings())
+        check_memory("the model", eleven_b, [CPU], LocalSettings())
 
 
 def test_what_it_says_fits_does_fit(eleven_b, with_free):
     with_free(16 * GB)
-    plan = plan_memory(eleven_b, CPU, LocalSettings())
-    said = advice(eleven_b, plan).removeprefix("This fits: ").removesuffix(".")
-    assert plan_memory(eleven_b, CPU, eval(said)).fits  # noqa: S307 - our own text
+    said = advice(eleven_b, [CPU], LocalSettings()).removeprefix("This fits: ").removesuffix(".")
+    assert plan_memory(eleven_b, [CPU], eval(said)).fits  # noqa: S307 - our own text
 
 
 @pytest.mark.slow
@@ -90,20 +85,20 @@ def test_where_nothing_fits_a_server_is_named(eleven_b, with_free):
     with pytest.raises(
         LocalModelError, match=r"No setting makes it fit here.*sglang.launch_server --model-path MODEL --tp 4"
     ):
-        check_memory("the model", eleven_b, CPU, LocalSettings(quantization="auto"))
+        check_memory("the model", eleven_b, [CPU], LocalSettings(quantization="auto"))
 
 
 def test_a_tight_fit_is_loaded_with_a_warning(with_free, caplog):
     config = load_model("tiny").model.config
     with_free(10**8)
-    assert plan_memory(config, CPU, LocalSettings()).can_load
+    assert plan_memory(config, [CPU], LocalSettings()).can_load
     load_model("tiny", LocalSettings(device="cpu", dtype="float16"))
     assert "tiny gets a smaller KV cache than its settings can use: weights 0.0 GB + " in caplog.messages[0]
 
 
 def test_unknown_free_memory_refuses_nothing(eleven_b, with_free):
     with_free(None)
-    plan = check_memory("the model", eleven_b, CPU, LocalSettings(quantization="auto"))
+    plan = check_memory("the model", eleven_b, [CPU], LocalSettings(quantization="auto"))
     assert plan.settings.quantization is None
     assert str(plan).endswith("free on cpu: unknown")
 
@@ -123,19 +118,21 @@ def test_the_table_names_all_cards():
 @pytest.mark.parametrize("quantization", [None, "int8", "int4"])
 def test_the_table_says_what_fits(eleven_b, with_free, quantization):
     with_free(0)
-    plan = plan_memory(eleven_b, torch.device("cuda"), LocalSettings(quantization=quantization))
+    plan = plan_memory(eleven_b, [torch.device("cuda")], LocalSettings(quantization=quantization))
+    (gpu,) = plan.devices
     for size, told in table().items():
         # The driver and the libraries take half a gigabyte of a card.
-        tokens = replace(plan, free=size * GIB - GIB // 2).max_kv_cache_tokens // 1000 * 1000
+        its_plan = replace(plan, devices=(replace(gpu, free=size * GIB - GIB // 2),))
+        tokens = its_plan.max_kv_cache_tokens // 1000 * 1000
         assert told[quantization] == (f"{tokens:,} tokens" if tokens else "does not fit")
 
 
 def test_a_kv_cache_of_a_given_size_is_planned_as_such(eleven_b, with_free):
     with_free(30 * GB)
-    plan = plan_memory(eleven_b, CPU, LocalSettings(kv_cache_bytes=3 * 10**9))
+    plan = plan_memory(eleven_b, [CPU], LocalSettings(kv_cache_bytes=3 * 10**9))
     assert plan.kv_cache == pytest.approx(3 * GB, rel=0.01)
     assert plan.fits
-    assert not plan_memory(eleven_b, CPU, LocalSettings()).fits
+    assert not plan_memory(eleven_b, [CPU], LocalSettings()).fits
 
 
 def test_auto_loads(caplog):

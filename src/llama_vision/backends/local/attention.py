@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
 import torch
@@ -25,7 +25,7 @@ Rope: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 class Attention(Protocol):
     """Attention of one forward pass, whose tokens follow each other without padding.
 
-    Layers are counted among those of their kind.
+    Layers are counted among those of their kind and pipeline stage.
     """
 
     @property
@@ -55,11 +55,13 @@ class BlockReader:
 
     def __init__(self, cache: torch.Tensor, tables: torch.Tensor) -> None:
         """Take `KVCache.tokens` or `.vision`, and block ids (sequences, blocks)."""
-        _, num_layers, _, num_heads, block_size, head_dim = cache.shape
-        self._rows = cache.view(-1, block_size * head_dim)
+        num_heads, block_size, head_dim = cache.shape[3:]
+        width = block_size * head_dim
+        rows_per_block = cache.stride(0) // width
+        self._rows = cache.as_strided((len(cache) * rows_per_block, width), (width, 1))
         self._per_layer = 2 * num_heads
         kinds_and_heads = torch.arange(self._per_layer, device=cache.device).view(2, 1, num_heads, 1)
-        self._index = (tables.long() * num_layers * self._per_layer)[None, :, None] + kinds_and_heads
+        self._index = (tables.long() * rows_per_block)[None, :, None] + kinds_and_heads
         self._shape = 2, len(tables), num_heads, tables.shape[1] * block_size, head_dim
 
     def read(self, layer: int) -> torch.Tensor:
@@ -231,6 +233,10 @@ class DecodeInputs:
     tables: torch.Tensor
     max_len: int
     is_masked: bool
+
+    def to(self, device: torch.device) -> "DecodeInputs":
+        """The same on another device."""
+        return replace(self, positions=self.positions.to(device), tables=self.tables.to(device))
 
 
 class ImageAttention:

@@ -1,6 +1,9 @@
 """Block allocator: admits sequences by the blocks they need, and keeps their block tables."""
 
+from collections import abc
 from dataclasses import dataclass
+
+import torch
 
 from llama_vision.backends.local.block_pool import BlockPool
 from llama_vision.backends.local.block_tables import BlockTables
@@ -39,22 +42,24 @@ class BlockAllocator:
 
     def __init__(
         self,
-        kv_cache: KVCache,
+        kv_caches: abc.Sequence[KVCache],
         pool: BlockPool,
         prefix_cache: PrefixCache,
         encoder_cache: EncoderCache,
         *,
         max_num_seqs: int,
         max_model_len: int,
+        device: torch.device,
     ) -> None:
-        self._kv_cache, self._layout, self._pool = kv_cache, kv_cache.layout, pool
+        """Take the KV cache of each pipeline stage, and the device that the block tables are on."""
+        self._kv_caches, self._layout, self._pool = kv_caches, kv_caches[0].layout, pool
         self._prefix_cache, self._encoder_cache = prefix_cache, encoder_cache
         self.tables = BlockTables(
             self._layout,
             max_num_seqs=max_num_seqs,
             max_blocks=self._layout.num_blocks(max_model_len),
             max_vision_blocks=pool.num_blocks,
-            device=kv_cache.tokens.device,
+            device=device,
         )
 
     def num_tokens_beside_images(self, prompt: TokenizedPrompt) -> int:
@@ -89,7 +94,7 @@ class BlockAllocator:
         if num_missing > self._pool.num_available:
             return False
         new = self._pool.allocate(num_missing)
-        self._kv_cache.zero_blocks(new)
+        self._zero_blocks(new)
         table.block_ids += new
         self.tables.set_tokens(table.row, new, start=len(table.block_ids) - num_missing)
         return True
@@ -137,14 +142,19 @@ class BlockAllocator:
             output_images=[images[span.image.key] for span in seq.prompt.visible_spans(end, end + 1)],
         )
         # From here on `free` takes all back, should the device fail.
-        self._kv_cache.zero_blocks(new)
+        self._zero_blocks(new)
         if match.partial is not None:
-            self._kv_cache.copy_block(match.partial.block_id, new[0])
+            for kv_cache in self._kv_caches:
+                kv_cache.copy_block(match.partial.block_id, new[0])
             self._prefix_cache.release([match.partial])
         self.tables.set_tokens(table.row, table.block_ids)
         self.tables.set_images(table.row, table.output_images)
         seq.num_computed_tokens = match.num_tokens
         return True
+
+    def _zero_blocks(self, block_ids: list[int]) -> None:
+        for kv_cache in self._kv_caches:
+            kv_cache.zero_blocks(block_ids)
 
     def _num_blocks(self, image: ImageInput) -> int:
         return self._layout.num_vision_blocks(image.num_vision_tokens)

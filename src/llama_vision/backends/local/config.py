@@ -3,25 +3,20 @@
 import difflib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
+from llama_vision.backends.local.device_map import names_modules
 from llama_vision.core.errors import ConfigurationError, LocalModelError
 from llama_vision.providers.local import LOCAL
 
 Precision: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
 Quantization: TypeAlias = Literal["int4", "int8", "fp8", "auto"]
+DeviceMapSetting: TypeAlias = Literal["auto"] | Mapping[str, str | int]
 
 TINY_MODEL = "tiny"
 """Name of the bundled model, which needs no download and no GPU."""
-
-SEVERAL_GPUS = (
-    "SGLang spreads a model over the GPUs of a machine, `python -m sglang.launch_server --model-path MODEL --tp 4`, and of several, with "
-    "`--tp 8 --nnodes 2 --node-rank 0 --dist-init-addr HOST:PORT` on the first and `--node-rank 1` on the second; then pass "
-    "provider='sglang' and base_url=."
-)
-"""What runs a model that is too large for one device."""
 
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _DEVICE = re.compile(r"[a-z][a-z0-9_]*(:\d+)?")
@@ -42,7 +37,7 @@ _OPTIONAL = ("max_model_len", "kv_cache_bytes", "image_cache_bytes", "prefix_cac
 class LocalSettings:
     """Settings of the local model.
 
-    All users in the process with equal `device`, `dtype`, `quantization` and `adapter` share one copy of the weights.
+    All users in the process with equal `device`, `device_map`, `dtype`, `quantization` and `adapter` share one copy of the weights.
 
     Attributes:
         max_batch_size: Requests in the running batch at most. Further requests wait.
@@ -57,6 +52,10 @@ class LocalSettings:
             prompt that begins alike, starts where it differs. 0 turns that off. None as above.
         max_waiting: Requests in the queue at most. One more is refused.
         device: Such as `cpu`, `mps`, `cuda` or `cuda:1`. None takes the fastest there is.
+        device_map: As in transformers: `auto` fills the GPUs in order with the vision encoder, the embedding and the decoder layers,
+            and gives the CPU what has no room there, which slows every token down. Or a mapping from module names to devices,
+            such as `{"": 0, "model.language_model.layers.20": 1, "lm_head": "cuda:1"}`, where the longest name decides, `""`
+            stands for all that is not named, and a layer is not divided. None: one device. With several, decode steps run without CUDA graphs.
         dtype: Of weights and activations. `auto` keeps the checkpoint's, except that small models run in `float32` on a
             CPU, where that is faster.
         quantization: `int8` quantizes the weights of all linear layers but the LM head, with a scale per row: half the
@@ -84,6 +83,7 @@ class LocalSettings:
     dtype: Precision = "auto"
     quantization: Quantization | None = None
     adapter: str | None = None
+    device_map: DeviceMapSetting | None = field(default=None, hash=False)  # a dict has no hash
 
     def __post_init__(self) -> None:
         for name, minimum in _MINIMUMS.items():
@@ -98,6 +98,7 @@ class LocalSettings:
             raise ConfigurationError(
                 f"device has to be None or such as 'cpu', 'cuda' or 'cuda:1', and is {self.device!r}."
             )
+        self._check_device_map()
         if self.dtype not in Precision.__args__:
             raise ConfigurationError(f"dtype has to be one of {Precision.__args__}, and is {self.dtype!r}.")
         if self.quantization not in (None, *Quantization.__args__):
@@ -113,6 +114,38 @@ class LocalSettings:
                 f"quantization='fp8' goes with dtype='bfloat16', not with {self.dtype!r}."
             )
 
+    def _check_device_map(self) -> None:
+        """Check the device map, and keep a copy with devices as strings."""
+        given: Any = self.device_map
+        if given is None:
+            return
+        if self.device is not None:
+            raise ConfigurationError("device is for one device, and device_map for several: leave one out.")
+        if isinstance(given, Mapping):
+            entries = cast("Mapping[object, object]", given).items()
+            devices = {str(module): _device_name(module, device) for module, device in entries}
+            object.__setattr__(self, "device_map", devices)
+        elif given != "auto":
+            raise ConfigurationError(
+                "device_map has to be 'auto' or a mapping from module names to devices, such as {'': 0, 'lm_head': 'cuda:1'}, and is "
+                f"{given!r}. For one device it is device='cuda:1'."
+            )
+
+
+def _device_name(module: object, device: object) -> str:
+    """Write a device of a device map as a string; integers are CUDA devices, as in transformers."""
+    if not isinstance(module, str) or not names_modules(module):
+        raise ConfigurationError(
+            "device_map names modules as transformers does, such as 'model.vision_model', 'model.language_model.layers.0', "
+            f"'lm_head' or '' for the rest, and divides no layer. It has no module {module!r}."
+        )
+    name = f"cuda:{device}" if isinstance(device, int) and not isinstance(device, bool) else str(device)
+    if name == "disk" or not _DEVICE.fullmatch(name):
+        raise ConfigurationError(
+            f"device_map takes devices such as 0, 'cuda:1' or 'cpu', and that of {module!r} is {device!r}."
+        )
+    return "cuda:0" if name == "cuda" else name
+
 
 def parse_local_settings(values: Mapping[str, Any]) -> LocalSettings:
     """Build settings from a mapping.
@@ -124,13 +157,9 @@ def parse_local_settings(values: Mapping[str, Any]) -> LocalSettings:
         The settings.
 
     Raises:
-        ConfigurationError: A name is not known, or a value is out of range. `device_map` is refused with what spreads a model.
+        ConfigurationError: A name is not known, or a value is out of range.
     """
-    known = [field.name for field in fields(LocalSettings)]
-    if "device_map" in values:
-        raise ConfigurationError(
-            f"There is no local setting device_map: a model runs on one device here, such as device='cuda:1'. {SEVERAL_GPUS}"
-        )
+    known = [one.name for one in fields(LocalSettings)]
     if unknown := sorted(str(name) for name in values if name not in known):
         raise ConfigurationError(
             f"There is no local setting {', '.join(unknown)}. There are: {', '.join(known)}."

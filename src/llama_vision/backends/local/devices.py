@@ -44,6 +44,18 @@ def find_devices() -> list[Device]:
     return [*found, Device("cpu", f"{os.cpu_count()} processors", system_memory())]
 
 
+def auto_devices() -> "list[torch.device]":
+    """The devices that `device_map="auto"` fills, in order: all of torch's CUDA devices, then the CPU.
+
+    Where there is none it is the fastest alone: Apple's GPU has no memory of its own.
+    """
+    import torch  # noqa: PLC0415 - takes seconds
+
+    if count := torch.cuda.device_count():
+        return [*(torch.device("cuda", index) for index in range(count)), torch.device("cpu")]
+    return [torch.device("mps" if torch.backends.mps.is_available() else "cpu")]
+
+
 def system_memory() -> int | None:
     """Return the bytes of this machine's memory; None where the system does not say."""
     try:

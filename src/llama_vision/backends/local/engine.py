@@ -16,12 +16,13 @@ from llama_vision.backends.local.block_allocator import BlockAllocator, BlockTab
 from llama_vision.backends.local.block_pool import BlockPool
 from llama_vision.backends.local.config import LocalSettings
 from llama_vision.backends.local.cuda_graphs import CudaGraphRunner
+from llama_vision.backends.local.device_map import modules_by_device, pipeline_stages
 from llama_vision.backends.local.encoder_cache import EncodedImage, EncoderCache
 from llama_vision.backends.local.image_input import ImageInput, ImagePreprocessor
 from llama_vision.backends.local.input_processor import InputProcessor
 from llama_vision.backends.local.kernels import Kernels, triton_kernels, warn_slower
 from llama_vision.backends.local.kv_cache import KVCache, block_layout
-from llama_vision.backends.local.kv_cache_size import available_bytes, num_kv_cache_blocks
+from llama_vision.backends.local.kv_cache_size import num_available_blocks, num_kv_cache_blocks
 from llama_vision.backends.local.model_inputs import (
     decode_inputs,
     image_attention,
@@ -46,38 +47,45 @@ class Engine:
 
     A step admits waiting sequences for which there are blocks of the KV cache, then computes a chunk of the prompts that
     are not computed yet, then decodes one token of every other sequence.
+
+    With a model on several devices, a forward pass goes through its pipeline stages one after another: each layer has its part of the
+    KV cache beside it, and hidden states move on. Decode steps run without CUDA graphs then, which belong to one device.
     """
 
     def __init__(self, model: LoadedModel, settings: LocalSettings) -> None:
         self.max_model_len = min(model.context_window, settings.max_model_len or model.context_window)
         self._max_num_seqs = settings.max_batch_size
-        self._device: torch.device = model.device
+        self._device = model.device
         if self._device.type == "cuda":
             torch.cuda.set_device(self._device)  # of this thread
-        self._kv_cache = _allocate_kv_cache(model, settings, self.max_model_len)
-        self._pool = BlockPool(self._kv_cache.num_blocks)
-        self._prefix_cache, self._encoder_cache = _caches(self._pool, self._kv_cache, settings)
+        self._kv_caches = _allocate_kv_caches(model, settings, self.max_model_len)  # of each pipeline stage
+        self._pool = BlockPool(self._kv_caches[0].num_blocks)
+        self._prefix_cache, self._encoder_cache = _caches(self._pool, self._kv_caches, settings)
         self._allocator = BlockAllocator(
-            self._kv_cache,
+            self._kv_caches,
             self._pool,
             self._prefix_cache,
             self._encoder_cache,
             max_num_seqs=self._max_num_seqs,
             max_model_len=self.max_model_len,
+            device=self._device,
         )
         preprocessor = ImagePreprocessor(model, self._encoder_cache.num_vision_tokens)
-        self._vision_encoder = VisionEncoder(model, self._kv_cache, preprocessor)
+        self._vision_encoder = VisionEncoder(model, self._kv_caches, preprocessor)
         self.input_processor = InputProcessor(
             model, preprocessor, self.max_model_len, self._allocator.num_tokens_beside_images
         )
-        self._decoder = TextDecoder(model.model, self._kv_cache.layout, self.max_model_len)
+        self._decoder = TextDecoder(
+            model.model, model.device_map, self._kv_caches[0].layout, self.max_model_len
+        )
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []  # in order of admission
         # Of the last decode step: mostly its sequences are those of the next one as well.
         self._tables_with_images: list[BlockTable] = []
-        self._image_attention: ImageAttention | None = None
+        self._image_attentions: list[ImageAttention] = []
         self._cuda_graphs: CudaGraphRunner | None = None
-        if self._device.type == "cuda" and (kernels := triton_kernels()) is not None:
+        is_one_gpu = self._device.type == "cuda" and len(modules_by_device(model.device_map)) == 1
+        if is_one_gpu and (kernels := triton_kernels()) is not None:
             self._cuda_graphs = self._cuda_graph_runner(kernels)
 
     @property
@@ -196,7 +204,8 @@ class Engine:
 
     def _prefill(self, chunks: abc.Sequence[PrefillChunk]) -> torch.Tensor:
         """Prefill forward pass: logits after each chunk's last token, (chunks, vocab_size)."""
-        ends = torch.tensor([len(chunk.token_ids) for chunk in chunks], device=self._device).cumsum(0)
+        lens, last_device = [len(chunk.token_ids) for chunk in chunks], self._kv_caches[-1].device
+        ends = torch.tensor(lens, device=last_device).cumsum(0)
         return self._decoder.compute_logits(self._forward(chunks)[ends - 1])
 
     def _forward(self, chunks: abc.Sequence[PrefillChunk]) -> torch.Tensor:
@@ -206,7 +215,7 @@ class Engine:
         return self._decoder.forward(
             torch.tensor(token_ids, device=self._device),
             torch.tensor(positions, device=self._device),
-            PrefillAttention(self._kv_cache, chunks),
+            [PrefillAttention(kv_cache, chunks) for kv_cache in self._kv_caches],
         )
 
     def _decode_and_append(self) -> None:
@@ -277,32 +286,40 @@ class Engine:
                 if output.token_ids is None:
                     return sample(output.logits, samplers)
                 return tokens_or_errors(output.token_ids, output.failures)
-        inputs = decode_inputs(seqs, self._allocator.tables, self._kv_cache.layout)
+        inputs = decode_inputs(seqs, self._allocator.tables, self._kv_caches[0].layout)
         token_ids = torch.tensor([seq.output_token_ids[-1] for seq in seqs], device=self._device)
-        attention = DecodeAttention(self._kv_cache, inputs, self._image_attention_of(seqs))
-        logits = self._decoder.compute_logits(self._decoder.forward(token_ids, inputs.positions, attention))
+        images = self._image_attentions_of(seqs) or [None] * len(self._kv_caches)
+        attentions = [
+            DecodeAttention(kv_cache, inputs.to(kv_cache.device), its)
+            for kv_cache, its in zip(self._kv_caches, images, strict=True)
+        ]
+        logits = self._decoder.compute_logits(self._decoder.forward(token_ids, inputs.positions, attentions))
         return sample(logits, samplers)
 
-    def _image_attention_of(self, seqs: abc.Sequence[Sequence]) -> ImageAttention | None:
+    def _image_attentions_of(self, seqs: abc.Sequence[Sequence]) -> list[ImageAttention]:
+        """Of each pipeline stage; none where no sequence has images."""
         with_images = [table for seq in seqs if (table := seq.running_block_table).output_images]
         if with_images != self._tables_with_images:
             self._tables_with_images = with_images
-            self._image_attention = (
-                image_attention(with_images, self._allocator.tables, self._kv_cache) if with_images else None
-            )
-        return self._image_attention
+            self._image_attentions = [
+                image_attention(with_images, self._allocator.tables, kv_cache)
+                for kv_cache in self._kv_caches
+                if with_images
+            ]
+        return self._image_attentions
 
     def _cuda_graph_runner(
         self, kernels: Kernels, runner: type[CudaGraphRunner] = CudaGraphRunner
     ) -> CudaGraphRunner:
         tables, decoder = self._allocator.tables, self._decoder.with_kernels(kernels)
+        (kv_cache,) = self._kv_caches
 
         def forward(inputs: torch.Tensor, has_images: bool) -> torch.Tensor:
             token_ids, positions, rows = inputs.t().contiguous().unbind()  # as kernels read them
             attention = PagedDecodeAttention(
-                self._kv_cache, tables, kernels, positions, rows, has_images=has_images
+                kv_cache, tables, kernels, positions, rows, has_images=has_images
             )
-            return decoder.compute_logits(decoder.forward(token_ids, positions, attention))
+            return decoder.compute_logits(decoder.forward(token_ids, positions, [attention]))
 
         return runner(forward, self._max_num_seqs, (0, 0, tables.padding_row), self._device)
 
@@ -363,32 +380,37 @@ def _images_to_encode(seqs: abc.Sequence[Sequence]) -> list[tuple[ImageInput, En
     return list(images.values())
 
 
-def _allocate_kv_cache(model: LoadedModel, settings: LocalSettings, max_model_len: int) -> KVCache:
-    config, dtype, device = model.model.config, model.model.dtype, model.device
-    layout = block_layout(config.text_config)
+def _allocate_kv_caches(model: LoadedModel, settings: LocalSettings, max_model_len: int) -> list[KVCache]:
+    config, dtype = model.model.config, model.model.dtype
+    layout, stages = block_layout(config.text_config), pipeline_stages(model.device_map)
+    layouts = [layout.of_layers(stage.layers) for stage in stages]
     num_blocks = num_kv_cache_blocks(
         layout,
         settings,
         max_model_len=max_model_len,
         num_vision_tokens=model.model.model.vision_model.num_patches * config.vision_config.max_num_tiles,
-        block_bytes=layout.num_elements * dtype.itemsize,
-        available_bytes=available_bytes(config, settings.max_batch_size, dtype, device),
+        block_bytes=sum(its.num_elements for its in layouts) * dtype.itemsize,
+        num_available=num_available_blocks(config, layout, settings.max_batch_size, dtype, model.device_map),
     )
-    kv_cache = KVCache(layout, num_blocks, dtype, device)
+    kv_caches = [
+        KVCache(its, num_blocks, dtype, stage.device) for its, stage in zip(layouts, stages, strict=True)
+    ]
     _logger.info(
         "KV cache: %d blocks of %d tokens or %d vision tokens, %d bytes",
-        *(num_blocks, layout.block_size, layout.vision_block_size, kv_cache.num_bytes),
+        *(num_blocks, layout.block_size, layout.vision_block_size, sum(one.num_bytes for one in kv_caches)),
     )
-    return kv_cache
+    return kv_caches
 
 
-def _caches(pool: BlockPool, kv_cache: KVCache, settings: LocalSettings) -> tuple[PrefixCache, EncoderCache]:
-    block_bytes = kv_cache.num_bytes // kv_cache.num_blocks
+def _caches(
+    pool: BlockPool, kv_caches: abc.Sequence[KVCache], settings: LocalSettings
+) -> tuple[PrefixCache, EncoderCache]:
+    block_bytes = sum(one.num_bytes for one in kv_caches) // kv_caches[0].num_blocks
     prefixes, images = (
         None if num_bytes is None else num_bytes // block_bytes
         for num_bytes in (settings.prefix_cache_bytes, settings.image_cache_bytes)
     )
-    return PrefixCache(pool, kv_cache.layout.block_size, prefixes), EncoderCache(pool, images)
+    return PrefixCache(pool, kv_caches[0].layout.block_size, prefixes), EncoderCache(pool, images)
 
 
 def _no_room_error() -> LocalModelError:

@@ -11,6 +11,7 @@ from llama_vision.backends.local.chat_template import (
     SpecialToken,
     apply_chat_template,
 )
+from llama_vision.backends.local.device_map import LM_HEAD
 from llama_vision.backends.local.image_input import ImagePreprocessor
 from llama_vision.backends.local.model_loader import LoadedModel
 from llama_vision.backends.local.sampler import Sampler
@@ -52,7 +53,11 @@ class InputProcessor:
         seq.model, seq.prompt = model, prompt
         seq.max_new_tokens = min(request.sampling.max_tokens, self._max_new_tokens(prompt))
         seq.sampler = Sampler(
-            request.sampling, _default_sampling_params(model), matcher, prompt.token_ids, model.device
+            request.sampling,
+            _default_sampling_params(model),
+            matcher,
+            prompt.token_ids,
+            model.device_map[LM_HEAD],
         )
         seq.detokenizer = DecodeStream(skip_special_tokens=False)
         seq.stop_filter = StopStringFilter(request.stop)

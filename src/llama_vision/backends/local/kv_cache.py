@@ -1,8 +1,11 @@
-"""KV cache: one pool of blocks for the keys and values of tokens and of images, allocated once."""
+"""KV cache: one pool of blocks for the keys and values of tokens and of images, allocated once.
+
+With the model on several devices each pipeline stage has a pool of its own, with the same block ids.
+"""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,7 +20,7 @@ _BLOCK_SIZE = 16
 class BlockLayout:
     """What a block holds: a few tokens in all self-attention layers, or vision tokens in all cross-attention layers.
 
-    So both kinds take the same memory, and any free block serves either.
+    So both kinds take the same memory, and any free block serves either. Of some layers only, the larger kind decides.
 
     Attributes:
         self_attention_layers: Layer indices, in order.
@@ -35,13 +38,24 @@ class BlockLayout:
 
     @property
     def num_elements(self) -> int:
-        """Numbers of a block."""
-        return self.num_token_elements * self.block_size
+        """Numbers of a block, which keys and values of a head divide, of tokens and of vision tokens."""
+        sizes = self.block_size, self.vision_block_size
+        largest = max(len(self.self_attention_layers) * sizes[0], len(self.cross_attention_layers) * sizes[1])
+        unit = math.lcm(*sizes)
+        return -(-largest // unit) * unit * 2 * self.num_kv_heads * self.head_dim
 
     @property
     def num_token_elements(self) -> int:
         """Numbers of a token."""
         return len(self.self_attention_layers) * 2 * self.num_kv_heads * self.head_dim
+
+    def of_layers(self, layers: range) -> "BlockLayout":
+        """The layout of these layers' part of the same blocks."""
+        return replace(
+            self,
+            self_attention_layers=tuple(layer for layer in self.self_attention_layers if layer in layers),
+            cross_attention_layers=tuple(layer for layer in self.cross_attention_layers if layer in layers),
+        )
 
     def num_blocks(self, num_tokens: int) -> int:
         """Blocks of so many tokens."""
@@ -71,6 +85,7 @@ class KVCache:
     """The memory of the block pool.
 
     Attributes:
+        device: Where it is.
         tokens: (num_blocks, self-attention layers, 2, num_kv_heads, block_size, head_dim), keys before values.
         vision: The same memory: (num_blocks, cross-attention layers, 2, num_kv_heads, vision_block_size, head_dim).
     """
@@ -78,19 +93,12 @@ class KVCache:
     def __init__(
         self, layout: BlockLayout, num_blocks: int, dtype: torch.dtype, device: torch.device
     ) -> None:
-        self.layout = layout
+        self.layout, self.device = layout, device
         # Not zeroed as a whole: on a CPU, memory that was never touched takes no room.
-        pool = torch.empty(num_blocks, layout.num_elements, dtype=dtype, device=device)
-        pool[NULL_BLOCK] = 0
-        heads = layout.num_kv_heads
-        self._pool = pool
-        self.tokens = pool.view(
-            *(num_blocks, len(layout.self_attention_layers), 2, heads, layout.block_size, layout.head_dim)
-        )
-        self.vision = pool.view(
-            *(num_blocks, len(layout.cross_attention_layers), 2, heads, layout.vision_block_size),
-            layout.head_dim,
-        )
+        self._pool = torch.empty(num_blocks, layout.num_elements, dtype=dtype, device=device)
+        self._pool[NULL_BLOCK] = 0
+        self.tokens = self._view(len(layout.self_attention_layers), layout.block_size)
+        self.vision = self._view(len(layout.cross_attention_layers), layout.vision_block_size)
 
     @property
     def num_blocks(self) -> int:
@@ -125,3 +133,7 @@ class KVCache:
             padded = torch.nn.functional.pad(tensor, (0, 0, 0, 0, 0, size - len(tensor)))
             blocks = padded.view(len(block_ids), layout.vision_block_size, *tensor.shape[1:])
             self.vision[block_ids, index, kind] = blocks.transpose(1, 2)
+
+    def _view(self, num_layers: int, size: int) -> torch.Tensor:
+        shape = num_layers, 2, self.layout.num_kv_heads, size, self.layout.head_dim
+        return self._pool[:, : math.prod(shape)].view(self.num_blocks, *shape)

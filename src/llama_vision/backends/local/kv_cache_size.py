@@ -1,10 +1,12 @@
 """The size of the KV cache: what the weights and the work of a forward pass leave of a device."""
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
 
 from llama_vision.backends.local.config import LocalSettings
+from llama_vision.backends.local.device_map import DeviceMap, layer_ranges, modules_by_device
 from llama_vision.backends.local.devices import free_memory
 from llama_vision.backends.local.kv_cache import BlockLayout
 from llama_vision.backends.local.memory_estimate import working_bytes
@@ -27,11 +29,23 @@ _MIN_TOKENS = 256
 """A KV cache with room for less is of no use."""
 
 
-def available_bytes(config: Any, max_num_seqs: int, dtype: torch.dtype, device: torch.device) -> int:
-    """What the KV cache may take of a device whose weights are loaded."""
-    free = free_memory(device)
-    working = working_bytes(config, max_num_seqs, dtype, device)
-    return kv_cache_share(_UNKNOWN_FREE_BYTES if free is None else free, working, device)
+def block_bytes_of(layout: BlockLayout, modules: Collection[str], dtype: torch.dtype) -> int:
+    """Memory of a block on a device that has these modules."""
+    return sum(layout.of_layers(its).num_elements for its in layer_ranges(modules)) * dtype.itemsize
+
+
+def num_available_blocks(
+    config: Any, layout: BlockLayout, max_num_seqs: int, dtype: torch.dtype, device_map: DeviceMap
+) -> int:
+    """The blocks for which each device has room, once the weights are loaded."""
+    counts: list[int] = []
+    for device, modules in modules_by_device(device_map).items():
+        if block_bytes := block_bytes_of(layout, modules, dtype):
+            free = free_memory(device)
+            working = working_bytes(config, max_num_seqs, dtype, device, modules)
+            share = kv_cache_share(_UNKNOWN_FREE_BYTES if free is None else free, working, device)
+            counts.append(share // block_bytes)
+    return min(counts)
 
 
 def kv_cache_share(free_bytes: int, working: int, device: torch.device) -> int:
@@ -70,7 +84,7 @@ def num_kv_cache_blocks(
     max_model_len: int,
     num_vision_tokens: int,
     block_bytes: int,
-    available_bytes: int,
+    num_available: int,
 ) -> int:
     """Decide the size of the KV cache: as much as can ever be used, if there is so much.
 
@@ -79,8 +93,8 @@ def num_kv_cache_blocks(
         settings: `kv_cache_bytes` decides where it is set.
         max_model_len: Tokens of a sequence at most.
         num_vision_tokens: Of an image at most.
-        block_bytes: Memory of a block.
-        available_bytes: What the KV cache may take of the device.
+        block_bytes: Memory of a block, on all devices together.
+        num_available: Blocks that there is room for.
 
     Returns:
         Blocks, with the null block.
@@ -96,7 +110,7 @@ def num_kv_cache_blocks(
         block_bytes=block_bytes,
     )
     if settings.kv_cache_bytes is None:
-        num_blocks = min(num_blocks, available_bytes // block_bytes)
+        num_blocks = min(num_blocks, num_available)
     minimum = min_blocks(layout, max_model_len, num_vision_tokens)
     if num_blocks < minimum:
         raise LocalModelError(_too_small_message(settings, minimum * block_bytes, num_blocks * block_bytes))
@@ -107,7 +121,7 @@ def _too_small_message(settings: LocalSettings, minimum: int, found: int) -> str
     if settings.kv_cache_bytes is not None:
         return f"LocalSettings(kv_cache_bytes=...) has to be {minimum:,} or more for this model, and is {settings.kv_cache_bytes:,}."
     return (
-        f"The weights leave {max(found, 0):,} bytes of the device for the KV cache, and {minimum:,} are the least. Free memory of "
+        f"The weights leave {max(found, 0):,} bytes of memory for the KV cache, and {minimum:,} are the least. Free memory of "
         "the device, or give LocalSettings a smaller quantization ('int8', 'int4') or max_batch_size."
     )
 

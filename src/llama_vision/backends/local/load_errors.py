@@ -23,7 +23,7 @@ _OOM_MESSAGES = ("out of memory", "allocate memory")
 _MAX_NAMES = 3
 
 
-def load_error(model: str, device: torch.device, error: Exception) -> LocalModelError:
+def load_error(model: str, device: torch.device | str, error: Exception) -> LocalModelError:
     """Translate what loading a model raised into an error that says what to do."""
     if _is_out_of_memory(error):
         return LocalModelError(

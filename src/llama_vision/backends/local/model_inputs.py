@@ -62,10 +62,10 @@ def image_attention(
     rows = torch.tensor([table.row for table in seqs], device=tables.vision.device)
     images = [table.output_images for table in seqs]
     num_blocks = max(sum(len(image.blocks.block_ids) for image in its) for its in images)
-    block_ids = tables.vision[rows, :num_blocks].long()
+    block_ids = tables.vision[rows, :num_blocks].long().to(kv_cache.device)
     lens = {tuple(image.num_vision_tokens for image in its) for its in images}
     if len(lens) == 1 and len(images[0]) == 1:  # without gaps
         return ImageAttention(kv_cache, block_ids, images[0][0].num_vision_tokens, None)
-    counts = tables.vision_counts[rows, :num_blocks, None]
+    counts = tables.vision_counts[rows, :num_blocks, None].to(kv_cache.device)
     visible = (torch.arange(size, device=counts.device) < counts).flatten(1)
     return ImageAttention(kv_cache, block_ids, num_blocks * size, visible)

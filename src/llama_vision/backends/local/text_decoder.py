@@ -8,6 +8,7 @@ masks the MLP only (its issue 39379).
 
 import copy
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,19 +21,28 @@ from llama_vision.backends.local.decoder_weights import (
     SelfAttentionLayer,
     decoder_weights,
 )
+from llama_vision.backends.local.device_map import (
+    EMBEDDING,
+    LM_HEAD,
+    DeviceMap,
+    PipelineStage,
+    pipeline_stages,
+)
 from llama_vision.backends.local.kernels import TORCH_KERNELS, Kernels
 from llama_vision.backends.local.kv_cache import BlockLayout
 
 
 class TextDecoder:
-    """Forward pass of a Mllama's text decoder."""
+    """Forward pass of a Mllama's text decoder, one pipeline stage after another."""
 
-    def __init__(self, model: Any, layout: BlockLayout, max_model_len: int) -> None:
+    def __init__(self, model: Any, device_map: DeviceMap, layout: BlockLayout, max_model_len: int) -> None:
         self._weights = decoder_weights(model)
+        self._stages = pipeline_stages(device_map)
+        self._lm_head_device = device_map[LM_HEAD]
         self._head_dim = layout.head_dim
         with torch.inference_mode():
-            positions = torch.arange(max_model_len, device=model.device)[None]
-            reference = torch.zeros((), dtype=model.dtype, device=model.device)
+            positions = torch.arange(max_model_len, device=device_map[EMBEDDING])[None]
+            reference = torch.zeros((), dtype=model.dtype, device=device_map[EMBEDDING])
             cos, sin = self._weights.rotary_emb(reference, position_ids=positions)
         half = self._head_dim // 2
         self._cos: torch.Tensor = cos[0]
@@ -46,17 +56,33 @@ class TextDecoder:
         decoder._fused_linear = kernels.fused_linear  # noqa: SLF001 - a copy of this
         return decoder
 
-    def forward(self, input_ids: torch.Tensor, positions: torch.Tensor, attention: Attention) -> torch.Tensor:
+    def forward(
+        self, input_ids: torch.Tensor, positions: torch.Tensor, attentions: Sequence[Attention]
+    ) -> torch.Tensor:
         """Run the layers over tokens of one or more sequences, (tokens,), at these positions, (tokens,).
+
+        Args:
+            input_ids: On the device of the embedding.
+            positions: As above.
+            attentions: Of each pipeline stage.
 
         Returns:
             Hidden states before the final RMSNorm, (tokens, hidden_size).
         """
         hidden = self._weights.embedding(input_ids)
         rope = self._cos[positions], self._sin[positions]
+        for stage, attention in zip(self._stages, attentions, strict=True):
+            hidden = hidden.to(stage.device)
+            rope = rope[0].to(stage.device), rope[1].to(stage.device)
+            hidden = self._run_stage(stage, hidden, attention, rope)
+        return hidden
+
+    def _run_stage(
+        self, stage: PipelineStage, hidden: torch.Tensor, attention: Attention, rope: Rope
+    ) -> torch.Tensor:
         rows = attention.image_rows
         num_self, num_cross = itertools.count(), itertools.count()
-        for layer in self._weights.layers:
+        for layer in self._weights.layers[stage.layers.start : stage.layers.stop]:
             if isinstance(layer, SelfAttentionLayer):
                 hidden = self._self_attention_layer(layer, next(num_self), hidden, attention, rope)
             elif rows is not None:
@@ -70,7 +96,10 @@ class TextDecoder:
     def compute_logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Final RMSNorm and LM head: (tokens, hidden_size) -> (tokens, vocab_size)."""
         return self._fused_linear(
-            self._weights.lm_head, hidden, norm=self._weights.norm, eps=self._weights.eps
+            self._weights.lm_head,
+            hidden.to(self._lm_head_device),
+            norm=self._weights.norm,
+            eps=self._weights.eps,
         )
 
     def _self_attention_layer(

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from llama_vision.backends.local.device_map import VISION_MODEL
 from llama_vision.backends.local.encoder_cache import EncodedImage
 from llama_vision.backends.local.image_input import ImageInput, ImagePreprocessor
 from llama_vision.backends.local.kv_cache import KVCache
@@ -19,9 +20,12 @@ if TYPE_CHECKING:
 class VisionEncoder:
     """Vision model, projector, and the key and value projections of the cross-attention layers."""
 
-    def __init__(self, model: LoadedModel, kv_cache: KVCache, preprocessor: ImagePreprocessor) -> None:
+    def __init__(
+        self, model: LoadedModel, kv_caches: Sequence[KVCache], preprocessor: ImagePreprocessor
+    ) -> None:
+        """Take the KV cache of each pipeline stage."""
         self._model = model
-        self._kv_cache = kv_cache
+        self._kv_caches = kv_caches
         self._preprocessor = preprocessor
         self._batch_size = encoder_batch_size(model.model.config.vision_config, model.model.dtype)
 
@@ -40,7 +44,9 @@ class VisionEncoder:
 
         model = self._model.model
         tiles = [self._tiles(image) for image, _ in images]
-        inputs = to_pixel_values(tiles, self._preprocessor.config, self._model.device, model.dtype)
+        inputs = to_pixel_values(
+            tiles, self._preprocessor.config, self._model.device_map[VISION_MODEL], model.dtype
+        )
         features = encode_tiles(
             model.model.vision_model,
             inputs["pixel_values"][:, 0],
@@ -60,10 +66,12 @@ class VisionEncoder:
     def _write_kv(self, vision_tokens: torch.Tensor, encoded: EncodedImage) -> None:
         """Project (num_vision_tokens, hidden_size) to keys and values of every cross-attention layer."""
         text_model = self._model.model.model.language_model
-        block_ids = torch.tensor(encoded.blocks.block_ids, device=vision_tokens.device)
-        for layer in self._kv_cache.layout.cross_attention_layers:
-            attention = text_model.layers[layer].cross_attn
-            shape = len(vision_tokens), attention.num_key_value_heads, attention.head_dim
-            keys = attention.k_norm(attention.k_proj(vision_tokens).view(shape))
-            values = attention.v_proj(vision_tokens).view(shape)
-            self._kv_cache.write_image(layer, block_ids, keys, values)
+        for kv_cache in self._kv_caches:
+            its_tokens = vision_tokens.to(kv_cache.device)
+            block_ids = torch.tensor(encoded.blocks.block_ids, device=kv_cache.device)
+            for layer in kv_cache.layout.cross_attention_layers:
+                attention = text_model.layers[layer].cross_attn
+                shape = len(its_tokens), attention.num_key_value_heads, attention.head_dim
+                keys = attention.k_norm(attention.k_proj(its_tokens).view(shape))
+                values = attention.v_proj(its_tokens).view(shape)
+                kv_cache.write_image(layer, block_ids, keys, values)

@@ -1,6 +1,6 @@
 """Weights: read one by one, quantized, and moved to the device, so that a model is never in memory twice."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from transformers.initialization import no_init_weights
 from llama_vision.backends.local.checkpoints.checkpoint import Checkpoint
 from llama_vision.backends.local.checkpoints.lora import LoraAdapter
 from llama_vision.backends.local.config import LocalSettings
+from llama_vision.backends.local.device_map import ROTARY_EMBEDDING, DeviceMap, module_of
 from llama_vision.backends.local.int4_linear import Int4Linear
 from llama_vision.backends.local.load_errors import check_weights
 from llama_vision.backends.local.quantization import quantized_type
@@ -26,7 +27,7 @@ def load_weights(
     name: str,
     checkpoint: Checkpoint,
     adapter: LoraAdapter | None,
-    device: torch.device,
+    device_map: DeviceMap,
     settings: LocalSettings,
     *,
     shows_progress: bool,
@@ -37,12 +38,12 @@ def load_weights(
         name: Of the checkpoint, for errors.
         checkpoint: Gives the weights.
         adapter: Merged into them.
-        device: Where they go.
+        device_map: Where they go.
         settings: `dtype` and `quantization` of them.
         shows_progress: With a bar on stderr.
 
     Returns:
-        The MllamaForConditionalGeneration on its device, in evaluation mode.
+        The MllamaForConditionalGeneration on its devices, in evaluation mode.
 
     Raises:
         LocalModelError: Weights are missing, or have another shape than the configuration says.
@@ -53,13 +54,16 @@ def load_weights(
     if _is_tied(checkpoint.config, shapes):
         shapes[_LM_HEAD] = shapes[_EMBEDDING]
     check_weights(name, parameters, shapes)
-    dtype = weights_dtype(model, device, settings)
+    dtype = weights_dtype(model, device_map.values(), settings)
     total = sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize
     # Without `disable`, TQDM_DISABLE decides.
     hidden: dict[str, Any] = {} if shows_progress else {"disable": True}
     with tqdm(total=total, desc="Loading weights", unit="B", unit_scale=True, **hidden) as progress:
-        for path in [path for path, _ in model.named_modules()]:  # what is replaced is freed
-            module = model.get_submodule(path)
+        modules = {path: module_of(path) for path, _ in model.named_modules()}  # what is replaced is freed
+        for path, its_module in modules.items():
+            if its_module is None:
+                continue
+            module, device = model.get_submodule(path), device_map[its_module]
             num_bytes = sum(one.numel() for one in module.parameters(recurse=False)) * dtype.itemsize
             kind = quantized_type(path, module, settings.quantization)
             quantized = (
@@ -74,7 +78,8 @@ def load_weights(
                 setattr(model.get_submodule(parent), attribute, quantized)
     if adapter:
         adapter.check_applied()
-    return model.to(device)
+    model.get_submodule(ROTARY_EMBEDDING).to(device_map[ROTARY_EMBEDDING])  # computed, not loaded
+    return model
 
 
 def empty_model(config: Any, shapes: Mapping[str, tuple[int, ...] | None]) -> Any:
@@ -95,13 +100,14 @@ def empty_model(config: Any, shapes: Mapping[str, tuple[int, ...] | None]) -> An
     return model
 
 
-def weights_dtype(model: Any, device: torch.device, settings: LocalSettings) -> torch.dtype:
+def weights_dtype(model: Any, devices: Collection[torch.device], settings: LocalSettings) -> torch.dtype:
     """Choose the dtype. A CPU runs a small model fastest in float32; a large one would not fit."""
     if settings.quantization == "fp8":
         return torch.bfloat16
     if settings.dtype != "auto":
         return getattr(torch, settings.dtype)
-    if device.type == "cpu" and model.num_parameters() < _SMALL_MODEL_PARAMETERS:
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    if all(device.type == "cpu" for device in devices) and num_parameters < _SMALL_MODEL_PARAMETERS:
         return torch.float32
     stored = model.config.dtype or model.config.text_config.dtype or "bfloat16"
     return stored if isinstance(stored, torch.dtype) else getattr(torch, stored)
