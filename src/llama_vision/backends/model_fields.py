@@ -176,7 +176,7 @@ class BackendFields(CloseMixin, BaseModel):
             *(provider, api_key, base_url, is_traced()),
             *(() if isinstance(provider, Route) else map(os.environ.get, provider.base_url_env)),
             *_backend_fields(vars(self)),
-            *(tuple(self.image_allowed_hosts or ()), dict(self.default_headers or ())),  # may change in place
+            *(tuple(self.image_allowed_hosts or ()), {**(self.default_headers or {})}),  # may change in place
         )
         last = self._last_backend.last
         as_configured = call.keys().isdisjoint(BACKEND_OPTIONS)
