@@ -52,6 +52,7 @@ def test_what_can_not_be_served_says_why():
     for arguments, problem in (
         (["--host", "0.0.0.0"], "--no-auth"),  # noqa: S104 - refused
         (["--quantization", "int3"], "quantization"),
+        (["--device", "cpu", "--device-map", "auto"], "leave one out"),
         (["--model", "/nowhere"], "/nowhere"),
     ):
         done = subprocess.run(

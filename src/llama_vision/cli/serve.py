@@ -28,6 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--served-name", action="append", default=[], help="one more name of the model")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the fastest there is)")
+    parser.add_argument(
+        "--device-map", choices=["auto"], help="fill all GPUs, and the CPU as the last resort"
+    )
     parser.add_argument("--quantization", help="int8, int4, fp8 or auto: smaller weights")
     parser.add_argument(
         "--max-batch-size", type=int, default=16, help="sequences at once (default: %(default)s)"
@@ -63,6 +66,7 @@ def run(options: argparse.Namespace) -> None:
         max_batch_size=options.max_batch_size,
         max_model_len=options.max_model_len,
         device=options.device,
+        device_map=options.device_map,
         quantization=options.quantization,
     )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)

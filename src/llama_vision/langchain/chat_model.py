@@ -118,7 +118,7 @@ class ChatLlamaVision(BackendFields, BaseChatModel):
         document_max_pages: The maximum number of pages of one PDF or TIFF; more are refused before anything is sent.
         document_text: False shows the pages of a document as images alone, without their text layer.
         local_settings: How a model runs on this machine: `max_batch_size` running sequences, `max_model_len` tokens of
-            prompt and reply, `image_cache_bytes` of encoded images, `max_waiting` requests, `device`, `dtype`,
+            prompt and reply, `image_cache_bytes` of encoded images, `max_waiting` requests, `device`, `device_map`, `dtype`,
             `quantization` (`int8`, `int4`, `fp8`); see `llama_vision.backends.local.LocalSettings`.
         max_cost_usd: US dollars that all calls of this model may cost together. A call that could exceed it, by an
             estimate with `max_tokens`, raises `BudgetExceededError` and is not sent. `spent_usd` is what they cost so far.
