@@ -100,6 +100,7 @@ REFUSED = {
 }  # fmt: skip
 SHOWN = {
     "JPEG with 50 MB of fill bytes": lambda: SMALL_JPEG[:2] + b"\xff" * 50_000_000 + SMALL_JPEG[2:],
+    "JPEG with 50 MB of fill bytes in its scan": lambda: SMALL_JPEG[:-2] + b"\xff" * 50_000_000 + SMALL_JPEG[-2:],
     "GIF with a comment of 50 MB": lambda: gif_with_comment(b"c" * 255, 200_000),
     "PNG with a text of 50 MB": lambda: SMALL_PNG[:33] + _chunk(b"tEXt", b"a\0" + b"b" * 50_000_000) + SMALL_PNG[33:],
     "JPEG of 177 megapixels": lambda: encoded(PIL.Image.new("RGB", (13_300, 13_300), "teal"), "JPEG"),

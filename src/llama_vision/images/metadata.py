@@ -15,6 +15,7 @@ _MAX_CHUNKS = 100_000  # PNG; libpng writes 8 kB in each
 _MAX_SUB_BLOCKS = 1_000_000  # GIF; of up to 255 bytes
 _MAX_TIFF_NUMBERS = 1_000_000  # tiles of 16 x 16 of an image of 178 megapixels are 700,000
 _TIFF_BYTE_TYPES = frozenset({1, 2, 6, 7})
+_MIN_FILL_BYTES = 64  # JPEG; a run of so many is dropped, as Pillow would copy it over and over
 _MAX_RLE_BYTES = 2_000_000  # BMP
 _KEPT_CHUNKS = frozenset(
     {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"eXIf"}
@@ -28,7 +29,9 @@ _KEPT_SEGMENTS = (  # besides those without which nothing can be decoded: marker
 _FIRST_APPLICATION_SEGMENT, _EOI, _SOS = 0xE0, 0xD9, 0xDA
 _WITHOUT_SEGMENT = frozenset({0x00, 0x01, *range(0xD0, 0xDA)})
 _MARKER = re.compile(rb"\xff++([^\xff])", re.DOTALL)
-_MARKER_IN_SCAN = re.compile(rb"\xff++([^\x00\xd0-\xd7\xff])", re.DOTALL)
+_FILL_BYTES = re.compile(rb"\xff{%d,}" % _MIN_FILL_BYTES)
+# It begins with a single byte, for which `re` looks eight times as fast as for a repeated one.
+_MARKER_IN_SCAN = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +71,10 @@ def _strip_jpeg(data: bytes) -> StrippedFile:
         marker = found[1][0]
         begin, end = found.end(), found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
         if marker == _SOS:
-            kept.append(data[begin - 2 :])
-            return StrippedFile(b"".join(kept), scans=_count_scans(data, end))
+            scan = data[begin - 2 :]
+            if b"\xff" * _MIN_FILL_BYTES in scan:  # before a marker there may be any number of them
+                scan = _FILL_BYTES.sub(b"\xff", scan)
+            return StrippedFile(b"".join((*kept, scan)), scans=_count_scans(scan, end - begin + 2))
         if marker in _WITHOUT_SEGMENT:
             at = begin
             continue
