@@ -32,6 +32,7 @@ from llama_vision.backends.local.model_loader import default_device, load_model
 from llama_vision.backends.local.quantization import check_quantization
 from llama_vision.backends.local.sequence import Sequence
 from llama_vision.core.errors import LocalModelError
+from tests.hugging_face import transformers_model
 
 MAX_SECONDS = 240.0
 GOALS = {
@@ -130,7 +131,7 @@ def ours(loaded, shape, batch_size, bandwidth, first):
 
 def generate(loaded, prompts, tokens):
     """Let transformers generate so many tokens after each of some prompts of one length, of which all or none have an image."""
-    device, model = loaded.device, loaded.model
+    device, model = loaded.device, transformers_model(loaded)
     ids = torch.tensor([prompt.token_ids for prompt in prompts], device=device)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if spans := [span for prompt in prompts for span in prompt.image_spans]:

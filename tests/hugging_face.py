@@ -5,6 +5,7 @@ import copy
 import io
 import itertools
 from dataclasses import replace
+from weakref import WeakKeyDictionary
 
 import PIL.Image
 import torch
@@ -14,6 +15,7 @@ from transformers import (
     MllamaConfig,
     MllamaForConditionalGeneration,
 )
+from transformers.initialization import no_init_weights
 from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
 from transformers.models.mllama.processing_mllama import (
     convert_sparse_cross_attention_mask_to_dense,
@@ -46,6 +48,34 @@ OF_THE_90B = {
     "cross_attention_layers": list(range(3, 100, 5)),
 }
 """https://huggingface.co/meta-llama/Llama-3.2-90B-Vision-Instruct, config.json."""
+
+
+def transformers_model(loaded):
+    """transformers' own model with the same layers, quantized ones too, and the same weights."""
+    model = loaded.model
+    if isinstance(model, MllamaForConditionalGeneration):
+        return model
+    if model not in _transformers_models:
+        _transformers_models[model] = _transformers_model(model)
+    return _transformers_models[model]
+
+
+_transformers_models = WeakKeyDictionary()
+
+
+def _transformers_model(model):
+    with torch.device("meta"), no_init_weights():
+        theirs = MllamaForConditionalGeneration(model.config).eval()
+    rotary = type(theirs.model.language_model.rotary_emb)
+    theirs.model.language_model.rotary_emb = rotary(model.config.text_config)
+    for path, module in model.named_modules():
+        if next(module.children(), None) is not None:
+            for name, weights in module.named_parameters(recurse=False):
+                setattr(theirs.get_submodule(path), name, weights)
+        elif not path.endswith("rotary_emb"):
+            theirs.set_submodule(path, module)
+    theirs.generation_config = model.generation_config
+    return theirs
 
 
 def model_inputs(loaded, request):
@@ -104,11 +134,9 @@ def _padded(tensor, like, seq_len):
 
 def generate_batch(loaded, batch, *, repaired):
     """Token ids of greedy replies to a batch of requests with equal `max_tokens`, as `generate` gives them for one."""
-    with (
-        torch.inference_mode(),
-        row_mask_repaired(loaded.model) if repaired else contextlib.nullcontext(),
-    ):
-        all_ids = loaded.model.generate(**batch, max_new_tokens=48, do_sample=False)
+    model = transformers_model(loaded)
+    with torch.inference_mode(), row_mask_repaired(model) if repaired else contextlib.nullcontext():
+        all_ids = model.generate(**batch, max_new_tokens=48, do_sample=False)
     replies = all_ids[:, batch["input_ids"].shape[1] :].tolist()
     return [
         list(itertools.takewhile(lambda token: token not in loaded.eos_token_ids, reply)) for reply in replies
@@ -169,8 +197,9 @@ def generate_scored(loaded, request):
     if grammar is not None:
         matcher = loaded.grammar_compiler.compile(grammar)
         processors.append(_GrammarProcessor(matcher, prompt_len, loaded.eos_token_ids))
-    with torch.inference_mode(), row_mask_repaired(loaded.model):
-        output = loaded.model.generate(
+    model = transformers_model(loaded)
+    with torch.inference_mode(), row_mask_repaired(model):
+        output = model.generate(
             **inputs,
             max_new_tokens=request.sampling.max_tokens,
             do_sample=False,

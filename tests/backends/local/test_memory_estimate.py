@@ -20,12 +20,8 @@ ELEVEN_B = MllamaConfig(vision_config={"image_size": 560}, image_token_index=128
 @pytest.mark.parametrize("quantization", [None, "int8", "int4"])
 def test_the_weights_of_the_tiny_model_take_what_is_estimated(quantization):
     loaded = load_model("tiny", LocalSettings(device="cpu", dtype="bfloat16", quantization=quantization))
-    # Without the tables of rotary embeddings, which are no weights.
-    found = loaded.num_bytes - sum(
-        buffer.nbytes for name, buffer in loaded.model.named_buffers() if name.endswith("inv_freq")
-    )
     model = empty_model(loaded.model.config, {})
-    assert sum(weights_bytes(model, quantization, torch.bfloat16).values()) == found
+    assert sum(weights_bytes(model, quantization, torch.bfloat16).values()) == loaded.num_bytes
 
 
 def test_the_work_of_larger_batches_and_of_gpus_takes_more():

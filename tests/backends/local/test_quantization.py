@@ -14,7 +14,7 @@ from llama_vision.backends.local.quantization import Fp8Linear, Int8Linear, is_s
 from llama_vision.core.errors import ConfigurationError, LocalModelError
 from llama_vision.providers import find_provider
 from tests.drawing import one_shape
-from tests.hugging_face import model_inputs, row_mask_repaired
+from tests.hugging_face import model_inputs, row_mask_repaired, transformers_model
 
 CPU = torch.device("cpu")
 BF16 = LocalSettings(device="cpu", dtype="bfloat16")
@@ -47,13 +47,13 @@ def questions():
 
 def all_logits(loaded):
     """The logits after every token of every question."""
-    logits = []
+    logits, model = [], transformers_model(loaded)
     for request in questions():
         inputs = model_inputs(loaded, request)
         if "pixel_values" in inputs:
             inputs["pixel_values"] = inputs["pixel_values"].to(loaded.model.dtype)
-        with torch.inference_mode(), row_mask_repaired(loaded.model):
-            logits.append(loaded.model(**inputs).logits[0].float())
+        with torch.inference_mode(), row_mask_repaired(model):
+            logits.append(model(**inputs).logits[0].float())
     return logits
 
 

@@ -11,7 +11,7 @@ from llama_vision.backends.local.image_processor import (
 from llama_vision.backends.local.model_loader import load_model
 from llama_vision.backends.local.vision_model import encode_tiles
 from tests.drawing import one_shape
-from tests.hugging_face import with_four_tiles
+from tests.hugging_face import transformers_model, with_four_tiles
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +46,7 @@ def test_the_tiny_model_has_one_tile(loaded):
     )
     vision_model = loaded.model.model.vision_model
     with torch.inference_mode():
-        expected = vision_model(**inputs).last_hidden_state[:, 0, 0]
+        theirs = transformers_model(loaded).model.vision_model
+        expected = theirs(**inputs).last_hidden_state[:, 0, 0]
         found = encode_tiles(vision_model, inputs["pixel_values"][:, 0], inputs["aspect_ratio_ids"], 1)
     assert (found - expected).abs().max() < 1e-4 * expected.abs().max()

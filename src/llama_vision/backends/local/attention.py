@@ -7,7 +7,6 @@ from typing import Protocol, TypeAlias
 
 import torch
 from torch.nn import functional
-from torch.nn.attention.bias import CausalBias, CausalVariant
 
 from llama_vision.backends.local.block_tables import BlockTables
 from llama_vision.backends.local.encoder_cache import EncodedImage
@@ -386,6 +385,8 @@ def _lower_right_mask(num_tokens: int, num_columns: int, device: torch.device) -
     if num_tokens == 1:
         return None
     if device.type == "cuda":
+        from torch.nn.attention.bias import CausalBias, CausalVariant  # noqa: PLC0415 - it imports torch's compiler
+
         return CausalBias(CausalVariant.LOWER_RIGHT, num_tokens, num_columns)
     return torch.ones(num_tokens, num_columns, dtype=torch.bool, device=device).tril(num_columns - num_tokens)
 

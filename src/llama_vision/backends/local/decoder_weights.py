@@ -77,7 +77,7 @@ class DecoderWeights:
         norm: RMSNorm after the last one, (hidden_size,).
         lm_head: hidden_size -> vocab_size.
         eps: Of all RMSNorms.
-        rotary_emb: transformers' module.
+        rotary_emb: Cosines and sines of positions.
     """
 
     embedding: nn.Module

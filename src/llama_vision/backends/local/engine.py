@@ -1,5 +1,6 @@
 """Continuous batching engine: sequences join and leave the running batch at every step."""
 
+import importlib
 import logging
 from collections import abc, deque
 
@@ -58,6 +59,7 @@ class Engine:
         self._device = model.device
         if self._device.type == "cuda":
             torch.cuda.set_device(self._device)  # of this thread
+            importlib.import_module("torch.nn.attention.bias")  # takes a second, and prefills need it there
         self._kv_caches = _allocate_kv_caches(model, settings, self.max_model_len)  # of each pipeline stage
         self._pool = BlockPool(self._kv_caches[0].num_blocks)
         self._prefix_cache, self._encoder_cache = _caches(self._pool, self._kv_caches, settings)

@@ -24,7 +24,7 @@ def weights_bytes(model: Any, quantization: str | None, dtype: torch.dtype) -> d
     """Memory of the weights of each module of a device map.
 
     Args:
-        model: A MllamaForConditionalGeneration, on any device; `meta` will do.
+        model: A `Mllama`, on any device; `meta` will do.
         quantization: As in `LocalSettings`, but for `auto`.
         dtype: Of what is not quantized.
     """

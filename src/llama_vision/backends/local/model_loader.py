@@ -46,7 +46,7 @@ class LoadedModel:
     """A loaded checkpoint. It is never modified, so several engines may use it at the same time.
 
     Attributes:
-        model: The MllamaForConditionalGeneration, in evaluation mode on its devices.
+        model: The `Mllama`, in evaluation mode on its devices.
         device_map: Where its modules are.
         image_processor_config: As the checkpoint has it; `parse_image_processor_config` reads it.
         tokenizer: Encodes special tokens in text as plain text: special tokens are inserted by their ids.

@@ -1,6 +1,6 @@
 """Mllama text decoder over a batch of sequences with a KV cache.
 
-It calls the weights of transformers' modules itself, so that each row has its own position, keys and values are written
+It calls the weights of the model's modules itself, so that each row has its own position, keys and values are written
 in place, and grouped-query attention repeats none of them. Tokens without a visible image get zero from both parts of a
 cross-attention layer, attention and MLP, as in Meta's reference (llama-models, multimodal/model.py); transformers 5.23
 masks the MLP only (its issue 39379).

@@ -19,7 +19,7 @@ def encode_tiles(
     """Encode images of as many tiles each.
 
     Args:
-        vision_model: transformers' MllamaVisionModel, whose weights it calls.
+        vision_model: The `VisionModel`, whose weights it calls.
         pixel_values: (images, max_num_tiles, 3, tile_size, tile_size), zeros for padding tiles.
         aspect_ratio_ids: (images, 1).
         num_tiles: Tiles of each image that are not padding.

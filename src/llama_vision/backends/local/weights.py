@@ -6,20 +6,17 @@ from typing import Any
 import torch
 from torch import nn
 from tqdm.auto import tqdm
-from transformers import MllamaForConditionalGeneration
-from transformers.initialization import no_init_weights
 
 from llama_vision.backends.local.checkpoints.checkpoint import Checkpoint
 from llama_vision.backends.local.checkpoints.lora import LoraAdapter
 from llama_vision.backends.local.config import LocalSettings
-from llama_vision.backends.local.device_map import ROTARY_EMBEDDING, DeviceMap, module_of
+from llama_vision.backends.local.device_map import DeviceMap, module_of
 from llama_vision.backends.local.int4_linear import Int4Linear
 from llama_vision.backends.local.load_errors import check_weights
+from llama_vision.backends.local.mllama import Mllama
 from llama_vision.backends.local.quantization import quantized_type
 
 _EMBEDDING, _LM_HEAD = "model.language_model.embed_tokens.weight", "lm_head.weight"
-_NUM_EXTRA_EMBEDDINGS = 8
-"""Rows that Mllama's embedding has beyond the vocabulary, for `<|image|>`."""
 _SMALL_MODEL_PARAMETERS = 1_000_000_000
 
 
@@ -31,7 +28,7 @@ def load_weights(
     settings: LocalSettings,
     *,
     shows_progress: bool,
-) -> Any:
+) -> Mllama:
     """Build the model and fill it weight by weight: at most one layer is in memory beside what stays there.
 
     Args:
@@ -43,13 +40,13 @@ def load_weights(
         shows_progress: With a bar on stderr.
 
     Returns:
-        The MllamaForConditionalGeneration on its devices, in evaluation mode.
+        The model on its devices, in evaluation mode.
 
     Raises:
         LocalModelError: Weights are missing, or have another shape than the configuration says.
     """
     shapes = dict(checkpoint.shapes) | dict(adapter.shapes if adapter else {})
-    model = empty_model(checkpoint.config, shapes)
+    model: Any = empty_model(checkpoint.config, shapes)
     parameters = {key: tuple(parameter.shape) for key, parameter in model.named_parameters()}
     if _is_tied(checkpoint.config, shapes):
         shapes[_LM_HEAD] = shapes[_EMBEDDING]
@@ -78,29 +75,21 @@ def load_weights(
                 setattr(model.get_submodule(parent), attribute, quantized)
     if adapter:
         adapter.check_applied()
-    model.get_submodule(ROTARY_EMBEDDING).to(device_map[ROTARY_EMBEDDING])  # computed, not loaded
     return model
 
 
-def empty_model(config: Any, shapes: Mapping[str, tuple[int, ...] | None]) -> Any:
+def empty_model(config: Any, shapes: Mapping[str, tuple[int, ...] | None]) -> Mllama:
     """Build a model without weights, with the vocabulary that the weights have: fine-tunes may have added tokens."""
     head, embedding = shapes.get(_LM_HEAD), shapes.get(_EMBEDDING)
     if _is_tied(config, shapes):
         head = embedding
     if head:
         config.text_config.vocab_size = head[0]
-    mllama: Any = MllamaForConditionalGeneration
-    with torch.device("meta"), no_init_weights():
-        model = mllama(config).eval()
-        text_model = model.model.language_model
-        if embedding and embedding[0] != config.text_config.vocab_size + _NUM_EXTRA_EMBEDDINGS:
-            text_model.embed_tokens = nn.Embedding(embedding[0], embedding[1])
-    # Its frequencies are computed, not loaded.
-    text_model.rotary_emb = type(text_model.rotary_emb)(config.text_config)
-    return model
+    with torch.device("meta"):
+        return Mllama(config, num_embeddings=embedding[0] if embedding else None).eval()
 
 
-def weights_dtype(model: Any, devices: Collection[torch.device], settings: LocalSettings) -> torch.dtype:
+def weights_dtype(model: Mllama, devices: Collection[torch.device], settings: LocalSettings) -> torch.dtype:
     """Choose the dtype. A CPU runs a small model fastest in float32; a large one would not fit."""
     if settings.quantization == "fp8":
         return torch.bfloat16
