@@ -265,7 +265,8 @@ def _linear(in_features: int, out_features: int) -> nn.Linear:
 
 def _embedding(num_embeddings: int, size: int) -> nn.Embedding:
     # Initializing one on `meta`, as `nn.Embedding` does, imports torch's compiler.
-    return nn.Embedding.from_pretrained(torch.empty(num_embeddings, size))
+    embedding: Any = nn.Embedding  # not annotated in full
+    return embedding.from_pretrained(torch.empty(num_embeddings, size))
 
 
 def _activation(name: str) -> Any:
@@ -273,4 +274,5 @@ def _activation(name: str) -> Any:
         return functional.gelu
     from transformers.activations import ACT2FN  # noqa: PLC0415 - slow to import
 
-    return ACT2FN[name]
+    activations: Any = ACT2FN
+    return activations[name]

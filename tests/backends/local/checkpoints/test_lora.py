@@ -13,7 +13,7 @@ from llama_vision.backends.local import LocalBackend, LocalSettings
 from llama_vision.backends.local.model_loader import TINY_MODEL_PATH, load_model
 from llama_vision.core.errors import LocalModelError
 from llama_vision.providers import find_provider
-from tests.hugging_face import model_inputs
+from tests.hugging_face import model_inputs, transformers_model
 
 # PEFT's own: it asks transformers in an old way, and tells that embeddings are saved.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing", "ignore::UserWarning:peft")
@@ -82,7 +82,7 @@ def test_logits_are_those_of_peft(tmp_path, config):
         load_model("tiny", LocalSettings(device="cpu", dtype="float32")),
     )
     with torch.inference_mode():
-        found, without = (one.model(input_ids=ids).logits for one in (loaded, plain))
+        found, without = (transformers_model(one)(input_ids=ids).logits for one in (loaded, plain))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
     assert (found - without).abs().max() > 0.1
 
