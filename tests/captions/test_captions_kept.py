@@ -230,7 +230,7 @@ def test_a_cancelled_call_keeps_what_is_done_and_leaves_nothing_running(emulator
 
 
 INTERRUPTED = """
-import asyncio, os, signal, sys, threading
+import asyncio, os, signal, sys, threading, time
 from pathlib import Path
 from llama_vision.llamaindex import LlamaVision, caption_images
 
@@ -239,7 +239,7 @@ llm = LlamaVision(provider="deepinfra", api_base=base_url, api_key=api_key, max_
 
 def interrupt():
     while not Path(log).exists() or Path(log).read_text().count("\\n") < 4:
-        pass
+        time.sleep(0.01)
     os.kill(os.getpid(), signal.SIGINT)
 
 async def cell():
@@ -263,11 +263,11 @@ except KeyboardInterrupt:
 @pytest.mark.parametrize("place", ["script", "notebook"])
 @pytest.mark.slow_beyond(1)
 def test_an_interrupt_ends_it_at_once_and_keeps_what_is_done(emulator, folder, tmp_path, place):
-    draw(folder, 40)
+    draw(folder, 80)
     emulator.always(slow("A cat.", 0.1))
     log = tmp_path / "captions.jsonl"
     command = [sys.executable, "-c", INTERRUPTED, folder, log, emulator.base_url, emulator.api_key, place]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
-    assert 4 <= len(log.read_text().splitlines()) < 30
-    assert len(emulator.requests) < 30
+    assert 4 <= len(log.read_text().splitlines()) < 60
+    assert len(emulator.requests) < 60

@@ -1,6 +1,7 @@
 """Runs asynchronous work from synchronous code, also where an event loop is running already."""
 
 import asyncio
+import contextlib
 import contextvars
 from collections.abc import Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -43,5 +44,6 @@ def _run_in_thread(work: Coroutine[Any, Any, _Result]) -> _Result:
         except KeyboardInterrupt:  # delivered only to the main thread: cancel the work
             loop, task = started.result()
             if task is not None:
-                loop.call_soon_threadsafe(task.cancel)
+                with contextlib.suppress(RuntimeError):  # it has just ended, and its loop is closed
+                    loop.call_soon_threadsafe(task.cancel)
             raise

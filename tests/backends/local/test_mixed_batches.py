@@ -2,10 +2,12 @@
 
 import functools
 import random
+from collections import defaultdict
 
 import pytest
 import torch
 
+from llama_vision.backends.local import engine as engine_module
 from llama_vision.backends.local.config import LocalSettings
 from llama_vision.backends.local.engine import Engine
 from llama_vision.backends.local.guided_decoding import unpack_bitmask
@@ -18,20 +20,21 @@ NUM_LIKELIEST = 5
 NUM_REQUESTS = 96
 
 
-class ScoringEngine(Engine):
-    """Keeps the likeliest tokens of each place, of those that the grammar allows."""
+@pytest.fixture
+def likeliest(monkeypatch):
+    """The likeliest tokens of each place, of those that the grammar allows, by the sequence's sampler."""
+    found, sample = defaultdict(list), engine_module.sample
 
-    def __init__(self, *args):
-        super().__init__(*args)
-        self.likeliest = {}
-
-    def _sample_and_append(self, logits, seqs):
-        for row, seq in zip(logits, seqs, strict=True):
-            if seq.sampler.is_guided:
-                bitmask = seq.sampler.grammar_matcher.token_bitmask()
+    def scored(logits, samplers):
+        for row, sampler in zip(logits, samplers, strict=True):
+            if sampler.is_guided:
+                bitmask = sampler.grammar_matcher.token_bitmask()
                 row = row.masked_fill(torch.as_tensor(~unpack_bitmask([bitmask], len(row))[0]), float("-inf"))  # noqa: PLW2901 - masked
-            self.likeliest.setdefault(seq, []).append(row.topk(NUM_LIKELIEST).indices.tolist())
-        super()._sample_and_append(logits, seqs)
+            found[sampler].append(row.topk(NUM_LIKELIEST).indices.tolist())
+        return sample(logits, samplers)
+
+    monkeypatch.setattr(engine_module, "sample", scored)
+    return found
 
 
 @functools.cache
@@ -68,19 +71,21 @@ def agrees(ours, our_likeliest, theirs, their_likeliest):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(10))
-def test_a_hundred_mixed_batches_agree_with_transformers(part):
+def test_a_hundred_mixed_batches_agree_with_transformers(part, likeliest):
     chance, dtype = random.Random(part), "bfloat16" if part % 2 else "float32"
     settings = LocalSettings(
         max_batch_size=chance.choice([2, 4, 8]), max_model_len=600, kv_cache_bytes=90 * 49152
     )
-    engine = ScoringEngine(load(dtype), settings)
+    engine = Engine(load(dtype), settings)
     num_equal = num_seqs = 0
     for _ in range(100):
         seeds = [chance.randrange(NUM_REQUESTS) for _ in range(chance.randint(1, 5))]
         for seed, seq in zip(seeds, run(engine, [mixed(seed) for seed in seeds], chance), strict=True):
             theirs, their_likeliest = expected(dtype, seed)
             ours = seq.output_token_ids
-            assert agrees(ours, engine.likeliest.pop(seq), theirs, their_likeliest), (seed, ours, theirs)
+            ours_likeliest = likeliest.pop(seq.sampler)
+            assert len(ours_likeliest) == len(ours)
+            assert agrees(ours, ours_likeliest, theirs, their_likeliest), (seed, ours, theirs)
             num_seqs += 1
             num_equal += ours == theirs[: len(ours)]
     assert num_equal > (0.9 if dtype == "bfloat16" else 0.999) * num_seqs
