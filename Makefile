@@ -50,7 +50,7 @@ test-all: $(STAMP) ## all tests, offline: also slow ones, and full products wher
 	$(BIN)/python $(PYTEST) $(ARGS)
 
 # Left out are LangChain's standard suites and what uses their parts (langchain-tests asks for httpx 0.28.1),
-# the tests of retrieval with real embeddings, and three where the local model says what chance makes of a seed, which another
+# the tests of retrieval with real embeddings, and those where the local model says what chance makes of a seed, which another
 # torch makes something else of. The warnings are transformers 5.17's about its own Mllama, and those of Triton 3.1's interpreter.
 test-oldest: $(OLDEST)/.installed ## the same with the oldest frameworks and libraries that are allowed
 	$(OLDEST)/bin/python $(PYTEST) -W 'ignore:`hidden_state` is deprecated:FutureWarning' \
@@ -60,7 +60,7 @@ test-oldest: $(OLDEST)/.installed ## the same with the oldest frameworks and lib
 	  --ignore=tests/llamaindex/test_document_rag.py \
 	  --deselect='tests/backends/local/test_guided_decoding.py::test_any_object[2]' \
 	  --deselect=tests/backends/local/test_local_backend.py::test_an_endless_reply_takes_long_so_that_the_next_tests_prove_something \
-  --deselect='tests/backends/local/test_local_backend.py::test_a_deadline_ends_a_call_to_a_local_model[astream]' \
+  --deselect=tests/backends/local/test_local_backend.py::test_a_deadline_ends_a_call_to_a_local_model \
 	  $(addprefix tests/,core images toolcalls dialects providers adaptation structured backends captions langchain llamaindex agents contract) $(ARGS)
 
 $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
