@@ -1,6 +1,7 @@
 """Connections that break, addresses that can't be, proxies, and what a process keeps open."""
 
 import json
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -215,6 +216,16 @@ def test_certificates_that_cannot_be_read_are_named(monkeypatch: pytest.MonkeyPa
                 create_backend(find_provider("openai-compatible"), base_url="http://192.0.2.1/v1"),
                 "acomplete",
             )
+    finally:
+        connection_pools._ssl_context.cache_clear()
+
+
+def test_one_of_several_folders_of_certificates_is_enough(monkeypatch: pytest.MonkeyPatch, tmp_path):
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.setenv("SSL_CERT_DIR", os.pathsep.join([str(tmp_path / "none"), str(tmp_path)]))
+    connection_pools._ssl_context.cache_clear()
+    try:
+        assert connection_pools._ssl_context() is connection_pools._ssl_context()
     finally:
         connection_pools._ssl_context.cache_clear()
 

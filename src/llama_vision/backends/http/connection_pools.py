@@ -303,13 +303,20 @@ async def _note_reuse(*_: object) -> None:
         exchange.reused = True
 
 
+def _check_exists(name: str) -> None:
+    """Look for a variable's file, which httpx 0.27 passes over, or for any of its folders, which OpenSSL passes over."""
+    value = os.environ[name]
+    paths = value.split(os.pathsep) if name == "SSL_CERT_DIR" else [value]
+    if not any(Path(path).exists() for path in paths):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), value)
+
+
 @lru_cache(maxsize=1)
 def _ssl_context() -> ssl.SSLContext:
     named = next((name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)), None)
     try:
         if named is not None:
-            # httpx 0.27 passes over a file that is not there, and OpenSSL over a folder.
-            Path(os.environ[named]).stat()
+            _check_exists(named)
         return httpx.create_ssl_context()
     except OSError as error:  # ssl.SSLError is one
         if error.errno in (errno.EMFILE, errno.ENFILE):

@@ -193,12 +193,11 @@ async def _aget(
 ) -> EngineOutput:
     """As `_get`, without blocking the event loop; `has_arrived` is set from time to time without an output, too."""
     while outputs.empty():
+        _pause(expires)
         has_arrived.clear()
         await has_arrived.wait()
-        if outputs.empty():
-            _pause(expires)
-            if (failure := engine_thread.failure()) is not None and outputs.empty():
-                return failure
+        if outputs.empty() and (failure := engine_thread.failure()) is not None and outputs.empty():
+            return failure
     return outputs.get()
 
 
