@@ -178,7 +178,7 @@ def _finish(provider: Provider, checked: AdaptedRequest, images: Sequence[Image]
     request = _rewrite(provider, request, has_images=bool(checked.image_locations))
     if checked.stop_strings:
         request = replace(request, stop=())
-    return replace(checked, request=request)
+    return checked if request is checked.request else replace(checked, request=request)
 
 
 def _rewrite(provider: Provider, request: ChatRequest, *, has_images: bool) -> ChatRequest:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, cast
 
@@ -104,12 +104,7 @@ class BackendFields(CloseMixin, BaseModel):
     @classmethod
     def _choose_provider(cls, values: Any) -> Any:
         """Take the names of other classes, and an address without a provider for that of an OpenAI-compatible endpoint."""
-        known = {
-            "class_name",
-            *cls.model_fields,
-            *filter(None, (field.alias for field in cls.model_fields.values())),
-        }
-        fields = resolve_arguments(values, known, cls._options_field)
+        fields = resolve_arguments(values, _argument_names(cls), cls._options_field)
         address = fields.get("base_url") or fields.get("api_base")
         return fields if "provider" in fields else {"provider": default_provider(address), **fields}
 
@@ -238,6 +233,12 @@ class BackendFields(CloseMixin, BaseModel):
             f"This model was pickled, which leaves {names} out. Set it on the loaded model, or set "
             f"the key's environment variable ({', '.join(provider.key_env) or 'there is none'})."
         ).with_context(provider.name)
+
+
+@lru_cache(maxsize=16)
+def _argument_names(model: type[BaseModel]) -> frozenset[str]:
+    aliases = (field.alias for field in model.model_fields.values())
+    return frozenset({"class_name", *model.model_fields, *filter(None, aliases)})
 
 
 def hide_headers(call: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from llama_vision.core.events import (
 )
 from llama_vision.core.formatting import format_reply, format_usage, html_note, html_text
 from llama_vision.core.messages import ToolCall
-from llama_vision.core.usage import Usage
+from llama_vision.core.usage import NO_USAGE, Usage
 
 _MAX_FRAGMENTS = 256
 """A fragment takes far more memory than its few characters, so those of a long reply are joined now and then."""
@@ -112,7 +112,7 @@ class ReplyBuilder:
         self._reasoning: list[str] = []
         self._logprobs: dict[str, list[Any]] = {}
         self._calls: dict[int, _ToolCallBuilder] = {}
-        self.usage = Usage()
+        self.usage = NO_USAGE
         self.finish_reason: str | None = None
         self.started: Started | None = None
         self.metadata: dict[str, Any] = {}

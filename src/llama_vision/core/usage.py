@@ -109,6 +109,10 @@ class Usage:
         )
 
 
+NO_USAGE = Usage()
+"""Where nothing is reported; the counts are unknown."""
+
+
 def _known(
     operation: Callable[[_Number, _Number], _Number], first: _Number | None, second: _Number | None
 ) -> _Number | None:

@@ -69,9 +69,14 @@ def is_pdf(data: bytes) -> bool:
     return b"%PDF-" in data[:_HEADER_BYTES]
 
 
+_has_renderer = False
+
+
 def has_pdf_renderer() -> bool:
-    """Tell whether pypdfium2 is installed."""
-    return importlib.util.find_spec("pypdfium2") is not None
+    """Tell whether pypdfium2 is installed. To look for it takes 40 us of a model's constructor, so once found it stays."""
+    global _has_renderer  # noqa: PLW0603 - as said
+    _has_renderer = _has_renderer or importlib.util.find_spec("pypdfium2") is not None
+    return _has_renderer
 
 
 def page_pixels(width: float, height: float) -> tuple[int, int]:

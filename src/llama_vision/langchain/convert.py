@@ -1,8 +1,8 @@
 """Conversion between LangChain's messages and ours."""
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any, assert_never, cast
 
 from langchain_core.messages import (
@@ -142,7 +142,9 @@ def to_messages(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
             raise type(error)(f"Message {position} ({message.type}): {error}") from error
     replies = [message for message in messages if isinstance(message, AIMessage)]
     invalid = [call for message in replies for call in invalid_tool_calls(message)]
-    return tuple(replace_invalid_tool_calls(converted, lambda call: call not in invalid))
+    return tuple(
+        replace_invalid_tool_calls(converted, lambda call: call not in invalid) if invalid else converted
+    )
 
 
 def _to_message(message: BaseMessage) -> Message:
@@ -337,8 +339,8 @@ def combine_llm_outputs(outputs: Sequence[Mapping[str, Any] | None]) -> dict[str
     names = [output["model_name"] for output in known if "model_name" in output]
     total: dict[str, Any] = {"model_name": names[-1]} if names else {}
     if known and all("token_usage" in output for output in known):
-        tokens: Counter[str] = Counter()
-        for output in known:
-            tokens.update(output["token_usage"])
-        total["token_usage"] = dict(tokens)
+        counts: list[Mapping[str, int]] = [output["token_usage"] for output in known]
+        total["token_usage"] = {
+            name: sum(count.get(name, 0) for count in counts) for name in dict.fromkeys(chain(*counts))
+        }
     return total

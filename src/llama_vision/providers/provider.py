@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from llama_vision.core.formatting import html_table
 from llama_vision.core.models import ModelInfo
@@ -32,6 +33,11 @@ UNBOUNDED = Range(float("-inf"), float("inf"))
 def unbounded(*names: str) -> dict[str, Range]:
     """Make the ranges of parameters for which none is documented."""
     return dict.fromkeys(names, UNBOUNDED)
+
+
+@lru_cache(maxsize=64)
+def _unknown_model(name: str) -> ModelInfo:
+    return ModelInfo(name, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +136,10 @@ class Provider:
         Returns:
             The model; of an unknown name, one that is sent as it is.
         """
-        return next((model for model in self.models if name in (model.name, model.id)), ModelInfo(name, name))
+        for model in self.models:
+            if name in (model.name, model.id):
+                return model
+        return _unknown_model(name)
 
     def supports(self, parameter: str) -> bool:
         """Return whether a parameter may be sent.

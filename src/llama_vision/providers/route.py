@@ -163,12 +163,14 @@ def resolve_provider(choice: ProviderChoice) -> Provider | Route:
         UnknownProviderError: There is no provider of this name, or of one of these.
         ConfigurationError: The list is empty.
     """
-    if isinstance(choice, str | Provider):
+    if isinstance(choice, (str, Provider)):  # a union of types would be made anew in each call
         return find_provider(choice)
     return choice if isinstance(choice, Route) else Route(choice)
 
 
 def first_provider(choice: ProviderChoice) -> Provider:
     """Return the record of a provider, or of the first of several; errors as `resolve_provider`."""
+    if isinstance(choice, str):
+        return find_provider(choice)
     resolved = resolve_provider(choice)
     return resolved.first if isinstance(resolved, Route) else resolved

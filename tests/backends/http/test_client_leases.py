@@ -10,9 +10,9 @@ import pytest
 from llama_vision import Reply
 from llama_vision.backends.http.connection_pools import (
     AsyncClientLease,
+    ClientLease,
     close_async,
     close_sync,
-    lease_client,
 )
 from tests.backends.http.alone import run_alone
 from tests.emulator import Emulator, Wait, chunks, completion, event_stream
@@ -89,12 +89,12 @@ async def test_an_asynchronous_stream_in_flight_survives_an_aclose(emulator: Emu
 
 
 def test_what_was_let_go_of_is_closed_by_its_last_user():
-    with lease_client(ADDRESS) as first:
-        with lease_client(ADDRESS) as second:
+    with ClientLease(ADDRESS) as first:
+        with ClientLease(ADDRESS) as second:
             close_sync(ADDRESS)
         assert first is second
         assert not first.is_closed
-        with lease_client(ADDRESS) as third:
+        with ClientLease(ADDRESS) as third:
             assert third is not first
     assert first.is_closed
     assert not third.is_closed
@@ -118,7 +118,7 @@ async def test_what_a_loop_let_go_of_is_closed_by_its_last_user():
 
 def test_a_client_is_given_back_even_where_a_call_failed():
     def fail() -> httpx.Client:
-        with lease_client(ADDRESS) as client:
+        with ClientLease(ADDRESS) as client:
             clients.append(client)
             raise ZeroDivisionError
 
@@ -130,7 +130,7 @@ def test_a_client_is_given_back_even_where_a_call_failed():
 
 
 async def test_closing_an_address_leaves_the_others_open():
-    with lease_client(ADDRESS), lease_client(f"{ADDRESS}/other") as other:
+    with ClientLease(ADDRESS), ClientLease(f"{ADDRESS}/other") as other:
         close_sync(ADDRESS)
     async with AsyncClientLease(ADDRESS), AsyncClientLease(f"{ADDRESS}/other") as asynchronous:
         await close_async(ADDRESS)

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from llama_vision.backends.http.connection_pools import AsyncClientLease, lease_client
+from llama_vision.backends.http.connection_pools import AsyncClientLease, ClientLease
 from tests.backends.http.alone import run_alone
 from tests.emulator import Emulator, Wait, chunks, completion, event_stream
 from tests.emulator.asking import aask, ask, backend_for
@@ -142,7 +142,7 @@ async def leased() -> httpx.AsyncClient:
 
 def test_there_is_one_client_of_an_address_for_all_threads():
     def lease() -> httpx.Client:
-        with lease_client(ADDRESS) as client:
+        with ClientLease(ADDRESS) as client:
             return client
 
     with ThreadPoolExecutor(5) as pool:
@@ -155,7 +155,7 @@ async def test_there_is_one_client_in_a_loop_even_for_calls_that_begin_together(
 
 
 async def test_every_address_has_a_client_of_its_own():
-    with lease_client(ADDRESS) as one, lease_client(f"{ADDRESS}/v2") as other:
+    with ClientLease(ADDRESS) as one, ClientLease(f"{ADDRESS}/v2") as other:
         assert one is not other
     async with AsyncClientLease(ADDRESS) as one, AsyncClientLease(f"{ADDRESS}/v2") as other:
         assert one is not other

@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -72,6 +73,23 @@ async def test_a_connection_that_was_closed_meanwhile_costs_no_retry_of_an_async
                 await backend.aclose()
     finally:
         use_aiohttp(enabled=False)
+
+
+@pytest.mark.parametrize("headers", [{}, {"Host": "proxy.example", "content-length": "1"}])
+@pytest.mark.parametrize("way", ["complete", "acomplete"])
+def test_host_and_length_are_named_once(way: str, headers: dict[str, str]):
+    with RawServer(lambda _, connection: connection.sendall(chat_response("Hi"))) as server:
+        assert ask(server.backend(headers=headers), way).text == "Hi"
+        head, _, body = server.requests[0].partition(b"\r\n\r\n")
+        found = Counter(line.partition(b": ")[::2] for line in head.lower().split(b"\r\n")[1:])
+        host = headers.get("Host", server.base_url.split("/")[2]).encode()
+        assert {
+            name: value for (name, value), _ in found.items() if name in (b"host", b"content-length")
+        } == {
+            b"host": host,
+            b"content-length": b"%d" % len(body),
+        }
+        assert len({name for name, _ in found}) == found.total()
 
 
 @pytest.mark.parametrize("way", WAYS)

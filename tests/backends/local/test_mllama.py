@@ -8,6 +8,7 @@ import torch
 from transformers import MllamaConfig, MllamaForConditionalGeneration
 
 from llama_vision.backends.local.mllama import Mllama
+from llama_vision.core.errors import LocalModelError
 from tests.drawing import one_shape, png
 from tests.hugging_face import ASPECT_RATIOS, published_config
 
@@ -89,6 +90,14 @@ def test_modules_that_are_called_compute_what_those_of_transformers_compute(dtyp
                 ]
             )
     assert all(map(torch.equal, *found))
+
+
+@pytest.mark.parametrize("part", ["text", "vision"])
+def test_an_activation_that_is_not_known_is_refused(part):
+    config = small_config()
+    getattr(config, f"{part}_config").hidden_act = "sinus"
+    with pytest.raises(LocalModelError, match=f"The {part} model's hidden_act in config.json is 'sinus'"):
+        Mllama(config)
 
 
 @pytest.mark.parametrize("num_positions", [100, 512])

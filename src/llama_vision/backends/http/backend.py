@@ -14,10 +14,10 @@ from llama_vision.backends.http.call import HttpConfig, PreparedCall
 from llama_vision.backends.http.cancellation import CancelOnce, Closing, cancel_once
 from llama_vision.backends.http.connection_pools import (
     AsyncClientLease,
+    ClientLease,
     close_async,
     close_sync,
     keeps_time,
-    lease_client,
 )
 from llama_vision.backends.http.error_mapping import (
     AttachPartialReply,
@@ -217,7 +217,7 @@ class HttpBackend:
         return math.inf if self._config.deadline is None else time.monotonic() + self._config.deadline
 
     def _lease(self) -> contextlib.AbstractContextManager[httpx.Client]:
-        return contextlib.nullcontext(self._client) if self._client else lease_client(self._config.base_url)
+        return contextlib.nullcontext(self._client) if self._client else ClientLease(self._config.base_url)
 
     def _alease(self) -> contextlib.AbstractAsyncContextManager[httpx.AsyncClient]:
         if self._async_client:

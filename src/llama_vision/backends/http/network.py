@@ -47,6 +47,8 @@ class _Stream(_Connection, httpcore.NetworkStream):
     def __init__(self, stream: httpcore.NetworkStream, connect_timeout: float | None) -> None:
         super().__init__(connect_timeout)
         self._stream = stream
+        # The pool asks for it dozens of times in a call, of every connection.
+        self.get_extra_info = stream.get_extra_info
 
     @override
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
@@ -70,15 +72,12 @@ class _Stream(_Connection, httpcore.NetworkStream):
         seconds = _seconds_left(timeout, httpcore.ConnectTimeout)
         return _Stream(self._stream.start_tls(ssl_context, server_hostname, seconds), timeout)
 
-    @override
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
-
 
 class _AsyncStream(_Connection, httpcore.AsyncNetworkStream):
     def __init__(self, stream: httpcore.AsyncNetworkStream, connect_timeout: float | None) -> None:
         super().__init__(connect_timeout)
         self._stream = stream
+        self.get_extra_info = stream.get_extra_info  # as above
 
     @override
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
@@ -101,10 +100,6 @@ class _AsyncStream(_Connection, httpcore.AsyncNetworkStream):
     ) -> httpcore.AsyncNetworkStream:
         seconds = _seconds_left(timeout, httpcore.ConnectTimeout)
         return _AsyncStream(await self._stream.start_tls(ssl_context, server_hostname, seconds), timeout)
-
-    @override
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
 
 
 class _Backend(httpcore.SyncBackend):

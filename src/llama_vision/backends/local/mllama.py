@@ -11,8 +11,13 @@ from torch import nn
 from torch.nn import functional
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+from llama_vision.core.errors import LocalModelError
+
 _NUM_EXTRA_EMBEDDINGS = 8
 """Rows that Mllama's embedding has beyond the vocabulary, for `<|image|>`."""
+
+_SILU = ("silu", "swish")
+"""What transformers calls it."""
 
 
 class Mllama(nn.Module):
@@ -53,6 +58,11 @@ class TextModel(nn.Module):
 
     def __init__(self, config: Any, num_embeddings: int) -> None:
         super().__init__()
+        if config.hidden_act not in _SILU:
+            raise LocalModelError(
+                f"The text model's hidden_act in config.json is {config.hidden_act!r}: only silu, which all published models "
+                "have, is computed here."
+            )
         self.embed_tokens = _embedding(num_embeddings, config.hidden_size)
         self.layers = nn.ModuleList(
             DecoderLayer(config, is_cross=layer in config.cross_attention_layers)
@@ -275,4 +285,8 @@ def _activation(name: str) -> Any:
     from transformers.activations import ACT2FN  # noqa: PLC0415 - slow to import
 
     activations: Any = ACT2FN
+    if name not in activations:
+        raise LocalModelError(
+            f"The vision model's hidden_act in config.json is {name!r}, which transformers does not know."
+        )
     return activations[name]

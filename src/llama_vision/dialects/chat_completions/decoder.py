@@ -25,9 +25,9 @@ from llama_vision.core.events import (
 )
 from llama_vision.core.json_types import as_mapping
 from llama_vision.core.surrogates import SurrogateJoiner, replace_surrogates, replace_surrogates_in
-from llama_vision.core.usage import Usage
+from llama_vision.core.usage import NO_USAGE, Usage
 from llama_vision.dialects.chat_completions.tool_call_assembler import ToolCallAssembler
-from llama_vision.dialects.chat_completions.usage import NO_USAGE, UsageFormat
+from llama_vision.dialects.chat_completions.usage import UsageFormat
 from llama_vision.dialects.chat_completions.wire import WireChoice, WireCompletion, WireMessage, WireToolCall
 from llama_vision.dialects.error_bodies import ErrorParser, find_request_id
 from llama_vision.toolcalls.special_tokens import SpecialTokenFilter

@@ -1,6 +1,6 @@
 """OpenAI's chat completions, which most hosts speak, each a little differently."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,21 +55,14 @@ class ChatCompletionsDialect:
         max_tokens: int | None = None,  # noqa: ARG002 - `finish_reason` says whether the reply was cut
     ) -> ChatCompletionsDecoder:
         """Make a decoder; see `Dialect.decoder`."""
-        parse = _parser(self.usage)
-        return ChatCompletionsDecoder(model, headers, parse=parse, errors=self.errors, usage=self.usage)
+        return ChatCompletionsDecoder(model, headers, parse=self._parse, errors=self.errors, usage=self.usage)
 
-
-def _parser(usage: UsageFormat) -> Callable[[bytes], WireCompletion]:
-    """Keep all fields of those payloads only that may hold usage elsewhere: keeping them takes 20% longer."""
-    markers = tuple(path[0].encode() for path in usage.paths)
-
-    def parse(payload: bytes) -> WireCompletion:
-        for marker in markers:
-            if marker in payload:
+    def _parse(self, payload: bytes) -> WireCompletion:
+        """Keep all fields of those payloads only that may hold usage elsewhere: keeping them takes 20% longer."""
+        for path in self.usage.paths:
+            if path[0].encode() in payload:
                 return parse_wire(WireCompletionWithExtras, payload)
         return parse_wire(WireCompletion, payload)
-
-    return parse
 
 
 def _tools(request: ChatRequest) -> dict[str, Any]:

@@ -6,11 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from llama_vision.core.json_types import as_mapping
-from llama_vision.core.usage import Usage
+from llama_vision.core.usage import NO_USAGE, Usage
 from llama_vision.dialects.chat_completions.wire import WireCompletion, WireUsage
-
-NO_USAGE = Usage()
-"""Where nothing is reported; the counts are unknown."""
 
 
 @dataclass(frozen=True, slots=True)
