@@ -1,5 +1,6 @@
 """Connections that break, addresses that can't be, proxies, and what a process keeps open."""
 
+import asyncio
 import json
 import os
 import socket
@@ -24,7 +25,7 @@ from llama_vision.core.errors import (
 from llama_vision.providers import find_provider
 from tests.backends.http.raw_server import RawServer, chat_response
 from tests.emulator import HANG_UP, Answer, Emulator, completion
-from tests.emulator.asking import WAYS, ask, backend_for
+from tests.emulator.asking import WAYS, ask, backend_for, question
 
 PROXIES = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "HTTPS_PROXY", "https_proxy")
 
@@ -90,6 +91,26 @@ def test_host_and_length_are_named_once(way: str, headers: dict[str, str]):
             b"content-length": b"%d" % len(body),
         }
         assert len({name for name, _ in found}) == found.total()
+
+
+@pytest.mark.parametrize("way", ["complete", "acomplete"])
+async def test_an_idle_connection_that_the_server_has_closed_is_not_tried(
+    way: str, caplog: pytest.LogCaptureFixture
+):
+    def answer_and_close(_: RawServer, connection: socket.socket) -> None:
+        connection.sendall(chat_response("Hi"))
+        connection.close()
+
+    caplog.set_level("INFO", "llama_vision")
+    with RawServer(answer_and_close) as server:
+        backend = server.backend()
+        for _ in range(3):
+            reply = backend.complete(question()) if way == "complete" else await backend.acomplete(question())
+            assert reply.text == "Hi"
+            await asyncio.sleep(0.05)  # until the end of the stream has arrived
+        assert server.num_connections == 3
+        await backend.aclose()
+    assert "closed an idle connection" not in caplog.text
 
 
 @pytest.mark.parametrize("way", WAYS)

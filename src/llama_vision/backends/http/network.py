@@ -4,6 +4,8 @@ They wrap httpcore's own, and are given to the pools of httpx's transports, whos
 """
 
 import math
+import select
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterable
@@ -77,7 +79,7 @@ class _AsyncStream(_Connection, httpcore.AsyncNetworkStream):
     def __init__(self, stream: httpcore.AsyncNetworkStream, connect_timeout: float | None) -> None:
         super().__init__(connect_timeout)
         self._stream = stream
-        self.get_extra_info = stream.get_extra_info  # as above
+        self._socket = stream.get_extra_info("socket")
 
     @override
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
@@ -100,6 +102,22 @@ class _AsyncStream(_Connection, httpcore.AsyncNetworkStream):
     ) -> httpcore.AsyncNetworkStream:
         seconds = _seconds_left(timeout, httpcore.ConnectTimeout)
         return _AsyncStream(await self._stream.start_tls(ssl_context, server_hostname, seconds), timeout)
+
+    @override
+    def get_extra_info(self, info: str) -> Any:
+        # The pool asks dozens of times in a call, and anyio would look up all about the socket each time.
+        return _is_readable(self._socket) if info == "is_readable" else self._stream.get_extra_info(info)
+
+
+def _is_readable(connection: socket.socket | None) -> bool:
+    """Tell whether there is something to read, as where the server has closed; so does httpcore where there is no socket."""
+    if connection is None or (number := connection.fileno()) < 0:
+        return True
+    if not hasattr(select, "poll"):  # on Windows
+        return bool(select.select([number], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(number, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 class _Backend(httpcore.SyncBackend):
