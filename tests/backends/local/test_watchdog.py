@@ -46,11 +46,12 @@ def ask(text, **options):
 
 
 def raise_once(monkeypatch, owner, name, error, *, when=lambda *_: True):
-    """Make a method raise at its next call for which `when` holds."""
+    """Make a method raise at its next call for which `when` holds, in no thread of a model of another test."""
     method, raised = getattr(owner, name), []
 
     def replacement(self, *args):
-        if not raised and when(self, *args):
+        is_ours = not isinstance(self, EngineThread) or self._settings == SETTINGS
+        if not raised and is_ours and when(self, *args):
             raised.append(True)
             raise error
         return method(self, *args)

@@ -1,6 +1,7 @@
 """Continuous batching engine: sequences join and leave the running batch at every step."""
 
 import importlib
+import itertools
 import logging
 from collections import abc, deque
 
@@ -253,20 +254,29 @@ class Engine:
         return drafts if sum(map(len, drafts.values())) >= len(seqs) else {}
 
     def _verify_and_append(self, drafts: dict[Sequence, list[int]]) -> None:
-        """Run a forward pass over drafts, and append what is sampled, up to the first token that is another."""
+        """Run a forward pass over drafts, and append what is sampled, up to the first token that is another.
+
+        The first tokens of all drafts are sampled together, then the second ones: what may be one depends on those before.
+        """
         chunks = [verification_chunk(seq, draft) for seq, draft in drafts.items()]
         logits = self._decoder.compute_logits(self._forward(chunks))
-        row = 0
-        for seq, draft in drafts.items():
-            start, num_output = row, seq.num_output_tokens
-            row += 1 + len(draft)
-            for index, expected in enumerate([*draft, None], start):
+        starts = itertools.accumulate((len(chunk.token_ids) for chunk in chunks), initial=0)
+        rows, num_output = dict(zip(drafts, starts, strict=False)), [seq.num_output_tokens for seq in drafts]
+        agreeing = list(drafts)
+        for index in itertools.count():
+            for seq in agreeing:
                 seq.num_computed_tokens += 1
-                self._sample_and_append(logits[index : index + 1], [seq])
-                if seq.is_finished or seq.output_token_ids[-1] != expected:
-                    break
+            self._sample_and_append(logits[[rows[seq] + index for seq in agreeing]], agreeing)
+            agreeing = [
+                seq
+                for seq in agreeing
+                if not seq.is_finished and seq.output_token_ids[-1:] == drafts[seq][index : index + 1]
+            ]
+            if not agreeing:
+                break
+        for seq, before in zip(drafts, num_output, strict=True):
             if seq.prompt_lookup is not None:
-                seq.prompt_lookup.record(seq.num_output_tokens - num_output - 1)
+                seq.prompt_lookup.record(seq.num_output_tokens - before - 1)
 
     def _decode(self, seqs: abc.Sequence[Sequence]) -> list[int | BaseException]:
         """Decode forward pass and sampling: the next token of each sequence, or an error in its place."""
