@@ -33,6 +33,7 @@ from llama_vision.core.events import TextDelta
 from llama_vision.providers import find_provider
 
 ROUNDS, TOKENS, BATCH_SIZES, NUM_TOGETHER = 7, 64, (1, 4, 8, 16), 16
+GUIDED_TOKENS = 150
 GOALS = {"16 together": 3.0, "mask": 0.1}
 QUESTION = "Describe the image."
 THREADS, UNDER_LOAD = 8, 12
@@ -138,23 +139,42 @@ def processor_seconds(work):
 
 
 def grammar_masks(loaded, batch_size):
-    """What guided decoding adds to the time of a token, of which the grammar forces some."""
+    """What guided decoding adds to the time of a token, of which the grammar forces some: of replies of equal length."""
     form = ResponseFormat("json_schema", schema=SCHEMA)
-    runs = []
-    for options in ({}, {"response_format": form}):
-        engine = Engine(loaded, LocalSettings(max_batch_size=batch_size))
+    runs = [Guided(loaded, batch_size, options) for options in ({}, {"response_format": form})]
+    while unfinished := [run for run in runs if run.num_tokens < GUIDED_TOKENS]:
+        for run in unfinished:  # alternating, so that both see the same load of the machine
+            run.step()
+    unguided, guided = (run.seconds_per_token for run in runs)
+    return guided / unguided - 1
+
+
+class Guided:
+    """A batch of requests with or without a schema, and the processor time of its decode steps."""
+
+    def __init__(self, loaded, batch_size, options):
+        self.engine, self.seconds = Engine(loaded, LocalSettings(max_batch_size=batch_size)), 0.0
         sampling = SamplingParams(max_tokens=1000, temperature=0, repetition_penalty=1.0)  # no prompt lookup
         requests = [replace(ask(image(row), 1, **options), sampling=sampling) for row in range(batch_size)]
-        runs.append((engine, add(engine, requests), []))
-        engine.step()
-    # Alternating, so that both see the same load of the machine.
-    for _ in range(70):
-        for engine, seqs, spent in runs:
-            before = sum(seq.num_output_tokens for seq in seqs)
-            took = processor_seconds(engine.step)
-            spent.append(took / (sum(seq.num_output_tokens for seq in seqs) - before))
-    unguided, guided = (statistics.fmean(sorted(spent)[5:-5]) for _, _, spent in runs)
-    return guided / unguided - 1
+        self.seqs = add(self.engine, requests)
+        self.engine.step()
+        self.num_before = self.total
+
+    @property
+    def total(self):
+        return sum(seq.num_output_tokens for seq in self.seqs)
+
+    @property
+    def num_tokens(self):
+        """Of the shortest reply."""
+        return min(seq.num_output_tokens for seq in self.seqs)
+
+    @property
+    def seconds_per_token(self):
+        return self.seconds / (self.total - self.num_before)
+
+    def step(self):
+        self.seconds += processor_seconds(self.engine.step)
 
 
 def in_threads():
