@@ -1,6 +1,7 @@
-"""A model is never in memory twice: loading takes its final size and one layer."""
+"""A model is never in memory twice: loading takes its final size and half a layer."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -69,13 +70,15 @@ def of_11b_shape(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc says what is in use")
 @pytest.mark.parametrize("quantization", ["", "int8", "int4"])
-def test_loading_takes_the_final_size_and_a_layer(of_11b_shape, quantization):
+def test_loading_takes_the_final_size_and_half_a_layer(of_11b_shape, quantization):
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, str(of_11b_shape), quantization],
         capture_output=True,
         text=True,
         check=True,
+        env=os.environ
+        | {"MALLOC_MMAP_THRESHOLD_": "1000000"},  # else glibc keeps some of what was freed, by chance
     )
     peak, final = map(int, done.stdout.split())
     assert final > {"": 3, "int8": 1, "int4": 0.75}[quantization] * LAYER
-    assert peak <= final + LAYER, f"{peak:,} for {final:,}"
+    assert peak <= final + LAYER / 2, f"{peak:,} for {final:,}"
