@@ -78,6 +78,15 @@ def test_a_thread_that_ended_inside_keeps_no_fork_waiting():
     gate.open()
 
 
+def test_a_fork_that_was_interrupted_before_it_waited_shuts_nobody_out():
+    gate, leave = ForkGate(), threading.Event()
+    gate.open()
+    leave.set()
+    thread, entered = inside(gate, leave)
+    assert entered.wait(10)
+    thread.join(10)
+
+
 SLOW_STEPS = """
 from llama_vision.backends.local import engine, fork_gate
 backend.complete(ask("Say hi"))

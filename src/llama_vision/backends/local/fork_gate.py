@@ -25,11 +25,11 @@ class ForkGate:
         self.was_forced = False
         self._condition = threading.Condition()
         self._inside: set[threading.Thread] = set()
-        self._num_forks = 0
+        self._forking: set[threading.Thread] = set()
 
     def __enter__(self) -> None:
         with self._condition:
-            self._condition.wait_for(lambda: not self._num_forks)
+            self._condition.wait_for(lambda: not self._forking)
             self._inside.add(threading.current_thread())
 
     def __exit__(self, *_: object) -> None:
@@ -40,16 +40,16 @@ class ForkGate:
     def close(self) -> None:
         """Wait until no thread is inside, for some seconds, and let none enter until `open`, in the same thread."""
         self._condition.acquire()
-        self._num_forks += 1
+        self._forking.add(threading.current_thread())
         self.was_forced = not self._condition.wait_for(lambda: not self._is_inside(), _TIMEOUT_S)
 
     def open(self) -> None:
-        """End what `close` has begun."""
-        self._num_forks -= 1
-        self._condition.notify_all()
-        self._condition.release()
+        """End what `close` has begun, unless it was interrupted before it began."""
+        if threading.current_thread() in self._forking:
+            self._forking.discard(threading.current_thread())
+            self._condition.notify_all()
+            self._condition.release()
 
     def _is_inside(self) -> bool:
-        return any(
-            thread.is_alive() for thread in self._inside
-        )  # a thread that was killed leaves nothing else
+        # A thread that was killed inside leaves nothing else.
+        return any(thread.is_alive() for thread in self._inside)
