@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 from weakref import WeakSet, finalize
 
 from llama_vision.backends.local.config import LocalSettings, check_model
-from llama_vision.backends.local.fork_gate import ForkGate
 from llama_vision.backends.local.sequence import EngineOutput, Sequence, SequenceStatus
 from llama_vision.core.errors import LocalModelError
 from llama_vision.core.request import ChatRequest
@@ -148,7 +147,7 @@ class EngineThread:
         while (engine := self._ensure_engine()) is not None and (
             seqs := self._take_prepared(engine)
         ) is not None:
-            with _put_off_calls(), _fork_gate:
+            with _put_off_calls():
                 try:
                     engine.add_sequences(seqs)
                     engine.step()
@@ -206,8 +205,7 @@ class EngineThread:
                 seq.status = SequenceStatus.FINISHED
             else:
                 try:
-                    with _fork_gate:
-                        input_processor.process(seq)
+                    input_processor.process(seq)
                 except BaseException as error:  # noqa: BLE001 - it concerns this request only
                     seq.fail(error, "Preparing the request")
             with self._condition:
@@ -288,9 +286,9 @@ _FORKED_MESSAGE = (
     "This process was forked while the request was running, which goes on in the parent only. Ask again: that loads the "
     "model in this process."
 )
-_FORKED_INSIDE_MESSAGE = (
-    "This process was forked while its parent was loading a local model, or in a long step of one, so it can't load one: fork "
-    "before the first call, or after it was answered, or start processes by 'spawn'."
+_FORKED_WHILE_LOADING_MESSAGE = (
+    "This process was forked while its parent was loading a local model, so it can't load one: fork before the first "
+    "call, or after it was answered, or start processes by 'spawn'."
 )
 
 
@@ -324,7 +322,6 @@ _DEFAULT = LocalSettings()
 _threads: dict[tuple[str, LocalSettings], EngineThread] = {}  # in order of last use
 _started: WeakSet[EngineThread] = WeakSet()  # those that were retired or replaced, too
 _lock = threading.Lock()
-_fork_gate = ForkGate()
 _refusal: str | None = None
 """Why this process can't run a model any more."""
 
@@ -427,17 +424,14 @@ def _stop_all() -> None:
 
 
 def _reset_after_fork() -> None:
-    """Leave the parent's threads to the parent: a fork does not copy them, but for the locks that they hold."""
-    global _lock, _refusal  # noqa: PLW0603 - one of these locks
-    if _fork_gate.was_forced or any(thread.is_loading for thread in _started):
-        _refusal = _FORKED_INSIDE_MESSAGE
+    """Leave the parent's threads to the parent: a fork does not copy them, but for the locks of what they import."""
+    global _lock, _refusal  # noqa: PLW0603 - the lock may have been held by one of those threads
     _lock = threading.Lock()
-    _fork_gate.reset()
+    if any(thread.is_loading for thread in _started):
+        _refusal = _FORKED_WHILE_LOADING_MESSAGE
     _threads.clear()
     _started.clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_fork_gate.close, after_in_parent=_fork_gate.open, after_in_child=_reset_after_fork
-    )
+    os.register_at_fork(after_in_child=_reset_after_fork)
