@@ -247,7 +247,7 @@ def test_what_is_no_answer_is_refused(wrong, capsys):
 def test_an_empty_stream(capsys):
     shown = show(iter(()))
     assert (shown.text, shown.time_to_first_token) == ("", None)
-    assert re.fullmatch(r"\[tokens not told, cost not told, 0\.\d\d s\]\n", capsys.readouterr().out)
+    assert re.fullmatch(r"\[tokens not told, cost not told, \d\.\d\d s\]\n", capsys.readouterr().out)
 
 
 def test_words_that_were_taken_back_begin_a_new_line(capsys):
