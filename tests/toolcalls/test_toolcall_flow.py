@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 
 import pytest
 
@@ -145,32 +144,3 @@ def test_code_is_given_as_it_is_written():
     assert "".join(event.arguments for event in events) == '{"code": "print(\''
     assert "".join(event.arguments for event in parser.feed('say "hi"\n')) == r"say \"hi\"\n"
     assert "".join(event.arguments for event in parser.close()) == '"}'
-
-
-@pytest.mark.parametrize("tools", ["weather", "ipython"])
-@pytest.mark.parametrize(
-    "unit",
-    [
-        "`",
-        "```\n```\n",
-        "<|python_tag|>",
-        "<",
-        "[",
-        "{",
-        " ",
-        "[[]]",
-        "[get_weather",
-        "```json\n{",
-        "</s>",
-        PARIS,
-        PARIS + ";\n",
-    ],
-)
-def test_the_work_grows_with_the_text_and_not_with_its_square(unit, tools):
-    text = unit * (4000 // len(unit))
-    parser = ToolCallParser(TOOLS[tools])
-    started = time.process_time()
-    for character in text:
-        parser.feed(character)
-    parser.close()
-    assert time.process_time() - started < 0.4  # seconds, many times what linear work takes

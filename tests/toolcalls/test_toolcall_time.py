@@ -77,9 +77,12 @@ TOOLS_OF = {kind: TOOLS["code" if kind.startswith("code") else "usual"] for kind
 def seconds(kind, length, piece):
     """Measure the processor time for a text of a kind."""
     begin, unit = KINDS[kind]
-    text = (begin + unit * (length // len(unit)))[:length]
-    pieces = [text[start : start + piece] for start in range(0, length, piece)]
-    parser = ToolCallParser(TOOLS_OF[kind])
+    return seconds_of_text((begin + unit * (length // len(unit)))[:length], piece, TOOLS_OF[kind])
+
+
+def seconds_of_text(text, piece, tools):
+    pieces = [text[start : start + piece] for start in range(0, len(text), piece)]
+    parser = ToolCallParser(tools)
     tracer = (
         sys.gettrace()
     )  # that of a coverage measurement, which takes several times as long as what it measures
@@ -105,3 +108,31 @@ def test_a_long_text_is_read_quickly(kind):
 def test_twice_the_text_takes_twice_the_time_in_pieces_too(kind):
     ratios = (seconds(kind, 2 * HALF, PIECE) / seconds(kind, HALF, PIECE) for _ in range(3))
     assert any(ratio < 3 for ratio in ratios)
+
+
+@pytest.mark.parametrize("tools", ["weather", "ipython"])
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "`",
+        "```\n```\n",
+        "<|python_tag|>",
+        "<",
+        "[",
+        "{",
+        " ",
+        "[[]]",
+        "[get_weather",
+        "```json\n{",
+        "</s>",
+        PARIS,
+        PARIS + ";\n",
+    ],
+)
+def test_four_times_the_text_takes_four_times_the_time_by_characters_too(unit, tools):
+    ratios = (
+        seconds_of_text(unit * (8000 // len(unit)), 1, TOOLS[tools])
+        / seconds_of_text(unit * (2000 // len(unit)), 1, TOOLS[tools])
+        for _ in range(4)
+    )
+    assert any(ratio < 8 for ratio in ratios)  # by the square it would be 16
