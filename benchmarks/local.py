@@ -34,7 +34,7 @@ from llama_vision.providers import find_provider
 
 ROUNDS, TOKENS, BATCH_SIZES, NUM_TOGETHER = 7, 64, (1, 4, 8, 16), 16
 GUIDED_TOKENS = 150
-GOALS = {"16 together": 3.0, "mask": 0.1}
+GOALS = {"16 together": 3.5, "mask": 0.1}
 QUESTION = "Describe the image."
 THREADS, UNDER_LOAD = 8, 12
 SCHEMA = {

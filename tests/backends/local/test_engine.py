@@ -1,6 +1,9 @@
 """Continuous batching gives each request what transformers gives it alone."""
 
+import platform
 import random
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -244,3 +247,23 @@ def test_the_encoder_cache_evicts_the_least_recently_used(loaded):
         for expected in (1, 2):
             run_one(without_cache, ask("Describe the image.", images[0]))
             assert (sum(encoded), without_cache._encoder_cache.num_unused_blocks) == (expected, 0)
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="other allocators keep freed memory by rules of their own"
+)
+def test_memory_that_is_freed_is_not_taken_anew_from_the_kernel():
+    """In a process of its own, as what the tests have freed before counts."""
+    source = (
+        "import resource, torch\n"
+        "from llama_vision.backends.local.config import LocalSettings\n"
+        "from llama_vision.backends.local.engine import Engine\n"
+        "from llama_vision.backends.local.model_loader import load_model\n"
+        "Engine(load_model('tiny'), LocalSettings())\n"
+        "torch.ones(2**22)\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "torch.ones(2**22)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 100  # of 4,096 pages

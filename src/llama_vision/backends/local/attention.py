@@ -1,9 +1,9 @@
 """Attention over the KV cache, in torch: of a prefill pass, several prompts at once, and of a decode step."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, TypeVar
 
 import torch
 from torch.nn import functional
@@ -16,6 +16,10 @@ from llama_vision.backends.local.kv_cache import KVCache
 _MAX_KEPT_BYTES = 2**26
 """Images' keys and values that are copied out of their blocks once, and not in every step: a small model's."""
 
+_MAX_COPIED_BYTES = 2**26
+"""Keys and values of a layer that are copied out of their blocks to compute the attention of several sequences at once."""
+
+_T = TypeVar("_T")
 
 Rope: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 """Cosines and sines of the tokens' positions, (tokens, head_dim) each; see `RopeAndCache`."""
@@ -120,7 +124,10 @@ class PrefillChunk:
 
 
 class PrefillAttention:
-    """Attention of a prefill pass: each chunk attends to its own sequence, without a mask where it can do without."""
+    """Attention of a prefill pass: each chunk attends to its own sequence, without a mask where it can do without.
+
+    Neighbours that are alike, such as captions' prompts, are computed at once.
+    """
 
     image_row_mask = None
 
@@ -134,87 +141,123 @@ class PrefillAttention:
         self._writer = BlockWriter(
             kv_cache, torch.tensor(blocks, device=device), torch.tensor(offsets, device=device)
         )
-        ends = [0]
-        for chunk in chunks:
-            ends.append(ends[-1] + len(chunk.token_ids))
-        self._chunks = [
-            _ChunkAttention(kv_cache, chunk, slice(ends[index], ends[index + 1]))
-            for index, chunk in enumerate(chunks)
-        ]
-        self._segments = [
-            _SegmentAttention(kv_cache, segment, ends[index] - chunk.start)
-            for index, chunk in enumerate(chunks)
-            for segment in chunk.segments
-        ]
-        self.image_rows = self._image_rows(ends[-1], device)
+        self._chunks = [_ChunkAttention(kv_cache, alike) for alike in _alike_chunks(kv_cache, chunks)]
+        segments = [segment for chunk in chunks for segment in chunk.segments]
+        self._segments = [_SegmentAttention(kv_cache, alike) for alike in _alike_segments(kv_cache, segments)]
+        self.image_rows = _image_rows(chunks, device)
 
     def self_attention(self, layer: int, heads: torch.Tensor, rope: Rope) -> torch.Tensor:
         """See `Attention`."""
         self._writer.write(layer, heads, rope)
-        return torch.cat([chunk.attend(layer, heads) for chunk in self._chunks])
+        return _attend_parts(self._chunks, layer, heads)
 
     def cross_attention(self, layer: int, query: torch.Tensor) -> torch.Tensor:
         """See `Attention`."""
-        ends = itertools.accumulate(segment.num_tokens for segment in self._segments)
-        return torch.cat(
-            [
-                segment.attend(layer, query[end - segment.num_tokens : end])
-                for segment, end in zip(self._segments, ends, strict=True)
-            ]
-        )
-
-    def _image_rows(self, num_tokens: int, device: torch.device) -> torch.Tensor | slice | None:
-        if not self._segments:
-            return None
-        rows = [row for segment in self._segments for row in segment.rows]
-        return slice(None) if len(rows) == num_tokens else torch.tensor(rows, device=device)
+        return _attend_parts(self._segments, layer, query)
 
 
 class _ChunkAttention:
-    """Causal self-attention of one chunk: to its own tokens, and to those before in the KV cache."""
+    """Causal self-attention of chunks of equal positions: to their own tokens, and to those before in the KV cache."""
 
-    def __init__(self, kv_cache: KVCache, chunk: PrefillChunk, rows: slice) -> None:
-        self._rows, self._stop = rows, chunk.stop
+    def __init__(self, kv_cache: KVCache, chunks: Sequence[PrefillChunk]) -> None:
+        num_tokens, self._stop = len(chunks[0].token_ids), chunks[0].stop
+        self._num_chunks, self.num_rows = len(chunks), len(chunks) * num_tokens
         self._num_kv_heads = kv_cache.layout.num_kv_heads
         self._mask: torch.Tensor | None = None
         self._reader: BlockReader | None = None
-        if chunk.start:
-            device = kv_cache.tokens.device
-            block_ids = chunk.block_ids[: kv_cache.layout.num_blocks(chunk.stop)]
-            self._reader = BlockReader(kv_cache.tokens, torch.tensor([block_ids], device=device))
-            self._mask = _lower_right_mask(len(chunk.token_ids), chunk.stop, device)
+        if chunks[0].start:
+            device, num_blocks = kv_cache.tokens.device, kv_cache.layout.num_blocks(self._stop)
+            tables = torch.tensor([chunk.block_ids[:num_blocks] for chunk in chunks], device=device)
+            self._reader = BlockReader(kv_cache.tokens, tables)
+            self._mask = _lower_right_mask(num_tokens, self._stop, device)
 
     def attend(self, layer: int, heads: torch.Tensor) -> torch.Tensor:
-        query, kv = _split(heads[self._rows], self._num_kv_heads)
+        query, kv = _split(heads, self._num_kv_heads)
         if self._reader is None:
-            keys, values = kv.permute(1, 2, 0, 3)
+            keys, values = kv.view(self._num_chunks, -1, *kv.shape[1:]).permute(2, 0, 3, 1, 4)
             return _attend(query, keys, values, None, is_causal=True)
-        keys, values = self._reader.read(layer)[:, 0, :, : self._stop]
+        keys, values = self._reader.read(layer)[..., : self._stop, :]
         return _attend(query, keys, values, self._mask, is_causal=False)
 
 
 class _SegmentAttention:
-    """Cross-attention of tokens that attend to the same images: all to all, without a mask."""
+    """Cross-attention of segments of equal sizes: all to all of their images, without a mask."""
 
-    def __init__(self, kv_cache: KVCache, segment: ImageSegment, first_row: int) -> None:
-        self.num_tokens = segment.stop - segment.start
-        self.rows = range(first_row + segment.start, first_row + segment.stop)
-        block_ids = [block_id for image in segment.images for block_id in image.blocks.block_ids]
-        self._reader = BlockReader(kv_cache.vision, torch.tensor([block_ids], device=kv_cache.vision.device))
-        size = kv_cache.layout.vision_block_size
-        starts = [0]
-        for image in segment.images:
-            starts.append(starts[-1] + len(image.blocks.block_ids) * size)
+    def __init__(self, kv_cache: KVCache, segments: Sequence[ImageSegment]) -> None:
+        self.num_rows = len(segments) * (segments[0].stop - segments[0].start)
+        block_ids = [
+            [block_id for image in segment.images for block_id in image.blocks.block_ids]
+            for segment in segments
+        ]
+        self._reader = BlockReader(kv_cache.vision, torch.tensor(block_ids, device=kv_cache.vision.device))
+        size, images = kv_cache.layout.vision_block_size, segments[0].images
+        starts = itertools.accumulate((len(image.blocks.block_ids) * size for image in images), initial=0)
         self._columns = [
             slice(start, start + image.num_vision_tokens)
-            for start, image in zip(starts, segment.images, strict=False)
+            for start, image in zip(starts, images, strict=False)
         ]
 
     def attend(self, layer: int, query: torch.Tensor) -> torch.Tensor:
-        kv = self._reader.read(layer)[:, 0]
-        parts = [kv[:, :, columns] for columns in self._columns]
-        keys, values = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+        kv = self._reader.read(layer)
+        parts = [kv[..., columns, :] for columns in self._columns]
+        keys, values = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-2)
         return _attend(query, keys, values, None, is_causal=False)
+
+
+def _attend_parts(
+    attentions: Sequence[_ChunkAttention] | Sequence[_SegmentAttention], layer: int, rows: torch.Tensor
+) -> torch.Tensor:
+    """Let each attend for its rows, in order."""
+    parts = rows.split_with_sizes([attention.num_rows for attention in attentions])
+    outputs = [attention.attend(layer, part) for attention, part in zip(attentions, parts, strict=True)]
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+def _alike_chunks(kv_cache: KVCache, chunks: Sequence[PrefillChunk]) -> list[list[PrefillChunk]]:
+    # Only what the blocks hold already is copied.
+    return _alike(
+        chunks,
+        lambda chunk: (chunk.start, len(chunk.token_ids)),
+        lambda chunk: chunk.stop * kv_cache.num_layer_bytes if chunk.start else 0,
+    )
+
+
+def _alike_segments(kv_cache: KVCache, segments: Sequence[ImageSegment]) -> list[list[ImageSegment]]:
+    return _alike(
+        segments,
+        lambda segment: (
+            segment.stop - segment.start,
+            *(image.num_vision_tokens for image in segment.images),
+        ),
+        lambda segment: kv_cache.num_layer_bytes * sum(image.num_vision_tokens for image in segment.images),
+    )
+
+
+def _alike(
+    items: Sequence[_T], key: Callable[[_T], tuple[int, ...]], num_bytes: Callable[[_T], int]
+) -> list[list[_T]]:
+    """Group neighbours with the same key, as many as fit into `_MAX_COPIED_BYTES`."""
+    groups: list[list[_T]] = []
+    for _, group in itertools.groupby(items, key):
+        alike = list(group)
+        size = max(1, _MAX_COPIED_BYTES // (num_bytes(alike[0]) or 1))
+        groups += (alike[start : start + size] for start in range(0, len(alike), size))
+    return groups
+
+
+def _image_rows(chunks: Sequence[PrefillChunk], device: torch.device) -> torch.Tensor | slice | None:
+    """See `Attention.image_rows`."""
+    firsts = itertools.accumulate((len(chunk.token_ids) for chunk in chunks), initial=0)
+    rows = [
+        first + position - chunk.start
+        for first, chunk in zip(firsts, chunks, strict=False)
+        for segment in chunk.segments
+        for position in range(segment.start, segment.stop)
+    ]
+    if not rows:
+        return None
+    is_all = len(rows) == sum(len(chunk.token_ids) for chunk in chunks)
+    return slice(None) if is_all else torch.tensor(rows, device=device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,14 +399,16 @@ def _attend(
     *,
     is_causal: bool,
 ) -> torch.Tensor:
-    """Grouped-query attention of several tokens of a sequence.
+    """Grouped-query attention of several tokens of each sequence.
 
-    Query (tokens, num_heads, head_dim), keys and values (num_kv_heads, columns, head_dim) -> the shape of query.
+    Query (sequences x tokens, num_heads, head_dim), keys and values (sequences, num_kv_heads, columns, head_dim) -> the
+    shape of query.
     """
+    by_sequence = query.view(len(keys), -1, *query.shape[1:]).transpose(1, 2)
     output = functional.scaled_dot_product_attention(
-        *(query.transpose(0, 1)[None], keys[None], values[None], mask), is_causal=is_causal, enable_gqa=True
+        by_sequence, keys, values, mask, is_causal=is_causal, enable_gqa=True
     )
-    return output[0].transpose(0, 1)
+    return output.transpose(1, 2).flatten(0, 1)
 
 
 def _attend_one(

@@ -61,6 +61,8 @@ class Engine:
         if self._device.type == "cuda":
             torch.cuda.set_device(self._device)  # of this thread
             importlib.import_module("torch.nn.attention.bias")  # takes a second, and prefills need it there
+        elif self._device.type == "cpu":
+            _keep_freed_memory()
         self._kv_caches = _allocate_kv_caches(model, settings, self.max_model_len)  # of each pipeline stage
         self._pool = BlockPool(self._kv_caches[0].num_blocks)
         self._prefix_cache, self._encoder_cache = _caches(self._pool, self._kv_caches, settings)
@@ -412,6 +414,14 @@ def _allocate_kv_caches(model: LoadedModel, settings: LocalSettings, max_model_l
         *(num_blocks, layout.block_size, layout.vision_block_size, sum(one.num_bytes for one in kv_caches)),
     )
     return kv_caches
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep the memory that activations free, up to 64 MB: page by page, steps would take it anew from the kernel.
+
+    A block below 32 MB raises the thresholds when it is freed (mallopt(3), M_MMAP_THRESHOLD). Other allocators ignore it.
+    """
+    torch.empty(2**25 - 2**14, dtype=torch.uint8)
 
 
 def _caches(

@@ -110,6 +110,11 @@ class KVCache:
         """Memory of the pool."""
         return self._pool.nbytes
 
+    @property
+    def num_layer_bytes(self) -> int:
+        """Memory of the keys and values of a token in one layer."""
+        return 2 * self.layout.num_kv_heads * self.layout.head_dim * self._pool.itemsize
+
     def zero_blocks(self, block_ids: Sequence[int]) -> None:
         """Zero newly allocated blocks: what an attention mask hides must be a number."""
         if block_ids:
@@ -119,20 +124,19 @@ class KVCache:
         """Copy a block of a shared prefix, after whose first tokens others are to follow."""
         self._pool[target] = self._pool[source]
 
-    def write_image(
+    def write_images(
         self, layer: int, block_ids: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
     ) -> None:
-        """Write an image's keys and values of one cross-attention layer, (num_vision_tokens, num_kv_heads, head_dim).
+        """Write the keys and values of one cross-attention layer to images' blocks, (images, blocks).
 
-        What is left of the last block becomes zeros.
+        Keys and values are (images, num_vision_tokens, num_kv_heads, head_dim). What is left of each last block becomes zeros.
         """
-        layout = self.layout
-        index = layout.cross_attention_layers.index(layer)
-        size = len(block_ids) * layout.vision_block_size
+        index, size = self.layout.cross_attention_layers.index(layer), self.layout.vision_block_size
+        padding = block_ids.shape[1] * size - keys.shape[1]
         for kind, tensor in enumerate((keys, values)):
-            padded = torch.nn.functional.pad(tensor, (0, 0, 0, 0, 0, size - len(tensor)))
-            blocks = padded.view(len(block_ids), layout.vision_block_size, *tensor.shape[1:])
-            self.vision[block_ids, index, kind] = blocks.transpose(1, 2)
+            padded = torch.nn.functional.pad(tensor, (0, 0, 0, 0, 0, padding))
+            blocks = padded.view(*block_ids.shape, size, *tensor.shape[2:])
+            self.vision[block_ids, index, kind] = blocks.transpose(2, 3)
 
     def _view(self, num_layers: int, size: int) -> torch.Tensor:
         shape = num_layers, 2, self.layout.num_kv_heads, size, self.layout.head_dim

@@ -54,8 +54,8 @@ class VisionEncoder:
             num_tiles=tiles[0].count,
         )
         vision_tokens = model.model.multi_modal_projector(features)
-        for (image, encoded), its_tokens in zip(images, vision_tokens, strict=True):
-            self._write_kv(its_tokens, encoded)
+        self._write_kv(vision_tokens, [encoded for _, encoded in images])
+        for image, encoded in images:
             encoded.is_encoded = True
             image.tiles = None
 
@@ -63,15 +63,15 @@ class VisionEncoder:
         """The image's tiles, made again where the encoder cache had the image and evicted it since."""
         return image.tiles or self._preprocessor.tile(image.image, image.number)
 
-    def _write_kv(self, vision_tokens: torch.Tensor, encoded: EncodedImage) -> None:
-        """Project (num_vision_tokens, hidden_size) to keys and values of every cross-attention layer."""
+    def _write_kv(self, vision_tokens: torch.Tensor, images: Sequence[EncodedImage]) -> None:
+        """Project (images, num_vision_tokens, hidden_size) to keys and values of every cross-attention layer."""
         text_model = self._model.model.model.language_model
         for kv_cache in self._kv_caches:
             its_tokens = vision_tokens.to(kv_cache.device)
-            block_ids = torch.tensor(encoded.blocks.block_ids, device=kv_cache.device)
+            block_ids = torch.tensor([image.blocks.block_ids for image in images], device=kv_cache.device)
             for layer in kv_cache.layout.cross_attention_layers:
                 attention = text_model.layers[layer].cross_attn
-                shape = len(its_tokens), attention.num_key_value_heads, attention.head_dim
+                shape = *its_tokens.shape[:2], attention.num_key_value_heads, attention.head_dim
                 keys = attention.k_norm(attention.k_proj(its_tokens).view(shape))
                 values = attention.v_proj(its_tokens).view(shape)
-                kv_cache.write_image(layer, block_ids, keys, values)
+                kv_cache.write_images(layer, block_ids, keys, values)
