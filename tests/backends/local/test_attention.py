@@ -83,7 +83,7 @@ def test_what_is_copied_out_of_blocks_at_once_is_bounded(max_bytes, expected, mo
     monkeypatch.setattr(attention, "_MAX_COPIED_BYTES", max_bytes)
     prompts = Prompts()
     chunks = [prompts.chunk(*one) for one in ALIKE["behind a prefix"]]
-    assert prompts.kv_cache.num_layer_bytes == 256
+    assert prompts.kv_cache.token_bytes_per_layer == 256
     groups = attention._alike_chunks(prompts.kv_cache, chunks)
     assert [len(group) for group in groups] == expected
     assert [chunk for group in groups for chunk in group] == chunks

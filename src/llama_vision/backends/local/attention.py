@@ -218,7 +218,7 @@ def _alike_chunks(kv_cache: KVCache, chunks: Sequence[PrefillChunk]) -> list[lis
     return _alike(
         chunks,
         lambda chunk: (chunk.start, len(chunk.token_ids)),
-        lambda chunk: chunk.stop * kv_cache.num_layer_bytes if chunk.start else 0,
+        lambda chunk: chunk.stop * kv_cache.token_bytes_per_layer if chunk.start else 0,
     )
 
 
@@ -229,7 +229,9 @@ def _alike_segments(kv_cache: KVCache, segments: Sequence[ImageSegment]) -> list
             segment.stop - segment.start,
             *(image.num_vision_tokens for image in segment.images),
         ),
-        lambda segment: kv_cache.num_layer_bytes * sum(image.num_vision_tokens for image in segment.images),
+        lambda segment: (
+            kv_cache.token_bytes_per_layer * sum(image.num_vision_tokens for image in segment.images)
+        ),
     )
 
 

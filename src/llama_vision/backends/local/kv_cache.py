@@ -111,7 +111,7 @@ class KVCache:
         return self._pool.nbytes
 
     @property
-    def num_layer_bytes(self) -> int:
+    def token_bytes_per_layer(self) -> int:
         """Memory of the keys and values of a token in one layer."""
         return 2 * self.layout.num_kv_heads * self.layout.head_dim * self._pool.itemsize
 
