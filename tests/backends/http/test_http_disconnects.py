@@ -66,10 +66,12 @@ def transport(request: pytest.FixtureRequest) -> Iterator[str]:
     use_aiohttp(enabled=False)
 
 
-def closed(emulator: Emulator, within: float = 1.0) -> bool:
+def closed(emulator: Emulator, within: float = 1.0, *, collecting: bool = False) -> bool:
     """Wait until no connection to the emulator is open, idle ones included."""
     deadline = time.monotonic() + within
     while emulator.open_connections and time.monotonic() < deadline:
+        if collecting:
+            gc.collect()
         time.sleep(0.01)
     return emulator.open_connections == 0
 
@@ -239,7 +241,8 @@ async def test_clients_of_a_web_app_that_leave_at_random_leave_no_connection_ope
         limits = httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(limits=limits) as client:
             await asyncio.gather(*(visit(client, f"{url}/{kind}") for _ in range(CLIENTS)))
-        gc.collect()  # what LangChain was cancelled in closing may be left in cycles of tracebacks and frames
-        assert await asyncio.to_thread(closed, emulator)
+        # What LangChain was cancelled in closing may be left in cycles of tracebacks and frames. The server notices the last
+        # disconnects some time after the clients have left: at once on an idle machine, later on a busy one.
+        assert await asyncio.to_thread(closed, emulator, 5.0, collecting=True)
         assert pooled() == []
     assert len(emulator.requests) >= CLIENTS / 5
